@@ -1,0 +1,187 @@
+"""Typed, strict configuration. YAML files hold differences from the defaults below; an unknown key is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types as builtin_types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from avdetect.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """What a hostile file may cost. Not part of the preprocessing hash: a limit never changes an accepted file's crops."""
+
+    max_pixels: int = 64_000_000  # of one decoded picture
+    max_duration_seconds: float = 4 * 3600.0
+    max_streams: int = 64
+    max_wall_seconds: float = 3600.0  # for decoding one file
+    stall_seconds: float = 60.0  # without a byte from the decoder
+    max_memory_bytes: int = 4 * 1024**3  # address space of each ffmpeg child
+
+
+@dataclass(frozen=True)
+class MediaConfig:
+    """How a file becomes frames and samples."""
+
+    max_side: int = 1920  # longer pictures are reduced to this while decoding
+
+
+@dataclass(frozen=True)
+class FaceConfig:
+    """How frames become face tracks and crops."""
+
+    detect_every: int = 5  # frames between detections (5 = five a second)
+    detect_side: int = 512  # long side of the reduced frame that the detector sees
+    min_confidence: float = 0.9
+    min_face_side: float = 0.05  # of the picture's short side; smaller faces are not tracked
+    min_face_pixels: int = 32
+    max_faces: int = 4  # the largest faces of a frame
+    min_iou: float = 0.3  # to join a detection to a track
+    max_gap: int = 10  # frames a track survives without a detection
+    min_track: int = 10  # frames; shorter tracks are dropped
+    shot_change: float = 0.4  # mean absolute luma-histogram difference that cuts every track (0..1)
+    smooth_frames: int = 5  # landmarks are averaged over about this many frames
+    crop_margin: float = 1.3  # side of the face crop, in sides of the face box
+    crop_size: int = 160
+    crop_every: int = 5  # frames between face crops
+    mouth_size: int = 64
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """Everything that decides the model's input. Its hash travels in the bundle."""
+
+    media: MediaConfig = field(default_factory=MediaConfig)
+    faces: FaceConfig = field(default_factory=FaceConfig)
+    detector: str = "mtcnn"
+    clip_seconds: float = 12.0  # files are processed in consecutive clips of this length, to bound memory
+
+    def digest(self) -> str:
+        """16 hex digits that change when any field changes."""
+        return hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class VisualConfig:
+    """The frame encoder: any timm model."""
+
+    encoder: str = "mobilenetv2_100"
+    # timm arguments. "same" padding is what the TensorFlow-trained ImageNet weights expect.
+    encoder_kwargs: dict[str, Any] = field(default_factory=dict)
+    pretrained: bool | str = False  # True: timm's own download; a path: a safetensors file of the encoder's weights
+    mean: float = 127.5  # crops become (x - mean) / std
+    std: float = 127.5
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The CNN on log-mel windows."""
+
+    window_seconds: float = 2.0
+    stride_seconds: float = 1.0
+    channels: tuple[int, ...] = (32, 64, 128, 192)
+    embedding: int = 128
+    dropout: float = 0.3
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """Two towers: 5-frame mouth windows against 0.2 s of log-mel."""
+
+    embedding: int = 128
+    channels: tuple[int, ...] = (32, 48, 64, 96)
+    max_offset: int = 15  # frames searched each way
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Late fusion over the streams' outputs."""
+
+    hidden: int = 16  # 0: logistic regression
+    dropout: float = 0.1
+    stream_dropout: float = 0.25  # probability of hiding each present stream while training
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    visual: VisualConfig = field(default_factory=VisualConfig)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON-able values (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "config") -> T:
+    """Build `cls` from its defaults and the differences in `values`.
+
+    Raises ConfigError, naming the key, for an unknown key or a value of the wrong type.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
+    hints = get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"{where}: unknown key {key!r}; known keys: {', '.join(names)}")
+    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def load_yaml(cls: type[T], path: str | Path) -> T:
+    """Read a YAML file of differences from the defaults. Raises ConfigError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    return from_dict(cls, values, Path(path).name)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{where}: must be one of {', '.join(map(str, args))}, got {value!r}")
+        return value
+    if origin in (Union, builtin_types.UnionType):
+        for option in args:
+            try:
+                return _convert(option, value, where)
+            except ConfigError:
+                continue
+        raise ConfigError(f"{where}: got {value!r}, expected {hint}")
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(args[0], item, where) for item in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, got {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is type(None) and value is None:
+        return None
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
