@@ -1,0 +1,99 @@
+"""The contract of every face detector, and the table of those that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from avdetect.errors import ConfigError
+from avdetect.types import Float, UInt8
+
+CPU = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, repr=False)
+class Faces:
+    """The faces of one picture, most confident first (equal confidence: largest first)."""
+
+    boxes: Float  # (N, 4) XYXY pixels; may reach a little beyond the picture
+    confidences: Float  # (N,) in 0..1
+    landmarks: Float  # (N, 5, 2) pixels: eye, eye, nose, mouth corner, mouth corner; of each pair the picture's left first
+
+    def __post_init__(self) -> None:
+        count = len(self.confidences)
+        if self.boxes.shape != (count, 4) or self.landmarks.shape != (count, 5, 2):
+            raise ValueError(f"bad faces: boxes {self.boxes.shape}, landmarks {self.landmarks.shape}, {count} confidences")
+
+    def __len__(self) -> int:
+        return len(self.confidences)
+
+    def __repr__(self) -> str:
+        return f"Faces({len(self)})"
+
+    def select(self, index: np.ndarray) -> Faces:
+        """The faces at `index` (integers or a mask), in that order."""
+        return Faces(self.boxes[index], self.confidences[index], self.landmarks[index])
+
+    @staticmethod
+    def none() -> Faces:
+        return Faces(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
+
+    @staticmethod
+    def sorted(boxes: np.ndarray, confidences: np.ndarray, landmarks: np.ndarray) -> Faces:
+        """Faces as float32 in the promised order, degenerate boxes left out."""
+        sides = boxes[:, 2:4] - boxes[:, 0:2]
+        good = np.flatnonzero((sides > 0).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2)))
+        order = good[np.lexsort((-sides[good].prod(axis=1), -confidences[good]))]
+        return Faces(
+            boxes[order].astype(np.float32), confidences[order].astype(np.float32), landmarks[order].astype(np.float32)
+        )
+
+
+class FaceDetector(Protocol):
+    """Finds faces in one picture. Deterministic; never changes its input; never raises for a picture of any size."""
+
+    name: str
+    min_confidence: float  # what a face needs to be believed, on this detector's own scale
+
+    def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
+        """All faces of `rgb` (H, W, 3) whose box is at least about `min_face` pixels high."""
+        ...
+
+    def refine(self, rgb: UInt8, boxes: Float) -> Faces | None:
+        """Look only near `boxes` (N, 4), where faces were a moment ago; None: this detector has no cheaper way."""
+        ...
+
+
+Builder = Callable[[Path | None, int, tuple[str, ...]], FaceDetector]
+
+
+def _mtcnn(path: Path | None, threads: int, providers: tuple[str, ...]) -> FaceDetector:
+    from avdetect.faces.mtcnn import MTCNN
+
+    return MTCNN(path, threads=threads, providers=providers)
+
+
+def _scrfd(path: Path | None, threads: int, providers: tuple[str, ...]) -> FaceDetector:
+    from avdetect.faces.scrfd import SCRFD
+
+    return SCRFD(path, threads=threads, providers=providers)
+
+
+DETECTORS: dict[str, Builder] = {"mtcnn": _mtcnn, "scrfd": _scrfd}
+
+
+def build_detector(
+    name: str, *, path: str | Path | None = None, threads: int = 1, providers: tuple[str, ...] = CPU
+) -> FaceDetector:
+    """The detector called `name`: "mtcnn" (ships with the package) or "scrfd" (opt-in, research only).
+
+    `path` is the folder of MTCNN's networks or SCRFD's ONNX file; None means where each is kept by default.
+    Raises ConfigError for an unknown name, ModelError when the weights are missing or damaged.
+    """
+    if name not in DETECTORS:
+        raise ConfigError(f"unknown face detector {name!r}; known: {', '.join(DETECTORS)}")
+    return DETECTORS[name](None if path is None else Path(path), threads, providers)
