@@ -42,15 +42,16 @@ class FaceConfig:
     """How frames become face tracks and crops."""
 
     detect_every: int = 5  # frames between detections (5 = five a second)
+    redetect_every: int = 25  # frames between searches of the whole picture while known faces are being followed
     detect_side: int = 512  # long side of the reduced frame that the detector sees
-    min_confidence: float = 0.9
-    min_face_side: float = 0.05  # of the picture's short side; smaller faces are not tracked
+    min_confidence: float | None = None  # to begin a track; None: the detector's own (mtcnn 0.9, scrfd 0.5)
+    min_face_side: float = 0.08  # of the picture's short side; smaller faces are not tracked
     min_face_pixels: int = 32
     max_faces: int = 4  # the largest faces of a frame
     min_iou: float = 0.3  # to join a detection to a track
     max_gap: int = 10  # frames a track survives without a detection
     min_track: int = 10  # frames; shorter tracks are dropped
-    shot_change: float = 0.4  # mean absolute luma-histogram difference that cuts every track (0..1)
+    shot_change: float = 0.4  # change of luma histogram or of composition that cuts every track (0..1)
     smooth_frames: int = 5  # landmarks are averaged over about this many frames
     crop_margin: float = 1.3  # side of the face crop, in sides of the face box
     crop_size: int = 160
@@ -101,7 +102,7 @@ class SyncConfig:
     """Two towers: 5-frame mouth windows against 0.2 s of log-mel."""
 
     embedding: int = 128
-    channels: tuple[int, ...] = (32, 48, 64, 96)
+    channels: tuple[int, ...] = (24, 40, 56, 80)
     max_offset: int = 15  # frames searched each way
 
 
@@ -120,6 +121,36 @@ class ModelConfig:
     audio: AudioConfig = field(default_factory=AudioConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """One training run of one stream."""
+
+    steps: int = 1000
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 50
+    ema_decay: float = 0.998
+    label_smoothing: float = 0.01
+    checkpoint_every: int = 200  # steps
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `tools/train.py` needs besides the data."""
+
+    seed: int = 0
+    name: str = "default"
+    licence: str = "unstated"  # of the weights; goes into the bundle
+    folds: int = 2  # out-of-fold stream outputs for the fusion, by group
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    visual: LoopConfig = field(default_factory=LoopConfig)
+    audio: LoopConfig = field(default_factory=LoopConfig)
+    sync: LoopConfig = field(default_factory=LoopConfig)
+    fusion: LoopConfig = field(default_factory=LoopConfig)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

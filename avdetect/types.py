@@ -179,7 +179,7 @@ class StreamScore:
     """What one stream says of a file."""
 
     name: StreamName
-    logit: float  # uncalibrated, higher = more fake; for sync: higher = worse match
+    score: float  # visual and audio: pooled logit, higher = more fake; sync: mean distance at offset 0 (0..2)
     curves: tuple[Curve, ...] = ()  # per second, one a face track; for audio one curve
 
 

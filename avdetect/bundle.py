@@ -1,0 +1,219 @@
+"""What is shipped: ONNX graphs, config, calibration, provenance and golden scores, in one folder.
+
+    bundle.json    format version, configs, calibration, provenance, and the SHA-256 of every other file
+    visual.onnx    crops (N, S, S, 3) uint8 -> logits (N,)
+    audio.onnx     mels (N, T, 80) -> logits (N,)
+    mouth.onnx     mouths (N, 5, M, M) uint8 -> (N, E)
+    voice.onnx     mels (N, 20, 80) -> (N, E)
+    fusion.onnx    features (N, len(pooling.FEATURES)) -> logits (N, 3): fake, video_fake, audio_fake
+    golden.npz     an input and the expected output of each graph
+
+Nothing is unpickled: graphs are ONNX, arrays are read with allow_pickle=False, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
+from avdetect.errors import AVDetectError, ConfigError, ModelError
+from avdetect.types import Float, UInt8
+
+FORMAT = (1, 0)  # a bundle of another major version is refused
+GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
+DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
+GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
+_MAX_FILE_BYTES = 512 * 1024**2
+_MAX_BATCH = 64  # rows given to a graph at once: bounds memory
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Platt scaling of each output, the clip of the probabilities, and the decision threshold."""
+
+    scale: tuple[float, ...]
+    bias: tuple[float, ...]
+    clip: float  # probabilities stay within [clip, 1 - clip]: log loss punishes certainty that the data cannot back
+    threshold: float  # of P(fake)
+
+    def probabilities(self, logits: Float) -> Float:
+        """(…, 3) logits -> probabilities of fake, video_fake, audio_fake under equal priors."""
+        z = np.asarray(logits, np.float64) * self.scale + self.bias
+        return np.clip(1 / (1 + np.exp(-z)), self.clip, 1 - self.clip).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """bundle.json."""
+
+    format: tuple[int, ...]
+    name: str
+    avdetect_version: str
+    licence: str
+    preprocess: PreprocessConfig
+    preprocess_digest: str
+    model: ModelConfig
+    calibration: Calibration
+    training: dict[str, Any]  # manifest digest, rows, seed, dev metrics
+    versions: dict[str, str]  # of the packages that trained and exported it
+    files: dict[str, str]  # name -> SHA-256
+
+
+def write_bundle(folder: Path, info: BundleInfo, files: dict[str, bytes]) -> None:
+    """Write `files` and bundle.json (with their hashes) into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    values = to_dict(info) | {"files": {name: hashlib.sha256(c).hexdigest() for name, c in files.items()}}
+    (folder / "bundle.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has been read and verified."""
+
+    folder: Path
+    info: BundleInfo
+    files: dict[str, bytes]
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None) -> Bundle:
+        """Read `folder` (default: the bundle in the package) and check version and hashes. Raises ModelError."""
+        folder = Path(folder) if folder is not None else DEFAULT_BUNDLE
+        info = _read_info(folder / "bundle.json")
+        expected = {f"{graph}.onnx" for graph in GRAPHS} | {"golden.npz"}
+        if set(info.files) != expected:
+            raise ModelError(f"{folder} lists the files {sorted(info.files)}; a bundle has {sorted(expected)}")
+        files = {name: _read_verified(folder / name, digest) for name, digest in info.files.items()}
+        if info.preprocess.digest() != info.preprocess_digest:
+            raise ModelError(
+                f"{folder} was trained on preprocessing {info.preprocess_digest}, but its configuration now reads as "
+                f"{info.preprocess.digest()}: this avdetect prepares video differently. Install avdetect "
+                f"{info.avdetect_version} or retrain the bundle."
+            )
+        return cls(folder, info, files)
+
+    def golden(self) -> dict[str, np.ndarray]:
+        """`<graph>.input` and `<graph>.output` of each graph."""
+        with np.load(io.BytesIO(self.files["golden.npz"]), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def _read_info(path: Path) -> BundleInfo:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"no bundle at {path.parent} ({error.strerror}): pass the folder that holds bundle.json") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    version = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(version, list) or not version or not all(isinstance(v, int) for v in version):
+        raise ModelError(f"{path} states no format version: it is not an avdetect bundle")
+    if version[0] != FORMAT[0]:
+        raise ModelError(
+            f"{path.parent} is a bundle of format {version[0]}, this avdetect reads format {FORMAT[0]}: "
+            f"install avdetect {values.get('avdetect_version', 'of that time')} or export the bundle again"
+        )
+    try:
+        info = from_dict(BundleInfo, values, "bundle.json")
+    except (ConfigError, TypeError) as error:
+        raise ModelError(f"{path} is damaged or was made by another version: {error}") from error
+    if len(info.calibration.scale) != 3 or len(info.calibration.bias) != 3:
+        raise ModelError(f"{path}: the calibration must have three scales and three biases")
+    return info
+
+
+def _read_verified(path: Path, digest: str) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ModelError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"the bundle lacks {path.name} ({error.strerror}): copy the whole folder again") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ModelError(f"{path} differs from its hash in bundle.json: it is damaged or was altered; copy it again")
+    return content
+
+
+def execution_providers(device: str) -> list[str]:
+    """ONNX Runtime providers for `device` in auto, cpu, cuda. Raises ConfigError, or ModelError without a CUDA build."""
+    import onnxruntime
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu or cuda, got {device!r}")
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise ModelError(
+            "this onnxruntime has no CUDA provider: install avdetect[gpu], then swap onnxruntime for onnxruntime-gpu "
+            "(`avdetect doctor` shows how), or use --device cpu"
+        )
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
+
+
+class OnnxNetworks:
+    """The bundle's graphs on ONNX Runtime, behind `scoring.Networks`."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or min(4, len(os.sched_getaffinity(0)))
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn CPU
+        options.log_severity_level = 3
+        providers = execution_providers(device)
+        try:
+            self._sessions = {
+                graph: onnxruntime.InferenceSession(bundle.files[f"{graph}.onnx"], options, providers=providers)
+                for graph in GRAPHS
+            }
+        except Exception as error:  # onnxruntime raises its own untyped family
+            raise ModelError(f"ONNX Runtime cannot load the graphs of {bundle.folder}: {error}") from error
+        self.providers = self._sessions["visual"].get_providers()
+        if device == "cuda" and self.providers[0] != "CUDAExecutionProvider":
+            raise ModelError("CUDA was asked for but could not be started (driver or CUDA libraries missing); use --device cpu")
+
+    def run(self, graph: str, array: np.ndarray) -> Float:
+        """Run one graph, at most _MAX_BATCH rows at a time."""
+        session = self._sessions[graph]
+        name = session.get_inputs()[0].name
+        parts = [session.run(None, {name: array[i : i + _MAX_BATCH]})[0] for i in range(0, len(array), _MAX_BATCH)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def visual(self, crops: UInt8) -> Float:
+        return self.run("visual", crops)
+
+    def audio(self, mels: Float) -> Float:
+        return self.run("audio", mels)
+
+    def mouth(self, mouths: UInt8) -> Float:
+        return self.run("mouth", mouths)
+
+    def voice(self, mels: Float) -> Float:
+        return self.run("voice", mels)
+
+    def fusion(self, features: Float) -> Float:
+        """(N, len(FEATURES)) -> (N, 3) logits."""
+        return self.run("fusion", features)
+
+
+def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:
+    """Largest difference of each graph from its stored output; above GOLDEN_TOLERANCE the scores are not the trained ones."""
+    golden = bundle.golden()
+    try:
+        return {
+            graph: float(np.abs(networks.run(graph, golden[f"{graph}.input"]) - golden[f"{graph}.output"]).max())
+            for graph in GRAPHS
+        }
+    except AVDetectError:
+        raise
+    except Exception as error:  # a missing array or a shape that the graph refuses
+        raise ModelError(f"the golden scores of {bundle.folder} cannot be replayed: {error}") from error

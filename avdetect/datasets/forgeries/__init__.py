@@ -1,0 +1,1 @@
+"""Pseudo-fakes made from real media, reproducible from a random generator."""

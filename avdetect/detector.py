@@ -1,0 +1,171 @@
+"""Detector: a path in, a Detection out. ONNX Runtime only, no torch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from avdetect.bundle import Bundle, OnnxNetworks, execution_providers
+from avdetect.config import MediaLimits
+from avdetect.faces import build_detector
+from avdetect.pooling import SyncReading
+from avdetect.preprocess import ClipStream, Preprocessor
+from avdetect.scoring import StreamOutputs, StreamScorer
+from avdetect.types import FPS, Curve, Detection, StreamScore, SyncScore, Verdict
+
+Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
+
+
+def load_detector(
+    bundle: str | Path | None = None,
+    *,
+    device: str = "auto",
+    face_detector: str | None = None,
+    face_model: str | Path | None = None,
+    limits: MediaLimits | None = None,
+    threads: int | None = None,
+) -> Detector:
+    """A Detector with the default bundle, or with the one in the folder `bundle`.
+
+    device: auto, cpu or cuda. face_detector: mtcnn or scrfd; None takes the one the bundle was trained with.
+    face_model: weights of the face detector, where they are not in their default place. threads: CPU threads of the
+    networks; None uses the cores there are, four at most.
+    Raises ModelError or ConfigError.
+    """
+    loaded = Bundle.load(bundle)
+    providers = tuple(execution_providers(device))
+    faces = build_detector(face_detector or loaded.info.preprocess.detector, path=face_model, providers=providers)
+    preprocessor = Preprocessor(loaded.info.preprocess, faces, limits or MediaLimits())
+    return Detector(loaded, preprocessor, OnnxNetworks(loaded, device, threads))
+
+
+class Detector:
+    """Scores files. Holds the networks; keeps nothing of one file for the next."""
+
+    def __init__(self, bundle: Bundle, preprocessor: Preprocessor, networks: OnnxNetworks) -> None:
+        self.bundle, self.preprocessor, self.networks = bundle, preprocessor, networks
+        self._scorer = StreamScorer(networks, bundle.info.model.audio, bundle.info.model.sync)
+
+    def score(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> Detection:
+        """Score the file at `path`, or the window of it that starts at `start_seconds`.
+
+        Raises MediaError when the file cannot be read as media, LimitError when it exceeds a limit. A file that can be
+        read but shows neither a face nor a voice gives a Detection whose verdict is "abstain".
+        """
+        began = time.perf_counter()
+        stream = self.preprocessor.open(path, start_seconds, duration_seconds)
+        outputs, network_seconds, end_seconds = StreamOutputs(), 0.0, stream.start_seconds
+        with stream:
+            for clip in stream:
+                before = time.perf_counter()
+                self._scorer.add(outputs, clip)
+                network_seconds += time.perf_counter() - before
+                end_seconds = clip.start_seconds + clip.duration_seconds
+                if on_progress:
+                    on_progress(end_seconds - stream.start_seconds, stream.expected_seconds)
+        self._scorer.finish(outputs, stream.missing)
+        timing = {**stream.timing_seconds, "networks": network_seconds, "total": time.perf_counter() - began}
+        return self._detection(os.fspath(path), outputs, stream, end_seconds - stream.start_seconds, timing)
+
+    def _detection(
+        self, path: str, outputs: StreamOutputs, stream: ClipStream, duration: float, timing: dict[str, float]
+    ) -> Detection:
+        info = self.bundle.info
+        fake = video_fake = audio_fake = None
+        judged = [name for name in ("visual", "audio", "sync") if name not in outputs.missing]
+        if judged:
+            logits = self.networks.fusion(outputs.features()[None])[0]
+            fake, video_fake, audio_fake = map(float, info.calibration.probabilities(logits))
+            video_fake = video_fake if "visual" in judged else None
+            audio_fake = audio_fake if "audio" in judged else None
+        verdict, reason = _verdict(fake, video_fake, audio_fake, info.calibration.threshold, outputs.missing)
+        reading = outputs.sync_reading()
+        return Detection(
+            path=path,
+            verdict=verdict,
+            reason=reason,
+            fake=fake,
+            video_fake=video_fake,
+            audio_fake=audio_fake,
+            threshold=info.calibration.threshold,
+            duration_seconds=round(duration, 3),
+            sync=_sync_score(*reading) if reading else None,
+            streams=_stream_scores(outputs),
+            missing=outputs.missing,
+            warnings=(*stream.warnings, *self._identity_warnings()),
+            model={
+                "bundle": info.name,
+                "avdetect": info.avdetect_version,
+                "preprocessing": info.preprocess_digest,
+                "face_detector": self.preprocessor.detector.name,
+                "provider": self.networks.providers[0],
+            },
+            timing_seconds={stage: round(seconds, 4) for stage, seconds in timing.items()},
+        )
+
+    def _identity_warnings(self) -> tuple[str, ...]:
+        trained, used = self.bundle.info.preprocess.detector, self.preprocessor.detector.name
+        if trained == used:
+            return ()
+        return (f"faces were found by {used}, but this bundle was trained on faces found by {trained}",)
+
+
+def _verdict(
+    fake: float | None, video_fake: float | None, audio_fake: float | None, threshold: float, missing: dict[str, str]
+) -> tuple[Verdict, str]:
+    if fake is None:
+        why = "; ".join(dict.fromkeys(missing.values()))
+        return "abstain", f"nothing to judge: {why}"
+    parts = {"the face": video_fake, "the voice": audio_fake}
+    if fake < threshold:
+        unseen = " and ".join(name for name, p in parts.items() if p is None)
+        return "real", "no sign of manipulation found" + (f", but {unseen} could not be judged" if unseen else "")
+    causes = [name for name, p in parts.items() if p is not None and p >= 0.5]
+    if causes:
+        return "fake", f"{' and '.join(causes)} looks manipulated" if len(causes) == 1 else "the face and the voice look manipulated"
+    return "fake", "face and voice together look manipulated, though neither does for certain"
+
+
+def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
+    return SyncScore(
+        offset_seconds=round(reading.offset_seconds, 3),
+        confidence=reading.confidence,
+        min_distance=reading.min_distance,
+        track_id=track_id,
+    )
+
+
+def _per_second(times: np.ndarray, values: np.ndarray, track_id: int | None) -> Curve:
+    """Means over each second of the file's clock, at the second's middle."""
+    cells: dict[int, list[float]] = defaultdict(list)
+    for second, value in zip(np.floor(times).astype(int).tolist(), values.tolist(), strict=True):
+        cells[second].append(value)
+    seconds = sorted(cells)
+    means = tuple(round(float(np.mean(cells[s])), 4) for s in seconds)
+    return Curve(tuple(s + 0.5 for s in seconds), means, track_id)
+
+
+def _stream_scores(outputs: StreamOutputs) -> tuple[StreamScore, ...]:
+    scores = []
+    visual, audio, reading = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
+    if visual is not None:
+        curves = tuple(_per_second(*np.array(values).T, track_id=track) for track, values in outputs.visual.items())
+        scores.append(StreamScore("visual", visual, curves))
+    if audio is not None:
+        scores.append(StreamScore("audio", audio, (_per_second(*np.array(outputs.audio).T, track_id=None),)))
+    if reading is not None:
+        track, sync = reading
+        scores.append(StreamScore("sync", sync.at_zero, (_per_second(sync.frames / FPS, sync.curve, track),)))
+    return tuple(scores)

@@ -1,0 +1,132 @@
+"""Trained model -> bundle. Needs torch; the bundle does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from avdetect import __version__
+from avdetect.bundle import FORMAT, GRAPHS, Bundle, BundleInfo, Calibration, OnnxNetworks, write_bundle
+from avdetect.config import PreprocessConfig
+from avdetect.errors import ModelError
+from avdetect.model import Model
+from avdetect.pooling import FEATURES
+from avdetect.scoring import SYNC_FRAMES, audio_windows, mouth_windows, voice_windows
+from avdetect.types import Clip
+
+PARITY_TOLERANCE = 1e-4  # torch against ONNX Runtime, absolute
+OPSET = 17
+_RECORDED = ("torch", "timm", "onnx", "onnxruntime", "numpy", "opencv-python", "ffmpeg-python")
+
+
+def export_bundle(
+    model: Model,
+    folder: Path,
+    *,
+    name: str,
+    licence: str,
+    preprocess: PreprocessConfig,
+    calibration: Calibration,
+    training: dict[str, Any],
+    sample: Sequence[Clip],
+) -> Bundle:
+    """Export `model` into `folder` and read it back.
+
+    `sample`: the clips of a redistributable file with a face and a voice; the golden inputs are cut from it.
+    Raises ModelError when a graph differs from torch by more than 1e-4.
+    """
+    model = model.cpu().eval()
+    modules = {
+        "visual": model.visual,
+        "audio": model.audio,
+        "mouth": model.sync.mouth,
+        "voice": model.sync.voice,
+        "fusion": model.fusion,
+    }
+    inputs = golden_inputs(model, sample)
+    files, golden = {}, {}
+    for graph in GRAPHS:
+        files[f"{graph}.onnx"] = _to_onnx(modules[graph], inputs[graph], variable_time=graph == "audio")
+        with torch.inference_mode():
+            golden |= {f"{graph}.input": inputs[graph], f"{graph}.output": modules[graph](torch.from_numpy(inputs[graph])).numpy()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **golden)
+    files["golden.npz"] = buffer.getvalue()
+    info = BundleInfo(
+        format=FORMAT,
+        name=name,
+        avdetect_version=__version__,
+        licence=licence,
+        preprocess=preprocess,
+        preprocess_digest=preprocess.digest(),
+        model=model.config,
+        calibration=calibration,
+        training=training,
+        versions={package: importlib.metadata.version(package) for package in _RECORDED},
+        files={},
+    )
+    write_bundle(folder, info, files)
+    bundle = Bundle.load(folder)
+    check_parity(modules, OnnxNetworks(bundle, device="cpu"), inputs)
+    return bundle
+
+
+def golden_inputs(model: Model, sample: Sequence[Clip]) -> dict[str, np.ndarray]:
+    """One small input a graph. Raises ModelError when `sample` lacks a face or a voice."""
+    clip = sample[0] if sample else None
+    if clip is None or not clip.tracks or clip.waveform is None:
+        raise ModelError("the sample clip for the golden scores needs a face and a voice")
+    track = clip.tracks[0]
+    mels = audio_windows(clip.waveform, model.config.audio)[1]
+    features = np.random.default_rng(0).standard_normal((4, len(FEATURES))).astype(np.float32)
+    features[:, -3:] = [[1, 1, 1], [1, 0, 0], [0, 1, 0], [1, 1, 0]]
+    return {
+        "visual": track.face_crops[:4],
+        "audio": np.stack(mels[:3]),
+        "mouth": mouth_windows(track.mouth_crops[: SYNC_FRAMES + 7]),
+        "voice": voice_windows(clip.waveform)[0][:8],
+        "fusion": features,
+    }
+
+
+def check_parity(modules: dict[str, nn.Module], networks: OnnxNetworks, inputs: dict[str, np.ndarray]) -> dict[str, float]:
+    """Largest difference between torch and ONNX Runtime of each graph, at batch sizes 1 and N. Raises ModelError."""
+    worst = {}
+    for graph, module in modules.items():
+        for array in (inputs[graph], inputs[graph][:1]):
+            with torch.inference_mode():
+                expected = module(torch.from_numpy(array)).numpy()
+            difference = float(np.abs(networks.run(graph, array) - expected).max())
+            worst[graph] = max(worst.get(graph, 0.0), difference)
+        if worst[graph] > PARITY_TOLERANCE:
+            raise ModelError(f"{graph}.onnx differs from torch by {worst[graph]:.2e} (allowed: {PARITY_TOLERANCE})")
+    return worst
+
+
+def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> bytes:
+    axes = {0: "batch"} | ({1: "time"} if variable_time else {})
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the TorchScript exporter announces its own retirement at every call
+        torch.onnx.export(
+            module,
+            (torch.from_numpy(example),),
+            buffer,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": axes, "output": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnx.load_from_string(buffer.getvalue())
+    onnx.checker.check_model(graph)
+    return graph.SerializeToString()

@@ -1,0 +1,149 @@
+"""Clips -> stream outputs, whatever runs the networks.
+
+The Detector passes ONNX Runtime sessions and training passes torch modules; everything between a Clip and the fusion's
+features is this one piece of code. Memory does not grow with the file: only logits and distances are kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from avdetect import pooling
+from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
+from avdetect.config import AudioConfig, SyncConfig
+from avdetect.pooling import SyncDistances, SyncReading
+from avdetect.types import FPS, HOP, MELS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Float, UInt8, Waveform
+
+SYNC_FRAMES = 5  # frames of a sync window: 0.2 s
+SYNC_MELS = SYNC_FRAMES * MELS_PER_FRAME
+
+
+class Networks(Protocol):
+    """The four networks that run on crops and log-mels. Arrays in, float32 arrays out; N may be any positive number."""
+
+    def visual(self, crops: UInt8) -> Float:
+        """(N, S, S, 3) RGB -> (N,) logits."""
+
+    def audio(self, mels: Float) -> Float:
+        """(N, T, N_MELS) -> (N,) logits."""
+
+    def mouth(self, mouths: UInt8) -> Float:
+        """(N, 5, M, M) luma -> (N, E) unit vectors."""
+
+    def voice(self, mels: Float) -> Float:
+        """(N, 20, N_MELS) -> (N, E) unit vectors."""
+
+
+@dataclass
+class StreamOutputs:
+    """Everything the networks said of one file."""
+
+    visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit); by track id for visual
+    sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))
+    missing: dict[str, str] = field(default_factory=dict)  # stream -> reason
+
+    def visual_logit(self) -> float | None:
+        tracks = {key: np.array([v for _, v in values], np.float32) for key, values in self.visual.items()}
+        return pooling.pool_tracks(tracks)
+
+    def audio_logit(self) -> float | None:
+        return pooling.confident_mean(np.array([v for _, v in self.audio], np.float32)) if self.audio else None
+
+    def sync_reading(self) -> tuple[int, SyncReading] | None:
+        """The track that fits the voice best: with several people in the picture, the one who speaks."""
+        joined = {track: SyncDistances.join(parts) for track, parts in self.sync.items()}
+        readings = {track: r for track, d in joined.items() if (r := pooling.read_sync(d)) is not None}
+        return max(readings.items(), key=lambda item: item[1].confidence, default=None)
+
+    def features(self) -> Float:
+        """The fusion's input, `pooling.FEATURES`."""
+        reading = self.sync_reading()
+        return pooling.fusion_features(self.visual_logit(), self.audio_logit(), reading[1] if reading else None)
+
+
+def audio_windows(waveform: Waveform, config: AudioConfig) -> tuple[list[float], list[Float]]:
+    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold sound; the last one ends with the waveform."""
+    samples = waveform.samples
+    size, stride = round(config.window_seconds * SAMPLE_RATE), round(config.stride_seconds * SAMPLE_RATE)
+    if len(samples) < MIN_AUDIO_SECONDS * SAMPLE_RATE:
+        return [], []
+    starts = list(range(0, max(1, len(samples) - size + 1), stride))
+    if len(samples) > size and starts[-1] + size < len(samples):
+        starts.append(len(samples) - size)
+    centres, mels = [], []
+    for start in starts:
+        window = samples[start : start + size]
+        if rms(window) >= SILENCE_RMS:
+            centres.append(waveform.start_seconds + (start + len(window) / 2) / SAMPLE_RATE)
+            mels.append(log_mel(window))
+    return centres, mels
+
+
+def voice_windows(waveform: Waveform) -> tuple[Float, np.ndarray]:
+    """Every 0.2 s window that begins on a video frame: (V, 20, N_MELS) and (V,) whether it holds sound."""
+    mels = log_mel(waveform.samples)
+    count = max(0, len(mels) // MELS_PER_FRAME - SYNC_FRAMES + 1)
+    if count == 0:
+        return np.zeros((0, SYNC_MELS, mels.shape[1]), np.float32), np.zeros(0, bool)
+    windows = np.lib.stride_tricks.sliding_window_view(mels, SYNC_MELS, axis=0)[::MELS_PER_FRAME][:count]
+    size = SYNC_MELS * HOP
+    valid = [rms(waveform.samples[i * SAMPLES_PER_FRAME :][:size]) >= SILENCE_RMS for i in range(count)]
+    return np.ascontiguousarray(windows.transpose(0, 2, 1)), np.array(valid)
+
+
+def mouth_windows(mouth_crops: UInt8) -> UInt8:
+    """(T, M, M) -> (T - 4, 5, M, M)."""
+    windows = np.lib.stride_tricks.sliding_window_view(mouth_crops, SYNC_FRAMES, axis=0)
+    return np.ascontiguousarray(windows.transpose(0, 3, 1, 2))
+
+
+class StreamScorer:
+    """Feeds a file's clips, in order, through the networks."""
+
+    def __init__(self, networks: Networks, audio: AudioConfig, sync: SyncConfig) -> None:
+        self.networks, self.audio_config, self.sync_config = networks, audio, sync
+
+    def add(self, outputs: StreamOutputs, clip: Clip) -> None:
+        """Add what the networks say of `clip` to `outputs`."""
+        for track in clip.tracks:
+            if len(track.face_crops):
+                logits = self.networks.visual(track.face_crops)
+                outputs.visual[track.track_id] += zip((track.face_frames / FPS).tolist(), logits.tolist(), strict=True)
+        if clip.waveform is None:
+            return
+        centres, mels = audio_windows(clip.waveform, self.audio_config)
+        if mels:
+            outputs.audio += zip(centres, self.networks.audio(np.stack(mels)).tolist(), strict=True)
+        self._add_sync(outputs, clip, clip.waveform)
+
+    def _add_sync(self, outputs: StreamOutputs, clip: Clip, waveform: Waveform) -> None:
+        tracks = [track for track in clip.tracks if len(track.mouth_crops) >= SYNC_FRAMES]
+        windows, valid = voice_windows(waveform)
+        if not tracks or not valid.any():
+            return
+        voice = self.networks.voice(windows)
+        first_frame = round(waveform.start_seconds * FPS)
+        for track in tracks:
+            mouth = self.networks.mouth(mouth_windows(track.mouth_crops))
+            start = track.first_frame - first_frame
+            distances = pooling.sync_distances(mouth, start, voice, valid, self.sync_config.max_offset)
+            distances.frames[:] += first_frame
+            outputs.sync[track.track_id].append(distances)
+
+    def finish(self, outputs: StreamOutputs, missing: dict[str, str]) -> StreamOutputs:
+        """Name the streams that say nothing; `missing` maps "video" and "audio" to why the input lacks them."""
+        if outputs.visual_logit() is None:
+            outputs.missing["visual"] = missing.get("video", "no face")
+        if outputs.audio_logit() is None:
+            outputs.missing["audio"] = missing.get("audio", "no sound longer than 0.5 s")
+        if outputs.sync_reading() is None:
+            reason = missing.get("video") or missing.get("audio")
+            if not reason:
+                reason = "no face" if "visual" in outputs.missing else "less than 1 s of a face with voice"
+            outputs.missing["sync"] = reason
+        return outputs

@@ -1,0 +1,50 @@
+"""Visual stream: one logit a face crop, from any timm encoder."""
+
+from __future__ import annotations
+
+import timm
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from avdetect.config import VisualConfig
+from avdetect.errors import ConfigError
+
+
+class VisualStream(nn.Module):
+    """Face crops -> frame logits. Pooling over frames and tracks is `avdetect.pooling`, shared with the Detector."""
+
+    def __init__(self, config: VisualConfig, load_pretrained: bool = True) -> None:
+        """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
+
+        Raises ConfigError for an unknown encoder or unreadable encoder weights.
+        """
+        super().__init__()
+        download = config.pretrained is True and load_pretrained
+        try:
+            self.encoder = timm.create_model(
+                config.encoder, pretrained=download, num_classes=0, exportable=True, **config.encoder_kwargs
+            )
+        except (RuntimeError, TypeError) as error:
+            raise ConfigError(f"visual.encoder {config.encoder!r} cannot be built by timm: {error}") from error
+        if isinstance(config.pretrained, str) and load_pretrained:
+            _load_encoder(self.encoder, config.pretrained)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(self.encoder.head_hidden_size, 1)
+        self.mean, self.std = config.mean, config.std
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """crops (N, S, S, 3) RGB uint8 (or float in 0..255) -> logits (N,)."""
+        x = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (N, 3, S, S)
+        return self.head(self.dropout(self.encoder(x))).squeeze(1)
+
+
+def _load_encoder(encoder: nn.Module, path: str) -> None:
+    try:
+        state = {key: value.float() for key, value in load_file(path).items() if not key.startswith("classifier.")}
+    except Exception as error:  # safetensors raises its own type, OSError and ValueError
+        raise ConfigError(f"visual.pretrained: cannot read {path}: {error}") from error
+    wrong = encoder.load_state_dict(state, strict=False)
+    missing = [key for key in wrong.missing_keys if not key.endswith("num_batches_tracked")]
+    if missing or wrong.unexpected_keys:
+        raise ConfigError(f"visual.pretrained: {path} does not fit the encoder (missing {missing[:3]}, "
+                          f"unexpected {wrong.unexpected_keys[:3]})")

@@ -1,0 +1,106 @@
+"""Fitting the fusion and its calibration on out-of-fold stream outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from avdetect.bundle import Calibration
+from avdetect.config import FusionConfig, LoopConfig
+from avdetect.datasets.manifest import LABELS, fold_of
+from avdetect.fusion import OUTPUTS, Fusion
+from avdetect.training.batches import source_weights
+from avdetect.training.loop import learning_rate
+from avdetect.training.losses import masked_bce
+from avdetect.types import Float
+
+
+def label_matrix(table: pd.DataFrame) -> Float:
+    """(N, 3) labels in the order of OUTPUTS; -1 where unknown."""
+    return table[list(LABELS)].astype("Int8").fillna(-1).to_numpy(np.float32)
+
+
+def class_weights(table: pd.DataFrame, labels: Float) -> Float:
+    """(N, 3): sources weigh by the square root of their size, both classes of each output alike."""
+    base = source_weights(table["dataset"])
+    weights = np.zeros_like(labels)
+    for column in range(labels.shape[1]):
+        for value in (0, 1):
+            rows = labels[:, column] == value
+            if rows.any():
+                weights[rows, column] = base[rows] / base[rows].sum()
+    return (weights * len(table)).astype(np.float32)
+
+
+def fit_fusion(features: Float, labels: Float, weights: Float, config: FusionConfig, loop: LoopConfig, seed: int) -> Fusion:
+    """Full-batch AdamW; features (N, F), labels and weights (N, 3)."""
+    torch.manual_seed(seed)
+    fusion = Fusion(config)
+    x, y, w = (torch.from_numpy(a) for a in (features, labels, weights))
+    fusion.fit_scale(x)
+    optimizer = torch.optim.AdamW(fusion.parameters(), lr=loop.lr, weight_decay=loop.weight_decay)
+    for step in range(loop.steps):
+        fusion.train()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, loop)
+        loss = masked_bce(fusion(x), y, loop.label_smoothing, w)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return fusion.eval()
+
+
+def logits_of(fusion: Fusion, features: Float) -> Float:
+    """(N, F) -> (N, 3)."""
+    with torch.inference_mode():
+        return fusion(torch.from_numpy(features)).numpy()
+
+
+@dataclass(frozen=True)
+class FittedFusion:
+    fusion: Fusion
+    calibration: Calibration
+    oof_logits: Float  # (N, 3) of fusions that did not see the row's group
+
+
+def fit_and_calibrate(
+    table: pd.DataFrame, features: Float, config: FusionConfig, loop: LoopConfig, seed: int, folds: int = 5
+) -> FittedFusion:
+    """`features` must be out-of-fold stream outputs. Platt scaling (1999) and the threshold are fitted on the logits of
+    fusions that did not see the row's group; the fusion that is returned is fitted on every row."""
+    labels = label_matrix(table)
+    weights = class_weights(table, labels)
+    fold = fold_of(table["group"], folds).to_numpy()
+    oof = np.zeros_like(labels)
+    for k in range(folds):
+        held = fold == k
+        if held.any() and not held.all():
+            part = fit_fusion(features[~held], labels[~held], weights[~held], config, loop, seed)
+            oof[held] = logits_of(part, features[held])
+    scale, bias = [], []
+    for column in range(len(OUTPUTS)):
+        known = labels[:, column] >= 0
+        platt = LogisticRegression(C=1e3).fit(
+            oof[known, column : column + 1], labels[known, column], sample_weight=weights[known, column]
+        )
+        # A negative slope would mean that out-of-fold evidence points the wrong way: state "no evidence" instead.
+        scale.append(max(0.0, float(platt.coef_[0, 0])))
+        bias.append(float(platt.intercept_[0]))
+    calibration = Calibration(tuple(scale), tuple(bias), clip=0.01, threshold=0.5)
+    known = labels[:, 0] >= 0
+    threshold = _best_threshold(calibration.probabilities(oof)[known, 0], labels[known, 0], weights[known, 0])
+    calibration = Calibration(tuple(scale), tuple(bias), clip=0.01, threshold=threshold)
+    return FittedFusion(fit_fusion(features, labels, weights, config, loop, seed), calibration, oof)
+
+
+def _best_threshold(probabilities: Float, labels: Float, weights: Float) -> float:
+    """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities."""
+    order = np.argsort(probabilities)
+    p, y, w = probabilities[order], labels[order], weights[order]
+    right = np.concatenate([[0], np.cumsum(w * (y == 0))]) + np.concatenate([np.cumsum((w * (y == 1))[::-1])[::-1], [0]])
+    cuts = np.concatenate([[0.01], (p[1:] + p[:-1]) / 2, [0.99]])
+    return round(float(cuts[int(np.argmax(right))]), 4)
