@@ -20,11 +20,26 @@ from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 OPSET = 13  # old enough for every supported onnxruntime
 
 
+class FastPReLU(torch.nn.Module):
+    """PReLU as operators that onnxruntime's CPU kernels vectorise: its own PRelu took a third of the networks' time."""
+
+    def __init__(self, slope: torch.Tensor, dims: int) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(slope.detach().reshape(-1, *[1] * dims))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) * (1 - self.slope) + x * self.slope
+
+
 def export(net: torch.nn.Module, sample: torch.Tensor, outputs: list[str], axes: dict[int, str], path: Path) -> None:
     """Trace `net` on `sample` and write `path`; `axes` names the input dimensions that may vary."""
+    for name, module in list(net.named_children()):
+        if isinstance(module, torch.nn.PReLU):
+            after_linear = isinstance(getattr(net, name.replace("prelu", "dense"), None), torch.nn.Linear)
+            setattr(net, name, FastPReLU(module.weight, dims=0 if after_linear else 2))
     # The same dimensions vary in the outputs. P-Net's maps are smaller than its picture, so they need other names.
     output_axes = {axis: name if name == "batch" else f"map_{name}" for axis, name in axes.items()}
-    dynamic = {"image": axes} | {name: output_axes for name in outputs}
+    dynamic = {"image": axes} | dict.fromkeys(outputs, output_axes)
     torch.onnx.export(
         net.eval(),
         (sample,),
@@ -33,7 +48,7 @@ def export(net: torch.nn.Module, sample: torch.Tensor, outputs: list[str], axes:
         output_names=outputs,
         dynamic_axes=dynamic,
         opset_version=OPSET,
-        dynamo=False,  # the TorchScript exporter keeps PReLU and ceil-mode pooling as single nodes
+        dynamo=False,  # the TorchScript exporter keeps ceil-mode pooling a single node
     )
     model = onnx.load(str(path))
     model.doc_string = "MTCNN from facenet-pytorch 2.5.3, MIT, (c) 2019 Timothy Esler"

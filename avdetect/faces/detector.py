@@ -21,12 +21,12 @@ class Faces:
 
     boxes: Float  # (N, 4) XYXY pixels; may reach a little beyond the picture
     confidences: Float  # (N,) in 0..1
-    landmarks: Float  # (N, 5, 2) pixels: eye, eye, nose, mouth corner, mouth corner; of each pair the picture's left first
+    landmarks: Float  # (N, 5, 2) pixels: eyes, nose, mouth corners; of each pair the picture's left one first
 
     def __post_init__(self) -> None:
         count = len(self.confidences)
         if self.boxes.shape != (count, 4) or self.landmarks.shape != (count, 5, 2):
-            raise ValueError(f"bad faces: boxes {self.boxes.shape}, landmarks {self.landmarks.shape}, {count} confidences")
+            raise ValueError(f"boxes {self.boxes.shape}, landmarks {self.landmarks.shape}, confidences {count}")
 
     def __len__(self) -> int:
         return len(self.confidences)

@@ -1,0 +1,116 @@
+"""SCRFD through insightface: opt-in, because its pretrained weights are for non-commercial research only.
+
+Guo, Deng, Lattas, Zafeiriou: "Sample and Computation Redistribution for Efficient Face Detection", ICLR 2022.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avdetect.errors import ModelError
+from avdetect.faces.detector import CPU, Faces
+from avdetect.types import Float, UInt8
+
+SCRFD_TERMS = (
+    "insightface's pretrained models, SCRFD among them, are available for non-commercial research purposes only "
+    "(https://github.com/deepinsight/insightface#license). Commercial use needs a licence from insightface.ai. "
+    "The default detector, MTCNN, has no such limit."
+)
+PACK = "buffalo_s"  # insightface's small pack; its detector is SCRFD-500MF with five landmarks
+NMS = 0.4  # insightface's default
+STRIDE = 32  # a graph without a fixed input size takes sides that are multiples of this
+
+
+class SCRFD:
+    """`path` is an ONNX file with five landmarks; None is what `avdetect models fetch` stored."""
+
+    name = "scrfd"
+    min_confidence = 0.5
+
+    def __init__(self, path: Path | None = None, *, threads: int = 1, providers: tuple[str, ...] = CPU) -> None:
+        path = path or _stored(_default_root())
+        if path is None or not path.is_file():
+            raise ModelError(
+                f"SCRFD's weights are missing{f': {path}' if path else ''}. Give the path of an SCRFD .onnx file, "
+                f"or run `avdetect models fetch`. {SCRFD_TERMS}"
+            )
+        self._model = _load(path, threads, providers)
+        self._model.prepare(ctx_id=0, det_thresh=self.min_confidence * 0.75, nms_thresh=NMS)
+
+    def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
+        """All faces of `rgb` (H, W, 3) at least `min_face` pixels high."""
+        height, width = rgb.shape[:2]
+        if min(height, width) < 2:  # insightface divides by the rounded sides
+            return Faces.none()
+        # A fixed graph ignores this size; a free one is run at the picture's own, rounded up.
+        size = tuple(max(-(-side // STRIDE), 1) * STRIDE for side in (width, height))
+        try:
+            found, points = self._model.detect(np.ascontiguousarray(rgb[:, :, ::-1]), input_size=size)
+        except ZeroDivisionError:  # a picture so narrow that its reduced width is zero
+            return Faces.none()
+        found = np.asarray(found, np.float32).reshape(-1, 5)
+        landmarks = np.asarray(points, np.float32).reshape(-1, 5, 2)
+        tall = np.maximum(found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]) >= min_face
+        return Faces.sorted(found[tall, :4], found[tall, 4], landmarks[tall])
+
+    def refine(self, rgb: UInt8, boxes: Float) -> Faces | None:
+        """None: one pass over the whole picture is all that SCRFD does."""
+        return None
+
+
+def fetch_scrfd(root: Path | None = None) -> Path:
+    """Download insightface's pack `buffalo_s` under `root` (~/.insightface) with insightface's own code.
+
+    Returns the path of its SCRFD detector. Show SCRFD_TERMS first. Raises ModelError when the download fails.
+    """
+    root = root or _default_root()
+    stored = _stored(root)
+    if stored is not None:
+        return stored
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # insightface prints; stdout belongs to our output
+            from insightface.utils.storage import download
+
+            # force: an earlier download that broke off leaves a folder that looks complete
+            download("models", PACK, force=True, root=str(root))
+    except Exception as error:  # requests, zipfile, OSError, and RuntimeError for a bad status
+        raise ModelError(
+            f"insightface's {PACK} could not be downloaded ({type(error).__name__}: {error}). Check the network and "
+            f"try again, or unpack {PACK}.zip by hand into {root / 'models' / PACK}. MTCNN works without it."
+        ) from error
+    stored = _stored(root)
+    if stored is None:
+        raise ModelError(f"{root / 'models' / PACK} holds no SCRFD detector (det_*.onnx); delete it and fetch again")
+    return stored
+
+
+def _default_root() -> Path:
+    return Path("~/.insightface").expanduser()  # where insightface itself looks
+
+
+def _stored(root: Path) -> Path | None:
+    """The detector of the downloaded pack, if it is there."""
+    return next(iter(sorted((root / "models" / PACK).rglob("det_*.onnx"))), None)
+
+
+def _load(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        from insightface.model_zoo import get_model  # lazily: a second, and only for those who chose it
+
+        # Fixed-shape copies of a free graph would make one more session for every picture size.
+        model = get_model(str(path), providers=list(providers), sess_options=options, static_shape_sessions=False)
+    except Exception as error:  # onnxruntime's and protobuf's exceptions share no base class
+        raise ModelError(f"{path} cannot be loaded as an SCRFD model: {error}") from error
+    if getattr(model, "taskname", None) != "detection" or not getattr(model, "use_kps", False):
+        raise ModelError(f"{path} is not an SCRFD detector with five landmarks (look for a file called det_*.onnx)")
+    return model
