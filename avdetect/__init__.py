@@ -9,17 +9,17 @@
 from typing import TYPE_CHECKING, Any
 
 from avdetect._version import __version__
-from avdetect.types import Detection
 
 if TYPE_CHECKING:
     from avdetect.detector import Detector, load_detector
+    from avdetect.types import Detection
 
 __all__ = ["Detection", "Detector", "__version__", "load_detector"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that `avdetect --help` and `import avdetect` do not wait for OpenCV and ONNX Runtime.
-    if name in ("Detector", "load_detector"):
+    # Loaded on first use, so that `avdetect --help` and `import avdetect` do not wait for NumPy and ONNX Runtime.
+    if name in __all__:
         from avdetect import detector
 
         return getattr(detector, name)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from avdetect.errors import ModelError
+from avdetect.faces.crops import halve
 from avdetect.faces.detector import CPU, Faces
 from avdetect.types import Float, UInt8
 
@@ -52,14 +53,11 @@ class MTCNN:
         """P-Net over the pyramid: square candidate boxes (N, 4)."""
         height, width = rgb.shape[:2]
         scale = CELL / max(min_face, CELL)
-        levels, base, reduced = [], rgb, 1
+        levels, base = [], rgb
         while min(height, width) * scale >= CELL:
             size = (int(width * scale + 1), int(height * scale + 1))
-            if scale * reduced * 2 <= 1 and height % (2 * reduced) == 0 and width % (2 * reduced) == 0:
-                # Halving is exact and fast; reducing the full picture for each level cost more than P-Net itself.
-                reduced *= 2
-                base = _shrink(base, (width // reduced, height // reduced))
-            image = _normalise(_shrink(base, size)[None])
+            base = halve(base, size)  # reducing the full picture for each level cost more than P-Net itself
+            image = _normalise(_level(base, size)[None])
             offsets, scores = self._pnet.run(None, {"image": image})
             levels.append(_windows(offsets[0], scores[0, 1], scale))
             scale *= FACTOR
@@ -112,8 +110,13 @@ def _session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
         raise ModelError(f"MTCNN's weights in {path} cannot be loaded ({error}). Reinstall avdetect.") from error
 
 
-def _shrink(rgb: UInt8, size: tuple[int, int]) -> UInt8:
-    """`rgb` at (width, height) `size`."""
+def _level(rgb: UInt8, size: tuple[int, int]) -> UInt8:
+    """One level of the pyramid: `rgb` reduced by less than two to (width, height) `size`."""
+    return cast(UInt8, cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR))
+
+
+def _sample(rgb: UInt8, size: tuple[int, int]) -> UInt8:
+    """A candidate's pixels as R-Net's or O-Net's (width, height) `size`."""
     return cast(UInt8, cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
 
 
@@ -132,8 +135,9 @@ def _windows(offsets: Float, scores: Float, scale: float) -> Float:
     if len(score) > MAX_PROPOSALS:
         best = np.sort(np.argsort(-score, kind="stable")[:MAX_PROPOSALS])
         rows, columns, score = rows[best], columns[best], score[best]
-    corner = np.stack([columns, rows], axis=1) * STRIDE
-    boxes = np.concatenate([np.floor((corner + 1) / scale), np.floor((corner + CELL) / scale)], axis=1)
+    # In float32, as the reference: the quotients are often whole numbers, where double precision floors differently.
+    corner = np.stack([columns, rows], axis=1).astype(np.float32) * STRIDE
+    boxes = np.floor(np.concatenate([corner + 1, corner + CELL], axis=1) / np.float32(scale))
     windows = np.concatenate([boxes, score[:, None], offsets[:, rows, columns].T], axis=1).astype(np.float32)
     return windows[nms(windows[:, :4], windows[:, 4], 0.5)]
 
@@ -160,10 +164,9 @@ def _crops(rgb: UInt8, boxes: Float, size: int) -> tuple[Float, Float]:
     corners = np.nan_to_num(boxes, nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
     first, last = np.maximum(corners[:, :2], 1) - 1, np.minimum(corners[:, 2:], limit.astype(np.int64))
     inside = np.flatnonzero((last > first).all(axis=1))
-    images = np.empty((len(inside), size, size, 3), np.uint8)
-    for image, (x0, y0), (x1, y1) in zip(images, first[inside], last[inside], strict=True):
-        image[:] = _shrink(rgb[y0:y1, x0:x1], (size, size))
-    return _normalise(images), boxes[inside]
+    squares = zip(first[inside], last[inside], strict=True)
+    images = [_sample(rgb[y0:y1, x0:x1], (size, size)) for (x0, y0), (x1, y1) in squares]
+    return _normalise(np.array(images, ndmin=4).reshape(-1, size, size, 3)), boxes[inside]
 
 
 def nms(boxes: Float, scores: Float, threshold: float, smaller: bool = False) -> np.ndarray:

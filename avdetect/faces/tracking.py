@@ -56,6 +56,12 @@ class FaceTracker:
         self._last: int | None = None  # number of the last frame pushed
         self._detected: int | None = None  # number of the last frame on which faces were detected
 
+    @property
+    def lag(self) -> int:
+        """Faces of frame n are out once frame n + lag has been pushed."""
+        config = self._config
+        return max(config.min_track, config.max_gap) + config.detect_every + config.smooth_frames // 2 + 1
+
     def push(self, frames: VideoFrames) -> list[TrackedFace]:
         """Take the next frames; return the faces that are certain by now. A jump in numbers or size is a cut."""
         out: list[TrackedFace] = []

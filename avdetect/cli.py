@@ -1,0 +1,262 @@
+"""The command line. Heavy imports wait until a command needs them: `--help` answers at once."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avdetect._version import __version__
+from avdetect.errors import AVDetectError, ConfigError
+
+if TYPE_CHECKING:
+    from avdetect.detector import Detector
+    from avdetect.report.data import Result
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+MEDIA_SUFFIXES = frozenset(
+    ".3gp .aac .asf .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav .webm .wmv".split()
+)
+
+app = typer.Typer(
+    help="Was a video manipulated, and was it the face, the voice, or the match between them?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="Optional models that do not ship with the package.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+BundleOption = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="Bundle to use instead of the default.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"avdetect {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def score(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or glob patterns.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write FILE.json or FILE.csv.")] = None,
+    start: Annotated[float, typer.Option("--start", min=0, help="Begin here, in seconds.")] = 0.0,
+    duration: Annotated[float | None, typer.Option("--duration", min=0.04, help="Score this many seconds.")] = None,
+    device: DeviceOption = "auto",
+    bundle: BundleOption = None,
+    detector: Annotated[str | None, typer.Option("--detector", help="Face detector: mtcnn or scrfd.")] = None,
+    face_model: Annotated[
+        Path | None, typer.Option("--face-model", metavar="FILE", help="Weights of the face detector (scrfd: an ONNX file).")
+    ] = None,
+    limits: Annotated[Path | None, typer.Option("--limits", metavar="YAML", help="Raise or lower the media limits.")] = None,
+) -> None:
+    """Score files. One file: a report. Several: a table (CSV in a pipe).
+
+    Exit codes: 0 every file was scored (abstaining counts), 1 some file failed, 2 wrong usage, 130 interrupted.
+    """
+    if out is not None and out.suffix not in (".json", ".csv"):
+        raise ConfigError(f"--out {out}: the name must end in .json or .csv")
+    files = list(expand(paths))
+    loaded = _load(bundle, device, detector, face_model, limits)
+    results, interrupted = _score_all(loaded, files, start, duration)
+    _show(results, json, single=len(files) == 1)
+    if out is not None:
+        _write(out, results)
+    if interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    from avdetect.report.data import Failure
+
+    if any(isinstance(result, Failure) for result in results):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def demo(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
+    """Score the small clip that ships with the package."""
+    from rich.console import Console
+
+    from avdetect.report.text import render
+
+    sample = Path(__file__).parent / "weights" / "sample" / "sample.mp4"
+    loaded = _load(bundle, device, None, None, None)
+    with _progress([str(sample)]) as advance:
+        detection = loaded.score(sample, on_progress=advance)
+    console = Console(highlight=False)
+    console.print(
+        "This sample is a manipulation by construction: a public-domain NASA portrait of Eileen Collins whose face\n"
+        "is warped to speak, with a voice made by a formant synthesiser. The two are in step.\n"
+    )
+    console.print(render(detection))
+    console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4")
+
+
+@app.command()
+def doctor(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
+    """Check ffmpeg, ONNX Runtime, the bundle, and that golden scores come out as when the bundle was made."""
+    from avdetect.doctor import run_checks
+
+    checks = run_checks(bundle, device)
+    for check in checks:
+        mark = typer.style("ok  ", fg="green") if check.ok else typer.style("FAIL", fg="red")
+        typer.echo(f"{mark} {check.name}: {check.detail}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@models.command("fetch")
+def fetch(
+    yes: Annotated[bool, typer.Option("--yes", help="I have read the terms and accept them.")] = False,
+    root: Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Where insightface keeps its models.")] = None,
+) -> None:
+    """Download insightface's SCRFD face detector (non-commercial research only)."""
+    from avdetect.faces.scrfd import SCRFD_TERMS, fetch_scrfd
+
+    typer.echo(SCRFD_TERMS)
+    if not yes:
+        typer.confirm("Download it under these terms?", abort=True)
+    path = fetch_scrfd(root)
+    typer.echo(f"{path}\nUse it with: avdetect score --detector scrfd --face-model {path} VIDEO")
+
+
+def expand(paths: Sequence[str]) -> Iterator[str]:
+    """Files as given, the media files below folders (sorted), the matches of glob patterns (sorted).
+
+    A name that exists is never read as a pattern. Raises ConfigError for a pattern without matches or an empty folder;
+    a missing file is left for the scorer to report.
+    """
+    for path in paths:
+        if os.path.isdir(path):
+            found = sorted(
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(path)
+                for name in names
+                if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
+            )
+            if not found:
+                raise ConfigError(f"no media files below {path}")
+            yield from found
+        elif not os.path.lexists(path) and glob.has_magic(path):
+            found = sorted(glob.glob(path, recursive=True))
+            if not found:
+                raise ConfigError(f"no file matches {path}")
+            yield from found
+        else:
+            yield path
+
+
+def _load(
+    bundle: Path | None, device: str, detector: str | None, face_model: Path | None, limits: Path | None
+) -> Detector:
+    from avdetect.config import MediaLimits, load_yaml
+    from avdetect.detector import load_detector
+
+    media_limits = load_yaml(MediaLimits, limits) if limits else None
+    return load_detector(bundle, device=device, face_detector=detector, face_model=face_model, limits=media_limits)
+
+
+def _score_all(detector: Detector, files: Sequence[str], start: float, duration: float | None) -> tuple[list[Result], bool]:
+    """The results in order, and whether Ctrl-C cut them short: what is done by then is not lost."""
+    from avdetect.report.data import Failure
+
+    results: list[Result] = []
+    try:
+        with _progress(files) as advance:
+            for file in files:
+                try:
+                    results.append(
+                        detector.score(file, start_seconds=start, duration_seconds=duration, on_progress=advance)
+                    )
+                except AVDetectError as error:
+                    results.append(Failure(file, type(error).__name__, str(error)))
+                advance(None, None)
+    except KeyboardInterrupt:
+        return results, True
+    return results, False
+
+
+@contextmanager
+def _progress(files: Sequence[str]):
+    """A bar on a terminal, nothing in a pipe. Yields advance(seconds_done, seconds_in_all); advance(None, None) = next file."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scoring", total=len(files))
+        finished = 0
+
+        def advance(done: float | None, total: float | None) -> None:
+            nonlocal finished
+            if done is None:
+                finished += 1
+            part = min(1.0, done / total) if done is not None and total else 0.0
+            bar.update(task, completed=finished + part, description=f"{min(finished + 1, len(files))}/{len(files)}")
+
+        yield advance
+
+
+def _show(results: Sequence[Result], json: bool, single: bool) -> None:
+    from avdetect.report.data import Failure, to_csv, to_json
+
+    if json:
+        typer.echo(to_json(results))
+        return
+    from rich.console import Console
+
+    from avdetect.report.text import printable, render, table
+
+    if single and results:
+        result = results[0]
+        if isinstance(result, Failure):
+            typer.echo(f"avdetect: {result.error}: {printable(result.message)}", err=True)
+        else:
+            Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(render(result))
+    elif sys.stdout.isatty():
+        Console(highlight=False).print(table(results))
+    else:
+        typer.echo(to_csv(results), nl=False)
+
+
+def _write(out: Path, results: Sequence[Result]) -> None:
+    from avdetect.report.data import to_csv, to_json
+
+    try:
+        out.write_text(to_json(results) + "\n" if out.suffix == ".json" else to_csv(results), encoding="utf-8")
+    except OSError as error:
+        raise AVDetectError(f"cannot write {out}: {error.strerror}") from error
+
+
+def main() -> None:
+    """Entry point: typed errors become one line on stderr and an exit code, never a traceback."""
+    try:
+        app()
+    except ConfigError as error:
+        typer.echo(f"avdetect: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except AVDetectError as error:
+        typer.echo(f"avdetect: {type(error).__name__}: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

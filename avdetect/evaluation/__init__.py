@@ -1,0 +1,1 @@
+"""What a model can do, measured by group. Needs scikit-learn (`pip install 'avdetect[train]'`)."""

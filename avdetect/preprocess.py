@@ -1,0 +1,208 @@
+"""Media -> Clips: the only road from a file to the model's input, for training and for inference alike.
+
+It stops at uint8 crops and waveform. Log-mels and normalisation belong to `avdetect.scoring` and to the graphs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, rms
+from avdetect.config import FaceConfig, MediaLimits, PreprocessConfig
+from avdetect.errors import LimitError, MediaError
+from avdetect.faces.detector import FaceDetector
+from avdetect.faces.tracking import FaceTracker, TrackedFace
+from avdetect.media import probe, read_audio, read_video
+from avdetect.types import FPS, Clip, FaceTrack, VideoFrames, Waveform
+
+T = TypeVar("T")
+
+
+class Preprocessor:
+    """Holds the configuration and the face detector; every file is opened anew."""
+
+    def __init__(self, config: PreprocessConfig, detector: FaceDetector, limits: MediaLimits) -> None:
+        self.config, self.detector, self.limits = config, detector, limits
+
+    def open(
+        self, path: str | os.PathLike[str], start_seconds: float = 0.0, duration_seconds: float | None = None
+    ) -> ClipStream:
+        """Probe `path` and return its clips, not decoded yet. Raises MediaError or LimitError.
+
+        `start_seconds` is rounded to the nearest frame, so that frames and samples of a window are those of the file.
+        """
+        return ClipStream(self, os.fspath(path), round(start_seconds * FPS) / FPS, duration_seconds)
+
+    def clips(self, path: str | os.PathLike[str]) -> list[Clip]:
+        """All clips of a (short) file at once."""
+        with self.open(path) as stream:
+            return list(stream)
+
+    def still_config(self) -> FaceConfig:
+        """The face configuration for a photograph: one frame is a whole track."""
+        return dataclasses.replace(self.config.faces, min_track=1)
+
+
+class ClipStream:
+    """The clips of one file, in order; decoding goes on while they are consumed, so memory stays bounded.
+
+    `missing`, `warnings` and `timing_seconds` are complete once the stream is exhausted. Close it (or use `with`) to
+    end the decoder of a stream that is abandoned.
+    """
+
+    def __init__(self, preprocessor: Preprocessor, path: str, start: float, duration: float | None) -> None:
+        began = time.perf_counter()
+        self.config, self._limits = preprocessor.config, preprocessor.limits
+        self.start_seconds = start
+        self.info = probe(path, self._limits)
+        self._window = {"start_seconds": start, "duration_seconds": duration}
+        self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
+        self._readers: list[Iterator] = []
+        self._tracker = FaceTracker(preprocessor.detector, self.config.faces)
+        self._saw_face = self._heard = False
+        self._audio_seconds = 0.0
+        self.timing_seconds = {"probe": time.perf_counter() - began, "decode": 0.0, "faces": 0.0}
+
+    def __enter__(self) -> ClipStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoders. Safe to call twice."""
+        for reader in self._readers:
+            reader.close()  # type: ignore[attr-defined]
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """How much there is to read, when the container says so."""
+        stated, limit = self.info.duration_seconds, self._window["duration_seconds"]
+        left = None if stated is None else max(0.0, stated - self.start_seconds)
+        return left if limit is None else limit if left is None else min(left, limit)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        broken = (f"the {kind} cannot be decoded: {error}" for kind, error in self._broken.items())
+        return (*self.info.found.warnings, *broken)
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why "video" or "audio" gives the streams nothing; empty when both do."""
+        missing = {}
+        if self.info.video is None:
+            missing["video"] = "no video stream"
+        elif "video" in self._broken:
+            missing["video"] = "the video cannot be decoded"
+        elif not self._saw_face:
+            missing["video"] = "no face"
+        if self.info.audio is None:
+            missing["audio"] = "no audio stream"
+        elif "audio" in self._broken:
+            missing["audio"] = "the audio cannot be decoded"
+        elif self._audio_seconds < MIN_AUDIO_SECONDS:
+            missing["audio"] = f"less than {MIN_AUDIO_SECONDS} s of audio"
+        elif not self._heard:
+            missing["audio"] = "silent"
+        return missing
+
+    def __iter__(self) -> Iterator[Clip]:
+        step = round(self.config.clip_seconds * FPS)
+        begin = round(self.start_seconds * FPS)
+        sounds = self._sounds()
+        for faces, video_end in self._faces(begin, step):
+            waveform = next(sounds, None)
+            audio_end = begin if waveform is None else begin + round(waveform.duration_seconds * FPS)
+            end = max(video_end, audio_end)
+            if end <= begin:
+                return
+            yield self._clip(begin, end, faces, waveform)
+            begin += step
+
+    def _clip(self, begin: int, end: int, faces: list[TrackedFace], waveform: Waveform | None) -> Clip:
+        tracks = group_tracks(faces, self.config.faces)
+        self._saw_face |= bool(tracks)
+        if waveform is not None:
+            self._audio_seconds += waveform.duration_seconds
+            self._heard |= rms(waveform.samples) >= SILENCE_RMS
+        return Clip(begin / FPS, (end - begin) / FPS, tracks, waveform, self.missing)
+
+    def _sounds(self) -> Iterator[Waveform]:
+        if self.info.audio is not None:
+            chunks = read_audio(self.info, self._limits, chunk_seconds=self.config.clip_seconds, **self._window)
+            yield from self._read("audio", chunks)
+
+    def _faces(self, begin: int, step: int) -> Iterator[tuple[list[TrackedFace], int]]:
+        """For each clip, without end: its tracked faces and the number of the frame after its last one."""
+        pending: list[TrackedFace] = []
+        seen, ended = begin, self.info.video is None
+        batches: Iterator[VideoFrames] = iter(())
+        if not ended:
+            batches = self._read("video", read_video(self.info, self.config.media, self._limits, **self._window))
+        while True:
+            end = begin + step
+            while not ended and seen < end + self._tracker.lag:
+                batch = next(batches, None)
+                began = time.perf_counter()
+                if batch is None:
+                    pending += self._tracker.flush()
+                    ended = True
+                else:
+                    pending += self._tracker.push(batch)
+                    seen = batch.first_frame + len(batch)
+                self.timing_seconds["faces"] += time.perf_counter() - began
+            yield [face for face in pending if face.frame < end], min(seen, end)
+            pending = [face for face in pending if face.frame >= end]
+            begin = end
+
+    def _read(self, kind: str, reader: Iterator[T]) -> Iterator[T]:
+        """What `reader` gives, timed. A stream that cannot be decoded is missing, unless it is all the file has."""
+        self._readers.append(reader)
+        other = self.info.audio if kind == "video" else self.info.video
+        while True:
+            began = time.perf_counter()
+            try:
+                item = next(reader, None)
+            except LimitError:
+                raise
+            except MediaError as error:
+                self._broken[kind] = error
+                if other is None or len(self._broken) == 2:
+                    raise
+                return
+            finally:
+                self.timing_seconds["decode"] += time.perf_counter() - began
+            if item is None:
+                return
+            yield item
+
+
+def group_tracks(faces: Sequence[TrackedFace], config: FaceConfig) -> tuple[FaceTrack, ...]:
+    """Tracked faces of one clip, by track id; the longest track first."""
+    by_id: dict[int, list[TrackedFace]] = {}
+    for face in faces:
+        by_id.setdefault(face.track_id, []).append(face)
+    tracks = [_face_track(track_id, members, config) for track_id, members in by_id.items()]
+    return tuple(sorted(tracks, key=lambda track: (-len(track.mouth_crops), track.track_id)))
+
+
+def _face_track(track_id: int, faces: list[TrackedFace], config: FaceConfig) -> FaceTrack:
+    faces = sorted(faces, key=lambda face: face.frame)
+    shown = [face for face in faces if face.face_crop is not None]
+    size = config.crop_size
+    return FaceTrack(
+        track_id=track_id,
+        first_frame=faces[0].frame,
+        mouth_crops=np.stack([face.mouth_crop for face in faces]),
+        face_crops=np.array([face.face_crop for face in shown], np.uint8).reshape(-1, size, size, 3),
+        face_frames=np.array([face.frame for face in shown], np.int64),
+        boxes=np.array([face.box for face in shown], np.float32).reshape(-1, 4),
+        landmarks=np.array([face.landmarks for face in shown], np.float32).reshape(-1, 5, 2),
+        confidences=np.array([face.confidence for face in shown], np.float32),
+    )

@@ -1,0 +1,1 @@
+"""Detections for people (text, table) and for programs (JSON, CSV)."""

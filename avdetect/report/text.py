@@ -1,0 +1,78 @@
+"""Detections for people, on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from avdetect.report.data import Failure, Result
+from avdetect.types import Detection
+
+_STYLES = {"fake": "bold red", "real": "bold green", "abstain": "bold yellow", "failed": "red"}
+
+
+def printable(name: str) -> str:
+    """A file name that cannot steer the terminal: control characters and undecodable bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
+def render(detection: Detection) -> Text:
+    """The whole verdict on one file, for a terminal of 80 columns or more."""
+    out = Text()
+    out.append(f"{printable(detection.path)}\n", style="bold")
+    out.append(detection.verdict.upper(), style=_STYLES[detection.verdict])
+    if detection.fake is not None:
+        out.append(f"  P(fake) = {detection.fake:.2f} (called fake from {detection.threshold:.2f})")
+    out.append(f"\n{detection.reason}\n\n")
+    scores = {score.name: score for score in detection.streams}
+    visual_note = f"{len(scores['visual'].curves)} face track(s)" if "visual" in scores else ""
+    _line(out, "face", detection.video_fake, detection.missing.get("visual"), visual_note)
+    _line(out, "voice", detection.audio_fake, detection.missing.get("audio"), "")
+    out.append("  match  ")
+    if detection.sync is None:
+        out.append(f"not judged: {detection.missing.get('sync', 'unknown')}\n", style="yellow")
+    else:
+        offset = detection.sync.offset_seconds
+        side = "audio late" if offset > 0 else "audio early" if offset < 0 else "in step"
+        out.append(f"offset {offset:+.2f} s ({side}), confidence {detection.sync.confidence:.2f}\n")
+    for warning in detection.warnings:
+        out.append(f"  warning: {printable(warning)}\n", style="yellow")
+    model = detection.model
+    out.append(
+        f"\n  {detection.duration_seconds:.1f} s of media in {detection.timing_seconds['total']:.1f} s; bundle "
+        f"{model['bundle']} ({model['avdetect']}), faces by {model['face_detector']}",
+        style="dim",
+    )
+    return out
+
+
+def _line(out: Text, name: str, probability: float | None, missing: str | None, note: str) -> None:
+    out.append(f"  {name:<6} ")
+    if probability is None:
+        out.append(f"not judged: {missing}\n", style="yellow")
+        return
+    filled = round(probability * 20)
+    out.append(f"P(fake) = {probability:.2f}  ")
+    out.append("█" * filled, style="red" if probability >= 0.5 else "green")
+    out.append("░" * (20 - filled), style="dim")
+    out.append(f"  {note}\n" if note else "\n")
+
+
+def table(results: Sequence[Result]) -> Table:
+    """One line a file."""
+    out = Table(box=None, pad_edge=False)
+    out.add_column("file", overflow="fold", ratio=2)
+    for name in ("verdict", "fake", "face", "voice", "offset"):
+        out.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
+    out.add_column("note", overflow="fold", ratio=3)
+    for result in results:
+        name = printable(result.path)
+        if isinstance(result, Failure):
+            out.add_row(name, Text("failed", _STYLES["failed"]), "", "", "", "", printable(result.message))
+            continue
+        numbers = ["–" if p is None else f"{p:.2f}" for p in (result.fake, result.video_fake, result.audio_fake)]
+        offset = f"{result.sync.offset_seconds:+.2f}" if result.sync else "–"
+        out.add_row(name, Text(result.verdict, _STYLES[result.verdict]), *numbers, offset, result.reason)
+    return out
