@@ -111,7 +111,9 @@ def _read_info(path: Path) -> BundleInfo:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"no bundle at {path.parent} ({error.strerror}): pass the folder that holds bundle.json") from error
+        raise ModelError(
+            f"no bundle at {path.parent} ({error.strerror}): pass the folder that holds bundle.json"
+        ) from error
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
     version = values.get("format") if isinstance(values, dict) else None
@@ -155,7 +157,9 @@ def execution_providers(device: str) -> list[str]:
             "this onnxruntime has no CUDA provider: install avdetect[gpu], then swap onnxruntime for onnxruntime-gpu "
             "(`avdetect doctor` shows how), or use --device cpu"
         )
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
+    return (
+        ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
+    )
 
 
 class OnnxNetworks:
@@ -179,7 +183,9 @@ class OnnxNetworks:
             raise ModelError(f"ONNX Runtime cannot load the graphs of {bundle.folder}: {error}") from error
         self.providers = self._sessions["visual"].get_providers()
         if device == "cuda" and self.providers[0] != "CUDAExecutionProvider":
-            raise ModelError("CUDA was asked for but could not be started (driver or CUDA libraries missing); use --device cpu")
+            raise ModelError(
+                "CUDA was asked for but could not be started (driver or CUDA libraries missing); use --device cpu"
+            )
 
     def run(self, graph: str, array: np.ndarray) -> Float:
         """Run one graph, at most _MAX_BATCH rows at a time."""

@@ -57,7 +57,10 @@ def export_bundle(
     for graph in GRAPHS:
         files[f"{graph}.onnx"] = _to_onnx(modules[graph], inputs[graph], variable_time=graph == "audio")
         with torch.inference_mode():
-            golden |= {f"{graph}.input": inputs[graph], f"{graph}.output": modules[graph](torch.from_numpy(inputs[graph])).numpy()}
+            golden |= {
+                f"{graph}.input": inputs[graph],
+                f"{graph}.output": modules[graph](torch.from_numpy(inputs[graph])).numpy(),
+            }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **golden)
     files["golden.npz"] = buffer.getvalue()
@@ -98,7 +101,9 @@ def golden_inputs(model: Model, sample: Sequence[Clip]) -> dict[str, np.ndarray]
     }
 
 
-def check_parity(modules: dict[str, nn.Module], networks: OnnxNetworks, inputs: dict[str, np.ndarray]) -> dict[str, float]:
+def check_parity(
+    modules: dict[str, nn.Module], networks: OnnxNetworks, inputs: dict[str, np.ndarray]
+) -> dict[str, float]:
     """Largest difference between torch and ONNX Runtime of each graph, at batch sizes 1 and N. Raises ModelError."""
     worst = {}
     for graph, module in modules.items():

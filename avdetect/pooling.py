@@ -129,11 +129,7 @@ def fusion_features(visual: float | None, audio: float | None, sync: SyncReading
     values = [
         0.0 if visual is None else visual,
         0.0 if audio is None else audio,
-        *(
-            [0.0] * 4
-            if sync is None
-            else [sync.confidence, sync.min_distance, sync.at_zero, abs(sync.offset_seconds)]
-        ),
+        *([0.0] * 4 if sync is None else [sync.confidence, sync.min_distance, sync.at_zero, abs(sync.offset_seconds)]),
         float(visual is not None),
         float(audio is not None),
         float(sync is not None),

@@ -16,7 +16,12 @@ def augment_face(crop: UInt8, rng: np.random.Generator) -> UInt8:
     angle, scale = rng.uniform(-10, 10), rng.uniform(0.88, 1.15)
     shift = rng.uniform(-0.05, 0.05, 2) * size
     gain, bias, tint = rng.uniform(0.75, 1.25), rng.uniform(-20, 20), rng.uniform(-10, 10, 3)
-    small, sigma, level, quality = rng.uniform(0.3, 1), rng.uniform(0.4, 1.6), rng.uniform(1, 9), int(rng.integers(30, 96))
+    small, sigma, level, quality = (
+        rng.uniform(0.3, 1),
+        rng.uniform(0.4, 1.6),
+        rng.uniform(1, 9),
+        int(rng.integers(30, 96)),
+    )
     corner, extent = rng.uniform(0, 0.7, 2), rng.uniform(0.1, 0.35, 2)
     noise_seed = int(rng.integers(2**32))
 

@@ -24,7 +24,9 @@ _ALONE = {
 }
 
 
-def evaluate(table: pd.DataFrame, labels: Float, features: Float, probabilities: Float, threshold: float) -> dict[str, Any]:
+def evaluate(
+    table: pd.DataFrame, labels: Float, features: Float, probabilities: Float, threshold: float
+) -> dict[str, Any]:
     """labels, probabilities (N, 3) in the order of LABELS, -1 = unknown; features (N, F) of `pooling.FEATURES`.
 
     Returns "rows" (one a measurement) and "summary" (the few numbers that go into a bundle). Files that have a picture
@@ -68,7 +70,9 @@ def _within_sources(table: pd.DataFrame, labels: Float, features: Float, has: np
             keep = (table["dataset"] == source).to_numpy() & has[:, stream] & (labels[:, column] >= 0)
             counts = np.bincount(labels[keep, column].astype(int), minlength=2)
             if counts.min() >= 5:
-                row = _measure(labels[keep, column], features[keep, FEATURES.index(feature)], table["group"][keep], proper=False)
+                row = _measure(
+                    labels[keep, column], features[keep, FEATURES.index(feature)], table["group"][keep], proper=False
+                )
                 rows.append({"subset": source, "score": f"{feature} within source", **row})
     return rows
 
@@ -78,11 +82,19 @@ def _measure(labels: Float, scores: Float, groups: pd.Series, proper: bool) -> d
     if len(np.unique(labels)) < 2:
         return {}
     low, high = bootstrap_auc(labels, scores, groups)
-    row = {"n": len(labels), "fakes": int(labels.sum()), "auc": roc_auc_score(labels, scores), "auc_low": low, "auc_high": high}
+    row = {
+        "n": len(labels),
+        "fakes": int(labels.sum()),
+        "auc": roc_auc_score(labels, scores),
+        "auc_low": low,
+        "auc_high": high,
+    }
     return row | ({"log_loss": log_loss(labels, scores.astype(float), labels=[0, 1])} if proper else {})
 
 
-def bootstrap_auc(labels: Float, scores: Float, groups: pd.Series, rounds: int = 500, seed: int = 0) -> tuple[float, float]:
+def bootstrap_auc(
+    labels: Float, scores: Float, groups: pd.Series, rounds: int = 500, seed: int = 0
+) -> tuple[float, float]:
     """95 % interval of the AUC, resampling whole groups: clips of one person are no independent evidence."""
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero((groups == g).to_numpy()) for g in groups.unique()]
@@ -91,4 +103,8 @@ def bootstrap_auc(labels: Float, scores: Float, groups: pd.Series, rounds: int =
         index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         if len(np.unique(labels[index])) == 2:
             values.append(roc_auc_score(labels[index], scores[index]))
-    return (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))) if values else (float("nan"), float("nan"))
+    return (
+        (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+        if values
+        else (float("nan"), float("nan"))
+    )

@@ -16,7 +16,6 @@ from avdetect.config import SyncConfig
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 
 
-
 def _block(channels_in: int, channels_out: int, stride: int | tuple[int, int]) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU()
@@ -29,9 +28,7 @@ class MouthTower(nn.Module):
     def __init__(self, config: SyncConfig) -> None:
         super().__init__()
         first, *rest = config.channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(SYNC_FRAMES, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(SYNC_FRAMES, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU())
         self.blocks = nn.Sequential(*[_block(a, b, 2) for a, b in pairwise([first, *rest])])
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * rest[-1], config.embedding))
 

@@ -46,5 +46,7 @@ def _load_encoder(encoder: nn.Module, path: str) -> None:
     wrong = encoder.load_state_dict(state, strict=False)
     missing = [key for key in wrong.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or wrong.unexpected_keys:
-        raise ConfigError(f"visual.pretrained: {path} does not fit the encoder (missing {missing[:3]}, "
-                          f"unexpected {wrong.unexpected_keys[:3]})")
+        raise ConfigError(
+            f"visual.pretrained: {path} does not fit the encoder (missing {missing[:3]}, "
+            f"unexpected {wrong.unexpected_keys[:3]})"
+        )

@@ -61,7 +61,9 @@ class VisualBatches:
     A self-blend and its original go through the same augmentation.
     """
 
-    def __init__(self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], faces: FaceConfig, config: LoopConfig, seed: int):
+    def __init__(
+        self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], faces: FaceConfig, config: LoopConfig, seed: int
+    ):
         self.faces, self.seed, self.quarter = faces, seed, max(1, config.batch_size // 4)
         tracks = [main_track(c) for c in clips]
         usable = np.array([t is not None for t in tracks])
@@ -92,8 +94,14 @@ class VisualBatches:
 class AudioBatches:
     """Half human, half synthetic; random windows, shorter recordings repeated to the window's length."""
 
-    def __init__(self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], audio: AudioConfig, config: LoopConfig, seed: int):
-        self.seed, self.size, self.half = seed, round(audio.window_seconds * SAMPLE_RATE), max(1, config.batch_size // 2)
+    def __init__(
+        self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], audio: AudioConfig, config: LoopConfig, seed: int
+    ):
+        self.seed, self.size, self.half = (
+            seed,
+            round(audio.window_seconds * SAMPLE_RATE),
+            max(1, config.batch_size // 2),
+        )
         waves = [c[0].waveform if c else None for c in clips]
         usable = np.array([w is not None and rms(w.samples) > SILENCE_RMS and w.duration_seconds > 0.5 for w in waves])
         label = table["audio_fake"]
@@ -128,7 +136,9 @@ class SyncBatches:
         self.seed, self.count = seed, config.batch_size
         pairs = [self._pair(c) for c in clips]
         usable = np.array([p is not None for p in pairs])
-        self.pool = Pool.of(table, pairs, usable & table["fake"].eq(0).fillna(False).to_numpy(bool), "real clip with voice")
+        self.pool = Pool.of(
+            table, pairs, usable & table["fake"].eq(0).fillna(False).to_numpy(bool), "real clip with voice"
+        )
 
     def _pair(self, clips: Sequence[Clip]) -> tuple[FaceTrack, Waveform] | None:
         track = main_track(clips)

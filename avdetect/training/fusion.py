@@ -36,7 +36,9 @@ def class_weights(table: pd.DataFrame, labels: Float) -> Float:
     return (weights * len(table)).astype(np.float32)
 
 
-def fit_fusion(features: Float, labels: Float, weights: Float, config: FusionConfig, loop: LoopConfig, seed: int) -> Fusion:
+def fit_fusion(
+    features: Float, labels: Float, weights: Float, config: FusionConfig, loop: LoopConfig, seed: int
+) -> Fusion:
     """Full-batch AdamW; features (N, F), labels and weights (N, 3)."""
     torch.manual_seed(seed)
     fusion = Fusion(config)
@@ -101,6 +103,8 @@ def _best_threshold(probabilities: Float, labels: Float, weights: Float) -> floa
     """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities."""
     order = np.argsort(probabilities)
     p, y, w = probabilities[order], labels[order], weights[order]
-    right = np.concatenate([[0], np.cumsum(w * (y == 0))]) + np.concatenate([np.cumsum((w * (y == 1))[::-1])[::-1], [0]])
+    right = np.concatenate([[0], np.cumsum(w * (y == 0))]) + np.concatenate(
+        [np.cumsum((w * (y == 1))[::-1])[::-1], [0]]
+    )
     cuts = np.concatenate([[0.01], (p[1:] + p[:-1]) / 2, [0.99]])
     return round(float(cuts[int(np.argmax(right))]), 4)

@@ -26,17 +26,31 @@ def train_streams(config: TrainConfig, table: pd.DataFrame, clips: Clips, run: P
     """Train the three streams on `table` (row i = clips[i]); checkpoints and logs go to `run`. The fusion is untrained."""
     torch.manual_seed(config.seed)
     model = Model(config.model)
-    model.visual = _fit(config, "visual", model.visual, VisualBatches(
-        table, clips, config.preprocess.faces, config.visual, config.seed), _visual_loss(config), run)
-    model.audio = _fit(config, "audio", model.audio, AudioBatches(
-        table, clips, config.model.audio, config.audio, config.seed), _audio_loss(config), run)
+    model.visual = _fit(
+        config,
+        "visual",
+        model.visual,
+        VisualBatches(table, clips, config.preprocess.faces, config.visual, config.seed),
+        _visual_loss(config),
+        run,
+    )
+    model.audio = _fit(
+        config,
+        "audio",
+        model.audio,
+        AudioBatches(table, clips, config.model.audio, config.audio, config.seed),
+        _audio_loss(config),
+        run,
+    )
     model.sync = _fit(config, "sync", model.sync, SyncBatches(table, clips, config.sync, config.seed), _sync_loss, run)
     return model
 
 
 def _fit(config: TrainConfig, name: str, module: nn.Module, batches: Callable[[int], Batch], loss_of, run: Path):
     loop = getattr(config, name)
-    return fit(module, batches, loss_of, loop, seed=config.seed, checkpoint=run / f"{name}.ckpt", name=f"{run.name} {name}")
+    return fit(
+        module, batches, loss_of, loop, seed=config.seed, checkpoint=run / f"{name}.ckpt", name=f"{run.name} {name}"
+    )
 
 
 def _visual_loss(config: TrainConfig):
