@@ -1,0 +1,181 @@
+"""The contract of face detectors: every one of them passes the same tests."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from face_factory import FACE_CENTRE, PORTRAIT, background, paste
+
+from avdetect.errors import ConfigError, ModelError
+from avdetect.faces import FaceDetector, Faces, build_detector
+from avdetect.faces import scrfd as scrfd_module
+
+SCRFD = Path(__file__).parents[2] / "shared/models/scrfd_500m_kps.onnx"
+
+
+@pytest.fixture(scope="module", params=["mtcnn", "scrfd"])
+def detector(request: pytest.FixtureRequest) -> FaceDetector:
+    if request.param == "scrfd" and not SCRFD.exists():
+        pytest.skip("no SCRFD weights (research only, never shipped): ../shared/models/scrfd_500m_kps.onnx")
+    return build_detector(request.param, path=SCRFD if request.param == "scrfd" else None)
+
+
+def test_finds_the_face_and_orders_its_landmarks(detector: FaceDetector) -> None:
+    picture = paste(background(), 240, 300, 180)
+    faces = detector.detect(picture)
+    assert len(faces) == 1
+    assert faces.confidences[0] >= detector.min_confidence
+    box = faces.boxes[0]
+    np.testing.assert_allclose((box[:2] + box[2:]) / 2, [300, 180], atol=8)
+    assert 60 < box[3] - box[1] < 120
+    left_eye, right_eye, nose, mouth_left, mouth_right = faces.landmarks[0]
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert mouth_left[0] < nose[0] < mouth_right[0]
+    assert max(left_eye[1], right_eye[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
+    corner = np.array([300, 180]) - FACE_CENTRE * 240
+    np.testing.assert_allclose((left_eye + right_eye) / 2, corner + np.array([165, 95]) / 300 * 240, atol=8)
+
+
+def test_mirrored_face_keeps_the_order_of_the_picture(detector: FaceDetector) -> None:
+    faces = detector.detect(np.ascontiguousarray(paste(background(), 240, 300, 180)[:, ::-1]))
+    assert len(faces) == 1
+    assert faces.landmarks[0, 0, 0] < faces.landmarks[0, 1, 0]
+    assert faces.landmarks[0, 3, 0] < faces.landmarks[0, 4, 0]
+
+
+def test_sorted_by_confidence_and_typed(detector: FaceDetector) -> None:
+    picture = paste(paste(background(), 150, 150, 120), 260, 450, 190, PORTRAIT[:, ::-1])
+    faces = detector.detect(picture)
+    assert len(faces) == 2
+    assert (np.diff(faces.confidences) <= 0).all()
+    assert faces.boxes.dtype == faces.confidences.dtype == faces.landmarks.dtype == np.float32
+    height, width = picture.shape[:2]
+    assert (faces.boxes > -0.2 * height).all()
+    assert (faces.boxes < 1.2 * width).all()
+
+
+def test_deterministic_and_leaves_its_input_alone(detector: FaceDetector) -> None:
+    picture = paste(background(), 200, 200, 150)
+    before = picture.copy()
+    picture.setflags(write=False)
+    first, second = detector.detect(picture), detector.detect(picture)
+    np.testing.assert_array_equal(picture, before)
+    np.testing.assert_array_equal(first.boxes, second.boxes)
+    np.testing.assert_array_equal(first.landmarks, second.landmarks)
+    strided = detector.detect(np.repeat(before, 2, axis=1)[:, ::2])  # a view, not contiguous
+    np.testing.assert_array_equal(first.boxes, strided.boxes)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (1, 50), (50, 1), (3, 3), (2, 600), (600, 2), (37, 53), (360, 640)])
+def test_no_face_in_a_picture_of_any_size(detector: FaceDetector, shape: tuple[int, int]) -> None:
+    faces = detector.detect(np.full((*shape, 3), 90, np.uint8))
+    assert len(faces) == 0
+    assert faces.boxes.shape == (0, 4)
+    assert faces.landmarks.shape == (0, 5, 2)
+
+
+def test_no_face_in_noise(detector: FaceDetector) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (144, 256, 3), dtype=np.uint8)
+    faces = detector.detect(noise)
+    assert not (faces.confidences >= detector.min_confidence).any()
+
+
+def test_odd_size_and_a_face_at_the_edge(detector: FaceDetector) -> None:
+    picture = paste(background(height=271, width=333), 220, 60, 100)
+    assert len(detector.detect(picture)) == 1
+
+
+def test_smaller_than_asked_is_left_out(detector: FaceDetector) -> None:
+    picture = paste(background(), 100, 300, 180)  # a face of 37 pixels
+    assert len(detector.detect(picture, min_face=20)) == 1
+    assert len(detector.detect(picture, min_face=100)) == 0
+
+
+def test_refine_agrees_with_a_full_search(detector: FaceDetector) -> None:
+    picture = paste(background(), 240, 300, 180)
+    full = detector.detect(picture)
+    moved = full.boxes + np.array([6, -4, 6, -4], np.float32)
+    near = detector.refine(picture, moved)
+    if near is None:
+        return  # allowed: no cheaper way
+    assert len(near) == 1
+    np.testing.assert_allclose(near.boxes, full.boxes, atol=6)
+    np.testing.assert_allclose(near.landmarks, full.landmarks, atol=3)
+    nowhere = detector.refine(background(), moved)
+    assert nowhere is not None
+    assert len(nowhere) == 0
+    wild = np.array([[-1e9, 0, 1e9, 5], [np.nan] * 4, [5, 5, 5, 5], [9, 9, 2, 2]], np.float32)
+    detector.refine(picture, wild)  # never raises
+
+
+def test_unknown_detector_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="mtcnn, scrfd"):
+        build_detector("haar")
+
+
+def test_missing_weights_are_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="Reinstall"):
+        build_detector("mtcnn", path=tmp_path)
+    (tmp_path / "pnet.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        build_detector("mtcnn", path=tmp_path)
+
+
+def test_scrfd_says_how_to_get_it_and_under_which_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "expanduser", lambda self: tmp_path)
+    for path in (None, tmp_path / "det.onnx"):
+        with pytest.raises(ModelError, match="avdetect models fetch") as error:
+            build_detector("scrfd", path=path)
+        assert "non-commercial" in str(error.value)
+
+
+def test_a_damaged_scrfd_file_is_a_model_error(tmp_path: Path) -> None:
+    (tmp_path / "det.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ModelError, match=r"det\.onnx"):
+        build_detector("scrfd", path=tmp_path / "det.onnx")
+
+
+def test_fetch_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("insightface.utils.storage.download", fail)
+    with pytest.raises(ModelError, match=r"no route to host.*by hand"):
+        scrfd_module.fetch_scrfd(tmp_path)
+
+
+def test_fetch_unpacks_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download_file(url: str, path: str, overwrite: bool) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as pack:
+            pack.writestr("det_500m.onnx", b"graph")
+            pack.writestr("w600k_mbf.onnx", b"graph")
+
+    monkeypatch.setattr("insightface.utils.storage.download_file", download_file)
+    (tmp_path / "models" / "buffalo_s").mkdir(parents=True)  # what a broken download leaves
+    path = scrfd_module.fetch_scrfd(tmp_path)
+    assert path == tmp_path / "models/buffalo_s/det_500m.onnx"
+    assert capsys.readouterr().out == ""
+    monkeypatch.delattr("insightface.utils.storage.download_file")
+    assert scrfd_module.fetch_scrfd(tmp_path) == path
+
+
+def test_faces_check_their_shapes() -> None:
+    with pytest.raises(ValueError, match="boxes"):
+        Faces(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros((1, 5, 2), np.float32))
+    assert repr(Faces.none()) == "Faces(0)"
+
+
+def test_turned_head(detector: FaceDetector) -> None:
+    """A head turned away (the portrait squeezed as a turn of about 45 degrees would) keeps sane landmarks or is no face."""
+    narrow = cv2.resize(PORTRAIT, (PORTRAIT.shape[1] * 7 // 10, PORTRAIT.shape[0]), interpolation=cv2.INTER_AREA)
+    picture = background()
+    picture[30:330, 200 : 200 + narrow.shape[1]] = narrow
+    for face in detector.detect(picture).landmarks:
+        assert face[:2, 1].max() < face[3:, 1].min()

@@ -1,0 +1,81 @@
+"""MTCNN on ONNX Runtime against facenet-pytorch, whose weights it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from face_factory import PORTRAIT, background, paste
+
+from avdetect.faces import mtcnn
+
+
+def reference(picture: np.ndarray, min_face: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    facenet = pytest.importorskip("facenet_pytorch", reason="facenet-pytorch is not installed (extra: dev)")
+    found = facenet.MTCNN(keep_all=True, min_face_size=min_face, device="cpu").detect(picture, landmarks=True)
+    if found[0] is None:
+        return np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2))
+    return tuple(np.asarray(values, np.float64) for values in found)  # type: ignore[return-value]
+
+
+def pictures() -> dict[str, np.ndarray]:
+    two = paste(paste(background(), 150, 150, 120), 260, 450, 190, PORTRAIT[:, ::-1])
+    return {
+        "portrait": skimage.data.astronaut(),
+        "two": two,
+        "small": paste(background(3, 271, 333), 120, 250, 60),
+        "none": background(4),
+    }
+
+
+def match(picture: np.ndarray, min_face: int) -> tuple[float, float]:
+    """Greatest difference of any box side and landmark, in pixels; asserts that the same faces were found."""
+    boxes, confidences, landmarks = reference(picture, min_face)
+    faces = mtcnn.MTCNN().detect(picture, min_face=min_face)
+    assert len(faces) == len(boxes)
+    if not len(boxes):
+        return 0.0, 0.0
+    order = [int(np.abs(faces.boxes - box).sum(axis=1).argmin()) for box in boxes]
+    assert sorted(order) == list(range(len(boxes)))
+    np.testing.assert_allclose(faces.confidences[order], confidences, atol=0.02)
+    return float(np.abs(faces.boxes[order] - boxes).max()), float(np.abs(faces.landmarks[order] - landmarks).max())
+
+
+@pytest.mark.parametrize("min_face", [20, 40])
+@pytest.mark.parametrize("name", list(pictures()))
+def test_same_faces_as_facenet_pytorch(name: str, min_face: int) -> None:
+    box, landmark = match(pictures()[name], min_face)
+    assert box < 3.5  # of faces 40 to 115 pixels high; the difference is the faster resampling alone, see below
+    assert landmark < 2.0
+
+
+@pytest.mark.parametrize("name", ["portrait", "two", "small"])
+def test_identical_to_facenet_pytorch_with_its_resampling(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+
+    def area(picture: np.ndarray, size: tuple[int, int]) -> Any:
+        planes = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]
+        return torch.nn.functional.interpolate(planes, size=size[::-1], mode="area")[0].permute(1, 2, 0).numpy()
+
+    monkeypatch.setattr(mtcnn, "halve", lambda picture, size: picture)
+    monkeypatch.setattr(mtcnn, "_level", area)
+    monkeypatch.setattr(mtcnn, "_sample", area)
+    box, landmark = match(pictures()[name], 20)
+    assert box < 0.05
+    assert landmark < 0.05
+
+
+def test_nms_is_greedy_by_score() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [2, 2, 5, 5]], np.float32)
+    scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
+    assert mtcnn.nms(boxes, scores, 0.5).tolist() == [1, 2, 3]
+    assert mtcnn.nms(boxes, scores, 0.5, smaller=True).tolist() == [1, 2]
+    assert mtcnn.nms(boxes[:0], scores[:0], 0.5).tolist() == []
+
+
+def test_work_is_bounded_on_a_picture_full_of_faces() -> None:
+    tile = paste(background(1, 40, 40), 90, 20, 20)
+    crowd = np.tile(tile, (9, 14, 1))
+    assert len(mtcnn.MTCNN().detect(crowd, min_face=14)) <= mtcnn.MAX_PROPOSALS * 12
