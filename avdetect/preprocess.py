@@ -18,7 +18,7 @@ from avdetect.config import FaceConfig, MediaLimits, PreprocessConfig
 from avdetect.errors import LimitError, MediaError
 from avdetect.faces.detector import FaceDetector
 from avdetect.faces.tracking import FaceTracker, TrackedFace
-from avdetect.media import probe, read_audio, read_video
+from avdetect.media import MediaReader
 from avdetect.types import FPS, Clip, FaceTrack, VideoFrames, Waveform
 
 T = TypeVar("T")
@@ -58,12 +58,12 @@ class ClipStream:
 
     def __init__(self, preprocessor: Preprocessor, path: str, start: float, duration: float | None) -> None:
         began = time.perf_counter()
-        self.config, self._limits = preprocessor.config, preprocessor.limits
+        self.config = preprocessor.config
         self.start_seconds = start
-        self.info = probe(path, self._limits)
+        self._reader = MediaReader(path, self.config.media, preprocessor.limits)
+        self.info = self._reader.info
         self._window = {"start_seconds": start, "duration_seconds": duration}
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
-        self._readers: list[Iterator] = []
         self._tracker = FaceTracker(preprocessor.detector, self.config.faces)
         self._saw_face = self._heard = False
         self._audio_seconds = 0.0
@@ -77,8 +77,7 @@ class ClipStream:
 
     def close(self) -> None:
         """End the decoders. Safe to call twice."""
-        for reader in self._readers:
-            reader.close()  # type: ignore[attr-defined]
+        self._reader.close()
 
     @property
     def expected_seconds(self) -> float | None:
@@ -90,7 +89,7 @@ class ClipStream:
     @property
     def warnings(self) -> tuple[str, ...]:
         broken = (f"the {kind} cannot be decoded: {error}" for kind, error in self._broken.items())
-        return (*self.info.found.warnings, *broken)
+        return (*self._reader.warnings, *broken)
 
     @property
     def missing(self) -> dict[str, str]:
@@ -135,8 +134,7 @@ class ClipStream:
 
     def _sounds(self) -> Iterator[Waveform]:
         if self.info.audio is not None:
-            chunks = read_audio(self.info, self._limits, chunk_seconds=self.config.clip_seconds, **self._window)
-            yield from self._read("audio", chunks)
+            yield from self._read("audio", self._reader.audio(self.config.clip_seconds, **self._window))
 
     def _faces(self, begin: int, step: int) -> Iterator[tuple[list[TrackedFace], int]]:
         """For each clip, without end: its tracked faces and the number of the frame after its last one."""
@@ -144,7 +142,7 @@ class ClipStream:
         seen, ended = begin, self.info.video is None
         batches: Iterator[VideoFrames] = iter(())
         if not ended:
-            batches = self._read("video", read_video(self.info, self.config.media, self._limits, **self._window))
+            batches = self._read("video", self._reader.video(**self._window))
         while True:
             end = begin + step
             while not ended and seen < end + self._tracker.lag:
@@ -163,7 +161,6 @@ class ClipStream:
 
     def _read(self, kind: str, reader: Iterator[T]) -> Iterator[T]:
         """What `reader` gives, timed. A stream that cannot be decoded is missing, unless it is all the file has."""
-        self._readers.append(reader)
         other = self.info.audio if kind == "video" else self.info.video
         while True:
             began = time.perf_counter()
