@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import timm
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ class VisualStream(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.encoder.head_hidden_size, 1)
         self.mean, self.std = config.mean, config.std
+        self.to(memory_format=torch.channels_last)  # the crops come as NHWC; ten times faster on a CPU
 
     def forward(self, crops: Tensor) -> Tensor:
         """crops (N, S, S, 3) RGB uint8 (or float in 0..255) -> logits (N,)."""
