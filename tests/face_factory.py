@@ -1,4 +1,4 @@
-"""Rendered people for the face tests: the public-domain portrait of astronaut Eileen Collins that scikit-image ships."""
+"""Rendered people for the face tests: scikit-image's public-domain portrait of the astronaut Eileen Collins."""
 
 from __future__ import annotations
 

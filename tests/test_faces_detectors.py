@@ -173,7 +173,7 @@ def test_faces_check_their_shapes() -> None:
 
 
 def test_turned_head(detector: FaceDetector) -> None:
-    """A head turned away (the portrait squeezed as a turn of about 45 degrees would) keeps sane landmarks or is no face."""
+    """A head turned away (squeezed as by a turn of 45 degrees) keeps sane landmarks or is no face."""
     narrow = cv2.resize(PORTRAIT, (PORTRAIT.shape[1] * 7 // 10, PORTRAIT.shape[0]), interpolation=cv2.INTER_AREA)
     picture = background()
     picture[30:330, 200 : 200 + narrow.shape[1]] = narrow

@@ -39,8 +39,8 @@ def reduced_rgb(frames: VideoFrames, index: int, side: int) -> UInt8:
     scale = min(1.0, side / max(frames.height, frames.width))
     size = max(round(frames.width * scale), 1), max(round(frames.height * scale), 1)
     # After halving, less than a factor of two is left, where a detector needs no INTER_AREA (8 times the cost).
-    planes = [cv2.resize(halve(plane, size), size, interpolation=cv2.INTER_LINEAR) for plane in frames.planes(index)]
-    return _to_rgb(planes, frames)
+    planes = (cv2.resize(halve(plane, size), size, interpolation=cv2.INTER_LINEAR) for plane in frames.planes(index))
+    return _to_rgb([as_uint8(plane) for plane in planes], frames)
 
 
 def face_crop(frames: VideoFrames, index: int, box: Float, margin: float, size: int) -> UInt8:

@@ -20,6 +20,8 @@ from avdetect.faces.track import Track
 from avdetect.types import Float, UInt8, VideoFrames
 
 KEEP = 0.75  # a known face may be this much less certain than a new one (hysteresis)
+JUMP = 0.9  # a face may jump this many of its sides between two detections if nobody else could be meant
+JUMP_SIZE = 1.4  # and change its size by this factor
 MIN_DETECTOR_FACE = 12.0  # pixels of the reduced frame; below this no detector works
 
 
@@ -42,8 +44,7 @@ class TrackedFace:
 class FaceTracker:
     """Streams frames in, tracked faces out, in an order and with values that do not depend on the batches' sizes.
 
-    Output lags input by at most max(min_track, max_gap) + detect_every + smooth_frames / 2 frames; that many frames are
-    kept, by reference: the arrays pushed must not be overwritten.
+    Output lags input by at most `lag` frames. That many are kept, by reference: do not overwrite the arrays pushed.
     """
 
     def __init__(self, detector: FaceDetector, config: FaceConfig) -> None:
@@ -60,7 +61,10 @@ class FaceTracker:
     def lag(self) -> int:
         """Faces of frame n are out once frame n + lag has been pushed."""
         config = self._config
-        return max(config.min_track, config.max_gap) + config.detect_every + config.smooth_frames // 2 + 1
+        # A track says nothing until it is long enough and its average has all frames. Its next detection is then at
+        # most max_gap away, rounded up to the next frame on which faces are detected.
+        waits = max(config.min_track - 2, config.smooth_frames // 2 - 1, 0)
+        return waits + config.max_gap + config.detect_every - 1
 
     def push(self, frames: VideoFrames) -> list[TrackedFace]:
         """Take the next frames; return the faces that are certain by now. A jump in numbers or size is a cut."""
@@ -134,6 +138,9 @@ class FaceTracker:
         pairs = associate([track.predict(number) for track in self._tracks], faces.boxes, self._config.min_iou)
         if len(pairs) < len(self._tracks) and not last_look:
             return False
+        # Not after a gap: whoever then appears nearby may be somebody else.
+        recent = [i for i, track in enumerate(self._tracks) if number - track.last <= self._config.detect_every]
+        pairs |= jumps({i: self._tracks[i].box for i in recent if i not in pairs}, faces.boxes, set(pairs.values()))
         for track_index, face_index in pairs.items():
             self._tracks[track_index].add(
                 number, faces.boxes[face_index], faces.landmarks[face_index], float(faces.confidences[face_index])
@@ -197,6 +204,24 @@ def associate(predicted: list[Float], boxes: Float, min_iou: float) -> dict[int,
         pairs[row] = column
         overlap[row], overlap[:, column] = -1, -1
     return pairs
+
+
+def jumps(lost: dict[int, Float], boxes: Float, taken: set[int]) -> dict[int, int]:
+    """Pairs (track index -> box index) for fast motion, where `lost` tracks' last boxes no longer meet their faces.
+
+    Only when a track has one free box within reach and that box has no other track: two people are never exchanged.
+    """
+    near: dict[int, list[int]] = {}
+    for track, last in lost.items():
+        side = float((last[2:] - last[:2]).max())
+        for index in set(range(len(boxes))) - taken:
+            box = boxes[index]
+            distance = float(np.hypot(*(box[:2] + box[2:] - last[:2] - last[2:]))) / 2
+            growth = float((box[2:] - box[:2]).max()) / side
+            if distance <= JUMP * side and 1 / JUMP_SIZE <= growth <= JUMP_SIZE:
+                near.setdefault(track, []).append(index)
+    wanted = [index for indices in near.values() for index in indices]
+    return {track: found[0] for track, found in near.items() if len(found) == 1 and wanted.count(found[0]) == 1}
 
 
 def iou(first: Float, second: Float) -> Float:

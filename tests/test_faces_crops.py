@@ -1,0 +1,159 @@
+"""Face and mouth crops, cut from YUV planes."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import cv2
+import numpy as np
+import pytest
+from face_factory import PORTRAIT, background, paste
+
+from avdetect.faces import build_detector, face_crop, frames_from_rgb, mouth_crop
+from avdetect.faces.crops import TEMPLATE, mouth_square, reduced_rgb
+from avdetect.types import VideoFrames, yuv_to_rgb_matrix
+
+LANDMARKS = TEMPLATE * 2 + 100  # an upright face, twice the template's size
+
+
+def turned(landmarks: np.ndarray, degrees: float, scale: float = 1.0) -> np.ndarray:
+    angle, centre = math.radians(degrees), landmarks.mean(axis=0)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * scale
+    return (landmarks - centre) @ turn.T + centre
+
+
+def ramp(height: int = 400, width: int = 400) -> VideoFrames:
+    """Luma 16 + x / 2 and no colour, so that a crop's values tell where it was cut."""
+    luma = np.tile((16 + np.arange(width) / 2).astype(np.uint8), (height, 1))
+    return VideoFrames(np.concatenate([luma, np.full((height // 2, width), 128, np.uint8)])[None], 0)
+
+
+def test_a_still_survives_the_way_through_yuv() -> None:
+    frames = frames_from_rgb(cv2.GaussianBlur(PORTRAIT, (0, 0), 2))
+    assert (len(frames), frames.height, frames.width) == (1, 300, 300)
+    back = reduced_rgb(frames, 0, 300)
+    assert np.abs(back.astype(int) - cv2.GaussianBlur(PORTRAIT, (0, 0), 2)).mean() < 2
+
+
+def test_odd_stills_and_stacks() -> None:
+    frames = frames_from_rgb(np.zeros((3, 7, 5, 3), np.uint8), first_frame=9)
+    assert (len(frames), frames.height, frames.width, frames.first_frame) == (3, 6, 4, 9)
+    with pytest.raises(ValueError, match="2 x 2"):
+        frames_from_rgb(np.zeros((1, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
+def test_colours_follow_the_frames_matrix(matrix: str, full_range: bool) -> None:
+    affine = yuv_to_rgb_matrix(matrix, full_range).astype(np.float64)
+    rgb = np.array([200.0, 90.0, 40.0])
+    y, u, v = np.round(np.linalg.solve(affine[:, :3], rgb - affine[:, 3])).astype(np.uint8)
+    i420 = np.concatenate([np.full(40 * 40, y), np.full(400, u), np.full(400, v)]).reshape(1, 60, 40)
+    frames = VideoFrames(i420.astype(np.uint8), 0, matrix, full_range)
+    crop = face_crop(frames, 0, np.array([10, 10, 30, 30]), 1.3, 16)
+    assert np.abs(crop.reshape(-1, 3).mean(axis=0) - rgb).max() <= 3
+
+
+def test_face_crop_is_the_square_around_the_box() -> None:
+    crop = face_crop(ramp(), 0, np.array([150, 100, 210, 200]), 1.3, 64)  # centre x 180, side 130
+    assert crop.shape == (64, 64, 3)
+    assert crop.dtype == np.uint8
+    values = (16 + np.array([115 + 1, 245 - 1]) / 2 - 16) * 255 / 219  # first and last pixel, limited range to full
+    assert np.abs(crop[32, [0, -1], 0] - values).max() < 4
+    assert np.ptp(crop[:, 10]) == 0  # no row differs
+
+
+@pytest.mark.parametrize("box", [[-50, -60, 40, 30], [380, 390, 460, 470], [-900, -900, -800, -800], [0, 0, 1e6, 1e6]])
+def test_edges_are_replicated(box: list[float]) -> None:
+    frames = ramp()
+    crop = face_crop(frames, 0, np.array(box), 1.3, 32)
+    assert crop.shape == (32, 32, 3)
+    if box[0] == -900:
+        assert np.ptp(crop) == 0  # the first column, everywhere
+    mouth = mouth_crop(frames, 0, LANDMARKS - 250, 32)
+    assert mouth.shape == (32, 32)
+
+
+def test_mouth_square_is_level_centred_and_the_size_of_the_face() -> None:
+    x, y, side, roll = mouth_square(LANDMARKS)
+    np.testing.assert_allclose([x, y], LANDMARKS[3:].mean(axis=0), atol=1e-3)
+    assert abs(roll) < 0.02
+    assert side == pytest.approx(2 * 66, rel=0.02)
+    # nose tip and chin (about 0.7 x the eye-mouth distance below the mouth) are inside
+    assert y - LANDMARKS[2, 1] < side / 2
+    assert 0.7 * (y - LANDMARKS[:2, 1].mean()) < side / 2
+
+
+@pytest.mark.parametrize("degrees", [-90, -30, 15, 170])
+def test_mouth_square_follows_roll_and_scale(degrees: float) -> None:
+    square = mouth_square(turned(LANDMARKS, degrees, 1.7))
+    assert square[2] == pytest.approx(1.7 * mouth_square(LANDMARKS)[2], rel=1e-3)
+    assert math.degrees(square[3] - mouth_square(LANDMARKS)[3]) == pytest.approx(degrees, abs=0.1)
+
+
+def test_a_turned_or_nodding_head_keeps_its_scale() -> None:
+    side = mouth_square(LANDMARKS)[2]
+    profile = (LANDMARKS - LANDMARKS.mean(axis=0)) * [0.3, 1] + LANDMARKS.mean(axis=0)
+    nod = (LANDMARKS - LANDMARKS.mean(axis=0)) * [1, 0.6] + LANDMARKS.mean(axis=0)
+    assert mouth_square(profile)[2] == pytest.approx(side, rel=0.05)
+    assert mouth_square(nod)[2] == pytest.approx(side, rel=0.05)
+
+
+def test_degenerate_landmarks_give_a_crop() -> None:
+    assert mouth_crop(ramp(), 0, np.full((5, 2), 50.0), 48).shape == (48, 48)
+    assert mouth_crop(ramp(), 0, np.full((5, 2), -5000.0), 48).shape == (48, 48)
+    assert mouth_crop(ramp(2, 2), 0, LANDMARKS, 48).shape == (48, 48)
+
+
+def test_mouth_crop_geometry_to_a_fraction_of_a_pixel() -> None:
+    crop = mouth_crop(ramp(), 0, LANDMARKS, 64).astype(float)
+    x, _, side, roll = mouth_square(LANDMARKS)
+    expected = 16 + (x + (np.arange(64) - 31.5) * side / 64 * math.cos(roll)) / 2
+    assert np.abs(crop[32] - expected).max() < 1.5
+
+
+@pytest.mark.parametrize("degrees", [-25, 20])
+@pytest.mark.parametrize("side", [200, 420, 900])
+def test_the_same_mouth_at_any_size_and_roll(side: int, degrees: float) -> None:
+    """A face, scaled and turned by known amounts, gives nearly the same crop."""
+    detector = build_detector("mtcnn")
+    portrait = frames_from_rgb(PORTRAIT)
+    landmarks = detector.detect(PORTRAIT).landmarks[0]
+    reference = mouth_crop(portrait, 0, landmarks, 64).astype(float)
+    scale, centre = side / 300, (side / 2, side / 2)
+    matrix = cv2.getRotationMatrix2D((150, 150), -degrees, scale)
+    matrix[:, 2] += np.array(centre) - 150
+    small = cv2.GaussianBlur(PORTRAIT, (0, 0), 0.4 / scale) if scale < 1 else PORTRAIT
+    picture = cv2.warpAffine(small, matrix, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    moved = landmarks @ matrix[:, :2].T + matrix[:, 2]
+    crop = mouth_crop(frames_from_rgb(picture), 0, moved, 64).astype(float)
+    assert np.corrcoef(crop.ravel(), reference.ravel())[0, 1] > 0.97
+
+
+def test_shrinking_does_not_alias() -> None:
+    """A one-pixel checkerboard, five times too fine for the crop, comes out as flat grey."""
+    luma = (np.indices((800, 800)).sum(axis=0) % 2 * 200 + 20).astype(np.uint8)
+    frames = VideoFrames(np.concatenate([luma, np.full((400, 800), 128, np.uint8)])[None], 0)
+    mouth = mouth_crop(frames, 0, turned(TEMPLATE * 5 + 100, 7), 64)
+    face = face_crop(frames, 0, np.array([103, 111, 601, 613]), 1.3, 96)
+    assert np.std(mouth) < 4
+    assert np.std(face) < 4
+
+
+def test_cost_at_1080p() -> None:
+    """Generous limits, against a return to whole-frame conversions; on an idle core each takes a third of it."""
+    picture = paste(background(height=1080, width=1920), 1400, 900, 520)
+    frames = frames_from_rgb(picture)
+    landmarks, box = TEMPLATE * 4.5 + [640, 300], np.array([640, 250, 1160, 860])
+    for limit, call in (
+        (1.5e-3, lambda: mouth_crop(frames, 0, landmarks, 64)),
+        (3e-3, lambda: face_crop(frames, 0, box, 1.3, 160)),
+    ):
+        call()
+        times = []
+        for _ in range(15):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        assert min(times) < limit
