@@ -23,6 +23,7 @@ SCRFD_TERMS = (
 )
 PACK = "buffalo_s"  # insightface's small pack; its detector is SCRFD-500MF with five landmarks
 NMS = 0.4  # insightface's default
+CANVAS = 640  # pixels; what SCRFD was trained on, and the usual fixed input
 STRIDE = 32  # a graph without a fixed input size takes sides that are multiples of this
 
 
@@ -44,15 +45,11 @@ class SCRFD:
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
         """All faces of `rgb` (H, W, 3) at least `min_face` pixels high."""
-        height, width = rgb.shape[:2]
-        if min(height, width) < 2:  # insightface divides by the rounded sides
-            return Faces.none()
-        # A fixed graph ignores this size; a free one is run at the picture's own, rounded up.
-        size = tuple(max(-(-side // STRIDE), 1) * STRIDE for side in (width, height))
-        try:
-            found, points = self._model.detect(np.ascontiguousarray(rgb[:, :, ::-1]), input_size=size)
-        except ZeroDivisionError:  # a picture so narrow that its reduced width is zero
-            return Faces.none()
+        # insightface would magnify a small picture to the graph's input, and SCRFD misses faces that fill it: pad instead.
+        height, width = (max(CANVAS, -(-side // STRIDE) * STRIDE) for side in rgb.shape[:2])
+        canvas = np.zeros((height, width, 3), np.uint8)
+        canvas[: rgb.shape[0], : rgb.shape[1]] = rgb[:, :, ::-1]  # BGR
+        found, points = self._model.detect(canvas, input_size=(width, height))  # a fixed graph ignores the size
         found = np.asarray(found, np.float32).reshape(-1, 5)
         landmarks = np.asarray(points, np.float32).reshape(-1, 5, 2)
         tall = np.maximum(found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]) >= min_face
