@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What a hostile file may cost. Not part of the preprocessing hash: a limit never changes an accepted file's crops."""
+    """What a hostile file may cost. Not in the preprocessing hash: a limit never changes an accepted file's crops."""
 
     max_pixels: int = 64_000_000  # of one decoded picture
     max_duration_seconds: float = 4 * 3600.0
@@ -175,10 +175,22 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader takes the last of two equal keys without a word; a file of differences must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a YAML file of differences from the defaults. Raises ConfigError."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        loader = _StrictLoader(Path(path).read_text(encoding="utf-8"))
+        values = loader.get_single_data()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -94,8 +94,10 @@ def read_sync(distances: SyncDistances) -> SyncReading | None:
     if distances.count.max(initial=0) < MIN_SYNC_WINDOWS or searched.sum() < len(distances.offsets) // 2:
         return None
     mean = np.where(searched, distances.total / np.maximum(distances.count, 1), np.nan)
-    best = int(np.nanargmin(mean))
-    nearest_zero = int(np.argmin(np.where(searched, np.abs(distances.offsets), np.inf)))
+    distance_from_zero = np.where(searched, np.abs(distances.offsets), np.inf)
+    nearest_zero = int(np.argmin(distance_from_zero))
+    # Equal up to rounding: the offset nearest 0, so that a flat curve does not read as out of step.
+    best = int(np.argmin(np.where(mean <= np.nanmin(mean) + 1e-6, distance_from_zero, np.inf)))
     curve = distances.by_window[:, best]
     known = ~np.isnan(curve)
     return SyncReading(

@@ -1,0 +1,115 @@
+"""Synthetic clips for the tests: faces of noise, and a "voice" of one tone a video frame whose number the mouth shows.
+
+A mouth crop's luma states a code and the 40 ms of sound under it are the tone of the same code, so whatever measures
+lip-sync can be given clips whose offset is known exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avdetect.audio import N_MELS, mel_filters
+from avdetect.scoring import SYNC_FRAMES
+from avdetect.types import MELS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, FaceTrack, Float, Waveform
+
+CODES = 24  # distinct tones, two mel bands apart
+FIRST_BAND = 25  # above 1 kHz, where a band is wider than the window's main lobe
+EMBEDDING = 16
+
+
+def codes_of(frames: int, seed: int = 0) -> np.ndarray:
+    """(frames,) a code for each video frame."""
+    return np.random.default_rng(seed).integers(CODES, size=frames)
+
+
+def tones(codes: np.ndarray) -> Float:
+    """(len(codes) * 640,) the tones of the codes."""
+    peaks = mel_filters().argmax(1)[FIRST_BAND + 2 * np.arange(CODES)] * SAMPLE_RATE / 512
+    time = np.arange(SAMPLES_PER_FRAME) / SAMPLE_RATE
+    return np.concatenate([0.3 * np.sin(2 * np.pi * peaks[c] * time) for c in codes]).astype(np.float32)
+
+
+def speech(seconds: float, seed: int = 0) -> Float:
+    """Noise whose level moves like syllables: never silent, the same at every call."""
+    count = round(seconds * SAMPLE_RATE)
+    level = 0.15 + 0.1 * np.sin(2 * np.pi * 4 * np.arange(count) / SAMPLE_RATE + seed)
+    return (np.random.default_rng(seed).standard_normal(count) * level * 0.5).astype(np.float32)
+
+
+def make_track(
+    codes: np.ndarray, first_frame: int = 0, track_id: int = 0, *, size: int = 64, mouth: int = 64, every: int = 5
+) -> FaceTrack:
+    """A face of noise with upright landmarks; the luma of mouth crop i is 10 * codes[i]."""
+    rng = np.random.default_rng((track_id, 7))
+    frames = np.arange(0, len(codes), every) + first_frame
+    count = len(frames)
+    coarse = rng.integers(40, 216, (count, size // 8, size // 8, 3), dtype=np.uint8)
+    box = np.array([100, 100, 180, 200], np.float32)
+    marks = np.array([[125, 135], [155, 135], [140, 155], [128, 175], [152, 175]], np.float32)
+    mouths = np.broadcast_to((10 * codes).astype(np.uint8)[:, None, None], (len(codes), mouth, mouth)).copy()
+    return FaceTrack(
+        track_id=track_id,
+        first_frame=first_frame,
+        mouth_crops=mouths,
+        face_crops=coarse.repeat(8, axis=1).repeat(8, axis=2),
+        face_frames=frames.astype(np.int64),
+        boxes=np.tile(box, (count, 1)),
+        landmarks=np.tile(marks, (count, 1, 1)),
+        confidences=np.ones(count, np.float32),
+    )
+
+
+def talking_clip(frames: int = 60, *, lag: int = 0, seed: int = 0, start_frame: int = 0, **track) -> Clip:
+    """One face and its voice, `lag` frames late (early where negative). The clip begins at `start_frame`."""
+    codes = codes_of(frames + 2 * abs(lag) + 2, seed)
+    shown = codes[abs(lag) :][:frames]
+    heard = codes[abs(lag) - lag :][:frames]
+    return Clip(
+        start_frame / 25,
+        frames / 25,
+        (make_track(shown, start_frame, **track),),
+        Waveform(tones(heard), start_frame / 25),
+    )
+
+
+class ToneNetworks:
+    """`scoring.Networks` that read the codes: mouth and voice embeddings of one moment are equal.
+
+    The visual logit of a crop is `visual_logit`, the audio logit of a window `audio_logit`; calls are counted.
+    """
+
+    def __init__(self, visual_logit: float = 1.5, audio_logit: float = -0.5) -> None:
+        vectors = np.random.default_rng(3).standard_normal((CODES, EMBEDDING))
+        self.vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        self.visual_logit, self.audio_logit = visual_logit, audio_logit
+        self.calls: dict[str, int] = {"visual": 0, "audio": 0, "mouth": 0, "voice": 0}
+
+    def visual(self, crops: np.ndarray) -> Float:
+        assert crops.dtype == np.uint8
+        assert crops.ndim == 4
+        self.calls["visual"] += len(crops)
+        return np.full(len(crops), self.visual_logit, np.float32)
+
+    def audio(self, mels: Float) -> Float:
+        assert mels.dtype == np.float32
+        assert mels.shape[2] == N_MELS
+        self.calls["audio"] += len(mels)
+        return np.full(len(mels), self.audio_logit, np.float32)
+
+    def mouth(self, mouths: np.ndarray) -> Float:
+        assert mouths.shape[1] == SYNC_FRAMES
+        self.calls["mouth"] += len(mouths)
+        return self._joined(mouths[:, :, 0, 0] // 10)
+
+    def voice(self, mels: Float) -> Float:
+        assert mels.shape[1:] == (SYNC_FRAMES * MELS_PER_FRAME, N_MELS)
+        self.calls["voice"] += len(mels)
+        middles = mels.reshape(len(mels), SYNC_FRAMES, MELS_PER_FRAME, N_MELS)[:, :, 2]  # 20 ms into each video frame
+        band = middles.argmax(2)
+        return self._joined(np.clip((band - FIRST_BAND + 1) // 2, 0, CODES - 1))
+
+    def _joined(self, codes: np.ndarray) -> Float:
+        """(N, 5) codes -> (N, E) unit vectors: the frames' vectors, each rolled by its place in the window."""
+        parts = [np.roll(self.vectors[codes[:, i]], i, axis=1) for i in range(SYNC_FRAMES)]
+        total = np.sum(parts, axis=0)
+        return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,159 @@
+"""Strict configuration: what is unknown or mistyped is refused by name, and every field counts in the digest."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from avdetect.config import MediaLimits, ModelConfig, PreprocessConfig, TrainConfig, from_dict, load_yaml, to_dict
+from avdetect.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    count: int = 1
+    flag: bool = False
+    name: str = "a"
+    either: bool | str = False
+    maybe: float | None = None
+    sizes: tuple[int, ...] = (1, 2)
+    extra: dict[str, Any] = field(default_factory=dict)
+    mode: Literal["fast", "slow"] = "fast"
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert from_dict(Sample, None) == Sample()
+    assert from_dict(Sample, {}) == Sample()
+    assert from_dict(Sample, {"inner": None}) == Sample()
+
+
+def test_differences_are_taken_over() -> None:
+    values = {"count": 3, "maybe": 2, "either": "path", "sizes": [4, 5, 6], "mode": "slow", "inner": {"rate": 2}}
+    config = from_dict(Sample, values)
+    assert config == Sample(count=3, maybe=2.0, either="path", sizes=(4, 5, 6), mode="slow", inner=Inner(2.0))
+    assert isinstance(config.maybe, float)
+    assert isinstance(config.inner.rate, float), "the digest must not depend on 2 or 2.0"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"cuont": 3}, "cuont"),
+        ({"inner": {"speed": 1.0}}, "config.inner"),
+        ({"count": "3"}, "config.count"),
+        ({"count": 3.0}, "config.count"),
+        ({"count": True}, "config.count"),
+        ({"count": None}, "config.count"),
+        ({"flag": 1}, "config.flag"),
+        ({"flag": "yes"}, "config.flag"),
+        ({"name": 5}, "config.name"),
+        ({"either": 5}, "config.either"),
+        ({"maybe": "0.5"}, "config.maybe"),
+        ({"maybe": True}, "config.maybe"),
+        ({"sizes": 4}, "config.sizes"),
+        ({"sizes": "45"}, "config.sizes"),
+        ({"sizes": [1, "2"]}, "config.sizes"),
+        ({"extra": [1]}, "config.extra"),
+        ({"mode": "middling"}, "config.mode"),
+        ({"inner": 1.0}, "config.inner"),
+        ({"inner": {"rate": True}}, "config.inner.rate"),
+        ({7: 1}, "7"),
+        ([1], "expected a mapping"),
+    ],
+)
+def test_what_is_wrong_is_named(values: Any, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        from_dict(Sample, values)
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="max_pixels"):
+        from_dict(MediaLimits, {"max_pixel": 5})
+
+
+def test_a_dataclass_survives_the_way_to_json_and_back() -> None:
+    for config in (Sample(sizes=(3,), maybe=0.1, extra={"a": [1]}), TrainConfig(seed=4), ModelConfig()):
+        assert from_dict(type(config), to_dict(config)) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_shipped_config_is_read(path: Path) -> None:
+    config = load_yaml(TrainConfig, path)
+    assert config != TrainConfig(), "a file of differences without a difference"
+
+
+def test_there_are_shipped_configs() -> None:
+    assert {"default.yaml", "tiny.yaml"} <= {path.name for path in CONFIGS}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: [", "not valid YAML"),
+        ("- 1", "expected a mapping"),
+        ("sead: 1", "sead"),
+        ("seed: one", "train.yaml.seed"),
+        ("audio: {lr: 1e-3}", "audio.lr"),  # YAML 1.1 reads this as text; better refused than trained with
+        ("!!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("seed: 1\nseed: 2", "twice"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_yaml(TrainConfig, path)
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        load_yaml(TrainConfig, tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ConfigError, match=r"binary\.yaml"):
+        load_yaml(TrainConfig, tmp_path / "binary.yaml")
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_yaml(TrainConfig, tmp_path / "empty.yaml") == TrainConfig()
+
+
+def changed(config: Any) -> list[Any]:
+    """Copies of `config`, each with one field of it or of its parts changed."""
+    copies = []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            others = changed(value)
+        elif isinstance(value, str):
+            others = [value + "x"]
+        else:
+            others = [0.25 if value is None else value + 1]
+        copies += [dataclasses.replace(config, **{item.name: other}) for other in others]
+    return copies
+
+
+def test_every_field_of_the_preprocessing_counts_in_its_digest() -> None:
+    config = PreprocessConfig()
+    digests = [copy.digest() for copy in changed(config)]
+    assert len(digests) > 15
+    assert len({config.digest(), *digests}) == len(digests) + 1
+    assert PreprocessConfig().digest() == config.digest()
+    assert len(config.digest()) == 16
+
+
+def test_configs_cannot_be_changed_in_place() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PreprocessConfig().detector = "scrfd"  # type: ignore[misc]

@@ -1,0 +1,218 @@
+"""The direction of imports (DESIGN, section 2), what the scoring path may load, and constructs that nobody may use."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "avdetect"
+# From the bottom up; a module may import what stands to its left, and its own package.
+ORDER = (
+    *("_version", "errors", "types", "config", "media", "faces", "audio", "preprocess", "pooling", "scoring"),
+    *("streams", "fusion", "model", "bundle", "detector", "report"),
+)
+# What stands beside: it may import the layers, and of each other only what is named here. No layer imports it.
+BESIDE = {
+    "export": set(),
+    "datasets": set(),
+    "training": {"datasets"},
+    "evaluation": {"datasets"},
+    "doctor": set(),
+    "cli": {"doctor"},
+}
+NEEDS_TORCH = {"streams", "fusion", "model"}  # the only layers that scoring does not load
+SCORING = [name for name in ORDER if name not in NEEDS_TORCH] + ["doctor", "cli"]
+TRAINING_ONLY = {
+    *("torch", "torchaudio", "torchvision", "lightning", "lightning_fabric", "pytorch_lightning", "timm"),
+    *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pyarrow"),
+}
+
+UNPICKLERS = ("pickle", "_pickle", "cPickle", "dill", "joblib", "shelve")
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name without the package -> file; the package itself is "" and an alias of nothing."""
+    names = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Every module named by an import statement, wherever it stands; `from a import b` counts as a and a.b."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer; write the whole name"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layers_of(names: set[str]) -> set[str]:
+    known = {name.split(".")[0] for name in modules()}
+    return {part for name in names if name.startswith("avdetect.") and (part := name.split(".")[1]) in known}
+
+
+def allowed(layer: str) -> set[str]:
+    if layer in BESIDE:
+        last = ORDER.index("report") if layer in ("cli", "doctor") else ORDER.index("bundle")
+        return {*ORDER[: last + 1], layer, *BESIDE[layer]}
+    return {*ORDER[: ORDER.index(layer) + 1]}
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+CODE = [*sorted(PACKAGE.rglob("*.py")), *sorted((ROOT / "tools").rglob("*.py"))]
+NAMED = {name: path for name, path in modules().items() if name}
+
+
+def test_every_module_has_a_layer() -> None:
+    unknown = {name.split(".")[0] for name in NAMED} - {*ORDER, *BESIDE, "weights"}
+    assert not unknown, f"say in DESIGN and here where {unknown} stand(s)"
+    assert set(ORDER) - {"_version"} <= {name.split(".")[0] for name in NAMED}, "a layer of DESIGN has gone"
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_imports_run_one_way(name: str) -> None:
+    layer = name.split(".")[0]
+    wrong = layers_of(imports(parsed(NAMED[name]))) - allowed(layer)
+    assert not wrong, f"avdetect.{name} imports {sorted(wrong)}"
+
+
+def test_the_check_of_directions_sees_a_wrong_import() -> None:
+    tree = ast.parse(
+        "def f():\n  from avdetect import training\n  import avdetect.cli\nfrom avdetect.model import Model"
+    )
+    assert layers_of(imports(tree)) == {"training", "cli", "model"}
+    assert not {"training", "cli", "model"} & allowed("scoring")
+    assert "cli" not in allowed("training")
+    assert "export" not in allowed("detector")
+
+
+def test_nothing_imports_the_tools_or_the_tests() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        roots = {name.split(".")[0] for name in imports(parsed(path))}
+        assert not roots & {"tools", "tests", "conftest"}, path
+
+
+@pytest.mark.parametrize("name", [n for n in NAMED if n.split(".")[0] in SCORING])
+def test_scoring_modules_name_no_training_library(name: str) -> None:
+    assert not {n.split(".")[0] for n in imports(parsed(NAMED[name]))} & TRAINING_ONLY
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a fresh interpreter holds after `code`, which prints them."""
+    command = [sys.executable, "-c", code]
+    return set(
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout.split()
+    )
+
+
+def test_scoring_loads_neither_torch_nor_training() -> None:
+    wanted = sorted(f"avdetect.{name}" for name in NAMED if name.split(".")[0] in SCORING)
+    assert {"avdetect.detector", "avdetect.cli", "avdetect.report.text", "avdetect.bundle"} <= set(wanted)
+    code = (
+        f"import sys, importlib, avdetect\nfor n in {wanted}: importlib.import_module(n)\n"
+        "avdetect.load_detector\nprint(*sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    loaded = set(out.stdout.split())
+    assert "avdetect.scoring" in loaded
+    # scikit-learn, SciPy and the like may come with a dependency of ours, torch and its friends may not.
+    heavy = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
+    assert not {name.split(".")[0] for name in loaded} & heavy
+    beside = tuple(f"avdetect.{n}" for n in ("datasets", "training", "evaluation", "export", *NEEDS_TORCH))
+    assert not [name for name in loaded if name.startswith(beside)]
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    code = "import sys, avdetect\nprint(*sys.modules)"
+    assert not {name.split(".")[0] for name in modules_after(code)} & {
+        "numpy",
+        "cv2",
+        "onnxruntime",
+        "pandas",
+        "rich",
+        "yaml",
+    }
+
+
+def forbidden(tree: ast.AST) -> list[str]:
+    """What this project never does, found in `tree`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += ["import *" for alias in node.names if alias.name == "*"]
+            found += ["sys.path" for alias in node.names if node.module == "sys" and alias.name == "path"]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            roots = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            found += [
+                r for r in roots if r.split(".")[0] in ("pickle", "_pickle", "cPickle", "dill", "joblib", "shelve")
+            ]
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.path", "os.system", "os.popen"):
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Call):
+            found += _calls(node)
+    return found
+
+
+def _calls(node: ast.Call) -> list[str]:
+    given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+    name = ast.unparse(node.func)
+    found = []
+    if given.get("shell", "False") != "False":
+        found.append("shell=True")
+    if given.get("allow_pickle", "False") != "False":
+        found.append("allow_pickle")
+    if name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
+        found.append("np.load without allow_pickle=False")
+    if name in ("torch.load", "fabric.load") and given.get("weights_only") != "True":
+        found.append(f"{name} without weights_only=True")
+    if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "pd.read_pickle", "__import__"):
+        found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_forbidden(path: Path) -> None:
+    assert forbidden(parsed(path)) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from numpy import *",
+        "import sys; sys.path.insert(0, '.')",
+        "from sys import path",
+        "subprocess.run('ls', shell=True)",
+        "os.system('ls')",
+        "import pickle",
+        "from joblib import load",
+        "np.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "np.savez(f, allow_pickle=flag)",
+        "torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "fabric.load(f, state)",
+        "yaml.load(f)",
+    ],
+)
+def test_the_check_of_forbidden_constructs_sees_each(code: str) -> None:
+    assert forbidden(ast.parse(code))
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(parsed(path)), "the first line of a module says what it is for"

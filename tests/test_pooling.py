@@ -1,0 +1,280 @@
+"""From frame outputs to features: the sign of the offset, valid pairs only, and pooling that a reviewer can predict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avdetect.pooling import (
+    FEATURES,
+    MIN_OFFSET_PAIRS,
+    MIN_SYNC_WINDOWS,
+    NUM_VALUES,
+    STREAM_OF_VALUE,
+    SyncDistances,
+    SyncReading,
+    confident_mean,
+    fusion_features,
+    pool_tracks,
+    read_sync,
+    sync_distances,
+)
+
+MAX = 15
+logits = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=40).map(lambda v: np.array(v, np.float32))
+
+
+def unit(rows: int, seed: int = 0, size: int = 32) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((rows, size)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def lagging(lag: int, windows: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Mouth and voice embeddings where the sound of mouth window t is heard `lag` frames later."""
+    moments = unit(windows + 2 * MAX)
+    mouth = moments[MAX : MAX + windows]
+    voice = moments[MAX - lag : MAX - lag + windows]  # voice[t + lag] is the moment of mouth[t]
+    return mouth, voice
+
+
+def heard(voice: np.ndarray) -> np.ndarray:
+    return np.ones(len(voice), bool)
+
+
+# -- pooling of logits
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(logits)
+def test_confident_mean_lies_between_the_extremes(values: np.ndarray) -> None:
+    mean = confident_mean(values)
+    assert values.min() - 1e-4 <= mean <= values.max() + 1e-4
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(logits)
+def test_confident_mean_treats_both_classes_alike(values: np.ndarray) -> None:
+    assert confident_mean(-values) == pytest.approx(-confident_mean(values), abs=1e-4)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(logits, st.randoms(use_true_random=False))
+def test_confident_mean_knows_no_order(values: np.ndarray, random) -> None:
+    shuffled = list(values)
+    random.shuffle(shuffled)
+    assert confident_mean(np.array(shuffled, np.float32)) == pytest.approx(confident_mean(values), abs=1e-4)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(logits.filter(lambda v: abs(v).max() > 0.1))
+def test_frames_that_say_nothing_pull_less_than_frames_that_do(values: np.ndarray) -> None:
+    same_sign = np.abs(values)
+    padded = np.concatenate([same_sign, np.zeros(len(same_sign), np.float32)])
+    assert same_sign.mean() / 2 < confident_mean(padded) <= confident_mean(same_sign) + 1e-4
+    assert confident_mean(same_sign) >= same_sign.mean() - 1e-4
+
+
+def test_confident_mean_of_equal_and_of_undecided_frames() -> None:
+    assert confident_mean(np.full(5, 3.0, np.float32)) == pytest.approx(3.0)
+    assert confident_mean(np.zeros(5, np.float32)) == 0.0
+    sure, unsure = 4.0, 0.1
+    assert confident_mean(np.array([sure] + [unsure] * 4, np.float32)) > 2.5
+
+
+def test_the_most_suspicious_track_speaks_for_the_file() -> None:
+    real, fake = np.full(10, -4.0, np.float32), np.full(5, 2.0, np.float32)
+    assert pool_tracks({1: real, 2: fake}) == pytest.approx(2.0)
+    assert pool_tracks({2: fake, 1: real}) == pytest.approx(2.0)
+    assert pool_tracks({1: real}) == pytest.approx(-4.0)
+
+
+def test_a_glimpse_of_a_face_counts_only_when_there_is_no_better() -> None:
+    glimpse, real = np.full(2, 9.0, np.float32), np.full(3, -1.0, np.float32)
+    assert pool_tracks({1: glimpse, 2: real}) == pytest.approx(-1.0)
+    assert pool_tracks({1: glimpse}) == pytest.approx(9.0)
+    assert pool_tracks({1: glimpse, 2: np.zeros(0, np.float32)}) == pytest.approx(9.0)
+    assert pool_tracks({1: np.zeros(0, np.float32)}) is None
+    assert pool_tracks({}) is None
+
+
+# -- sync
+
+
+@pytest.mark.parametrize("lag", range(-MAX, MAX + 1))
+def test_audio_that_lags_by_k_frames_reads_as_plus_k(lag: int) -> None:
+    mouth, voice = lagging(lag)
+    reading = read_sync(sync_distances(mouth, 0, voice, heard(voice), MAX))
+    assert reading is not None
+    assert reading.offset_seconds == lag / 25
+    assert reading.min_distance == pytest.approx(0, abs=1e-3)
+    assert reading.confidence > 1.0  # random unit vectors are about sqrt(2) apart
+    if lag:
+        assert reading.at_zero > 1.2
+    else:
+        assert reading.at_zero == reading.min_distance
+
+
+@pytest.mark.parametrize("mouth_start", [-7, 0, 12])
+def test_a_face_that_appears_later_is_not_an_offset(mouth_start: int) -> None:
+    moments = unit(80)
+    voice = moments[10:70]  # voice window j is moment 10 + j
+    mouth = moments[10 + mouth_start :][:50]
+    reading = read_sync(sync_distances(mouth, mouth_start, voice, heard(voice), MAX))
+    assert reading is not None
+    assert reading.offset_seconds == 0
+    assert reading.min_distance == pytest.approx(0, abs=1e-3)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 30), st.integers(-20, 20), st.integers(0, 30), st.integers(0, 6), st.integers(0, 99))
+def test_distances_are_those_of_the_pairs_that_exist(w: int, start: int, v: int, largest: int, seed: int) -> None:
+    mouth, voice = unit(w, seed, 4), unit(v, seed + 1, 4)
+    valid = np.random.default_rng(seed).random(v) < 0.7
+    distances = sync_distances(mouth, start, voice, valid, largest)
+    np.testing.assert_array_equal(distances.offsets, np.arange(-largest, largest + 1))
+    for column, offset in enumerate(distances.offsets):
+        pairs = [(i, start + i + offset) for i in range(w)]
+        known = [(i, j) for i, j in pairs if 0 <= j < v and valid[j]]
+        expected = [np.linalg.norm(mouth[i].astype(float) - voice[j]) for i, j in known]
+        assert distances.count[column] == len(known)
+        assert distances.total[column] == pytest.approx(sum(expected), abs=2e-3)
+        np.testing.assert_array_equal(np.flatnonzero(~np.isnan(distances.by_window[:, column])), [i for i, _ in known])
+    np.testing.assert_array_equal(distances.frames, start + np.arange(w) + 2)
+
+
+def test_edges_favour_no_offset_when_every_pair_is_equally_far() -> None:
+    """Zero padding would make the edges nearer or farther; pairs that do not exist must not count at all."""
+    mouth = np.tile(np.eye(2, 4, dtype=np.float32)[:1], (30, 1))
+    voice = np.tile(np.eye(2, 4, dtype=np.float32)[1:], (30, 1))
+    distances = sync_distances(mouth, 0, voice, heard(voice), MAX)
+    np.testing.assert_allclose(distances.total / distances.count, np.sqrt(2), rtol=1e-6)
+    reading = read_sync(distances)
+    assert reading is not None
+    assert reading.confidence == pytest.approx(0, abs=1e-5)
+    assert reading.offset_seconds == 0, "where nothing is better, nothing is out of step"
+
+
+def test_random_embeddings_are_not_drawn_to_the_edges() -> None:
+    """The outermost third of the offsets has fewer pairs, hence noisier means, but must not win most of the time."""
+    found = []
+    for seed in range(300):
+        reading = read_sync(sync_distances(unit(60, seed, 128), 0, v := unit(60, seed + 999, 128), heard(v), MAX))
+        assert reading is not None
+        found.append(abs(round(reading.offset_seconds * 25)))
+    outer = np.mean(np.array(found) > 10)
+    assert outer < 0.5, f"{outer:.0%} of random clips read as more than 0.4 s out of step (10 of 31 offsets)"
+
+
+def test_silent_voice_windows_do_not_count() -> None:
+    mouth, voice = lagging(3)
+    valid = heard(voice)
+    valid[20:40] = False
+    voice = voice.copy()
+    voice[20:40] = mouth[20:40]  # would say "in step" if it counted
+    distances = sync_distances(mouth, 0, voice, valid, MAX)
+    reading = read_sync(distances)
+    assert reading is not None
+    assert reading.offset_seconds == 3 / 25
+    assert distances.count[MAX] == 40
+    missing = [t for t in range(60) if not (0 <= t + 3 < 60) or not valid[t + 3]]
+    np.testing.assert_array_equal(reading.frames, [t + 2 for t in range(60) if t not in missing])
+
+
+def test_clips_of_a_file_add_up() -> None:
+    mouth, voice = lagging(2, 80)
+    whole = read_sync(sync_distances(mouth, 0, voice, heard(voice), MAX))
+    parts = [sync_distances(mouth[i : i + 40], 0, v := voice[i : i + 40], heard(v), MAX) for i in (0, 40)]
+    parts[1].frames[:] += 40
+    joined = SyncDistances.join(parts)
+    reading = read_sync(joined)
+    assert whole is not None
+    assert reading is not None
+    assert reading.offset_seconds == whole.offset_seconds == 2 / 25
+    np.testing.assert_array_equal(joined.count, 2 * parts[0].count)
+    np.testing.assert_allclose(joined.total, parts[0].total + parts[1].total)
+    assert (np.diff(reading.frames) > 0).all()
+    assert reading.frames.max() > 75
+    assert len(reading.frames) == len(reading.curve)
+
+
+def test_clips_too_short_on_their_own_are_enough_together() -> None:
+    mouth, voice = lagging(0, MIN_SYNC_WINDOWS - 6)
+    part = sync_distances(mouth, 0, voice, heard(voice), MAX)
+    assert read_sync(part) is None
+    reading = read_sync(SyncDistances.join([part, part, part]))
+    assert reading is not None
+    assert reading.offset_seconds == 0
+
+
+@pytest.mark.parametrize(("windows", "enough"), [(0, False), (1, False), (19, False), (20, True)])
+def test_too_few_windows_say_nothing(windows: int, enough: bool) -> None:
+    mouth, voice = lagging(0, windows)
+    reading = read_sync(sync_distances(mouth, 0, voice, heard(voice), MAX))
+    assert (reading is not None) == enough
+    assert MIN_SYNC_WINDOWS == 20
+
+
+def test_no_voice_and_only_silence_say_nothing() -> None:
+    mouth, voice = lagging(0)
+    assert read_sync(sync_distances(mouth, 0, voice[:0], np.zeros(0, bool), MAX)) is None
+    assert read_sync(sync_distances(mouth, 0, voice, np.zeros(60, bool), MAX)) is None
+    assert read_sync(sync_distances(mouth, 500, voice, heard(voice), MAX)) is None
+
+
+def test_an_offset_backed_by_few_pairs_is_not_read() -> None:
+    mouth, voice = unit(30), unit(30, 1)
+    distances = sync_distances(mouth, 0, voice, heard(voice), 25)
+    rare = distances.count < MIN_OFFSET_PAIRS
+    assert rare.any()
+    tempting = np.where(rare, 0.0, distances.total)
+    reading = read_sync(
+        SyncDistances(distances.offsets, tempting, distances.count, distances.frames, distances.by_window)
+    )
+    assert reading is not None
+    assert abs(reading.offset_seconds * 25) <= 20
+    assert reading.min_distance > 1
+
+
+# -- features
+
+
+def reading(offset: float = -0.2) -> SyncReading:
+    return SyncReading(offset, 0.5, 0.7, 0.9, np.arange(3), np.zeros(3, np.float32))
+
+
+def test_features_carry_values_and_the_mask() -> None:
+    vector = dict(zip(FEATURES, fusion_features(1.5, -2.0, reading()).tolist(), strict=True))
+    assert vector == pytest.approx(
+        {
+            "visual_logit": 1.5,
+            "audio_logit": -2.0,
+            "sync_confidence": 0.5,
+            "sync_min_distance": 0.7,
+            "sync_at_zero": 0.9,
+            "sync_abs_offset": 0.2,
+            "has_visual": 1,
+            "has_audio": 1,
+            "has_sync": 1,
+        }
+    )
+
+
+@pytest.mark.parametrize("present", [(v, a, s) for v in (0, 1) for a in (0, 1) for s in (0, 1)])
+def test_what_is_missing_is_zero_and_masked(present: tuple[int, int, int]) -> None:
+    visual, audio, sync = present
+    vector = fusion_features(1.5 if visual else None, 2.5 if audio else None, reading() if sync else None)
+    assert vector.dtype == np.float32
+    assert len(vector) == len(FEATURES) == NUM_VALUES + 3
+    np.testing.assert_array_equal(vector[NUM_VALUES:], present)
+    for value, stream in zip(vector[:NUM_VALUES], STREAM_OF_VALUE, strict=True):
+        assert (value != 0) == bool(present[stream])
+
+
+def test_a_logit_of_zero_is_not_a_missing_stream() -> None:
+    np.testing.assert_array_equal(fusion_features(0.0, None, None)[NUM_VALUES:], [1, 0, 0])
+
+
+def test_the_mask_follows_the_names() -> None:
+    assert [FEATURES[NUM_VALUES + s] for s in STREAM_OF_VALUE] == ["has_visual", "has_audio", *["has_sync"] * 4]
