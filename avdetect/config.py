@@ -51,7 +51,7 @@ class FaceConfig:
     min_iou: float = 0.3  # to join a detection to a track
     max_gap: int = 10  # frames a track survives without a detection
     min_track: int = 10  # frames; shorter tracks are dropped
-    shot_change: float = 0.3  # change of luma histogram or of composition that cuts every track (0..1)
+    shot_change: float = 0.25  # change of luma histogram or of composition that cuts every track (0..1)
     smooth_frames: int = 5  # landmarks are averaged over about this many frames
     crop_margin: float = 1.3  # side of the face crop, in sides of the face box
     crop_size: int = 160

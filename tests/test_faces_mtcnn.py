@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
 from face_factory import PORTRAIT, background, paste
 
 from avdetect.faces import mtcnn
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for each other on more."""
+    torch = pytest.importorskip("torch", reason="torch is not installed (extra: train)")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def reference(picture: np.ndarray, min_face: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,7 +35,7 @@ def reference(picture: np.ndarray, min_face: int) -> tuple[np.ndarray, np.ndarra
 def pictures() -> dict[str, np.ndarray]:
     two = paste(paste(background(), 150, 150, 120), 260, 450, 190, PORTRAIT[:, ::-1])
     return {
-        "portrait": skimage.data.astronaut(),
+        "portrait": cv2.resize(skimage.data.astronaut(), (320, 320), interpolation=cv2.INTER_AREA),
         "two": two,
         "small": paste(background(3, 271, 333), 120, 250, 60),
         "none": background(4),

@@ -153,6 +153,15 @@ def test_flickering_detections(seed: int) -> None:
     assert [(face.track_id, face.frame) for face in whole] == [(face.track_id, face.frame) for face in single]
 
 
+def test_a_track_reaches_the_last_frame_of_its_shot() -> None:
+    """Also with a detector that cannot refine, and where no detection is due."""
+    detector = Flickering(0)
+    detector.seen[:] = [True, False]
+    frames = video([np.full((100, 200, 3), 20 + t, np.uint8) for t in range(33)])
+    faces = follow(detector, frames, config=FaceConfig(crop_size=16, mouth_size=16, shot_change=1.0))
+    assert [face.frame for face in faces] == list(range(33))
+
+
 def test_no_face_gives_nothing_and_keeps_nothing(detector: FaceDetector) -> None:
     tracker = FaceTracker(detector, CONFIG)
     frames = video([background()] * 12)
@@ -291,6 +300,10 @@ def test_shots() -> None:
     assert cuts([person] * 3 + [np.ascontiguousarray(person[:, ::-1])] * 3) == [0, 3]  # the same colours, mirrored
     assert cuts([np.full_like(person, 16)] * 2 + [person] * 3) == [0, 2]
     assert cuts([person] * 2 + [np.clip(person * 0.9 + 5, 0, 255).astype(np.uint8)] * 2) == [0]  # exposure
+    flat = [
+        cv2.rectangle(np.full_like(person, level), (250, 100), (400, 359), (90, 60, 60), -1) for level in (126, 131)
+    ]
+    assert cuts(flat * 2) == [0]  # flicker of a plain background
     sway = [paste(background(), 240, 300 + 15 * t, 180) for t in range(6)]
     assert cuts(sway) == [0]
     wide = background(2, HEIGHT, 2 * WIDTH)

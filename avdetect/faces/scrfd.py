@@ -45,7 +45,7 @@ class SCRFD:
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
         """All faces of `rgb` (H, W, 3) at least `min_face` pixels high."""
-        # insightface would magnify a small picture to the graph's input, and SCRFD misses faces that fill it: pad instead.
+        # Padded: insightface would magnify a small picture to the graph's input, and SCRFD misses faces that fill it.
         height, width = (max(CANVAS, -(-side // STRIDE) * STRIDE) for side in rgb.shape[:2])
         canvas = np.zeros((height, width, 3), np.uint8)
         canvas[: rgb.shape[0], : rgb.shape[1]] = rgb[:, :, ::-1]  # BGR

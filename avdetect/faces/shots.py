@@ -8,7 +8,7 @@ import numpy as np
 from avdetect.types import Float, VideoFrames
 
 THUMBNAIL = (64, 36)  # width, height
-BINS = 32
+BLUR = 12.0  # grey levels, standard deviation: how far the histograms are blurred before they are compared
 NOISE = 4.0  # grey levels: what differs by less (black frames, fades to flat colour) is no change of composition
 
 
@@ -17,8 +17,8 @@ class ShotDetector:
 
     The change between two frames is the larger of (a) half the sum of absolute differences of their luma histograms and
     (b) 1 - the correlation of their thumbnails. (a) sees a change of scene, (b) a cut between two pictures of one set
-    that share their colours. Both lie in 0..1. On 120 talking-head clips, motion, exposure and flickering light stayed
-    below 0.25; of some 14,000 cuts from one to another of different sources, 0.3 % stayed below 0.3.
+    that share their colours. Both lie in 0..1. Within 70 talking-head clips it stayed below 0.22, but for one in which
+    a light goes out; of some 4,700 cuts between clips of different sources, 0.4 % stayed below 0.25.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -42,7 +42,7 @@ def change(first: tuple[Float, Float], second: tuple[Float, Float]) -> float:
 
 
 def _signature(frames: VideoFrames, index: int) -> tuple[Float, Float]:
-    """Luma histogram (BINS,) that sums to 1, and the zero-mean thumbnail (36, 64)."""
+    """Blurred luma histogram (256,) that sums to 1, and the zero-mean thumbnail (36, 64)."""
     luma = frames.planes(index)[0]
     # Whole numbers of pixels a thumbnail pixel, and about three of its lines: fifteen times faster than any fraction.
     width, height = THUMBNAIL
@@ -50,8 +50,8 @@ def _signature(frames: VideoFrames, index: int) -> tuple[Float, Float]:
     step = max(rows // 3, 1)
     luma = luma[: height * (rows // step) * step : step, :columns] if columns and rows else luma
     thumbnail = cv2.resize(luma, THUMBNAIL, interpolation=cv2.INTER_AREA)
-    histogram = np.bincount(thumbnail.ravel() // (256 // BINS), minlength=BINS).astype(np.float32) / thumbnail.size
-    # Neighbouring bins are joined, so that a slight change of brightness moves no mass across a border at once.
-    smooth = np.convolve(histogram, np.array([0.25, 0.5, 0.25]), mode="same").astype(np.float32)
+    histogram = np.bincount(thumbnail.ravel(), minlength=256).astype(np.float32)[None] / thumbnail.size
+    # Blurred, so that a large flat area which gets a little brighter stays where it is.
+    smooth = cv2.GaussianBlur(histogram, (0, 0), sigmaX=BLUR, sigmaY=0.1, borderType=cv2.BORDER_REFLECT)[0]
     grey = cv2.GaussianBlur(thumbnail.astype(np.float32), (0, 0), 1.0)  # what moves a little still overlaps itself
     return smooth, grey - grey.mean()

@@ -117,10 +117,6 @@ class FaceTracker:
             known = self._detector.refine(rgb, hints)
             if known is not None and self._update(number, self._believed(known, scale, rgb), False, last_look=False):
                 return
-            if (
-                known is not None and not begin
-            ):  # the end of a shot: what refine did not confirm ends at its last detection
-                return
         smallest = max(self._smallest_face(frames) / float(scale.max()), MIN_DETECTOR_FACE)
         self._update(number, self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb), begin, True)
 
