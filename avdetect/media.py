@@ -4,10 +4,10 @@ The clock. Time 0 is the container's time zero: the earliest start of the stream
 Frame n is shown at n / 25 s and sample n at n / 16000 s, whatever the frame rate, the edit lists or the start of either
 stream. Video that starts late has a later `first_frame`; audio that starts late begins with zeros.
 
-The child. Each iterator runs one ffmpeg: an argument list, no shell, its own session, bounded memory and CPU seconds. It
-reads /proc/self/fd/N, a regular file that this process opened and checked, so that no file name can be taken for an
-option, an address or a pattern. It may use the file protocol and self-contained formats only (none that can name another
-file). It dies when the iterator is closed; if this process is killed outright, by its broken pipe or its CPU limit.
+The child. Each iterator runs one ffmpeg: an argument list, no shell, its own session, bounded memory and CPU seconds.
+It reads /proc/self/fd/N, a regular file that this process opened and checked, so that no file name can be taken for an
+option, an address or a pattern. It may use the file protocol and self-contained formats only (none that can name
+another file). It dies when the iterator is closed; if this process is killed outright, by its broken pipe or CPU limit.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def probe(path: str | os.PathLike[str], limits: MediaLimits | None = None) -> Me
         child.start(child.input().output("pipe:1", format="null", codec="copy", t=0))
         child.fill(bytearray(1))
         child.finish()
-        if child.header is None:
+        if child.header is None or any("max_streams" in error for error in child.errors):
             raise child.failure()
     info = parse_header(path, child.header, limits)
     if info.video is None and info.audio is None:
@@ -168,8 +168,8 @@ class MediaReader:
     def video(
         self, *, start_seconds: float = 0.0, duration_seconds: float | None = None, batch: int = 5
     ) -> Iterator[VideoFrames]:
-        """Frames at 25 fps, `batch` at a time (the first and last may be fewer): upright, deinterlaced, of square pixels,
-        with even sides of at most `config.max_side`. HDR is not tone-mapped.
+        """Frames at 25 fps, `batch` at a time (the first and last may be fewer): upright, deinterlaced, of square
+        pixels, with even sides of at most `config.max_side`. HDR is not tone-mapped.
 
         A window gives exactly the frames that a whole read gives there. None stands before the first real frame, so the
         first batch may begin after `start_seconds`: see `first_frame`. Damage gives fewer frames and a warning.
@@ -265,9 +265,16 @@ def _video_outputs(child: _Child, info: MediaInfo, config: MediaConfig, origin: 
     """The pipe of frames, and one shown frame whose timestamp (in frames) numbers them all."""
     video = info.video
     assert video is not None
-    seek = {"ss": origin, "noaccurate_seek": None} if origin else {}
-    source = child.input(**seek)
+    options: dict[str, Any] = {"ss": origin, "noaccurate_seek": None} if origin else {}
+    if not video.rotation_degrees:
+        # The graph stays as it is when the picture's size or format changes in mid-stream (ffmpeg would build a new
+        # one, and the clock would slip): its first scaler, which otherwise passes frames on untouched, sees to that.
+        # With rotation ffmpeg puts its own filters first, which could not stand it.
+        options |= {"noautorotate": None, "reinit_filter": 0}
+    source = child.input(**options)
     stream = source[str(video.index)]
+    if not video.rotation_degrees:
+        stream = stream.filter("scale", video.coded_width, video.coded_height).filter("format", video.pix_fmt)
     if video.interlaced:
         stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
     stream = stream.filter("fps", FPS).filter_multi_output("split")
@@ -283,7 +290,7 @@ def _video_outputs(child: _Child, info: MediaInfo, config: MediaConfig, origin: 
         pixels = {"out_color_matrix": video.color_matrix, "out_range": "tv"}
         if not _is_rgb(video.pix_fmt):
             pixels |= {"in_color_matrix": video.color_matrix, "in_range": "pc" if video.full_range else "tv"}
-    # Costs nothing when the size is right; keeps the framing when the size changes in mid-stream.
+    # Free when the size is right already.
     main = main.filter("scale", width, height, **pixels)
     piped = main.output("pipe:1", format="yuv4mpegpipe", pix_fmt=pix_fmt, fps_mode="passthrough")
     shown = stream[1].filter("trim", end_frame=1).filter("showinfo", checksum=0)
@@ -495,13 +502,21 @@ class _Child:
             return _limit(self.path, f"it has more than {limits.max_streams} streams", "max_streams")
         if "max pixel count" in log:
             return _limit(self.path, f"its pictures have more than {limits.max_pixels} pixels", "max_pixels")
-        if "Cannot allocate memory" in log:
+        # A thread that finds no room for its stack is "temporarily unavailable".
+        if re.search(r"Cannot allocate memory|Resource temporarily unavailable|[Oo]ut of memory", log):
             return _limit(self.path, f"ffmpeg needs more than {limits.max_memory_bytes} bytes", "max_memory_bytes")
         if "not on whitelist" in log:
             return MediaError(
                 f"{_show(self.path)} is in a format that is refused; convert it to mp4, mkv, wav ... first"
             )
-        last = self.errors[-1] if self.errors else "ffmpeg gave no reason"
+        if self._process is not None and (self._process.returncode or 0) < 0:
+            what = f"ffmpeg died of signal {-self._process.returncode}, perhaps for want of memory"
+            return _limit(self.path, what, "max_memory_bytes")
+        # ffmpeg ends with "Error opening input files": what came before it tells more.
+        telling = [error for error in self.errors if not error.startswith(("Error opening", "Error marking"))]
+        last = (
+            telling or list(self.errors) or [f"ffmpeg ended with status {self._process and self._process.returncode}"]
+        )[-1]
         return MediaError(
             f"{_show(self.path)} cannot be read as audio or video ({last}); check that it plays elsewhere"
         )
@@ -517,19 +532,19 @@ class _Child:
             self._poll.unregister(self._out)  # else it would be ready at once, again and again
         began = time.monotonic()
         remaining = limits.max_wall_seconds - self._waited
-        ready = {fd for fd, _ in self._poll.poll(1000 * max(0.0, min(limits.stall_seconds, remaining)))}
-        self._waited += time.monotonic() - began
-        if only and self._out in self._open:
-            self._poll.register(self._out, select.POLLIN)
-        if not ready:
-            if self._waited >= limits.max_wall_seconds:
-                raise _limit(self.path, f"decoding took {limits.max_wall_seconds:g} s", "max_wall_seconds")
-            raise _limit(self.path, f"ffmpeg gave nothing for {limits.stall_seconds:g} s", "stall_seconds")
+        if remaining <= 0:
+            raise _limit(self.path, f"decoding took {limits.max_wall_seconds:g} s", "max_wall_seconds")
+        ready = {fd for fd, _ in self._poll.poll(1000 * min(limits.stall_seconds, remaining))}
         if self._err in ready:
             data = os.read(self._err, 1 << 16)
             self._log(data)
             if not data:
                 self._drop(self._err)
+        self._waited += time.monotonic() - began  # the log too: a flood of it must not last for ever
+        if only and self._out in self._open:
+            self._poll.register(self._out, select.POLLIN)
+        if not ready and limits.stall_seconds < remaining:
+            raise _limit(self.path, f"ffmpeg gave nothing for {limits.stall_seconds:g} s", "stall_seconds")
         return ready
 
     def _log(self, data: bytes) -> None:
@@ -602,7 +617,8 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
         elif match := re.match(
             r" +displaymatrix: rotation of (-?\d+(?:\.\d+)?) deg", line.replace("Display M", "displaym")
         ):
-            rotations[index] = round(-float(match[1]) / 90) * 90 % 360
+            turns = -float(match[1]) / 90
+            rotations[index] = round(turns) * 90 % 360 if abs(turns - round(turns)) < 0.01 else 0
         elif match := re.match(r"  Stream #0:(\d+)", line):
             index = int(match[1])
             seen.add(index)

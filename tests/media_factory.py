@@ -60,6 +60,7 @@ COMMANDS: dict[str, str] = {
     "clap.mpg": clap("-c:v mpeg2video -bf 2 -c:a mp2"),
     "clap.flv": clap(MP4),
     **{f"audio_late.{ext}": clap(MP4, audio="-itsoffset 0.4") for ext in ("mp4", "mov", "mkv", "ts", "flv")},
+    "audio_late_pcm.mov": clap(f"{H264} -c:a pcm_s16le", audio="-itsoffset 0.4"),
     **{f"video_late.{ext}": clap(MP4, video="-itsoffset 0.4") for ext in ("mp4", "mov", "mkv", "ts", "flv")},
     # both halves cut at 0.5 s without re-encoding: the edit list hides what the decoder needs from before
     "edited.mp4": "-ss 0.5 -i {clap.mp4} -c copy {out}",
@@ -86,10 +87,11 @@ COMMANDS: dict[str, str] = {
     "one_pixel.mkv": solid("gray", "-c:v ffv1 -pix_fmt yuv420p", size="1x1"),
     "wide.mkv": solid("gray", "-c:v libx264 -pix_fmt yuv420p", size="402x30"),
     "one_frame.mp4": solid("gray", f"{X264} -frames:v 1 -pix_fmt yuv420p"),
-    "interlaced.mkv": f'-f lavfi -i "testsrc2=size={SIZE}:rate=50:duration=0.4" '
+    "interlaced.mkv": f'-f lavfi -i "color=black:size={SIZE}:rate=50:duration=0.4,'
+    f"geq=lum='255*between(X,mod(N*5,40),mod(N*5,40)+20)':cb=128:cr=128\" "
     f"-vf tinterlace=interleave_top -c:v libx264 -flags +ildct+ilme -pix_fmt yuv420p {{out}}",
     "small.ts": solid("red", f"{H264} -muxdelay 0", size="64x48"),
-    "large.ts": solid("blue", f"{H264} -muxdelay 0 -output_ts_offset 0.4", size="96x80"),
+    "large.ts": solid("blue", f"{H264} -muxdelay 0 -output_ts_offset 0.48", size="96x80"),
     # colour
     "limited601.mp4": colored("bt601", "tv", "yuv420p", X264),
     "limited709.mp4": colored("bt709", "tv", "yuv420p", X264),
@@ -111,17 +113,18 @@ COMMANDS: dict[str, str] = {
     "tone.flac": f'-f lavfi -i "{TONE}" {{out}}',
     "tone.ogg": f'-f lavfi -i "{TONE}" -c:a libvorbis {{out}}',
     "tone.aac": f'-f lavfi -i "{TONE}" {{out}}',
-    "cover.mp3": f'-f lavfi -i "{TONE}" -f lavfi -i "color=red:size=32x32" -frames:v 1 -c:v mjpeg '
+    "cover.mp3": f'-f lavfi -i "{TONE}" -f lavfi -i "color=red:size=32x32" -map 0 -map 1 -frames:v 1 -c:v mjpeg '
     "-disposition:v attached_pic {out}",
-    "cover.m4a": f'-f lavfi -i "{TONE}" -f lavfi -i "color=red:size=32x32" -frames:v 1 -c:v mjpeg '
+    "cover.m4a": f'-f lavfi -i "{TONE}" -f lavfi -i "color=red:size=32x32" -map 0 -map 1 -frames:v 1 -c:v mjpeg '
     "-disposition:v attached_pic {out}",
     "stereo.wav": '-f lavfi -i "aevalsrc=0.8*sin(2*PI*440*t)|0.8*sin(2*PI*440*t):duration=1" {out}',
     "surround.mkv": f'-f lavfi -i "{TONE}" -af "pan=5.1|FC=c0|FL=c0|FR=c0|LFE=c0|BL=c0|BR=c0" -c:a ac3 {{out}}',
     # 0.25 s of 1.5 s, and NaN: what no encoder should write
-    "wild.wav": '-f lavfi -i "aevalsrc=\'if(between(t,0.2,0.25),0/0,4*sin(2*PI*440*t))\':duration=1" '
+    "wild.wav": "-f lavfi -i \"aevalsrc='if(between(t,0.2,0.25),0/0,4*sin(2*PI*440*t))':duration=1\" "
     "-c:a pcm_f32le {out}",
-    "many_streams.mkv": f'-f lavfi -i "color=gray:size=32x32:duration=0.2" -f lavfi -i "color=gray:size={SIZE}:duration=0.2" '
-    f'-f lavfi -i "{TONE}" -map 0 -map 1 -map 2 -map 2 -c:v libx264 -c:a pcm_s16le -ac:a:1 2 '
+    "many_streams.mkv": f'-f lavfi -i "color=gray:size=32x32:duration=0.2" '
+    f'-f lavfi -i "color=gray:size={SIZE}:duration=0.2" -f lavfi -i "{TONE}" '
+    "-map 0 -map 1 -map 2 -map 2 -c:v libx264 -c:a pcm_s16le -ac:a:1 2 "
     "-disposition:0 0 -disposition:1 0 -disposition:2 0 -disposition:3 0 {out}",
     "default_stream.mkv": f'-f lavfi -i "color=gray:size=32x32:duration=0.2" '
     f'-f lavfi -i "color=gray:size={SIZE}:duration=0.2" -map 0 -map 1 -c:v libx264 '

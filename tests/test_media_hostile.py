@@ -1,0 +1,344 @@
+"""Hostile, damaged and oversized input: typed errors, nothing else opened, no process or file left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from avdetect import media as media_module
+from avdetect.config import MediaConfig, MediaLimits
+from avdetect.errors import LimitError, MediaError, ToolError
+from avdetect.media import MediaReader, ffmpeg_path, probe
+
+
+def read_all(path: Path | str | bytes, limits: MediaLimits | None = None) -> tuple[int, int, list[str]]:
+    """(frames, samples, warnings)."""
+    with MediaReader(os.fsdecode(path), MediaConfig(), limits) as reader:
+        frames = sum(len(batch) for batch in reader.video()) if reader.info.video else 0
+        samples = sum(len(chunk.samples) for chunk in reader.audio(1.0)) if reader.info.audio else 0
+        return frames, samples, reader.warnings
+
+
+def children() -> set[int]:
+    """Live or unreaped child processes of this one."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == os.getpid():
+            found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind():
+    before, files = children(), len(os.listdir("/proc/self/fd"))
+    yield
+    assert children() <= before, "a child process was left"
+    assert len(os.listdir("/proc/self/fd")) <= files, "a file was left open"
+
+
+# ---- not a media file
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("empty.mp4", "is empty"),
+        ("text.mp4", "cannot be read as audio or video"),
+        ("headless.mp4", "moov atom not found"),
+    ],
+)
+def test_files_that_are_no_media(media, name, says):
+    with pytest.raises(MediaError, match=says) as caught:
+        read_all(media(name))
+    assert name in str(caught.value)
+    assert "/proc/self/fd" not in str(caught.value)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    fifo = tmp_path / "fifo.mp4"
+    os.mkfifo(fifo)
+    link = tmp_path / "link.mp4"
+    link.symlink_to("/dev/zero")
+    for path in (fifo, link, tmp_path, "/dev/zero"):
+        with pytest.raises(MediaError, match="not a regular file"):
+            probe(path)
+    for path in (tmp_path / "missing.mp4", "nul\0.mp4"):
+        with pytest.raises(MediaError, match="cannot open"):
+            probe(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable(tmp_path, media):
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(media("clap.mp4").read_bytes())
+    path.chmod(0)
+    with pytest.raises(MediaError, match="Permission denied"):
+        probe(path)
+
+
+NAMES = [
+    b"-i.mp4",
+    b"-y",
+    b"http:__127.0.0.1:1.mp4",
+    b"concat:a.mp4|b.mp4",
+    b"data:,x.mp4",
+    b"frame%03d.png",
+    b"a b'c\"d$(id);e.mp4",
+    b"line\nStream #0:7: Video: h264, yuv420p, 99999x99999.mp4",
+    b"not utf-8 \xff\xfe.mp4",
+    b"pipe:0",
+    b"file:x",
+    b"no_extension",
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_is_just_a_path(tmp_path, monkeypatch, media, name):
+    monkeypatch.chdir(tmp_path)
+    Path(os.fsdecode(name)).write_bytes(media("silent_film.mp4").read_bytes())
+    assert read_all(name)[0] == 10
+    if name.startswith((b"http", b"concat", b"data", b"pipe", b"file", b"-")):
+        Path(os.fsdecode(name)).unlink()
+        with pytest.raises(MediaError, match="cannot open"):
+            probe(os.fsdecode(name))
+    assert len(os.listdir(tmp_path)) <= 1
+
+
+# ---- files that name others
+
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n"
+PLAYLISTS = {
+    "hls.mp4": HLS,
+    "hls.m3u8": HLS,
+    "concat.mp4": "ffconcat version 1.0\nfile '{target}'\n",
+    "dash.mp4": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT10S"><Period><AdaptationSet mimeType="video/mp4">'
+    '<Representation id="1" bandwidth="1"><BaseURL>{target}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "sdp.mp4": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    "a=rtpmap:96 H264/90000\n",
+    "asx.mp4": '<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
+    "m3u.mp4": "#EXTM3U\n{target}\n",
+    "pls.mp4": "[playlist]\nFile1={target}\nNumberOfEntries=1\n",
+    "imf.mp4": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016">{target}'
+    "</CompositionPlaylist>",
+    "rtsp.mp4": "rtsptext\r\n{target}",
+    "svg.mp4": '<svg xmlns="http://www.w3.org/2000/svg"><image href="{target}"/></svg>',
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_in_disguise_opens_nothing(tmp_path, name, media):
+    """Targets: a file, a FIFO (opening it would hang until the stall limit, another error), and a local server."""
+    fifo = tmp_path / "fifo.ts"
+    os.mkfifo(fifo)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        port = server.getsockname()[1]
+        targets = ["/etc/passwd", "file:///etc/passwd", f"file:{fifo}", str(fifo), f"http://127.0.0.1:{port}/x.ts"]
+        targets += [f"concat:{fifo}|/etc/passwd", f"subfile,,start,0,end,9,,:{fifo}", str(media("clap.ts"))]
+        for target in targets:
+            path = tmp_path / name
+            path.write_text(PLAYLISTS[name].format(target=target))
+            with pytest.raises(MediaError) as caught:
+                read_all(path, MediaLimits(stall_seconds=10))
+            assert not isinstance(caught.value, LimitError)
+            assert "root:" not in str(caught.value)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_every_format_is_self_contained():
+    names = set(media_module.FORMATS.split(","))
+    banned = "hls dash concat image2 image2pipe sdp rtsp rtp lavfi tty imf ffmetadata avisynth webm_dash_manifest"
+    assert not names & set(banned.split())
+    known = subprocess.run([ffmpeg_path(), "-hide_banner", "-demuxers"], capture_output=True, text=True).stdout
+    listed = {name for line in known.splitlines() for name in [*line.split(), "", ""][1].split(",")}
+    assert names <= listed
+
+
+# ---- limits
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "says"),
+    [
+        ("clap.mp4", {"max_pixels": 1000}, "64 x 48"),
+        ("clap.mp4", {"max_duration_seconds": 1.5}, "lasts 2 s"),
+        ("video.h264", {"max_duration_seconds": 1.5}, "runs longer than 1.5 s"),  # no duration in its header
+        ("tone.aac", {"max_duration_seconds": 0.5}, "s"),
+        ("many_streams.mkv", {"max_streams": 3}, "streams"),
+        ("long.mp4", {"max_wall_seconds": 0.02}, "decoding took 0.02 s"),
+        ("long.mp4", {"max_memory_bytes": 40_000_000}, "memory"),
+    ],
+)
+def test_a_limit_names_itself_and_its_key(media, name, limit, says):
+    with pytest.raises(LimitError, match=says) as caught:
+        read_all(media(name), MediaLimits(**limit))
+    assert f"limits.{next(iter(limit))}" in str(caught.value)
+
+
+def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media):
+    frames, _, warnings = read_all(media("size_change.ts"), MediaLimits(max_pixels=64 * 64))
+    assert 5 <= frames <= 20
+    assert warnings
+
+
+@pytest.fixture
+def _fake_ffmpeg(tmp_path, monkeypatch, request):
+    script = tmp_path / "ffmpeg"
+    script.write_text(f"#!/bin/sh\n{request.param}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(media_module, "ffmpeg_path", lambda: str(script))
+
+
+@pytest.mark.parametrize("_fake_ffmpeg", ["sleep 60", "trap '' TERM INT; sleep 60 & wait"], indirect=True)
+@pytest.mark.usefixtures("_fake_ffmpeg")
+def test_a_stalled_child_is_killed(media):
+    began = time.monotonic()
+    with pytest.raises(LimitError, match="stall_seconds"):
+        probe(media("clap.mp4"), MediaLimits(stall_seconds=0.3))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("_fake_ffmpeg", ["yes x >&2", "exit 3", "kill -SEGV $$"], indirect=True)
+@pytest.mark.usefixtures("_fake_ffmpeg")
+def test_a_mad_child_is_an_error(media):
+    with pytest.raises(MediaError):
+        probe(media("clap.mp4"), MediaLimits(max_wall_seconds=1))
+
+
+def test_a_missing_ffmpeg_says_what_to_do(media, monkeypatch):
+    monkeypatch.setattr(media_module, "ffmpeg_path", lambda: "/nonexistent/ffmpeg")
+    with pytest.raises(ToolError, match="install"):
+        probe(media("clap.mp4"))
+
+
+def test_the_child_inherits_no_report_file(media, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FFREPORT", "file=report.log:level=32")
+    read_all(media("silent_film.mp4"))
+    assert os.listdir(tmp_path) == []
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("name", ["truncated.mp4", "truncated.mkv", "truncated.ts"])
+def test_a_truncated_file_gives_what_it_holds(media, name):
+    frames, samples, warnings = read_all(media(name))
+    assert 100 < frames < 200  # of 300
+    assert 4 < samples / 16000 < 8  # of 12 s
+    assert warnings or name.endswith("ts")  # a transport stream has no end to miss
+
+
+def test_damage_in_the_middle_is_survived(media):
+    frames, samples, _ = read_all(media("damaged.ts"))
+    assert 20 < frames <= 50
+    assert samples > 16000
+
+
+@pytest.mark.parametrize("name", ["clap.mp4", "clap.mkv", "clap.ts", "clap.avi", "clap.flv", "tone.mp3", "tone.ogg"])
+def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name):
+    original = media(name).read_bytes()
+    path = tmp_path / name
+    for seed in range(4):
+        rng = random.Random(f"{name} {seed}")
+        data = bytearray(original)
+        for _ in range(rng.choice([1, 20, 400])):
+            # Headers matter most: half of the flips go to the first and last kilobytes.
+            where = rng.choice([rng.randrange(len(data)), rng.randrange(2000), len(data) - 1 - rng.randrange(2000)])
+            data[where] ^= 1 << rng.randrange(8)
+        path.write_bytes(data[: rng.randrange(len(data))] if seed % 2 else data)
+        try:
+            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+        except MediaError as error:
+            assert str(path)[:20] in str(error)  # noqa: PT017
+
+
+def test_random_bytes(tmp_path):
+    heads = [b"", b"\0\0\0\x18ftypmp42", b"\x1aE\xdf\xa3", b"RIFF\0\0\0\0AVI ", b"OggS", b"FLV\x01", b"G" * 188, b"ID3"]
+    for seed, head in enumerate(heads):
+        path = tmp_path / f"{seed}.mp4"
+        path.write_bytes(head + random.Random(seed).randbytes(5000))
+        try:
+            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+        except MediaError:
+            pass
+
+
+# ---- nothing survives
+
+
+def test_closing_early_ends_the_child(media):
+    before = children()
+    reader = MediaReader(media("long.mp4"))
+    video, audio = reader.video(), reader.audio(1.0)
+    next(video), next(audio)
+    assert len(children() - before) >= 1
+    reader.close()
+    assert children() == before
+    reader.close()
+
+
+def test_an_exception_in_the_consumer_ends_the_child(media):
+    before = children()
+
+    def consume():
+        with MediaReader(media("long.mp4")) as reader:
+            for _ in reader.video():
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        consume()
+    assert children() == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_child_survives_the_end_of_this_process(media, tmp_path, how):
+    code = textwrap.dedent("""
+        import sys, time
+        from avdetect.media import MediaReader
+        reader = MediaReader(sys.argv[1])
+        for batch in reader.video():
+            print(*open("/proc/self/task/%d/children" % __import__("os").getpid()).read().split(), flush=True)
+            time.sleep(60)
+    """)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(media("long.mp4"))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(media_module.__file__).parents[1])},
+    )
+    with parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert pids
+        parent.send_signal(how)
+        parent.wait(10)
+    deadline = time.monotonic() + 5
+    while any(_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_running(pid) for pid in pids)
+    assert os.listdir(tmp_path) == []
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
