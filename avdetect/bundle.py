@@ -102,9 +102,12 @@ class Bundle:
         return cls(folder, info, files)
 
     def golden(self) -> dict[str, np.ndarray]:
-        """`<graph>.input` and `<graph>.output` of each graph."""
-        with np.load(io.BytesIO(self.files["golden.npz"]), allow_pickle=False) as arrays:
-            return dict(arrays)
+        """`<graph>.input` and `<graph>.output` of each graph. Raises ModelError when they are not plain arrays."""
+        try:
+            with np.load(io.BytesIO(self.files["golden.npz"]), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except Exception as error:  # NumPy and zipfile raise many kinds; a bare .npy is no context manager
+            raise ModelError(f"golden.npz of {self.folder} cannot be read without unpickling: {error}") from error
 
 
 def _read_info(path: Path) -> BundleInfo:
@@ -114,7 +117,7 @@ def _read_info(path: Path) -> BundleInfo:
         raise ModelError(
             f"no bundle at {path.parent} ({error.strerror}): pass the folder that holds bundle.json"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
     version = values.get("format") if isinstance(values, dict) else None
     if not isinstance(version, list) or not version or not all(isinstance(v, int) for v in version):
@@ -130,6 +133,9 @@ def _read_info(path: Path) -> BundleInfo:
         raise ModelError(f"{path} is damaged or was made by another version: {error}") from error
     if len(info.calibration.scale) != 3 or len(info.calibration.bias) != 3:
         raise ModelError(f"{path}: the calibration must have three scales and three biases")
+    numbers = (*info.calibration.scale, *info.calibration.bias, info.calibration.clip, info.calibration.threshold)
+    if not np.isfinite(numbers).all() or not 0 <= info.calibration.clip < 0.5:
+        raise ModelError(f"{path}: the calibration {info.calibration} would give no probabilities")
     return info
 
 
@@ -146,7 +152,7 @@ def _read_verified(path: Path, digest: str) -> bytes:
 
 
 def execution_providers(device: str) -> list[str]:
-    """ONNX Runtime providers for `device` in auto, cpu, cuda. Raises ConfigError, or ModelError without a CUDA build."""
+    """ONNX Runtime providers for `device` in auto, cpu, cuda. Raises ConfigError; ModelError without a CUDA build."""
     import onnxruntime
 
     if device not in ("auto", "cpu", "cuda"):
@@ -212,14 +218,24 @@ class OnnxNetworks:
 
 
 def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:
-    """Largest difference of each graph from its stored output; above GOLDEN_TOLERANCE the scores are not the trained ones."""
+    """Largest difference of each graph from its stored output; infinite where either is not a number or of its shape.
+
+    Above GOLDEN_TOLERANCE the scores are not the trained ones.
+    """
     golden = bundle.golden()
     try:
         return {
-            graph: float(np.abs(networks.run(graph, golden[f"{graph}.input"]) - golden[f"{graph}.output"]).max())
+            graph: _largest_difference(networks.run(graph, golden[f"{graph}.input"]), golden[f"{graph}.output"])
             for graph in GRAPHS
         }
     except AVDetectError:
         raise
     except Exception as error:  # a missing array or a shape that the graph refuses
         raise ModelError(f"the golden scores of {bundle.folder} cannot be replayed: {error}") from error
+
+
+def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    difference = float(np.abs(found - expected).max(initial=0.0))
+    return difference if np.isfinite(difference) else float("inf")

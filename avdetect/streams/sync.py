@@ -13,7 +13,10 @@ from torch.nn.functional import normalize
 
 from avdetect.audio import N_MELS
 from avdetect.config import SyncConfig
+from avdetect.errors import ConfigError
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
+
+BLOCKS = 4
 
 
 def _block(channels_in: int, channels_out: int, stride: int | tuple[int, int]) -> nn.Sequential:
@@ -46,7 +49,7 @@ class VoiceTower(nn.Module):
         first, *rest = config.channels
         strides = [(2, 1), (2, 2), (2, 2)]
         layers = [_block(1, first, (2, 1))]
-        for (a, b), stride in zip(pairwise([first, *rest]), strides, strict=False):
+        for (a, b), stride in zip(pairwise([first, *rest]), strides, strict=True):
             layers.append(_block(a, b, stride))
         self.blocks = nn.Sequential(*layers)
         bands, steps = N_MELS // 16, SYNC_MELS // 4
@@ -61,7 +64,10 @@ class SyncStream(nn.Module):
     """Both towers."""
 
     def __init__(self, config: SyncConfig) -> None:
+        """Raises ConfigError unless there are four blocks: the towers' heads are made for what four leave."""
         super().__init__()
+        if len(config.channels) != BLOCKS:
+            raise ConfigError(f"sync.channels: the towers have {BLOCKS} blocks, got {len(config.channels)} widths")
         self.mouth = MouthTower(config)
         self.voice = VoiceTower(config)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import timm
 import torch
 from safetensors.torch import load_file
@@ -25,12 +27,12 @@ class VisualStream(nn.Module):
             self.encoder = timm.create_model(
                 config.encoder, pretrained=download, num_classes=0, exportable=True, **config.encoder_kwargs
             )
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError, OSError) as error:  # of timm and of the hub that it asks
             raise ConfigError(f"visual.encoder {config.encoder!r} cannot be built by timm: {error}") from error
         if isinstance(config.pretrained, str) and load_pretrained:
             _load_encoder(self.encoder, config.pretrained)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(self.encoder.head_hidden_size, 1)
+        self.head = nn.Linear(cast(int, self.encoder.head_hidden_size), 1)
         self.mean, self.std = config.mean, config.std
         self.to(memory_format=torch.channels_last)  # the crops come as NHWC; ten times faster on a CPU
 
@@ -45,7 +47,10 @@ def _load_encoder(encoder: nn.Module, path: str) -> None:
         state = {key: value.float() for key, value in load_file(path).items() if not key.startswith("classifier.")}
     except Exception as error:  # safetensors raises its own type, OSError and ValueError
         raise ConfigError(f"visual.pretrained: cannot read {path}: {error}") from error
-    wrong = encoder.load_state_dict(state, strict=False)
+    try:
+        wrong = encoder.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # equal names, other shapes
+        raise ConfigError(f"visual.pretrained: {path} does not fit the encoder: {error}") from error
     missing = [key for key in wrong.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or wrong.unexpected_keys:
         raise ConfigError(
