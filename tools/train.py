@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         },
         sample=preprocessor.clips(SAMPLE),
     )
-    print(pd.DataFrame(metrics["rows"]).to_markdown(index=False, floatfmt=".3f"))
+    print(pd.DataFrame(metrics["rows"]).to_string(index=False, float_format="%.3f", na_rep=""))
     print(f"bundle: {args.out}")
 
 

@@ -1,0 +1,189 @@
+"""The command line as a user meets it: a subprocess, exit codes, pipes and a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import jsonschema
+import pandas as pd
+import pytest
+
+from avdetect.report.data import CSV_COLUMNS, SCHEMA_FILE
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
+
+
+def avdetect(*args: str, cwd: Path | None = None, **options) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    command = [sys.executable, "-m", "avdetect.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good clip, an empty file, a text file named .mp4, and a clip whose name begins with a dash."""
+    path = tmp_path_factory.mktemp("cli")
+    shutil.copy(SAMPLE, path / "good.mp4")
+    shutil.copy(SAMPLE, path / "-dash.mp4")
+    (path / "empty.mp4").touch()
+    (path / "text.mp4").write_text("this is not a video\n" * 50)
+    return path
+
+
+def test_one_file_gives_a_report(folder: Path) -> None:
+    done = avdetect("score", "good.mp4", "--duration", "2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar in a pipe
+    for word in ("good.mp4", "P(fake) =", "face", "voice", "match", "offset"):
+        assert word in done.stdout
+    assert any(verdict in done.stdout for verdict in ("FAKE", "REAL"))
+
+
+def test_json_follows_the_schema(folder: Path) -> None:
+    done = avdetect("score", "good.mp4", "empty.mp4", "--json", cwd=folder)
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text()))
+    good, bad = document["results"]
+    assert good["status"] == "scored"
+    assert 0 < good["fake"] < 1
+    assert {s["name"] for s in good["streams"]} == {"visual", "audio", "sync"}
+    assert bad["status"] == "failed"
+    assert bad["error"] == "MediaError"
+
+
+def test_folder_in_a_pipe_gives_csv_and_out_writes_it(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results.csv"
+    done = avdetect("score", str(folder), "--out", str(out), "--duration", "1")
+    assert done.returncode == 1  # two files cannot be read, the batch goes on
+    table = pd.read_csv(out)
+    assert list(table.columns) == list(CSV_COLUMNS)
+    assert [Path(p).name for p in table["path"]] == ["-dash.mp4", "empty.mp4", "good.mp4", "text.mp4"]
+    assert list(table["status"]) == ["scored", "failed", "scored", "failed"]
+    assert done.stdout == out.read_text()
+
+
+def test_a_leading_dash_is_a_name_behind_two_dashes(folder: Path) -> None:
+    done = avdetect("score", "--duration", "1", "--", "-dash.mp4", cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["empty.mp4", "text.mp4", "absent.mp4", "http://localhost/x.mp4", "concat:a|b", "."])
+def test_what_cannot_be_read_is_one_line(folder: Path, name: str, tmp_path: Path) -> None:
+    work = folder if name != "." else tmp_path
+    done = avdetect("score", name, cwd=work)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("avdetect: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["score"],
+        ["score", "x.mp4", "--nonsense"],
+        ["score", "none*.mp4"],
+        ["score", "x.mp4", "--out", "x.txt"],
+        ["score", "x.mp4", "--device", "abacus"],
+        ["score", "x.mp4", "--detector", "eyes"],
+        ["score", "x.mp4", "--start", "-1"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    done = avdetect(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_limit_can_be_raised_and_lowered(folder: Path, tmp_path: Path) -> None:
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("max_duration_seconds: 2\n")
+    done = avdetect("score", "good.mp4", "--limits", str(limits), cwd=folder)
+    assert done.returncode == 1
+    assert "LimitError" in done.stderr
+    assert "max_duration_seconds" in done.stderr
+    limits.write_text("max_durations: 2\n")
+    assert avdetect("score", "good.mp4", "--limits", str(limits), cwd=folder).returncode == 2
+
+
+def test_a_table_fits_a_terminal_of_80_columns(folder: Path) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    environment |= {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    command = [sys.executable, "-m", "avdetect.cli", "score", "good.mp4", "empty.mp4"]
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, cwd=folder, env=environment, text=True
+    ) as child:
+        os.close(slave)
+        shown = b""
+        try:
+            while part := os.read(master, 65536):
+                shown += part
+        except OSError:  # EIO: the other end is closed
+            pass
+        os.close(master)
+        child.communicate(timeout=60)
+    lines = shown.decode().replace("\r", "").splitlines()
+    text = [strip_escapes(line) for line in lines]
+    assert any("good.mp4" in line for line in text)
+    assert any("failed" in line for line in text)
+    assert max(map(len, text)) <= 80
+
+
+def strip_escapes(line: str) -> str:
+    import re
+
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)
+
+
+def test_help_does_not_import_what_it_does_not_need() -> None:
+    code = (
+        "import sys; from avdetect.cli import app\n"
+        "heavy = {'torch', 'cv2', 'onnxruntime', 'numpy', 'pandas', 'insightface', 'avdetect.detector'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_demo_and_doctor(tmp_path: Path) -> None:
+    demo = avdetect("demo", cwd=tmp_path)
+    assert demo.returncode == 0, demo.stderr
+    assert "manipulation by construction" in demo.stdout
+    doctor = avdetect("doctor", cwd=tmp_path)
+    assert doctor.returncode == 0, doctor.stdout
+    assert doctor.stdout.count("ok  ") == 6
+
+
+def test_doctor_finds_a_damaged_bundle(tmp_path: Path) -> None:
+    from avdetect.bundle import DEFAULT_BUNDLE
+
+    bundle = tmp_path / "bundle"
+    shutil.copytree(DEFAULT_BUNDLE, bundle)
+    graph = bundle / "audio.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+    done = avdetect("doctor", "--bundle", str(bundle))
+    assert done.returncode == 1
+    assert "audio.onnx differs from its hash" in done.stdout
+
+
+def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    name = "bad\x1b[2Jname\n.mp4"
+    (tmp_path / name).touch()
+    done = avdetect("score", name, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,227 @@
+"""From a file to a Detection with the default bundle: the verdict's parts, missing streams, windows, and parity with
+training."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from readme_media import SAMPLE
+
+import avdetect
+from avdetect.audio import log_mel
+from avdetect.config import MediaLimits
+from avdetect.datasets.cache import build_cache, cache_path, load_clips
+from avdetect.detector import Detector
+from avdetect.errors import MediaError
+from avdetect.faces import build_detector
+from avdetect.media import ffmpeg_path
+from avdetect.preprocess import Preprocessor
+from avdetect.scoring import StreamOutputs, StreamScorer
+from avdetect.types import FPS, SAMPLE_RATE, Detection
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return avdetect.load_detector(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sample(detector: Detector) -> Detection:
+    return detector.score(SAMPLE)
+
+
+def make(target: Path, *options: str) -> Path:
+    subprocess.run([ffmpeg_path(), "-v", "error", "-y", *options, str(target)], check=True)
+    return target
+
+
+def test_the_sample_gets_a_whole_detection(sample: Detection) -> None:
+    assert sample.verdict in ("fake", "real")
+    assert (sample.verdict == "fake") == (sample.fake >= sample.threshold)
+    assert all(0 < p < 1 for p in (sample.fake, sample.video_fake, sample.audio_fake))
+    assert [s.name for s in sample.streams] == ["visual", "audio", "sync"]
+    assert sample.missing == {}
+    assert sample.warnings == ()
+    assert sample.duration_seconds == pytest.approx(6.16, abs=0.05)
+    for stream in sample.streams:
+        (curve,) = stream.curves
+        assert all(t % 1 == 0.5 for t in curve.times_seconds)  # the middles of whole seconds
+        assert set(np.diff(curve.times_seconds)) == {1.0}
+        assert len(curve.values) >= 5
+    assert sample.model["face_detector"] == "mtcnn"
+    assert set(sample.timing_seconds) == {"probe", "decode", "faces", "networks", "total"}
+
+
+def test_the_same_file_gets_the_same_score(detector: Detector, sample: Detection) -> None:
+    again = detector.score(SAMPLE)
+    assert again.fake == pytest.approx(sample.fake, abs=1e-6)
+    assert again.streams == sample.streams
+
+
+def test_without_sound_only_the_face_is_judged(detector: Detector, tmp_path: Path) -> None:
+    found = detector.score(make(tmp_path / "mute.mp4", "-i", str(SAMPLE), "-an", "-c", "copy"))
+    assert found.missing == {"audio": "no audio stream", "sync": "no audio stream"}
+    assert found.audio_fake is None
+    assert 0 < found.video_fake < 1
+    assert found.sync is None
+
+
+def test_silence_is_no_voice(detector: Detector, tmp_path: Path) -> None:
+    found = detector.score(make(tmp_path / "silent.mp4", "-i", str(SAMPLE), "-af", "volume=0", "-c:v", "copy"))
+    assert found.missing["audio"] == "silent"
+    assert found.audio_fake is None
+
+
+def test_without_picture_only_the_voice_is_judged(detector: Detector, tmp_path: Path) -> None:
+    found = detector.score(make(tmp_path / "voice.m4a", "-i", str(SAMPLE), "-vn", "-c", "copy"))
+    assert found.missing == {"visual": "no video stream", "sync": "no video stream"}
+    assert found.video_fake is None
+    assert 0 < found.audio_fake < 1
+
+
+def test_without_face_and_voice_it_abstains(detector: Detector, tmp_path: Path) -> None:
+    found = detector.score(make(tmp_path / "bars.mp4", "-f", "lavfi", "-i", "testsrc2=size=320x240:duration=2"))
+    assert found.verdict == "abstain"
+    assert found.fake is None
+    assert "no face" in found.reason
+    assert "no audio stream" in found.reason
+
+
+def test_audio_that_starts_late_comes_out_as_an_offset(detector: Detector, sample: Detection, tmp_path: Path) -> None:
+    late = make(tmp_path / "late.mkv", "-i", str(SAMPLE), "-itsoffset", "0.4", "-i", str(SAMPLE),
+                "-map", "0:v", "-map", "1:a", "-c", "copy")  # fmt: skip
+    found = detector.score(late)
+    assert found.sync.offset_seconds - sample.sync.offset_seconds == pytest.approx(0.4, abs=0.041)
+
+
+def test_a_rotated_phone_video_is_scored_upright(detector: Detector, sample: Detection, tmp_path: Path) -> None:
+    turned = make(tmp_path / "turned.mp4", "-i", str(SAMPLE), "-vf", "transpose=1", "-c:a", "copy")
+    phone = make(tmp_path / "phone.mp4", "-display_rotation:v:0", "90", "-i", str(turned), "-c", "copy")
+    found = detector.score(phone)
+    assert "visual" not in found.missing
+    assert found.video_fake == pytest.approx(sample.video_fake, abs=0.2)
+
+
+def test_a_variable_frame_rate_keeps_the_clock(detector: Detector, sample: Detection, tmp_path: Path) -> None:
+    vfr = make(tmp_path / "vfr.mp4", "-i", str(SAMPLE), "-vf", "select='not(eq(mod(n,7),3))'", "-fps_mode", "vfr",
+               "-c:a", "copy")  # fmt: skip
+    found = detector.score(vfr)
+    assert found.duration_seconds == pytest.approx(sample.duration_seconds, abs=0.1)
+    assert found.sync.offset_seconds == pytest.approx(sample.sync.offset_seconds, abs=0.041)
+
+
+def test_a_truncated_file_is_scored_with_a_warning_or_refused(detector: Detector, tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole.mkv", "-i", str(SAMPLE), "-c", "copy")
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    found = detector.score(cut)
+    assert 0.5 < found.duration_seconds < 5
+    headless = tmp_path / "cut.mp4"
+    headless.write_bytes(SAMPLE.read_bytes()[:20000])
+    try:
+        assert detector.score(headless).warnings
+    except MediaError as error:
+        assert "cut.mp4" in str(error)
+
+
+def test_a_playlist_in_disguise_reaches_nothing(detector: Detector, tmp_path: Path) -> None:
+    fake = tmp_path / "clip.mp4"
+    fake.write_text("#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:10,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
+    with pytest.raises(MediaError, match=r"clip\.mp4"):
+        detector.score(fake)
+
+
+def test_a_window_shows_what_the_whole_shows_there(detector: Detector) -> None:
+    whole = {c.start_seconds: c for c in detector.preprocessor.clips(SAMPLE)}[0.0]
+    with detector.preprocessor.open(SAMPLE, 2.0, 2.0) as stream:
+        (part,) = list(stream)
+    assert (part.start_seconds, part.duration_seconds) == (2.0, 2.0)
+    samples = whole.waveform.samples[2 * SAMPLE_RATE : 4 * SAMPLE_RATE]
+    np.testing.assert_array_equal(part.waveform.samples, samples)
+    (track,) = part.tracks
+    assert track.first_frame == 2 * FPS
+    assert len(track.mouth_crops) == 2 * FPS
+    assert 2 * FPS <= track.face_frames.min()
+    assert track.face_frames.max() < 4 * FPS
+
+
+def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path) -> None:
+    """The parity that most detectors lack: one file through the training cache and through the Detector."""
+
+    class Recorder:
+        """Networks that keep what they are given."""
+
+        def __init__(self) -> None:
+            self.seen: dict[str, list[np.ndarray]] = {}
+
+        def __getattr__(self, graph: str):
+            def run(array: np.ndarray) -> np.ndarray:
+                self.seen.setdefault(graph, []).append(array.copy())
+                return getattr(detector.networks, graph)(array)
+
+            return run
+
+    info = detector.bundle.info
+    training = Preprocessor(info.preprocess, build_detector(info.preprocess.detector), MediaLimits())
+    assert build_cache([str(SAMPLE)], tmp_path, training, lambda paths: paths) == {}
+    cached = load_clips(cache_path(tmp_path, str(SAMPLE), training.config))
+    tensors = []
+    for clips in (cached, detector.preprocessor.clips(SAMPLE)):
+        recorder = Recorder()
+        scorer, outputs = StreamScorer(recorder, info.model.audio, info.model.sync), StreamOutputs()
+        for clip in clips:
+            scorer.add(outputs, clip)
+        tensors.append(recorder.seen)
+    assert set(tensors[0]) == {"visual", "audio", "mouth", "voice"}
+    for graph in tensors[0]:
+        for a, b in zip(tensors[0][graph], tensors[1][graph], strict=True):
+            np.testing.assert_array_equal(a, b)
+    window = cached[0].waveform.samples[: 2 * SAMPLE_RATE]
+    np.testing.assert_array_equal(tensors[0]["audio"][0][0], log_mel(window))
+
+
+def test_memory_does_not_grow_with_clips(detector: Detector, tmp_path: Path) -> None:
+    """A file is scored clip by clip: 12 s at a time, the track keeping its id across the boundary."""
+    long = make(tmp_path / "long.mp4", "-stream_loop", "2", "-i", str(SAMPLE), "-t", "15", "-c", "copy")
+    with detector.preprocessor.open(long) as stream:
+        clips = list(stream)
+    assert [c.start_seconds for c in clips] == [0.0, 12.0]
+    assert clips[0].duration_seconds == 12.0
+    assert {t.track_id for t in clips[0].tracks} & {t.track_id for t in clips[1].tracks}
+    assert detector.score(long).duration_seconds == pytest.approx(15, abs=0.2)
+
+
+def test_broken_audio_leaves_the_face(detector: Detector, tmp_path: Path) -> None:
+    """One half that cannot be decoded is missing with a warning; the other half is judged."""
+    whole = make(tmp_path / "whole.avi", "-i", str(SAMPLE), "-t", "2", "-c:v", "mpeg4", "-q:v", "3", "-c:a", "ac3")
+    data = bytearray(whole.read_bytes())
+    at = 0
+    while (at := data.find(b"01wb", at)) >= 0:  # every audio chunk of the AVI
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        data[at + 8 : at + 8 + size] = bytes(size)
+        at += 8 + size
+    broken = tmp_path / "broken.avi"
+    broken.write_bytes(data)
+    found = detector.score(broken)
+    assert found.missing["audio"] in ("the audio cannot be decoded", "silent", "less than 0.5 s of audio")
+    assert 0 < found.video_fake < 1
+
+
+def test_another_face_detector_warns(detector: Detector) -> None:
+    class Renamed:
+        name, min_confidence = "another", 0.9
+
+        def __init__(self) -> None:
+            self.inner = build_detector("mtcnn")
+
+        def __getattr__(self, name: str):
+            return getattr(self.inner, name)
+
+    info = detector.bundle.info
+    other = Detector(detector.bundle, Preprocessor(info.preprocess, Renamed(), MediaLimits()), detector.networks)
+    (warning,) = other.score(SAMPLE, duration_seconds=1).warnings
+    assert "another" in warning
+    assert "mtcnn" in warning
