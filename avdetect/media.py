@@ -509,14 +509,14 @@ class _Child:
             return MediaError(
                 f"{_show(self.path)} is in a format that is refused; convert it to mp4, mkv, wav ... first"
             )
-        if self._process is not None and (self._process.returncode or 0) < 0:
-            what = f"ffmpeg died of signal {-self._process.returncode}, perhaps for want of memory"
+        status = self._process.returncode if self._process else None
+        if status is not None and (status < 0 or status == 127):  # 127: the loader found no room for its libraries
+            what = f"ffmpeg died (status {status}), perhaps for want of memory"
             return _limit(self.path, what, "max_memory_bytes")
-        # ffmpeg ends with "Error opening input files": what came before it tells more.
-        telling = [error for error in self.errors if not error.startswith(("Error opening", "Error marking"))]
-        last = (
-            telling or list(self.errors) or [f"ffmpeg ended with status {self._process and self._process.returncode}"]
-        )[-1]
+        # ffmpeg ends with a general complaint: what came before it tells more.
+        general = re.compile(r"Error (opening|marking)|.*Invalid data found when processing input")
+        telling = [error for error in self.errors if not general.match(error)]
+        last = (telling or list(self.errors) or [f"ffmpeg ended with status {status}"])[-1]
         return MediaError(
             f"{_show(self.path)} cannot be read as audio or video ({last}); check that it plays elsewhere"
         )
