@@ -32,7 +32,7 @@ GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
 _MAX_FILE_BYTES = 512 * 1024**2
-_MAX_BATCH = 64  # rows given to a graph at once: bounds memory
+_MAX_BATCH = 16  # rows given to a graph at once: bounds memory, and stays in the cache
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Calibration:
     def probabilities(self, logits: Float) -> Float:
         """(…, 3) logits -> probabilities of fake, video_fake, audio_fake under equal priors."""
         z = np.asarray(logits, np.float64) * self.scale + self.bias
-        return np.clip(1 / (1 + np.exp(-z)), self.clip, 1 - self.clip).astype(np.float32)
+        return np.clip(1 / (1 + np.exp(-z.clip(-500, 500))), self.clip, 1 - self.clip).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def sync_distances(mouth: Float, mouth_start: int, voice: Float, voice_valid: np
     """Distances between mouth window t and voice window t + offset, valid pairs only.
 
     mouth (W, E) unit vectors, window i begins at frame `mouth_start + i` of the voice's clock; voice (V, E), window j
-    begins at frame j; voice_valid (V,) False where the voice is silent or padding. SyncNet pads with zeros at the edges,
-    which favours offsets other than 0; pairs that do not exist are left out here.
+    begins at frame j; voice_valid (V,) False where the voice is silent or padding. SyncNet pads with zeros at the
+    edges, which favours offsets other than 0; pairs that do not exist are left out here.
     """
     offsets = np.arange(-max_offset, max_offset + 1)
     index = mouth_start + np.arange(len(mouth))[:, None] + offsets  # (W, O) voice window of each pair

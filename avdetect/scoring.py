@@ -67,7 +67,7 @@ class StreamOutputs:
 
 
 def audio_windows(waveform: Waveform, config: AudioConfig) -> tuple[list[float], list[Float]]:
-    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold sound; the last one ends with the waveform."""
+    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold sound; the last ends with the waveform."""
     samples = waveform.samples
     size, stride = round(config.window_seconds * SAMPLE_RATE), round(config.stride_seconds * SAMPLE_RATE)
     if len(samples) < MIN_AUDIO_SECONDS * SAMPLE_RATE:

@@ -59,7 +59,8 @@ def augment_voice(samples: Float, rng: np.random.Generator) -> Float:
     out = samples * np.float32(10 ** rng.uniform(-0.6, 0.3))
     if rng.random() < 0.2:
         decay = np.exp(-np.arange(int(0.25 * SAMPLE_RATE)) / (SAMPLE_RATE * rng.uniform(0.01, 0.06)))
-        room = rng.standard_normal(len(decay)) * decay * rng.uniform(0.05, 0.3)
+        room = rng.standard_normal(len(decay)) * decay
+        room *= rng.uniform(0.15, 0.9) / np.sqrt(np.sum(room**2))  # 1 to 16 dB below the direct sound
         room[0] = 1
         size = len(out) + len(room)
         out = np.fft.irfft(np.fft.rfft(out, size) * np.fft.rfft(room, size), size)[: len(out)]
@@ -72,7 +73,7 @@ def augment_voice(samples: Float, rng: np.random.Generator) -> Float:
         noise = rng.standard_normal(len(out))
         if rng.random() < 0.5:
             noise = np.cumsum(noise)  # brown: -6 dB an octave, like a room
-            noise -= np.convolve(noise, np.ones(801) / 801, "same")
+            noise -= np.convolve(noise, np.ones(801) / 801, "same")[: len(out)]
         level = np.sqrt(np.mean(out**2)) * 10 ** (-rng.uniform(10, 45) / 20) / (np.sqrt(np.mean(noise**2)) + 1e-9)
         out = out + noise * level
     return np.clip(out, -1, 1).astype(np.float32)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from avdetect.config import PreprocessConfig
-from avdetect.errors import AVDetectError, MediaError
+from avdetect.errors import AVDetectError, ManifestError, MediaError
 from avdetect.faces import crops as face_crops
 from avdetect.faces.tracking import FaceTracker
 from avdetect.preprocess import Preprocessor, group_tracks
@@ -72,10 +72,21 @@ def still_clips(preprocessor: Preprocessor, path: str) -> list[Clip]:
 
 
 def build_cache(paths: Sequence[str], root: str | Path, preprocessor: Preprocessor, progress) -> dict[str, str]:
-    """Preprocess every path not cached yet. Returns path -> error message for those that failed."""
-    failures = {}
+    """Preprocess every path not cached yet. Returns path -> error message for those that failed.
+
+    Raises ManifestError when two paths have one name and one size: they would be taken for the same file.
+    """
+    failures: dict[str, str] = {}
+    taken: dict[Path, str] = {}
     for path in progress(paths):
-        target = cache_path(root, path, preprocessor.config)
+        try:
+            target = cache_path(root, path, preprocessor.config)
+        except OSError as error:
+            failures[path] = f"{error.strerror}: {path}"
+            continue
+        other = taken.setdefault(target, path)
+        if other != path:
+            raise ManifestError(f"{other} and {path} have the same name and size; rename one, the cache tells by these")
         if target.exists():
             continue
         try:

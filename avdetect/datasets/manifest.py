@@ -39,6 +39,14 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
         empty = table[column].isna() | (table[column].astype(str) == "")
         if empty.any():
             raise ManifestError(f"row {int(empty.to_numpy().argmax())}: {column} is empty")
+    unknown = ~table["split"].isin(["train", "dev"])
+    if unknown.any():
+        row = int(unknown.to_numpy().argmax())
+        raise ManifestError(f"row {row}: split is {table['split'].iloc[row]!r}; it must be train or dev")
+    parts = table["video_fake"].eq(1).fillna(False) | table["audio_fake"].eq(1).fillna(False)
+    wrong = (table["fake"].eq(0).fillna(False) & parts).to_numpy(bool)
+    if wrong.any():
+        raise ManifestError(f"row {int(wrong.argmax())}: fake is 0 although its face or voice is labelled fake")
     splits = table.groupby("group")["split"].nunique()
     if (splits > 1).any():
         raise ManifestError(f"group {splits.idxmax()!r} stands in more than one split: its clips leak across them")
@@ -54,14 +62,15 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise ManifestError(f"cannot read the manifest {path}: {error}") from error
-    table = validate(table)
-    table["path"] = [str(path.parent / p) for p in table["path"]]
-    return table
+    if "path" in table:  # resolved first: a.mp4 and ./a.mp4 are one file
+        table["path"] = [str((path.parent / str(p)).resolve()) if str(p) else "" for p in table["path"]]
+    return validate(table)
 
 
 def digest(table: pd.DataFrame) -> str:
     """16 hex digits over file names, labels, groups and splits: the identity of the training data in a bundle."""
-    rows = table.assign(path=[Path(p).name for p in table["path"]])[list(COLUMNS)].sort_values("path")
+    rows = table.assign(path=[Path(p).name for p in table["path"]])[list(COLUMNS)]
+    rows = rows.sort_values(list(COLUMNS), key=lambda column: column.astype(str))  # names may recur across folders
     return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
 
 

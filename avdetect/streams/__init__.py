@@ -1,1 +1,1 @@
-"""The three streams. Tensors in, logits (or embeddings) out; never files. Needs torch (`pip install 'avdetect[train]'`)."""
+"""The three streams. Tensors in, logits (or embeddings) out; never files. Needs torch (the extra `train`)."""

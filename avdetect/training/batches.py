@@ -19,7 +19,7 @@ from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, FaceTrack,
 
 
 def source_weights(datasets: pd.Series) -> np.ndarray:
-    """Probabilities that give a source the square root of its share: large sources count more, but do not drown others."""
+    """Probabilities that give a source the square root of its share: large sources count more, but drown no other."""
     weights = 1 / np.sqrt(datasets.map(datasets.value_counts()).to_numpy(float))
     return weights / weights.sum()
 
@@ -35,7 +35,7 @@ class Pool:
     def of(cls, table: pd.DataFrame, items: Sequence, keep: np.ndarray, what: str) -> Pool:
         if not keep.any():
             raise ManifestError(f"nothing to train on: no {what} in this split")
-        return cls([items[i] for i in np.flatnonzero(keep)], source_weights(table["dataset"][keep]))
+        return cls([items[i] for i in np.flatnonzero(keep).tolist()], source_weights(table["dataset"][keep]))
 
     def draw(self, rng: np.random.Generator):
         return self.items[rng.choice(len(self.items), p=self.weights)]
@@ -131,6 +131,7 @@ class SyncBatches:
     """Moments of real clips: the windows of one clip are each other's shifts, the other clips are other voices."""
 
     windows_per_clip = 24
+    frames_per_clip = windows_per_clip + SYNC_FRAMES - 1
 
     def __init__(self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], config: LoopConfig, seed: int):
         self.seed, self.count = seed, config.batch_size
@@ -144,20 +145,25 @@ class SyncBatches:
         track = main_track(clips)
         if track is None or clips[0].waveform is None or len(clips[0].tracks) > 1:
             return None  # with two people in the picture, whose voice is it?
-        frames = min(len(track.mouth_crops), len(clips[0].waveform.samples) // SAMPLES_PER_FRAME - track.first_frame)
-        return (track, clips[0].waveform) if frames >= self.windows_per_clip + SYNC_FRAMES - 1 else None
+        first, last = self._starts(track, clips[0].waveform)
+        return (track, clips[0].waveform) if last >= first else None
+
+    def _starts(self, track: FaceTrack, wave: Waveform) -> tuple[int, int]:
+        """The first and the last mouth crop from which on there are enough crops with sound."""
+        voice_start = round(wave.start_seconds * FPS) - track.first_frame
+        end = min(len(track.mouth_crops), len(wave.samples) // SAMPLES_PER_FRAME + voice_start)
+        return max(0, voice_start), end - self.frames_per_clip
 
     def __call__(self, step: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, 3, step))
         mouths, mels = [], []
-        need = self.windows_per_clip + SYNC_FRAMES - 1
+        need = self.frames_per_clip
         for _ in range(self.count):
             track, wave = self.pool.draw(rng)
-            voice_start = round(wave.start_seconds * FPS)
-            last = min(len(track.mouth_crops), len(wave.samples) // SAMPLES_PER_FRAME + voice_start - track.first_frame)
-            start = int(rng.integers(last - need + 1))
-            first = (track.first_frame + start - voice_start) * SAMPLES_PER_FRAME
-            sound = augment_voice(wave.samples[first : first + need * SAMPLES_PER_FRAME], rng)
+            first, last = self._starts(track, wave)
+            start = int(rng.integers(first, last + 1))
+            sample = (track.first_frame + start - round(wave.start_seconds * FPS)) * SAMPLES_PER_FRAME
+            sound = augment_voice(wave.samples[sample : sample + need * SAMPLES_PER_FRAME], rng)
             mouths.append(mouth_windows(augment_mouths(track.mouth_crops[start : start + need], rng)))
             mels.append(voice_windows(Waveform(sound))[0])
         return {"mouths": torch.from_numpy(np.concatenate(mouths)), "mels": torch.from_numpy(np.concatenate(mels))}

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from avdetect.bundle import Calibration
 from avdetect.config import FusionConfig, LoopConfig
 from avdetect.datasets.manifest import LABELS, fold_of
+from avdetect.errors import ManifestError
 from avdetect.fusion import OUTPUTS, Fusion
 from avdetect.training.batches import source_weights
 from avdetect.training.loop import learning_rate
@@ -86,6 +87,8 @@ def fit_and_calibrate(
     scale, bias = [], []
     for column in range(len(OUTPUTS)):
         known = labels[:, column] >= 0
+        if len(np.unique(labels[known, column])) < 2:
+            raise ManifestError(f"{LABELS[column]} is never both 0 and 1 in this split: it cannot be calibrated")
         platt = LogisticRegression(C=1e3).fit(
             oof[known, column : column + 1], labels[known, column], sample_weight=weights[known, column]
         )
@@ -100,11 +103,16 @@ def fit_and_calibrate(
 
 
 def _best_threshold(probabilities: Float, labels: Float, weights: Float) -> float:
-    """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities."""
+    """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities.
+
+    0.5 when all are equal. Equal probabilities (many are clipped to one value) cannot be told apart by any threshold.
+    """
     order = np.argsort(probabilities)
-    p, y, w = probabilities[order], labels[order], weights[order]
-    right = np.concatenate([[0], np.cumsum(w * (y == 0))]) + np.concatenate(
-        [np.cumsum((w * (y == 1))[::-1])[::-1], [0]]
-    )
-    cuts = np.concatenate([[0.01], (p[1:] + p[:-1]) / 2, [0.99]])
-    return round(float(cuts[int(np.argmax(right))]), 4)
+    p, y, w = probabilities[order].astype(np.float64), labels[order], weights[order]
+    cuts = np.round((p[1:] + p[:-1]) / 2, 4)
+    apart = (p[:-1] < cuts) & (cuts <= p[1:])
+    if not apart.any():
+        return 0.5
+    below = np.cumsum(w * (y == 0))[:-1]  # reals that the cut after row i calls real
+    above = np.cumsum((w * (y == 1))[::-1])[::-1][1:]
+    return float(cuts[int(np.argmax(np.where(apart, below + above, -np.inf)))])

@@ -30,7 +30,7 @@ class _Steps(Dataset):
         self.make_batch, self.first, self.last = make_batch, first, last
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return max(0, self.last - self.first)  # a checkpoint may be of a longer run
 
     def __getitem__(self, index: int) -> Batch:
         return self.make_batch(self.first + index)
@@ -84,7 +84,8 @@ def fit(
     with _progress() as bar:
         task = bar.add_task(name, total=config.steps, completed=first, loss="")
         for step, batch in enumerate(batches, first):
-            L.seed_everything(seed * 1_000_003 + step, verbose=False)  # dropout: a function of the step, like the batch
+            # Dropout is a function of the step, like the batch.
+            L.seed_everything((seed * 1_000_003 + step) % 2**32, verbose=False)
             wrapped.train()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)

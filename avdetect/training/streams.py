@@ -23,7 +23,7 @@ Clips = Sequence[Sequence[Clip]]
 
 
 def train_streams(config: TrainConfig, table: pd.DataFrame, clips: Clips, run: Path) -> Model:
-    """Train the three streams on `table` (row i = clips[i]); checkpoints and logs go to `run`. The fusion is untrained."""
+    """Train the three streams on `table` (row i = clips[i]); checkpoints and logs go to `run`. No fusion yet."""
     torch.manual_seed(config.seed)
     model = Model(config.model)
     model.visual = _fit(

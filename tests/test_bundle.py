@@ -1,0 +1,462 @@
+"""A bundle: torch and ONNX agree, what was altered is refused by name, and nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clips import talking_clip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avdetect.audio import N_MELS
+from avdetect.bundle import (
+    FORMAT,
+    GOLDEN_TOLERANCE,
+    GRAPHS,
+    Bundle,
+    Calibration,
+    OnnxNetworks,
+    execution_providers,
+    replay_golden,
+)
+from avdetect.config import AudioConfig, FusionConfig, ModelConfig, PreprocessConfig, SyncConfig, VisualConfig
+from avdetect.errors import ConfigError, ModelError
+from avdetect.export import PARITY_TOLERANCE, check_parity, export_bundle, golden_inputs
+from avdetect.model import Model
+from avdetect.pooling import FEATURES
+from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, StreamOutputs, StreamScorer
+from avdetect.training.streams import TorchNetworks, score_streams
+
+torch.set_num_threads(1)  # networks this small only wait for a second thread
+CONFIG = ModelConfig(
+    visual=VisualConfig(encoder="test_efficientnet", pretrained="/home/someone/encoder.safetensors"),
+    audio=AudioConfig(channels=(4, 8, 8), embedding=8),
+    sync=SyncConfig(embedding=8, channels=(4, 4, 8, 8)),
+    fusion=FusionConfig(hidden=4),
+)
+CALIBRATION = Calibration((1.0, 2.0, 0.5), (0.0, -1.0, 0.3), 0.01, 0.6)
+Edit = Callable[[dict[str, Any]], None]
+
+
+def build_model(config: ModelConfig = CONFIG) -> Model:
+    """With random batch statistics, as after training: the identity would hide a lost normalisation."""
+    torch.manual_seed(0)
+    model = Model(config, load_pretrained=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+    model.fusion.fit_scale(torch.randn(20, len(FEATURES)).abs())
+    return model.eval()
+
+
+def export(model: Model, folder: Path) -> Bundle:
+    return export_bundle(
+        model,
+        folder,
+        name="tiny",
+        licence="MIT",
+        preprocess=PreprocessConfig(),
+        calibration=CALIBRATION,
+        training={"manifest_digest": "0" * 16},
+        sample=[talking_clip(80, mouth=PreprocessConfig().faces.mouth_size)],
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return build_model()
+
+
+@pytest.fixture(scope="module")
+def exported(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(model, tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def networks(exported: Bundle) -> OnnxNetworks:
+    return OnnxNetworks(exported, "cpu", threads=1)
+
+
+@pytest.fixture
+def copy(exported: Bundle, tmp_path: Path) -> Path:
+    return shutil.copytree(exported.folder, tmp_path / "copy")
+
+
+def edit(folder: Path, change: Edit) -> None:
+    path = folder / "bundle.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file and its hash: what somebody who builds a malicious bundle would do."""
+    (folder / name).write_bytes(content)
+    edit(folder, lambda v: v["files"].update({name: hashlib.sha256(content).hexdigest()}))
+
+
+# -- export and parity
+
+
+def random_input(graph: str, rows: int, rng: np.random.Generator, time: int = 200) -> np.ndarray:
+    return {
+        "visual": lambda: rng.integers(0, 256, (rows, 64, 64, 3), dtype=np.uint8),
+        "audio": lambda: rng.normal(-5, 3, (rows, time, N_MELS)).astype(np.float32),
+        "mouth": lambda: rng.integers(0, 256, (rows, SYNC_FRAMES, 64, 64), dtype=np.uint8),
+        "voice": lambda: rng.normal(-5, 3, (rows, SYNC_MELS, N_MELS)).astype(np.float32),
+        "fusion": lambda: rng.normal(0, 2, (rows, len(FEATURES))).astype(np.float32),
+    }[graph]()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 65])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_onnx_equals_torch(model: Model, networks: OnnxNetworks, graph: str, rows: int) -> None:
+    x = random_input(graph, rows, np.random.default_rng(rows))
+    torch_side = TorchNetworks(model)
+    if graph == "fusion":
+        with torch.inference_mode():
+            expected = model.fusion(torch.from_numpy(x)).numpy()
+    else:
+        expected = getattr(torch_side, graph)(x)
+    found = getattr(networks, graph)(x)
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=PARITY_TOLERANCE, rtol=0)
+    if rows == 7:
+        assert expected.std(0).max() > 10 * PARITY_TOLERANCE, "constant outputs would agree too"
+
+
+@pytest.mark.parametrize("time", [50, 51, 99, 200, 333])
+def test_audio_windows_of_any_length_agree(model: Model, networks: OnnxNetworks, time: int) -> None:
+    x = random_input("audio", 3, np.random.default_rng(0), time)
+    np.testing.assert_allclose(networks.audio(x), TorchNetworks(model).audio(x), atol=PARITY_TOLERANCE, rtol=0)
+
+
+def test_a_file_scores_alike_on_both(model: Model, networks: OnnxNetworks) -> None:
+    clips = [talking_clip(70, lag=2), talking_clip(70, seed=3, start_frame=70)]
+    scorer = StreamScorer(networks, model.config.audio, model.config.sync)
+    outputs = StreamOutputs()
+    for clip in clips:
+        scorer.add(outputs, clip)
+    scorer.finish(outputs, {})
+    expected = score_streams(model, [clips])[0]
+    assert outputs.missing == expected.missing == {}
+    np.testing.assert_allclose(outputs.features(), expected.features(), atol=1e-3)
+
+
+@pytest.mark.parametrize("encoder", ["test_vit", "test_resnet"])
+def test_other_encoders_export(encoder: str) -> None:
+    from avdetect.export import _to_onnx
+    from avdetect.streams.visual import VisualStream
+
+    kwargs = {"img_size": 64} if encoder == "test_vit" else {}
+    torch.manual_seed(0)
+    stream = VisualStream(VisualConfig(encoder=encoder, encoder_kwargs=kwargs)).eval()
+    import onnxruntime
+
+    x = random_input("visual", 4, np.random.default_rng(0))
+    session = onnxruntime.InferenceSession(_to_onnx(stream, x[:2], False), providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = stream(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(session.run(None, {"input": x})[0], expected, atol=PARITY_TOLERANCE, rtol=0)
+
+
+def test_a_graph_that_differs_from_torch_is_not_shipped(model: Model, networks: OnnxNetworks) -> None:
+    other = build_model()
+    with torch.no_grad():
+        other.fusion.head.bias.add_(0.01)
+    modules = {"fusion": other.fusion}
+    inputs = golden_inputs(model, [talking_clip(80)])
+    with pytest.raises(ModelError, match=r"fusion\.onnx differs"):
+        check_parity(modules, networks, inputs)
+    assert check_parity({"fusion": model.fusion}, networks, inputs)["fusion"] <= PARITY_TOLERANCE
+
+
+def test_a_diverged_model_is_not_shipped(tmp_path: Path) -> None:
+    model = build_model()
+    with torch.no_grad():
+        model.audio.head.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"audio\.onnx"):
+        export(model, tmp_path / "nan")
+
+
+@pytest.mark.parametrize("lacking", ["clips", "face", "voice", "sound"])
+def test_a_sample_without_face_or_voice_is_refused(model: Model, lacking: str) -> None:
+    clip = talking_clip(80)
+    assert clip.waveform is not None
+    silent = dataclasses.replace(clip.waveform, samples=np.zeros_like(clip.waveform.samples))
+    sample = {
+        "clips": [],
+        "face": [dataclasses.replace(clip, tracks=())],
+        "voice": [dataclasses.replace(clip, waveform=None)],
+        "sound": [dataclasses.replace(clip, waveform=silent)],
+    }[lacking]
+    with pytest.raises(ModelError, match="sample"):
+        golden_inputs(model, sample)
+
+
+# -- what is in it
+
+
+def test_a_bundle_states_where_it_comes_from(exported: Bundle) -> None:
+    info = exported.info
+    assert info.format == FORMAT
+    assert (info.name, info.licence, info.calibration) == ("tiny", "MIT", CALIBRATION)
+    assert info.preprocess == PreprocessConfig()
+    assert info.preprocess_digest == PreprocessConfig().digest()
+    assert info.training["manifest_digest"] == "0" * 16
+    assert {"torch", "onnxruntime", "timm"} <= set(info.versions)
+    assert {p.name for p in exported.folder.iterdir()} == {"bundle.json", "golden.npz", *(f"{g}.onnx" for g in GRAPHS)}
+
+
+def test_no_path_of_the_training_machine_is_shipped(exported: Bundle) -> None:
+    assert exported.info.model == dataclasses.replace(
+        CONFIG, visual=dataclasses.replace(CONFIG.visual, pretrained=False)
+    )
+    for path in exported.folder.iterdir():
+        assert b"/home/someone" not in path.read_bytes()
+        assert str(Path(__file__).parents[1]).encode() not in path.read_bytes(), (
+            f"{path.name} holds this machine's paths"
+        )
+
+
+# -- what is refused
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no bundle at .*nowhere"):
+        Bundle.load(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"bundle\.json"):
+        Bundle.load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["golden.npz", *(f"{g}.onnx" for g in GRAPHS)])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(ModelError, match=f"lacks {name}"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("name", ["golden.npz", *(f"{g}.onnx" for g in GRAPHS)])
+def test_an_altered_byte_is_noticed(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(ModelError, match=f"{name} differs from its hash"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("format", [[FORMAT[0] + 1, 0], [0, 9]])
+def test_another_major_format_is_refused_clearly(copy: Path, format: list[int]) -> None:
+    edit(copy, lambda v: v.update(format=format, avdetect_version="9.9.9", unheard_of=1))
+    with pytest.raises(ModelError, match=rf"format {format[0]}.*reads format {FORMAT[0]}.*avdetect 9\.9\.9"):
+        Bundle.load(copy)
+
+
+def test_another_minor_format_is_read(copy: Path) -> None:
+    edit(copy, lambda v: v.update(format=[FORMAT[0], FORMAT[1] + 1]))
+    assert Bundle.load(copy).info.format == (FORMAT[0], FORMAT[1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.update(surprise=1), "surprise"),
+        (lambda v: v["model"]["audio"].update(kernel=3), "kernel"),
+        (lambda v: v.pop("calibration"), "calibration"),
+        (lambda v: v["calibration"].pop("bias"), "bias"),
+        (lambda v: v["calibration"].update(scale=[1.0, 1.0]), "three"),
+        (lambda v: v["calibration"].update(scale=[1.0, 1.0, float("nan")]), "calibration"),
+        (lambda v: v["calibration"].update(threshold=float("inf")), "calibration"),
+        (lambda v: v["calibration"].update(clip=0.5), "calibration"),
+        (lambda v: v.update(name=5), "bundle.json.name"),
+        (lambda v: v.update(format="1.0"), "states no format"),
+        (lambda v: v.update(format=[]), "states no format"),
+        (lambda v: v.pop("format"), "states no format"),
+        (lambda v: v["files"].pop("voice.onnx"), "voice.onnx"),
+        (lambda v: v["files"].update({"../../x.onnx": "0"}), "lists the files"),
+        (lambda v: v["preprocess"].update(clip_seconds=6.0), "prepares video differently"),
+    ],
+)
+def test_a_changed_description_is_refused(copy: Path, change: Edit, message: str) -> None:
+    edit(copy, change)
+    with pytest.raises(ModelError, match=message):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"bundle"', "\udcff", "[" * 100_000])
+def test_a_description_that_is_no_json_object_is_refused(copy: Path, text: str) -> None:
+    (copy / "bundle.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ModelError, match=r"bundle\.json"):
+        Bundle.load(copy)
+
+
+def test_a_file_that_is_no_graph_is_refused(copy: Path) -> None:
+    put(copy, "audio.onnx", b"not a graph")
+    with pytest.raises(ModelError, match="cannot load the graphs"):
+        OnnxNetworks(Bundle.load(copy), "cpu")
+
+
+# -- nothing is unpickled
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a pickle was executed",))
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npz(**{"visual.input": np.array([Bomb()], dtype=object)}),
+        pickle.dumps(Bomb()),
+        npy(np.zeros(3)),
+        b"",
+        b"PK\x03\x04 truncated",
+    ],
+    ids=["object array", "pickle", "npy", "empty", "broken zip"],
+)
+def test_golden_scores_that_are_no_plain_arrays_are_refused(copy: Path, networks: OnnxNetworks, content: bytes) -> None:
+    put(copy, "golden.npz", content)
+    with pytest.raises(ModelError, match=r"golden\.npz"):
+        replay_golden(Bundle.load(copy), networks)
+
+
+def test_loading_and_scoring_never_unpickle(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(np.lib.format, "pickle", pickle, raising=False)
+    with pytest.raises(AssertionError, match="unpickled"):
+        np.load(io.BytesIO(npz(a=np.array([1, "b"], dtype=object))), allow_pickle=True)["a"]
+    bundle = Bundle.load(exported.folder)
+    networks = OnnxNetworks(bundle, "cpu", threads=1)
+    assert max(replay_golden(bundle, networks).values()) <= GOLDEN_TOLERANCE
+
+
+# -- golden scores
+
+
+def test_golden_scores_replay(exported: Bundle, networks: OnnxNetworks) -> None:
+    differences = replay_golden(exported, networks)
+    assert set(differences) == set(GRAPHS)
+    assert max(differences.values()) <= PARITY_TOLERANCE
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_an_altered_golden_score_is_noticed(exported: Bundle, copy: Path, networks: OnnxNetworks, graph: str) -> None:
+    golden = exported.golden()
+    golden[f"{graph}.output"].flat[-1] += 0.01
+    put(copy, "golden.npz", npz(**golden))
+    differences = replay_golden(Bundle.load(copy), networks)
+    assert {g for g, d in differences.items() if d > GOLDEN_TOLERANCE} == {graph}
+
+
+def test_other_weights_are_noticed(exported: Bundle, copy: Path, tmp_path: Path) -> None:
+    model = build_model()
+    with torch.no_grad():
+        model.audio.head.bias.add_(0.05)
+    put(copy, "audio.onnx", export(model, tmp_path / "other").files["audio.onnx"])
+    bundle = Bundle.load(copy)
+    differences = replay_golden(bundle, OnnxNetworks(bundle, "cpu", threads=1))
+    assert {g for g, d in differences.items() if d > GOLDEN_TOLERANCE} == {"audio"}
+
+
+@pytest.mark.parametrize("how", ["nan", "shape"])
+def test_a_golden_score_that_is_no_number_is_noticed(
+    exported: Bundle, copy: Path, networks: OnnxNetworks, how: str
+) -> None:
+    golden = exported.golden()
+    output = golden["voice.output"]
+    golden["voice.output"] = output * np.nan if how == "nan" else output[:1]
+    put(copy, "golden.npz", npz(**golden))
+    differences = replay_golden(Bundle.load(copy), networks)
+    assert max(differences, key=lambda graph: differences[graph]) == "voice"
+    assert differences["voice"] > GOLDEN_TOLERANCE
+
+
+def test_golden_scores_of_other_graphs_are_a_model_error(exported: Bundle, copy: Path, networks: OnnxNetworks) -> None:
+    golden = exported.golden()
+    del golden["mouth.output"]
+    put(copy, "golden.npz", npz(**golden))
+    with pytest.raises(ModelError, match="cannot be replayed"):
+        replay_golden(Bundle.load(copy), networks)
+    put(copy, "golden.npz", npz(**(exported.golden() | {"mouth.input": np.zeros((1, 2), np.uint8)})))
+    with pytest.raises(ModelError, match="cannot be replayed"):
+        replay_golden(Bundle.load(copy), networks)
+
+
+# -- providers
+
+
+def test_devices() -> None:
+    assert execution_providers("cpu") == ["CPUExecutionProvider"]
+    assert execution_providers("auto")[-1] == "CPUExecutionProvider"
+    with pytest.raises(ConfigError, match="auto, cpu or cuda"):
+        execution_providers("gpu")
+
+
+def test_cuda_without_a_cuda_build_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ModelError, match="onnxruntime-gpu"):
+        execution_providers("cuda")
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    assert execution_providers("auto") == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert execution_providers("cpu") == ["CPUExecutionProvider"]
+
+
+# -- calibration
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=20), st.floats(0, 0.4), st.floats(0, 50), st.floats(-5, 5))
+def test_probabilities_are_clipped_and_rise_with_the_logit(
+    values: list[float], clip: float, scale: float, bias: float
+) -> None:
+    logits = np.repeat(np.sort(values)[:, None], 3, axis=1)
+    with np.errstate(all="raise", under="ignore"):
+        p = Calibration((scale,) * 3, (bias,) * 3, clip, 0.5).probabilities(logits)
+    assert p.dtype == np.float32
+    assert p.shape == logits.shape
+    assert (p >= np.float32(clip)).all()
+    assert (p <= np.float32(1 - clip)).all()
+    assert (np.diff(p, axis=0) >= 0).all()
+
+
+def test_probabilities_of_known_logits() -> None:
+    p = CALIBRATION.probabilities(np.array([0.0, 0.5, -0.6], np.float32))
+    np.testing.assert_allclose(p, 1 / (1 + np.exp([0.0, 0.0, 0.0])), atol=1e-6)
+    p = CALIBRATION.probabilities(np.array([[2.0, 0.0, 0.0], [-99, 99, 0]], np.float32))
+    np.testing.assert_allclose(p[0], 1 / (1 + np.exp([-2.0, 1.0, -0.3])), atol=1e-6)
+    np.testing.assert_allclose(p[1, :2], [0.01, 0.99], atol=1e-6)
