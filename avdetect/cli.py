@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 MEDIA_SUFFIXES = frozenset(
-    ".3gp .aac .asf .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav .webm .wmv".split()
+    (
+        ".3gp .aac .asf .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav "
+        ".webm .wmv"
+    ).split()
 )
 
 app = typer.Typer(
@@ -33,7 +36,9 @@ app = typer.Typer(
 models = typer.Typer(help="Optional models that do not ship with the package.", no_args_is_help=True)
 app.add_typer(models, name="models")
 
-BundleOption = Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="Bundle to use instead of the default.")]
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", metavar="DIR", help="Bundle to use instead of the default.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -45,7 +50,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -61,9 +68,12 @@ def score(
     bundle: BundleOption = None,
     detector: Annotated[str | None, typer.Option("--detector", help="Face detector: mtcnn or scrfd.")] = None,
     face_model: Annotated[
-        Path | None, typer.Option("--face-model", metavar="FILE", help="Weights of the face detector (scrfd: an ONNX file).")
+        Path | None,
+        typer.Option("--face-model", metavar="FILE", help="Weights of the face detector (scrfd: an ONNX file)."),
     ] = None,
-    limits: Annotated[Path | None, typer.Option("--limits", metavar="YAML", help="Raise or lower the media limits.")] = None,
+    limits: Annotated[
+        Path | None, typer.Option("--limits", metavar="YAML", help="Raise or lower the media limits.")
+    ] = None,
 ) -> None:
     """Score files. One file: a report. Several: a table (CSV in a pipe).
 
@@ -121,7 +131,9 @@ def doctor(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
 @models.command("fetch")
 def fetch(
     yes: Annotated[bool, typer.Option("--yes", help="I have read the terms and accept them.")] = False,
-    root: Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Where insightface keeps its models.")] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", metavar="DIR", help="Where insightface keeps its models.")
+    ] = None,
 ) -> None:
     """Download insightface's SCRFD face detector (non-commercial research only)."""
     from avdetect.faces.scrfd import SCRFD_TERMS, fetch_scrfd
@@ -169,7 +181,9 @@ def _load(
     return load_detector(bundle, device=device, face_detector=detector, face_model=face_model, limits=media_limits)
 
 
-def _score_all(detector: Detector, files: Sequence[str], start: float, duration: float | None) -> tuple[list[Result], bool]:
+def _score_all(
+    detector: Detector, files: Sequence[str], start: float, duration: float | None
+) -> tuple[list[Result], bool]:
     """The results in order, and whether Ctrl-C cut them short: what is done by then is not lost."""
     from avdetect.report.data import Failure
 
@@ -191,14 +205,22 @@ def _score_all(detector: Detector, files: Sequence[str], start: float, duration:
 
 @contextmanager
 def _progress(files: Sequence[str]):
-    """A bar on a terminal, nothing in a pipe. Yields advance(seconds_done, seconds_in_all); advance(None, None) = next file."""
+    """A bar on a terminal, nothing in a pipe.
+
+    Yields advance(seconds_done, seconds_in_all) for the current file; advance(None, None) goes to the next one.
+    """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("scoring", total=len(files))
         finished = 0

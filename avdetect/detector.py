@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -133,9 +134,9 @@ def _verdict(
         unseen = " and ".join(name for name, p in parts.items() if p is None)
         return "real", "no sign of manipulation found" + (f", but {unseen} could not be judged" if unseen else "")
     causes = [name for name, p in parts.items() if p is not None and p >= 0.5]
-    if causes:
-        return "fake", f"{' and '.join(causes)} looks manipulated" if len(causes) == 1 else "the face and the voice look manipulated"
-    return "fake", "face and voice together look manipulated, though neither does for certain"
+    if not causes:
+        return "fake", "face and voice together look manipulated, though neither does for certain"
+    return "fake", f"{' and '.join(causes)} {'looks' if len(causes) == 1 else 'look'} manipulated"
 
 
 def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
@@ -147,25 +148,26 @@ def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
     )
 
 
-def _per_second(times: np.ndarray, values: np.ndarray, track_id: int | None) -> Curve:
-    """Means over each second of the file's clock, at the second's middle."""
+def _per_second(points: Iterable[tuple[float, float]], track_id: int | None) -> Curve:
+    """(seconds, value) points -> their means over each second of the file's clock, at the second's middle."""
     cells: dict[int, list[float]] = defaultdict(list)
-    for second, value in zip(np.floor(times).astype(int).tolist(), values.tolist(), strict=True):
-        cells[second].append(value)
-    seconds = sorted(cells)
-    means = tuple(round(float(np.mean(cells[s])), 4) for s in seconds)
-    return Curve(tuple(s + 0.5 for s in seconds), means, track_id)
+    for seconds, value in points:
+        cells[math.floor(seconds)].append(float(value))
+    means = {second: round(float(np.mean(values)), 4) for second, values in sorted(cells.items())}
+    return Curve(tuple(second + 0.5 for second in means), tuple(means.values()), track_id)
 
 
 def _stream_scores(outputs: StreamOutputs) -> tuple[StreamScore, ...]:
     scores = []
     visual, audio, reading = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
     if visual is not None:
-        curves = tuple(_per_second(*np.array(values).T, track_id=track) for track, values in outputs.visual.items())
+        curves = tuple(_per_second(values, track) for track, values in outputs.visual.items())
         scores.append(StreamScore("visual", visual, curves))
     if audio is not None:
-        scores.append(StreamScore("audio", audio, (_per_second(*np.array(outputs.audio).T, track_id=None),)))
+        scores.append(StreamScore("audio", audio, (_per_second(outputs.audio, None),)))
     if reading is not None:
         track, sync = reading
-        scores.append(StreamScore("sync", sync.at_zero, (_per_second(sync.frames / FPS, sync.curve, track),)))
+        scores.append(
+            StreamScore("sync", sync.at_zero, (_per_second(zip(sync.frames / FPS, sync.curve, strict=True), track),))
+        )
     return tuple(scores)

@@ -45,7 +45,9 @@ def _check(name: str, action: Callable[[], str]) -> Check:
 def _ffmpeg() -> str:
     path = ffmpeg_path()
     try:
-        output = subprocess.run([path, "-hide_banner", "-version"], capture_output=True, text=True, timeout=20, check=True)
+        output = subprocess.run(
+            [path, "-hide_banner", "-version"], capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise ToolError(f"{path} does not run: {error}") from error
     return f"{output.stdout.splitlines()[0]} ({path})"

@@ -62,7 +62,7 @@ class ClipStream:
         self.start_seconds = start
         self._reader = MediaReader(path, self.config.media, preprocessor.limits)
         self.info = self._reader.info
-        self._window = {"start_seconds": start, "duration_seconds": duration}
+        self._duration = duration
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
         self._tracker = FaceTracker(preprocessor.detector, self.config.faces)
         self._saw_face = self._heard = False
@@ -82,7 +82,7 @@ class ClipStream:
     @property
     def expected_seconds(self) -> float | None:
         """How much there is to read, when the container says so."""
-        stated, limit = self.info.duration_seconds, self._window["duration_seconds"]
+        stated, limit = self.info.duration_seconds, self._duration
         left = None if stated is None else max(0.0, stated - self.start_seconds)
         return left if limit is None else limit if left is None else min(left, limit)
 
@@ -134,7 +134,12 @@ class ClipStream:
 
     def _sounds(self) -> Iterator[Waveform]:
         if self.info.audio is not None:
-            yield from self._read("audio", self._reader.audio(self.config.clip_seconds, **self._window))
+            yield from self._read(
+                "audio",
+                self._reader.audio(
+                    self.config.clip_seconds, start_seconds=self.start_seconds, duration_seconds=self._duration
+                ),
+            )
 
     def _faces(self, begin: int, step: int) -> Iterator[tuple[list[TrackedFace], int]]:
         """For each clip, without end: its tracked faces and the number of the frame after its last one."""
@@ -142,7 +147,9 @@ class ClipStream:
         seen, ended = begin, self.info.video is None
         batches: Iterator[VideoFrames] = iter(())
         if not ended:
-            batches = self._read("video", self._reader.video(**self._window))
+            batches = self._read(
+                "video", self._reader.video(start_seconds=self.start_seconds, duration_seconds=self._duration)
+            )
         while True:
             end = begin + step
             while not ended and seen < end + self._tracker.lag:

@@ -1,9 +1,9 @@
 """The files that the README's commands name, cut from the sample clip that ships with the package.
 
-    clip.mp4        the sample itself
-    videos/         three variants of it
-    my.csv, data/   a manifest of a dozen two-second variants, half of them labelled real, to exercise training; the labels
-                    are arbitrary, so the scores of a model trained on them mean nothing
+clip.mp4        the sample itself
+videos/         three variants of it
+my.csv, data/   a manifest of a dozen two-second variants, half of them labelled real, to exercise training; the labels
+                are arbitrary, so the scores of a model trained on them mean nothing
 """
 
 from __future__ import annotations

@@ -119,12 +119,10 @@ def test_a_truncated_file_is_scored_with_a_warning_or_refused(detector: Detector
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     found = detector.score(cut)
     assert 0.5 < found.duration_seconds < 5
-    headless = tmp_path / "cut.mp4"
-    headless.write_bytes(SAMPLE.read_bytes()[:20000])
-    try:
-        assert detector.score(headless).warnings
-    except MediaError as error:
-        assert "cut.mp4" in str(error)
+    headless = tmp_path / "cut.mp4"  # an MP4 whose index, at its end, is gone
+    headless.write_bytes(make(tmp_path / "tail.mp4", "-i", str(SAMPLE), "-c", "copy").read_bytes()[:20000])
+    with pytest.raises(MediaError, match=r"cut\.mp4"):
+        detector.score(headless)
 
 
 def test_a_playlist_in_disguise_reaches_nothing(detector: Detector, tmp_path: Path) -> None:
@@ -144,7 +142,7 @@ def test_a_window_shows_what_the_whole_shows_there(detector: Detector) -> None:
     (track,) = part.tracks
     assert track.first_frame == 2 * FPS
     assert len(track.mouth_crops) == 2 * FPS
-    assert 2 * FPS <= track.face_frames.min()
+    assert track.face_frames.min() >= 2 * FPS
     assert track.face_frames.max() < 4 * FPS
 
 

@@ -1,7 +1,7 @@
 """Train the three streams and the fusion, and export a bundle.
 
-    python tools/train.py --corpus CORPUS_DIR --config configs/default.yaml --run runs/default --out avdetect/weights/default
-    python tools/train.py --manifest my.csv   --config configs/default.yaml --run runs/mine    --out my_bundle
+    python tools/train.py --manifest my.csv --config configs/default.yaml --run runs/mine --out my_bundle
+    python tools/train.py --corpus FOLDER   --config configs/default.yaml --run runs/default --out avdetect/weights/default
 
 Stops and starts again where it was: preprocessed files, stream checkpoints and out-of-fold outputs live under --run.
 Rows whose split is "train" are trained on; rows whose split is "dev" are only measured.
@@ -13,11 +13,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from rich.progress import track
 
 from avdetect.bundle import Calibration
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     train, dev = _part(table, clips, is_train), _part(table, clips, ~is_train)
     oof = _out_of_fold(initial, *train, args.run)
     fitted = fit_and_calibrate(train[0], oof, config.model.fusion, config.fusion, config.seed)
-    model = _trained(initial, *train, args.run / "final")
+    model = train_streams(initial, *train, args.run / "final")
     model.fusion = fitted.fusion
     metrics = _measure(model, fitted.calibration, *dev)
     model.save(args.run / "model.safetensors")
@@ -100,8 +100,6 @@ def _with_pretrained(config: TrainConfig, path: Path | None) -> TrainConfig:
     """The start of the encoder is no property of the trained model, so it stays out of the bundle's config."""
     if path is None:
         return config
-    from dataclasses import replace
-
     visual = replace(config.model.visual, pretrained=str(path))
     return replace(config, model=replace(config.model, visual=visual))
 
@@ -120,10 +118,6 @@ def _part(table: pd.DataFrame, clips: list[list[Clip]], keep: np.ndarray) -> tup
     return table[keep].reset_index(drop=True), [clips[i] for i in np.flatnonzero(keep)]
 
 
-def _trained(config: TrainConfig, table: pd.DataFrame, clips: list[list[Clip]], run: Path) -> Model:
-    return train_streams(config, table, clips, run)
-
-
 def _out_of_fold(config: TrainConfig, table: pd.DataFrame, clips: list[list[Clip]], run: Path) -> Float:
     """(N, F) fusion features of every row, from streams that did not see its group."""
     fold = manifest.fold_of(table["group"], config.folds).to_numpy()
@@ -132,7 +126,7 @@ def _out_of_fold(config: TrainConfig, table: pd.DataFrame, clips: list[list[Clip
         stored = run / f"fold{k}" / "features.npy"
         held = np.flatnonzero(fold == k)
         if not stored.exists():
-            model = _trained(config, *_part(table, clips, fold != k), run / f"fold{k}")
+            model = train_streams(config, *_part(table, clips, fold != k), run / f"fold{k}")
             outputs = score_streams(model, [clips[i] for i in held])
             np.save(stored, np.stack([o.features() for o in outputs]))
         for i, row in zip(held, np.load(stored, allow_pickle=False), strict=True):
@@ -148,5 +142,4 @@ def _measure(model: Model, calibration: Calibration, table: pd.DataFrame, clips:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(max(1, torch.get_num_threads()))
     sys.exit(main())
