@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avdetect"
 # From the bottom up; a module may import what stands to its left, and its own package.
 ORDER = (
-    *("_version", "errors", "types", "config", "media", "faces", "audio", "preprocess", "pooling", "scoring"),
+    *("_version", "errors", "types", "config", "_media", "media"),
+    *("faces", "audio", "preprocess", "pooling", "scoring"),
     *("streams", "fusion", "model", "bundle", "detector", "report"),
 )
 # What stands beside: it may import the layers, and of each other only what is named here. No layer imports it.

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avdetect._media.commands import frame_size
+from avdetect._media.info import parse_header
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import MediaError
-from avdetect.media import MediaInfo, MediaReader, ffmpeg_path, frame_size, parse_header, probe
+from avdetect.media import MediaInfo, MediaReader, ffmpeg_path, probe
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames, yuv_to_rgb_matrix
 
 FRAME = 1 / FPS

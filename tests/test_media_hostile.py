@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from avdetect import media as media_module
+from avdetect._media import child
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import LimitError, MediaError, ToolError
 from avdetect.media import MediaReader, ffmpeg_path, probe
@@ -161,7 +161,7 @@ def test_a_playlist_in_disguise_opens_nothing(tmp_path, name, media):
 
 
 def test_every_format_is_self_contained():
-    names = set(media_module.FORMATS.split(","))
+    names = set(child.FORMATS.split(","))
     banned = "hls dash concat image2 image2pipe sdp rtsp rtp lavfi tty imf ffmetadata avisynth webm_dash_manifest"
     assert not names & set(banned.split())
     known = subprocess.run([ffmpeg_path(), "-hide_banner", "-demuxers"], capture_output=True, text=True).stdout
@@ -201,7 +201,7 @@ def _fake_ffmpeg(tmp_path, monkeypatch, request):
     script = tmp_path / "ffmpeg"
     script.write_text(f"#!/bin/sh\n{request.param}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(media_module, "ffmpeg_path", lambda: str(script))
+    monkeypatch.setattr(child, "ffmpeg_path", lambda: str(script))
 
 
 @pytest.mark.parametrize("_fake_ffmpeg", ["sleep 60", "trap '' TERM INT; sleep 60 & wait"], indirect=True)
@@ -221,7 +221,7 @@ def test_a_mad_child_is_an_error(media):
 
 
 def test_a_missing_ffmpeg_says_what_to_do(media, monkeypatch):
-    monkeypatch.setattr(media_module, "ffmpeg_path", lambda: "/nonexistent/ffmpeg")
+    monkeypatch.setattr(child, "ffmpeg_path", lambda: "/nonexistent/ffmpeg")
     with pytest.raises(ToolError, match="install"):
         probe(media("clap.mp4"))
 
@@ -322,7 +322,7 @@ def test_no_child_survives_the_end_of_this_process(media, tmp_path, how):
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(media_module.__file__).parents[1])},
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(child.__file__).parents[2])},
     )
     with parent:
         assert parent.stdout is not None

@@ -1,0 +1,1 @@
+"""The parts behind `avdetect.media`, which alone imports them: the ffmpeg process, its commands, and its words."""

@@ -1,0 +1,82 @@
+"""Words: what ffmpeg says in its log, and what we say when it fails."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from pathlib import Path
+
+from avdetect.config import MediaLimits
+from avdetect.errors import LimitError, MediaError
+
+_LINE = re.compile(r"(?:\[[^\]]* @ 0x[0-9a-f]+\] )*\[(\w+)\] (.*)")
+_SHOWN = re.compile(r"n: *0 pts: *(-?\d+) +pts_time: *(-?[\d.]+(?:e[+-]?\d+)?)")
+# ffmpeg ends with a general complaint: what came before it tells more.
+_GENERAL = re.compile(r"Error (opening|marking)|.*Invalid data found when processing input")
+# A thread that finds no room for its stack is "temporarily unavailable".
+_NO_MEMORY = re.compile(r"Cannot allocate memory|Resource temporarily unavailable|[Oo]ut of memory")
+
+
+def quoted(path: Path) -> str:
+    """The path in quotes, printable whatever its name holds."""
+    return repr(str(path))
+
+
+def refusal(path: Path, what: str, key: str) -> LimitError:
+    """The error for a limit: `what` happened, and `limits.key` set it."""
+    return LimitError(f"{quoted(path)} is refused: {what}; raise limits.{key} if you trust the file")
+
+
+class FfmpegLog:
+    """What ffmpeg writes to its standard error, as it comes, at `-v level+info`; of bounded size."""
+
+    def __init__(self, file_url: str) -> None:
+        self.header: list[str] | None = None  # the lines that describe the input
+        self.errors: deque[str] = deque(maxlen=20)  # the last ones
+        self.num_errors = 0
+        self.shown: tuple[int, float] | None = None  # what (a)showinfo said first: a timestamp and its seconds
+        self._file_url = file_url
+        self._partial = b""  # of a line
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes; none: the log has ended."""
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        self._partial = self._partial[-4096:]  # a line may be as long as the file likes
+        for raw in lines if data else [self._partial]:
+            if match := _LINE.match(raw.decode("utf-8", "replace")):
+                self._line(*match.groups())
+
+    def _line(self, level: str, text: str) -> None:
+        if level in ("error", "fatal", "panic"):
+            self.num_errors += 1
+            self.errors.append(text.strip()[:300].replace(self._file_url, "the file"))
+        elif self.shown is None and (shown := _SHOWN.match(text)):
+            self.shown = int(shown[1]), float(shown[2])
+        elif text.startswith("Input #0"):
+            self.header = [text]
+        elif self.header is not None and len(self.header) < 10_000:
+            self.header.append(text[:2000])
+
+    def damage(self, status: int | None) -> str | None:
+        """What was survived, when something came out and ffmpeg has ended with `status`."""
+        if self.num_errors:
+            return f"the file is damaged; ffmpeg gave {self.num_errors} errors, the last: {self.errors[-1]}"
+        return f"ffmpeg ended early, status {status}" if status else None
+
+    def failure(self, path: Path, limits: MediaLimits, status: int | None) -> MediaError:
+        """Why nothing came out; `status` is ffmpeg's, None if it runs still."""
+        log = "\n".join(self.errors)
+        if "max_streams" in log:
+            return refusal(path, f"it has more than {limits.max_streams} streams", "max_streams")
+        if "max pixel count" in log:
+            return refusal(path, f"its pictures have more than {limits.max_pixels} pixels", "max_pixels")
+        if _NO_MEMORY.search(log):
+            return refusal(path, f"ffmpeg needs more than {limits.max_memory_bytes} bytes", "max_memory_bytes")
+        if "not on whitelist" in log:
+            return MediaError(f"{quoted(path)} is in a format that is refused; convert it to mp4, mkv, wav ... first")
+        if status is not None and (status < 0 or status == 127):  # 127: the loader found no room for its libraries
+            what = f"ffmpeg died (status {status}), perhaps for want of memory"
+            return refusal(path, what, "max_memory_bytes")
+        telling = [error for error in self.errors if not _GENERAL.match(error)]
+        last = (telling or list(self.errors) or [f"ffmpeg ended with status {status}"])[-1]
+        return MediaError(f"{quoted(path)} cannot be read as audio or video ({last}); check that it plays elsewhere")
