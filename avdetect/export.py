@@ -64,7 +64,7 @@ def export_bundle(
                 f"{graph}.output": modules[graph](torch.from_numpy(inputs[graph])).numpy(),
             }
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **golden)
+    np.savez_compressed(buffer, **golden)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
     files["golden.npz"] = buffer.getvalue()
     info = BundleInfo(
         format=FORMAT,
@@ -141,7 +141,7 @@ def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> byt
         torch.onnx.export(
             module,
             (torch.from_numpy(example),),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a file object too
             input_names=["input"],
             output_names=["output"],
             dynamic_axes={"input": axes, "output": {0: "batch"}},

@@ -31,7 +31,7 @@ def augment_face(crop: UInt8, rng: np.random.Generator) -> UInt8:
     out = cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
     if flip < 0.5:
         out = out[:, ::-1]
-    pixels = (out.astype(np.float32) - 128) * gain + 128 + bias + tint.astype(np.float32)
+    pixels: np.ndarray = (out.astype(np.float32) - 128) * gain + 128 + bias + tint.astype(np.float32)
     if gray < 0.05:
         pixels = np.repeat(pixels.mean(2, keepdims=True), 3, axis=2)
     if rescale < 0.5:
@@ -45,7 +45,8 @@ def augment_face(crop: UInt8, rng: np.random.Generator) -> UInt8:
         pixels = pixels + grain * np.float32(level)
     out = np.clip(pixels, 0, 255).astype(np.uint8)
     if jpeg < 0.6:
-        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        encoded = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        out = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
     if cover < 0.15:
         y, x = (corner * size).astype(int)
         h, w = (extent * size).astype(int)
@@ -88,7 +89,8 @@ def augment_mouths(crops: UInt8, rng: np.random.Generator) -> UInt8:
     sigma = rng.uniform(0.3, 1.2) if rng.random() < 0.3 else 0.0
     out = np.empty_like(crops)
     for i, crop in enumerate(crops):
-        frame = cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+        moved = cv2.warpAffine(crop, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        frame: np.ndarray = moved.astype(np.float32)
         frame = cv2.GaussianBlur(frame, (0, 0), sigma) if sigma else frame
         out[i] = np.clip((frame - 128) * gain + 128 + bias, 0, 255)
     return out[:, :, ::-1] if flip else out

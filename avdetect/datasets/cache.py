@@ -39,7 +39,7 @@ def save_clips(target: Path, clips: Sequence[Clip]) -> None:
             arrays |= {f"{i}.{j}.{name}": getattr(track, name) for name in _TRACK_ARRAYS}
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)
+    np.savez(partial, **arrays)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
     partial.replace(target)
 
 
@@ -65,7 +65,7 @@ def still_clips(preprocessor: Preprocessor, path: str) -> list[Clip]:
     image = cv2.imread(path)
     if image is None:
         raise MediaError(f"{path} is not a readable picture")
-    frames = face_crops.frames_from_rgb(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    frames = face_crops.frames_from_rgb(face_crops.as_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
     config = preprocessor.still_config()
     tracker = FaceTracker(preprocessor.detector, config)
     return [Clip(0.0, 0.04, group_tracks(tracker.push(frames) + tracker.flush(), config), None)]

@@ -34,7 +34,8 @@ class VisualStream(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(cast(int, self.encoder.head_hidden_size), 1)
         self.mean, self.std = config.mean, config.std
-        self.to(memory_format=torch.channels_last)  # the crops come as NHWC; ten times faster on a CPU
+        # The crops come as NHWC; ten times faster on a CPU.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, crops: Tensor) -> Tensor:
         """crops (N, S, S, 3) RGB uint8 (or float in 0..255) -> logits (N,)."""

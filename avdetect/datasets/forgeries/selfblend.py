@@ -31,7 +31,7 @@ def self_blend(crop: UInt8, landmarks: Float, rng: np.random.Generator) -> UInt8
 
 def _restyle(image: UInt8, rng: np.random.Generator) -> UInt8:
     """Colour, brightness and sharpness of another camera."""
-    out = image.astype(np.float32) + rng.uniform(-20, 20, 3).astype(np.float32)
+    out: np.ndarray = image.astype(np.float32) + rng.uniform(-20, 20, 3).astype(np.float32)
     out = (out - 128) * rng.uniform(0.9, 1.1) + 128 + rng.uniform(-12, 12)
     hsv = cv2.cvtColor(np.clip(out, 0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV).astype(np.float32)
     hsv *= np.array([1, rng.uniform(0.7, 1.3), 1], np.float32)
@@ -52,10 +52,11 @@ def _mask(size: int, landmarks: Float, rng: np.random.Generator) -> Float:
     width = np.linalg.norm(landmarks[1] - landmarks[0]) * half_width * rng.uniform(0.85, 1.2)
     height = np.linalg.norm(mouth - eyes) * half_height * rng.uniform(0.85, 1.2)
     tilt = np.degrees(np.arctan2(*(landmarks[1] - landmarks[0])[::-1]))
-    mask = np.zeros((size, size), np.float32)
+    mask: np.ndarray = np.zeros((size, size), np.float32)
     axes = (max(2, int(width)), max(2, int(height)))
     cv2.ellipse(mask, (int(centre[0]), int(centre[1])), axes, float(tilt), 0, 360, 1.0, -1)
-    bend = cv2.GaussianBlur(rng.uniform(-1, 1, (size, size, 2)).astype(np.float32), (0, 0), size * 0.06)
+    noise = rng.uniform(-1, 1, (size, size, 2)).astype(np.float32)
+    bend = np.asarray(cv2.GaussianBlur(noise, (0, 0), size * 0.06), np.float32)
     bend *= size * rng.uniform(0.02, 0.08) / max(1e-6, float(np.abs(bend).max()))
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1).astype(np.float32) + bend
     mask = cv2.remap(mask, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR)
