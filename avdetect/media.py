@@ -1,6 +1,7 @@
 """Media files in, frames and samples out, on one clock. Nothing else runs ffmpeg; hostile input stops here.
 
-The clock. Time 0 is the container's time zero: the earliest start of the streams, as ffmpeg shifts it by default.
+The clock. Time 0 is the container's time zero: the earliest start of the streams, as ffmpeg shifts it by default; what
+an encoder put before it (the priming of AAC or Opus) is dropped.
 Frame n is shown at n / 25 s and sample n at n / 16000 s, whatever the frame rate, the edit lists or the start of either
 stream. Video that starts late has a later `first_frame`; audio that starts late begins with zeros.
 

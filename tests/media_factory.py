@@ -16,7 +16,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from avdetect.media import ffmpeg_path
+import imageio_ffmpeg
+
+# Always the binary of imageio-ffmpeg, while the tests read with the one that users get (`ffmpeg_path`): the commands
+# need options of ffmpeg 6, and the same bytes come out whatever stands on PATH.
+RENDERER = imageio_ffmpeg.get_ffmpeg_exe()
 
 SIZE = "64x48"
 FLASH = "drawbox=enable='between(t,0.999,1.079)':color=white:thickness=fill"
@@ -174,7 +178,7 @@ class MediaFactory:
             path.write_bytes(MADE[name](self))
             return path
         command = re.sub(r"\{([\w.]+)\}", lambda m: str(path if m[1] == "out" else self(m[1])), COMMANDS[name])
-        common = [ffmpeg_path(), "-hide_banner", "-nostdin", "-v", "error", "-y"]
+        common = [RENDERER, "-hide_banner", "-nostdin", "-v", "error", "-y"]
         # Fixed threads and no version strings: the same bytes on every machine with the same ffmpeg.
         output = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"]
         arguments = shlex.split(command)

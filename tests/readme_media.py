@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from avdetect.media import ffmpeg_path
+from media_factory import RENDERER
 
 SAMPLE = Path(__file__).parents[1] / "avdetect" / "weights" / "sample" / "sample.mp4"
 FILTERS = ("null", "hflip", "hue=h=40", "eq=brightness=0.1", "scale=320:320", "noise=alls=8:allf=t")
@@ -21,7 +21,7 @@ FILTERS = ("null", "hflip", "hue=h=40", "eq=brightness=0.1", "scale=320:320", "n
 
 def variant(target: Path, start: float, video_filter: str) -> None:
     """Two seconds of the sample, filtered."""
-    command = [ffmpeg_path(), "-v", "error", "-y", "-ss", str(start), "-t", "2", "-i", str(SAMPLE), "-vf", video_filter]
+    command = [RENDERER, "-v", "error", "-y", "-ss", str(start), "-t", "2", "-i", str(SAMPLE), "-vf", video_filter]
     subprocess.run([*command, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", str(target)], check=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media_factory import RENDERER
 from readme_media import SAMPLE
 
 import avdetect
@@ -17,7 +18,6 @@ from avdetect.datasets.cache import build_cache, cache_path, load_clips
 from avdetect.detector import Detector
 from avdetect.errors import MediaError
 from avdetect.faces import build_detector
-from avdetect.media import ffmpeg_path
 from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.types import FPS, SAMPLE_RATE, Detection
@@ -34,7 +34,7 @@ def sample(detector: Detector) -> Detection:
 
 
 def make(target: Path, *options: str) -> Path:
-    subprocess.run([ffmpeg_path(), "-v", "error", "-y", *options, str(target)], check=True)
+    subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
     return target
 
 

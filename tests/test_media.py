@@ -334,7 +334,7 @@ def test_importing_media_is_light():
 HEADER = """Input #0, matroska,webm, from 'file:/proc/self/fd/3':
   Metadata:
     Stream #0:9: Video: h264, yuv420p, 9x9 : a tag, not a stream
-  Duration: 01:02:03.45, start: 0.000000, bitrate: 1 kb/s
+  Duration: 01:02:03.45, start: -0.021000, bitrate: 1 kb/s
   Program 1
   Stream #0:0[0x100](eng): Video: hevc (Main 10) (hvc1 / 0x31637668), yuv420p10le(pc, bt2020nc/bt2020/smpte2084, top\
  coded first (swapped)), 720x576 [SAR 64:45 DAR 16:9], SAR 16:11 DAR 20:11, 25 fps, 25 tbr, 90k tbn (default)
@@ -351,6 +351,7 @@ def parsed(lines: list[str]) -> MediaInfo:
 def test_a_header_is_parsed():
     info = parsed(HEADER)
     assert (info.container, info.duration_seconds, info.num_streams) == ("matroska", 3723.45, 3)
+    assert info.start_seconds == -0.021
     video = info.video
     assert (video.codec, video.pix_fmt, video.fps, video.interlaced) == ("hevc", "yuv420p10le", 25, True)
     assert (video.color_matrix, video.full_range, video.rotation_degrees) == ("bt2020", True, 90)

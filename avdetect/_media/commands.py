@@ -26,7 +26,7 @@ def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: in
         # one, and the clock would slip): its first scaler, which otherwise passes frames on untouched, sees to that.
         # With rotation ffmpeg puts its own filters first, which could not stand it.
         options |= {"noautorotate": None, "reinit_filter": 0}
-    source = child.input(**options)
+    source = child.input(**options, **_from_zero(info))
     stream = source[str(video.index)]
     if not video.rotation_degrees:
         stream = stream.filter("scale", video.coded_width, video.coded_height).filter("format", video.pix_fmt)
@@ -54,7 +54,7 @@ def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: in
 
 def audio_outputs(child: Child, info: MediaInfo) -> list[Any]:
     assert info.audio is not None
-    source = child.input()
+    source = child.input(**_from_zero(info))
     stream = source[str(info.audio.index)].filter_multi_output("asplit")
     # rematrix_maxval: without it a float stereo pair is mixed down at 1.41 times its level.
     resample = {"async": 1, "first_pts": 0, "min_hard_comp": MAX_GAP_SECONDS, "rematrix_maxval": 1}
@@ -66,6 +66,13 @@ def audio_outputs(child: Child, info: MediaInfo) -> list[Any]:
         shown.output("pipe:1", format="null"),
         *_other(source, info, info.video),
     ]
+
+
+def _from_zero(info: MediaInfo) -> dict[str, Any]:
+    """Matroska has no times before 0 but those of a codec's priming, to be dropped. ffmpeg 5 shows the priming and
+    counts from it; this undoes its shift, so that the priming falls before zero. Newer ones drop it by themselves."""
+    primed = info.container == "matroska" and -1 < info.start_seconds < 0
+    return {"itsoffset": info.start_seconds} if primed else {}
 
 
 def _other(source: Any, info: MediaInfo, other: VideoStream | AudioStream | None) -> list[Any]:

@@ -59,6 +59,7 @@ class MediaInfo:
     path: Path
     container: str  # ffmpeg's name, "mov" for mp4 and its relatives
     duration_seconds: float | None  # as stated; None if unknown
+    start_seconds: float  # the earliest timestamp, as ffmpeg finds it
     num_streams: int
     video: VideoStream | None  # None: no video stream (cover art is none)
     audio: AudioStream | None
@@ -69,6 +70,7 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
     start = re.match(r"Input #0, ([\w,]+?)(?:,[\w,]*)?, from ", lines[0]) if lines else None
     container = start[1] if start else "unknown"
     duration: float | None = None
+    first_seconds = 0.0
     videos: list[tuple[tuple[bool, int], VideoStream]] = []
     audios: list[tuple[tuple[bool, int], AudioStream]] = []
     seen: set[int] = set()
@@ -78,8 +80,11 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
     for line in lines:
         if line.startswith(("Output #", "Stream mapping")):
             break
-        if match := re.match(r"  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", line):
-            duration = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        if line.startswith("  Duration: "):
+            if match := re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", line[12:]):
+                duration = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+            if match := re.search(r", start: (-?\d+\.\d+)", line):
+                first_seconds = float(match[1])
         elif match := re.match(
             r" +displaymatrix: rotation of (-?\d+(?:\.\d+)?) deg", line.replace("Display M", "displaym")
         ):
@@ -112,7 +117,7 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
     if best_video and best_video.coded_width * best_video.coded_height > limits.max_pixels:
         size = f"{best_video.coded_width} x {best_video.coded_height}"
         raise refusal(path, f"its pictures are {size}, more than {limits.max_pixels} pixels", "max_pixels")
-    return MediaInfo(path, container, duration, len(seen), best_video, best_audio)
+    return MediaInfo(path, container, duration, first_seconds, len(seen), best_video, best_audio)
 
 
 def _split(text: str) -> list[str]:
