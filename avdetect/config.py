@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from avdetect.errors import ConfigError
 
 T = TypeVar("T")
@@ -175,22 +173,23 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
     return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader takes the last of two equal keys without a word; a file of differences must not."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a YAML file of differences from the defaults. Raises ConfigError."""
+    import yaml  # scoring with the defaults needs none
+
+    class StrictLoader(yaml.SafeLoader):
+        """SafeLoader takes the last of two equal keys without a word; a file of differences must not."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            for name in names:
+                if names.count(name) > 1:
+                    problem = f"the key {name!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            return super().construct_mapping(node, deep)
+
     try:
-        loader = _StrictLoader(Path(path).read_text(encoding="utf-8"))
-        values = loader.get_single_data()
+        values = StrictLoader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

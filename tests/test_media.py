@@ -323,7 +323,7 @@ def test_what_a_header_says(media):
 
 
 def test_importing_media_is_light():
-    heavy = ("ffmpeg", "imageio_ffmpeg", "torch", "cv2")
+    heavy = ("ffmpeg", "imageio_ffmpeg", "torch", "cv2", "yaml", "urllib.request")
     code = f"import sys, avdetect.media; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
