@@ -66,7 +66,8 @@ class MediaReader:
     ) -> None:
         self.config, self.limits = config or MediaConfig(), limits or MediaLimits()
         self.info = probe(path, self.limits)
-        self.warnings: list[str] = []
+        unusable = "the file has a stream of it, but nothing in it can be made out"
+        self.warnings = [f"{name}: {unusable}" for name in self.info.unusable]
         self.video_start_seconds: float | None = None  # of the first real frame; known after a first batch from time 0
         self.audio_start_seconds: float | None = None  # of the first real sample; known after the first chunk
         self._iterators: list[Generator[Any]] = []
@@ -125,7 +126,7 @@ class MediaReader:
         # One second early for reordered frames; whole seconds are exact in any time base, so a window rounds alike.
         seek = max(0, first // FPS - 1) if self.info.container in SEEKABLE else 0
         for origin in sorted({seek, 0}, reverse=True):
-            with Child(self.info.path, self.limits) as child:
+            with Child(self.info.path, self.limits, "video") as child:
                 child.start(*video_outputs(child, self.info, self.config, origin))
                 size = child.y4m_header()
                 frames, count = y4m_frames(child, size, batch) if size else (None, 0)
@@ -152,7 +153,7 @@ class MediaReader:
 
     def _audio(self, first: int, stop: int | None, chunk: int) -> Generator[Waveform]:
         position = 0
-        with Child(self.info.path, self.limits) as child:
+        with Child(self.info.path, self.limits, "audio") as child:
             child.start(*audio_outputs(child, self.info))
             while stop is None or position < stop:
                 # What lies before the window is read and dropped, so that the stall clock sees the progress.

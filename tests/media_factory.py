@@ -61,6 +61,7 @@ COMMANDS: dict[str, str] = {
     "clap.webm": clap("-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -c:a libopus"),
     "clap.ts": clap(MP4),
     "clap.avi": clap("-c:v mpeg4 -c:a pcm_s16le"),
+    "clap_mp3.avi": clap("-c:v mpeg4 -c:a mp3"),
     "clap.mpg": clap("-c:v mpeg2video -bf 2 -c:a mp2"),
     "clap.flv": clap(MP4),
     **{f"audio_late.{ext}": clap(MP4, audio="-itsoffset 0.4") for ext in ("mp4", "mov", "mkv", "ts", "flv")},
@@ -150,9 +151,38 @@ def _damaged(factory: MediaFactory) -> bytes:
     return bytes(data)
 
 
+def _avi_without(factory: MediaFactory, chunk: bytes) -> bytes:
+    """The payload of one stream's chunks is zeros."""
+    data = bytearray(factory("clap_mp3.avi").read_bytes())
+    at, end = data.index(b"movi") + 4, data.rindex(b"idx1")
+    while at < end:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == chunk:
+            data[at + 8 : at + 8 + size] = bytes(size)
+        at += 8 + size + size % 2
+    return bytes(data)
+
+
+def _ts_without(factory: MediaFactory, program_id: int) -> bytes:
+    """The payload of one stream's packets is zeros but for the PES headers; the others keep their late timestamps."""
+    data = bytearray(factory("shifted.ts").read_bytes())
+    for packet in range(0, len(data), 188):
+        if int.from_bytes(data[packet + 1 : packet + 3], "big") & 0x1FFF != program_id:
+            continue
+        at = packet + 4 + (1 + data[packet + 4] if data[packet + 3] & 0x20 else 0)
+        if data[packet + 1] & 0x40:
+            at += 9 + data[at + 8]
+        data[at : packet + 188] = bytes(packet + 188 - at)
+    return bytes(data)
+
+
 MADE: dict[str, Callable[[MediaFactory], bytes]] = {
     "size_change.ts": _joined,
     "damaged.ts": _damaged,
+    "blind.avi": lambda factory: _avi_without(factory, b"00dc"),
+    "deaf.avi": lambda factory: _avi_without(factory, b"01wb"),
+    "blind.ts": lambda factory: _ts_without(factory, 0x100),
+    "deaf.ts": lambda factory: _ts_without(factory, 0x101),
     "truncated.mkv": lambda factory: (data := factory("long.mkv").read_bytes())[: len(data) // 2],
     "truncated.ts": lambda factory: (data := factory("long.ts").read_bytes())[: len(data) // 2],
     "headless.mp4": lambda factory: (data := factory("long.mp4").read_bytes())[: len(data) // 2],  # moov was at the end

@@ -250,6 +250,28 @@ def test_damage_in_the_middle_is_survived(media):
     assert samples > 16000
 
 
+@pytest.mark.parametrize(("broken", "whole"), [("video", "audio"), ("audio", "video")])
+def test_one_half_is_read_when_the_other_is_destroyed(media, broken, whole):
+    with MediaReader(media("blind.avi" if broken == "video" else "deaf.avi")) as reader:
+        halves = {"video": reader.video(), "audio": reader.audio(1.0)}
+        with pytest.raises(MediaError, match=f"cannot be read as {broken}"):
+            list(halves[broken])
+        assert len(list(halves[whole])) >= 2
+        assert reader.warnings == []  # the damage is none of the other half's
+
+
+@pytest.mark.parametrize("broken", ["video", "audio"])
+def test_half_a_stream_that_cannot_be_made_out_is_named_and_the_other_begins_at_its_start(media, broken):
+    with MediaReader(media("blind.ts" if broken == "video" else "deaf.ts")) as reader:
+        assert reader.info.unusable == (broken,)
+        (warning,) = reader.warnings
+        assert warning.startswith(f"{broken}: ")
+        if broken == "audio":
+            assert next(reader.video()).first_frame == 0
+        else:
+            assert sum(len(chunk.samples) for chunk in reader.audio(1.0)) < 3 * 16000  # of 2 s at 1000 s
+
+
 @pytest.mark.parametrize("name", ["clap.mp4", "clap.mkv", "clap.ts", "clap.avi", "clap.flv", "tone.mp3", "tone.ogg"])
 def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name):
     original = media(name).read_bytes()

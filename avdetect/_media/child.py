@@ -45,8 +45,8 @@ def ffmpeg_path() -> str:
 class Child:
     """One ffmpeg on one file. A context manager: leaving it kills and reaps the process."""
 
-    def __init__(self, path: Path, limits: MediaLimits) -> None:
-        self.path, self.limits = path, limits
+    def __init__(self, path: Path, limits: MediaLimits, wanted: str = "audio or video") -> None:
+        self.path, self.limits, self._wanted = path, limits, wanted
         self._waited = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._file = _open_regular(path)
@@ -182,8 +182,8 @@ class Child:
             raise refusal(self.path, "ffmpeg does not end", "stall_seconds") from None
 
     def failure(self) -> MediaError:
-        """Why nothing came out."""
-        return self.log.failure(self.path, self.limits, self.status)
+        """Why nothing of what was wanted came out."""
+        return self.log.failure(self.path, self.limits, self.status, self._wanted)
 
     def _drop(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)

@@ -21,14 +21,17 @@ def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: in
     video = info.video
     assert video is not None
     options: dict[str, Any] = {"ss": origin, "noaccurate_seek": None} if origin else {}
-    if not video.rotation_degrees:
+    fixed = not video.rotation_degrees and video.pix_fmt != "none"
+    if fixed:
         # The graph stays as it is when the picture's size or format changes in mid-stream (ffmpeg would build a new
         # one, and the clock would slip): its first scaler, which otherwise passes frames on untouched, sees to that.
-        # With rotation ffmpeg puts its own filters first, which could not stand it.
+        # With rotation ffmpeg puts its own filters first, which could not stand it; nor can a format not known yet.
         options |= {"noautorotate": None, "reinit_filter": 0}
     source = child.input(**options, **_from_zero(info))
     stream = source[str(video.index)]
-    if not video.rotation_degrees:
+    if _without_zero(info):
+        stream = stream.filter("setpts", "PTS-STARTPTS")
+    if fixed:
         stream = stream.filter("scale", video.coded_width, video.coded_height).filter("format", video.pix_fmt)
     if video.interlaced:
         stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
@@ -55,7 +58,10 @@ def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: in
 def audio_outputs(child: Child, info: MediaInfo) -> list[Any]:
     assert info.audio is not None
     source = child.input(**_from_zero(info))
-    stream = source[str(info.audio.index)].filter_multi_output("asplit")
+    stream = source[str(info.audio.index)]
+    if _without_zero(info):
+        stream = stream.filter("asetpts", "PTS-STARTPTS")
+    stream = stream.filter_multi_output("asplit")
     # rematrix_maxval: without it a float stereo pair is mixed down at 1.41 times its level.
     resample = {"async": 1, "first_pts": 0, "min_hard_comp": MAX_GAP_SECONDS, "rematrix_maxval": 1}
     main = stream[0].filter("aresample", SAMPLE_RATE, **resample)
@@ -71,8 +77,14 @@ def audio_outputs(child: Child, info: MediaInfo) -> list[Any]:
 def _from_zero(info: MediaInfo) -> dict[str, Any]:
     """Matroska has no times before 0 but those of a codec's priming, to be dropped. ffmpeg 5 shows the priming and
     counts from it; this undoes its shift, so that the priming falls before zero. Newer ones drop it by themselves."""
-    primed = info.container == "matroska" and -1 < info.start_seconds < 0
+    primed = info.container == "matroska" and -1 < (info.start_seconds or 0) < 0
     return {"itsoffset": info.start_seconds} if primed else {}
+
+
+def _without_zero(info: MediaInfo) -> bool:
+    """Whether only one half of an MPEG stream can be made out, and so ffmpeg finds no time zero: it begins at its own,
+    else hours of nothing might stand before it."""
+    return info.container in DISCONTINUOUS and info.start_seconds is None and not (info.video and info.audio)
 
 
 def _other(source: Any, info: MediaInfo, other: VideoStream | AudioStream | None) -> list[Any]:

@@ -59,10 +59,11 @@ class MediaInfo:
     path: Path
     container: str  # ffmpeg's name, "mov" for mp4 and its relatives
     duration_seconds: float | None  # as stated; None if unknown
-    start_seconds: float  # the earliest timestamp, as ffmpeg finds it
+    start_seconds: float | None  # the earliest timestamp; None if ffmpeg finds none
     num_streams: int
     video: VideoStream | None  # None: no video stream (cover art is none)
     audio: AudioStream | None
+    unusable: tuple[str, ...]  # "video", "audio": there is none to read, but a stream that ffmpeg cannot make out
 
 
 def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo:
@@ -70,9 +71,10 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
     start = re.match(r"Input #0, ([\w,]+?)(?:,[\w,]*)?, from ", lines[0]) if lines else None
     container = start[1] if start else "unknown"
     duration: float | None = None
-    first_seconds = 0.0
+    first_seconds: float | None = None
     videos: list[tuple[tuple[bool, int], VideoStream]] = []
     audios: list[tuple[tuple[bool, int], AudioStream]] = []
+    kinds: set[str] = set()  # of streams that should be readable
     seen: set[int] = set()
     parsed: set[int] = set()
     rotations: dict[int, int] = {}
@@ -102,6 +104,8 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
         index, parts = int(match[1]), _split(match[3])
         parsed.add(index)
         default = "(default)" in parts[-1]
+        if not _COVER.search(parts[-1]):
+            kinds.add(match[2].lower())
         if match[2] == "Audio":
             if audio := _parse_audio(index, parts):
                 audios.append(((default, audio.channels), audio))
@@ -117,7 +121,9 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
     if best_video and best_video.coded_width * best_video.coded_height > limits.max_pixels:
         size = f"{best_video.coded_width} x {best_video.coded_height}"
         raise refusal(path, f"its pictures are {size}, more than {limits.max_pixels} pixels", "max_pixels")
-    return MediaInfo(path, container, duration, first_seconds, len(seen), best_video, best_audio)
+    found = {"video": best_video, "audio": best_audio}
+    unusable = tuple(kind for kind, best in found.items() if kind in kinds and best is None)
+    return MediaInfo(path, container, duration, first_seconds, len(seen), best_video, best_audio, unusable)
 
 
 def _split(text: str) -> list[str]:

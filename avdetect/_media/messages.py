@@ -9,10 +9,14 @@ from pathlib import Path
 from avdetect.config import MediaLimits
 from avdetect.errors import LimitError, MediaError
 
-_LINE = re.compile(r"(?:\[[^\]]* @ 0x[0-9a-f]+\] )*\[(\w+)\] (.*)")
+_LINE = re.compile(r"(?:\[([^\]]*) @ 0x[0-9a-f]+\] )*\[(\w+)\] (.*)")
 _SHOWN = re.compile(r"n: *0 pts: *(-?\d+) +pts_time: *(-?[\d.]+(?:e[+-]?\d+)?)")
-# ffmpeg ends with a general complaint: what came before it tells more.
-_GENERAL = re.compile(r"Error (opening|marking)|.*Invalid data found when processing input")
+# ffmpeg ends with general complaints: what came before them tells more.
+_GENERAL = re.compile(
+    r"Error (opening|marking|while|initializing|:)|.*Invalid data found when processing input|Task finished|"
+    r"Terminating thread|Decode error rate|Cannot determine format|Could not open encoder|Nothing was written|"
+    r"Conversion failed"
+)
 # A thread that finds no room for its stack is "temporarily unavailable".
 _NO_MEMORY = re.compile(r"Cannot allocate memory|Resource temporarily unavailable|[Oo]ut of memory")
 
@@ -33,10 +37,11 @@ class FfmpegLog:
     def __init__(self, file_url: str) -> None:
         self.header: list[str] | None = None  # the lines that describe the input
         self.errors: deque[str] = deque(maxlen=20)  # the last ones
-        self.num_errors = 0
+        self.num_errors = 0  # in reading; trying the decoders on every stream, for the header, gives others
         self.shown: tuple[int, float] | None = None  # what (a)showinfo said first: a timestamp and its seconds
         self._file_url = file_url
         self._partial = b""  # of a line
+        self._early: list[str] = []  # where the errors before the header came from
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes; none: the log has ended."""
@@ -46,25 +51,35 @@ class FfmpegLog:
             if match := _LINE.match(raw.decode("utf-8", "replace")):
                 self._line(*match.groups())
 
-    def _line(self, level: str, text: str) -> None:
+    def _line(self, source: str | None, level: str, text: str) -> None:
         if level in ("error", "fatal", "panic"):
-            self.num_errors += 1
             self.errors.append(text.strip()[:300].replace(self._file_url, "the file"))
+            if self.header is not None:
+                self.num_errors += 1
+            elif len(self._early) < 10_000:
+                self._early.append(source or "")
         elif self.shown is None and (shown := _SHOWN.match(text)):
             self.shown = int(shown[1]), float(shown[2])
         elif text.startswith("Input #0"):
             self.header = [text]
+            # The demuxer does not repeat itself; a decoder does, if its stream is read.
+            self.num_errors = sum(text.startswith(f"Input #0, {source}, from") for source in self._early)
         elif self.header is not None and len(self.header) < 10_000:
             self.header.append(text[:2000])
 
     def damage(self, status: int | None) -> str | None:
         """What was survived, when something came out and ffmpeg has ended with `status`."""
         if self.num_errors:
-            return f"the file is damaged; ffmpeg gave {self.num_errors} errors, the last: {self.errors[-1]}"
+            errors = "an error" if self.num_errors == 1 else f"{self.num_errors} errors"
+            return f"the file is damaged; ffmpeg gave {errors}, at last: {self._telling()}"
         return f"ffmpeg ended early, status {status}" if status else None
 
-    def failure(self, path: Path, limits: MediaLimits, status: int | None) -> MediaError:
-        """Why nothing came out; `status` is ffmpeg's, None if it runs still."""
+    def _telling(self) -> str:
+        """The last error that says something, else the first of those we kept."""
+        return next((error for error in reversed(self.errors) if not _GENERAL.match(error)), self.errors[0])
+
+    def failure(self, path: Path, limits: MediaLimits, status: int | None, wanted: str) -> MediaError:
+        """Why nothing of what was `wanted` came out; `status` is ffmpeg's, None if it runs still."""
         log = "\n".join(self.errors)
         if "max_streams" in log:
             return refusal(path, f"it has more than {limits.max_streams} streams", "max_streams")
@@ -77,6 +92,5 @@ class FfmpegLog:
         if status is not None and (status < 0 or status == 127):  # 127: the loader found no room for its libraries
             what = f"ffmpeg died (status {status}), perhaps for want of memory"
             return refusal(path, what, "max_memory_bytes")
-        telling = [error for error in self.errors if not _GENERAL.match(error)]
-        last = (telling or list(self.errors) or [f"ffmpeg ended with status {status}"])[-1]
-        return MediaError(f"{quoted(path)} cannot be read as audio or video ({last}); check that it plays elsewhere")
+        reason = self._telling() if self.errors else f"ffmpeg ended with status {status}"
+        return MediaError(f"{quoted(path)} cannot be read as {wanted} ({reason}); check that it plays elsewhere")
