@@ -35,7 +35,7 @@ def make_manifest(folder: Path, rows: int = 16) -> Path:
         for i in range(rows):
             fake, split = i % 2, "dev" if i >= rows - 4 else "train"
             variant(folder / "data" / f"{i}.mp4", (i % 5) * 0.8, FILTERS[i % len(FILTERS)])
-            writer.writerow([f"data/{i}.mp4", fake, fake, fake, f"person{i}", split, f"source{i % 3}", "made" * fake])
+            writer.writerow([f"data/{i}.mp4", fake, fake, fake, f"actor{i}", split, f"source{i % 3}", "made" * fake])
     return folder / "my.csv"
 
 

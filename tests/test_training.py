@@ -483,9 +483,11 @@ def test_calibration_undoes_overconfidence() -> None:
     """On noisy features 80 % certainty must be right about 80 % of the time."""
     table, features = separable(600, noise=4.0)
     fitted = fit_and_calibrate(table, features, FusionConfig(), FUSION_LOOP, seed=0)
+    judged = features[:, NUM_VALUES:].any(axis=1)
+    table, features = table[judged].reset_index(drop=True), features[judged]
     labels = label_matrix(table)
     p = fitted.calibration.probabilities(fitted.oof_logits)
-    weights = class_weights(table, labels)
+    weights = class_weights(table, labels, features)
     for low, high in ((0.1, 0.4), (0.6, 0.9)):
         rows = (p[:, 2] > low) & (p[:, 2] < high)
         assert rows.sum() > 30
@@ -506,10 +508,11 @@ def test_out_of_fold_logits_come_from_other_groups(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fusion_training, "fit_fusion", spy)
     result = fit_and_calibrate(table, features, FusionConfig(), dataclasses.replace(FUSION_LOOP, steps=2), 0, folds=3)
     assert len(trained) == 4
-    assert trained[-1] == set(range(len(table))), "the fusion that is shipped saw every row"
+    judged = set(np.flatnonzero(features[:, NUM_VALUES:].any(axis=1)).tolist())
+    assert trained[-1] == judged, "the fusion that is shipped saw every row that has a stream, and no other"
     fold = fold_of(table["group"], 3)
     for k, seen in enumerate(trained[:3]):
-        held = set(np.flatnonzero(fold == k).tolist())
+        held = set(np.flatnonzero(fold == k).tolist()) & judged
         assert held
         assert not held & seen
         assert not set(table["group"].iloc[sorted(held)]) & set(table["group"].iloc[sorted(seen)])
@@ -560,15 +563,27 @@ def test_label_matrix_marks_the_unknown() -> None:
 
 
 def test_class_weights_balance_each_output() -> None:
-    table, _ = separable(100)
+    table, features = separable(100)
+    features[:, NUM_VALUES:] = 1
     labels = label_matrix(table)
-    weights = class_weights(table, labels)
+    weights = class_weights(table, labels, features)
     for column in range(3):
         totals = [weights[labels[:, column] == value, column].sum() for value in (0, 1)]
         assert totals[0] == pytest.approx(totals[1], rel=1e-4)
         assert (weights[labels[:, column] < 0, column] == 0).all()
     small = (table["dataset"] == "small").to_numpy()
     assert weights[small & (labels[:, 0] == 1), 0].min() > weights[~small & (labels[:, 0] == 1), 0].max()
+
+
+def test_files_with_face_and_voice_weigh_as_much_as_all_others() -> None:
+    table, features = separable(100)
+    table["dataset"] = "one"
+    labels = label_matrix(table)
+    labels[:] = 1
+    features[:, NUM_VALUES:] = [1, 0, 0]
+    features[:5, NUM_VALUES:] = [1, 1, 1]
+    weights = class_weights(table, labels, features)[:, 0]
+    assert weights[:5].sum() == pytest.approx(weights[5:].sum(), rel=1e-4)
 
 
 def threshold(p: list[float], y: list[int], w: list[float] | None = None) -> float:

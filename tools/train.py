@@ -25,7 +25,7 @@ from avdetect.config import MediaLimits, TrainConfig, load_yaml, to_dict
 from avdetect.datasets import manifest
 from avdetect.datasets.cache import build_cache, cache_path, load_clips
 from avdetect.datasets.corpus import corpus_manifest
-from avdetect.errors import AVDetectError, ManifestError
+from avdetect.errors import AVDetectError, ConfigError, ManifestError
 from avdetect.evaluation.metrics import evaluate
 from avdetect.export import export_bundle
 from avdetect.faces import build_detector
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
     preprocessor = Preprocessor(config.preprocess, build_detector(config.preprocess.detector), MediaLimits())
     table, clips = _preprocess(table, args.run / "cache", preprocessor)
     is_train = (table["split"] == "train").to_numpy()
+    _claim(args.run, manifest.digest(table), config)
     train, dev = _part(table, clips, is_train), _part(table, clips, ~is_train)
     oof = _out_of_fold(initial, *train, args.run)
     fitted = fit_and_calibrate(train[0], oof, config.model.fusion, config.fusion, config.seed)
@@ -94,6 +95,16 @@ def run(args: argparse.Namespace) -> None:
     )
     print(pd.DataFrame(metrics["rows"]).to_string(index=False, float_format="%.3f", na_rep=""))
     print(f"bundle: {args.out}")
+
+
+def _claim(run: Path, digest: str, config: TrainConfig) -> None:
+    """Bind the working folder to this data and configuration: what lies in it must not be taken for another run's."""
+    mine = {"manifest_digest": digest, "config": to_dict(config)}
+    stated = run / "run.json"
+    if not stated.exists():
+        stated.write_text(json.dumps(mine, indent=1) + "\n")
+    elif json.loads(stated.read_text()) != mine:
+        raise ConfigError(f"{run} holds a run with other data or another configuration; name a new folder as --run")
 
 
 def _with_pretrained(config: TrainConfig, path: Path | None) -> TrainConfig:

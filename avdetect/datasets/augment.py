@@ -45,8 +45,8 @@ def augment_face(crop: UInt8, rng: np.random.Generator) -> UInt8:
         pixels = pixels + grain * np.float32(level)
     out = np.clip(pixels, 0, 255).astype(np.uint8)
     if jpeg < 0.6:
-        encoded = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        out = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+        encoded = cv2.imencode(".jpg", out[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        out = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)[:, :, ::-1]
     if cover < 0.15:
         y, x = (corner * size).astype(int)
         h, w = (extent * size).astype(int)

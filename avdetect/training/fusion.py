@@ -14,6 +14,7 @@ from avdetect.config import FusionConfig, LoopConfig
 from avdetect.datasets.manifest import LABELS, fold_of
 from avdetect.errors import ManifestError
 from avdetect.fusion import OUTPUTS, Fusion
+from avdetect.pooling import NUM_VALUES
 from avdetect.training.batches import source_weights
 from avdetect.training.loop import learning_rate
 from avdetect.training.losses import masked_bce
@@ -25,9 +26,13 @@ def label_matrix(table: pd.DataFrame) -> Float:
     return table[list(LABELS)].astype("Int8").fillna(-1).to_numpy(np.float32)
 
 
-def class_weights(table: pd.DataFrame, labels: Float) -> Float:
-    """(N, 3): sources weigh by the square root of their size, both classes of each output alike."""
+def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
+    """(N, 3) weights: both classes of each output weigh alike, sources by the square root of their size, and files with
+    a face and a voice as much as all others together, for they are what is mostly scored."""
     base = source_weights(table["dataset"])
+    whole = features[:, NUM_VALUES : NUM_VALUES + 2].all(axis=1)
+    for part in (whole, ~whole):
+        base[part] /= max(float(base[part].sum()), 1e-12)
     weights = np.zeros_like(labels)
     for column in range(labels.shape[1]):
         for value in (0, 1):
@@ -67,7 +72,7 @@ def logits_of(fusion: Fusion, features: Float) -> Float:
 class FittedFusion:
     fusion: Fusion
     calibration: Calibration
-    oof_logits: Float  # (N, 3) of fusions that did not see the row's group
+    oof_logits: Float  # (N, 3) of the rows that have a stream, from fusions that did not see the row's group
 
 
 def fit_and_calibrate(
@@ -75,8 +80,10 @@ def fit_and_calibrate(
 ) -> FittedFusion:
     """`features` must be out-of-fold stream outputs. Platt scaling (1999) and the threshold are fitted on the logits of
     fusions that did not see the row's group; the fusion that is returned is fitted on every row."""
+    judged = features[:, NUM_VALUES:].any(axis=1)  # the Detector abstains on the others
+    table, features = table[judged].reset_index(drop=True), features[judged]
     labels = label_matrix(table)
-    weights = class_weights(table, labels)
+    weights = class_weights(table, labels, features)
     fold = fold_of(table["group"], folds).to_numpy()
     oof = np.zeros_like(labels)
     for k in range(folds):
