@@ -1,9 +1,9 @@
 """avdetect: was a video manipulated, and was it the face, the voice, or the match between them.
 
-    import avdetect
-    detector = avdetect.load_detector()
-    detection = detector.score("clip.mp4")
-    print(detection.verdict, detection.fake, detection.video_fake, detection.audio_fake)
+import avdetect
+detector = avdetect.load_detector()
+detection = detector.score("clip.mp4")
+print(detection.verdict, detection.fake, detection.video_fake, detection.audio_fake)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -95,16 +95,16 @@ class ClipStream:
     def missing(self) -> dict[str, str]:
         """Why "video" or "audio" gives the streams nothing; empty when both do."""
         missing = {}
-        if self.info.video is None:
-            missing["video"] = "no video stream"
-        elif "video" in self._broken:
+        if "video" in self._broken or "video" in self.info.unusable:
             missing["video"] = "the video cannot be decoded"
+        elif self.info.video is None:
+            missing["video"] = "no video stream"
         elif not self._saw_face:
             missing["video"] = "no face"
-        if self.info.audio is None:
-            missing["audio"] = "no audio stream"
-        elif "audio" in self._broken:
+        if "audio" in self._broken or "audio" in self.info.unusable:
             missing["audio"] = "the audio cannot be decoded"
+        elif self.info.audio is None:
+            missing["audio"] = "no audio stream"
         elif self._audio_seconds < MIN_AUDIO_SECONDS:
             missing["audio"] = f"less than {MIN_AUDIO_SECONDS} s of audio"
         elif not self._heard:

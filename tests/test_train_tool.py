@@ -14,7 +14,7 @@ from avdetect.bundle import Bundle
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from readme_media import SAMPLE, make_manifest  # noqa: E402
+from readme_media import SAMPLE, make_manifest
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,8 +51,8 @@ def test_from_files_to_a_bundle_and_on_after_a_stop(train, tmp_path: Path) -> No
 )
 def test_a_bad_manifest_is_one_clear_line(train, tmp_path: Path, capsys, text: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(text)
-    config = str(ROOT / "configs" / "tiny.yaml")
-    assert train(["--manifest", str(tmp_path / "bad.csv"), "--config", config, "--run", str(tmp_path), "--out", "x"]) == 1
+    command = ["--config", str(ROOT / "configs" / "tiny.yaml"), "--run", str(tmp_path), "--out", "x"]
+    assert train(["--manifest", str(tmp_path / "bad.csv"), *command]) == 1
     shown = capsys.readouterr().err.strip()
     assert message in shown
     assert len(shown.splitlines()) == 1

@@ -1,7 +1,8 @@
 """Train the three streams and the fusion, and export a bundle.
 
     python tools/train.py --manifest my.csv --config configs/default.yaml --run runs/mine --out my_bundle
-    python tools/train.py --corpus FOLDER   --config configs/default.yaml --run runs/default --out avdetect/weights/default
+
+With --corpus FOLDER instead of --manifest the data is a folder with clips.csv, speech.csv and stills.csv.
 
 Stops and starts again where it was: preprocessed files, stream checkpoints and out-of-fold outputs live under --run.
 Rows whose split is "train" are trained on; rows whose split is "dev" are only measured.
