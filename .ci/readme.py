@@ -1,10 +1,11 @@
-"""Run the commands of the README's ```sh blocks, in order, in a scratch folder that holds what they name.
+"""The README's commands, for CI: what is run is what the reader is told.
 
-Set-up and test commands are run by .ci/run itself. The training commands run with the tiny configuration on a manifest
-of a few generated clips instead of the reader's own data: that substitution is stated here and nowhere else.
+    readme.py first ROOT          print the first sh block: install and score
+    readme.py test ROOT           print the sh block that runs the tests
+    readme.py rest ROOT SCRATCH   run every other sh block but installs, and the Python block, in a scratch folder
 
-    readme.py ROOT SCRATCH          run them
-    readme.py --test-command ROOT   print the README's test command
+The scratch folder holds the files that the README names, made by tests/readme_media.py (put tests/ on PYTHONPATH). One
+substitution is made, here and nowhere else: training runs with the tiny configuration.
 """
 
 import re
@@ -13,41 +14,39 @@ import subprocess
 import sys
 from pathlib import Path
 
-SETUP = ("python3 -m venv", "pip install", ".venv/bin/pip install")
 SUBSTITUTE = {"configs/default.yaml": "configs/tiny.yaml"}
 
 
-def commands(root: Path) -> list[str]:
-    """Every command line of the sh blocks; continuation lines joined, comments dropped."""
-    blocks = re.findall(r"```sh\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+def blocks(root: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
 
 
-def is_test(command: str) -> bool:
-    return "pytest" in command
-
-
-def main() -> None:
-    if sys.argv[1] == "--test-command":
-        (found,) = [c for c in commands(Path(sys.argv[2])) if is_test(c)]
-        print(found.split("&&")[-1].strip().removeprefix(".venv/bin/"))
-        return
-    root, scratch = Path(sys.argv[1]), Path(sys.argv[2])
-    scratch.mkdir(parents=True)
-    sys.path.insert(0, str(root / "tests"))
+def run_rest(root: Path, scratch: Path) -> None:
     from readme_media import make_readme_media
 
+    scratch.mkdir(parents=True)
     make_readme_media(scratch)
     for name in ("tools", "configs", "avdetect"):
         shutil.copytree(root / name, scratch / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for command in commands(root):
-        if is_test(command) or any(part in command for part in SETUP):
-            continue
+    lines = "\n".join(b for b in blocks(root, "sh")[1:] if "pytest" not in b).replace("\\\n", " ").splitlines()
+    commands = [["bash", "-euo", "pipefail", "-c", line] for line in lines if line and not line.startswith("pip ")]
+    commands += [[sys.executable, "-c", block] for block in blocks(root, "python")]
+    for command in commands:
         for old, new in SUBSTITUTE.items():
-            command = command.replace(old, new)
-        print(f"$ {command}", flush=True)
-        subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=scratch, check=True, timeout=600)
+            command[-1] = command[-1].replace(old, new)
+        print(f"$ {command[-1]}", flush=True)
+        subprocess.run(command, cwd=scratch, check=True, timeout=600)
+
+
+def main() -> None:
+    action, root = sys.argv[1], Path(sys.argv[2])
+    if action == "first":
+        print(blocks(root, "sh")[0])
+    elif action == "test":
+        (block,) = [b for b in blocks(root, "sh") if "pytest" in b]
+        print(block)
+    else:
+        run_rest(root, Path(sys.argv[3]))
 
 
 if __name__ == "__main__":

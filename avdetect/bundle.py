@@ -83,23 +83,24 @@ class Bundle:
     folder: Path
     info: BundleInfo
     files: dict[str, bytes]
+    digest: str  # 16 hex digits of bundle.json's SHA-256; it names every other file's hash, so it names the bundle
 
     @classmethod
     def load(cls, folder: str | Path | None = None) -> Bundle:
         """Read `folder` (default: the bundle in the package) and check version and hashes. Raises ModelError."""
         folder = Path(folder) if folder is not None else DEFAULT_BUNDLE
-        info = _read_info(folder / "bundle.json")
-        expected = {f"{graph}.onnx" for graph in GRAPHS} | {"golden.npz"}
-        if set(info.files) != expected:
-            raise ModelError(f"{folder} lists the files {sorted(info.files)}; a bundle has {sorted(expected)}")
-        files = {name: _read_verified(folder / name, digest) for name, digest in info.files.items()}
+        info, digest = _read_info(folder / "bundle.json")
+        names = {f"{graph}.onnx" for graph in GRAPHS} | {"golden.npz"}
+        if set(info.files) != names:
+            raise ModelError(f"{folder} lists the files {sorted(info.files)}; a bundle has {sorted(names)}")
+        files = {name: _read_verified(folder / name, expected) for name, expected in info.files.items()}
         if info.preprocess.digest() != info.preprocess_digest:
             raise ModelError(
                 f"{folder} was trained on preprocessing {info.preprocess_digest}, but its configuration now reads as "
                 f"{info.preprocess.digest()}: this avdetect prepares video differently. Install avdetect "
                 f"{info.avdetect_version} or retrain the bundle."
             )
-        return cls(folder, info, files)
+        return cls(folder, info, files, digest)
 
     def golden(self) -> dict[str, np.ndarray]:
         """`<graph>.input` and `<graph>.output` of each graph. Raises ModelError when they are not plain arrays."""
@@ -110,9 +111,11 @@ class Bundle:
             raise ModelError(f"golden.npz of {self.folder} cannot be read without unpickling: {error}") from error
 
 
-def _read_info(path: Path) -> BundleInfo:
+def _read_info(path: Path) -> tuple[BundleInfo, str]:
+    """bundle.json and its digest."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        values = json.loads(content)
     except OSError as error:
         raise ModelError(
             f"no bundle at {path.parent} ({error.strerror}): pass the folder that holds bundle.json"
@@ -136,7 +139,7 @@ def _read_info(path: Path) -> BundleInfo:
     numbers = (*info.calibration.scale, *info.calibration.bias, info.calibration.clip, info.calibration.threshold)
     if not np.isfinite(numbers).all() or not 0 <= info.calibration.clip < 0.5:
         raise ModelError(f"{path}: the calibration {info.calibration} would give no probabilities")
-    return info
+    return info, hashlib.sha256(content).hexdigest()[:16]
 
 
 def _read_verified(path: Path, digest: str) -> bytes:

@@ -61,7 +61,12 @@ def _root(
 def score(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or glob patterns.")],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write FILE.json or FILE.csv.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Also write the results to FILE, a name that ends in .json or .csv."
+        ),
+    ] = None,
     start: Annotated[float, typer.Option("--start", min=0, help="Begin here, in seconds.")] = 0.0,
     duration: Annotated[float | None, typer.Option("--duration", min=0.04, help="Score this many seconds.")] = None,
     device: DeviceOption = "auto",
@@ -81,10 +86,12 @@ def score(
     """
     if out is not None and out.suffix not in (".json", ".csv"):
         raise ConfigError(f"--out {out}: the name must end in .json or .csv")
+    if out is not None and not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ConfigError(f"--out {out}: it cannot be written there")
     files = list(expand(paths))
     loaded = _load(bundle, device, detector, face_model, limits)
     results, interrupted = _score_all(loaded, files, start, duration)
-    _show(results, json, single=len(files) == 1)
+    _show(results, json, single=files == paths and len(files) == 1)
     if out is not None:
         _write(out, results)
     if interrupted:
@@ -146,29 +153,31 @@ def fetch(
 
 
 def expand(paths: Sequence[str]) -> Iterator[str]:
-    """Files as given, the media files below folders (sorted), the matches of glob patterns (sorted).
+    """Files as given, the media files below folders (sorted), the matches of glob patterns (sorted; folders descended).
 
-    A name that exists is never read as a pattern. Raises ConfigError for a pattern without matches or an empty folder;
-    a missing file is left for the scorer to report.
+    A name that exists is never read as a pattern. Raises ConfigError for a pattern or a folder that leads to no file; a
+    missing file is left for the scorer to report.
     """
     for path in paths:
         if os.path.isdir(path):
-            found = sorted(
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(path)
-                for name in names
-                if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
-            )
-            if not found:
-                raise ConfigError(f"no media files below {path}")
-            yield from found
+            found = _media_below(path)
         elif not os.path.lexists(path) and glob.has_magic(path):
-            found = sorted(glob.glob(path, recursive=True))
-            if not found:
-                raise ConfigError(f"no file matches {path}")
-            yield from found
+            matches = sorted(glob.glob(path, recursive=True))
+            found = [file for m in matches for file in (_media_below(m) if os.path.isdir(m) else [m])]
         else:
-            yield path
+            found = [path]
+        if not found:
+            raise ConfigError(f"{path} leads to no media file")
+        yield from found
+
+
+def _media_below(folder: str) -> list[str]:
+    return sorted(
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
+    )
 
 
 def _load(
@@ -195,8 +204,13 @@ def _score_all(
                     results.append(
                         detector.score(file, start_seconds=start, duration_seconds=duration, on_progress=advance)
                     )
+                except ConfigError:
+                    raise  # no file's fault
                 except AVDetectError as error:
                     results.append(Failure(file, type(error).__name__, str(error)))
+                except Exception as error:  # a bug of ours must not cost the files that were scored
+                    message = f"{type(error).__name__}: {error} (a bug in avdetect: please report it with this file)"
+                    results.append(Failure(file, "InternalError", message))
                 advance(None, None)
     except KeyboardInterrupt:
         return results, True

@@ -5,19 +5,36 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import types as builtin_types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from avdetect.errors import ConfigError
 
 T = TypeVar("T")
 
 
+class _Positive:
+    """Refuses numbers that are not finite and above 0 (or at least 0, for the fields in `_zero_is_fine`)."""
+
+    _zero_is_fine: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        for field_ in dataclasses.fields(self):  # type: ignore[arg-type]
+            name = field_.name
+            for value in getattr(self, name) if isinstance(getattr(self, name), tuple) else (getattr(self, name),):
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    continue
+                if not math.isfinite(value) or value < 0 or (value == 0 and name not in self._zero_is_fine):
+                    lowest = "at least" if name in self._zero_is_fine else "above"
+                    raise ConfigError(f"{type(self).__name__}.{name} must be finite and {lowest} 0, got {value}")
+
+
 @dataclass(frozen=True)
-class MediaLimits:
+class MediaLimits(_Positive):
     """What a hostile file may cost. Not in the preprocessing hash: a limit never changes an accepted file's crops."""
 
     max_pixels: int = 64_000_000  # of one decoded picture
@@ -29,15 +46,17 @@ class MediaLimits:
 
 
 @dataclass(frozen=True)
-class MediaConfig:
+class MediaConfig(_Positive):
     """How a file becomes frames and samples."""
 
     max_side: int = 1920  # longer pictures are reduced to this while decoding
 
 
 @dataclass(frozen=True)
-class FaceConfig:
+class FaceConfig(_Positive):
     """How frames become face tracks and crops."""
+
+    _zero_is_fine = frozenset({"max_gap"})
 
     detect_every: int = 5  # frames between detections (5 = five a second)
     redetect_every: int = 25  # frames between searches of the whole picture while known faces are being followed
@@ -58,7 +77,7 @@ class FaceConfig:
 
 
 @dataclass(frozen=True)
-class PreprocessConfig:
+class PreprocessConfig(_Positive):
     """Everything that decides the model's input. Its hash travels in the bundle."""
 
     media: MediaConfig = field(default_factory=MediaConfig)
@@ -72,8 +91,10 @@ class PreprocessConfig:
 
 
 @dataclass(frozen=True)
-class VisualConfig:
+class VisualConfig(_Positive):
     """The frame encoder: any timm model."""
+
+    _zero_is_fine = frozenset({"mean", "dropout"})
 
     encoder: str = "mobilenetv2_100"
     # timm arguments. "same" padding is what the TensorFlow-trained ImageNet weights expect.
@@ -85,8 +106,10 @@ class VisualConfig:
 
 
 @dataclass(frozen=True)
-class AudioConfig:
+class AudioConfig(_Positive):
     """The CNN on log-mel windows."""
+
+    _zero_is_fine = frozenset({"dropout"})
 
     window_seconds: float = 2.0
     stride_seconds: float = 1.0
@@ -96,7 +119,7 @@ class AudioConfig:
 
 
 @dataclass(frozen=True)
-class SyncConfig:
+class SyncConfig(_Positive):
     """Two towers: 5-frame mouth windows against 0.2 s of log-mel."""
 
     embedding: int = 128
@@ -105,8 +128,10 @@ class SyncConfig:
 
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(_Positive):
     """Late fusion over the streams' outputs."""
+
+    _zero_is_fine = frozenset({"hidden", "dropout", "stream_dropout"})
 
     hidden: int = 16  # 0: logistic regression
     dropout: float = 0.1
@@ -114,7 +139,7 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Positive):
     visual: VisualConfig = field(default_factory=VisualConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
@@ -122,8 +147,10 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class LoopConfig:
+class LoopConfig(_Positive):
     """One training run of one stream."""
+
+    _zero_is_fine = frozenset({"weight_decay", "warmup_steps", "label_smoothing", "ema_decay"})
 
     steps: int = 1000
     batch_size: int = 32
@@ -136,8 +163,10 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Positive):
     """Everything `tools/train.py` needs besides the data."""
+
+    _zero_is_fine = frozenset({"seed"})
 
     seed: int = 0
     name: str = "default"

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from avdetect._version import __version__
 from avdetect.bundle import Bundle, OnnxNetworks, execution_providers
 from avdetect.config import MediaLimits
+from avdetect.errors import ConfigError
 from avdetect.faces import build_detector
-from avdetect.pooling import SyncReading
+from avdetect.pooling import SyncReading, track_logit
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.types import FPS, Curve, Detection, StreamScore, SyncScore, Verdict
+from avdetect.types import Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict
 
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
 
@@ -38,6 +40,8 @@ def load_detector(
     networks; None uses the cores there are, four at most.
     Raises ModelError or ConfigError.
     """
+    if face_model is not None and face_detector is None:
+        raise ConfigError("a face model needs the detector that it is for: scrfd or mtcnn (--detector)")
     loaded = Bundle.load(bundle)
     providers = tuple(execution_providers(device))
     faces = build_detector(face_detector or loaded.info.preprocess.detector, path=face_model, providers=providers)
@@ -62,7 +66,8 @@ class Detector:
     ) -> Detection:
         """Score the file at `path`, or the window of it that starts at `start_seconds`.
 
-        Raises MediaError when the file cannot be read as media, LimitError when it exceeds a limit. A file that can be
+        Raises MediaError when the file cannot be read as media or ends before the window, LimitError when it exceeds a
+        limit, ConfigError for a window that is no window. A file that can be
         read but shows neither a face nor a voice gives a Detection whose verdict is "abstain".
         """
         began = time.perf_counter()
@@ -91,7 +96,7 @@ class Detector:
             fake, video_fake, audio_fake = map(float, info.calibration.probabilities(logits))
             video_fake = video_fake if "visual" in judged else None
             audio_fake = audio_fake if "audio" in judged else None
-        verdict, reason = _verdict(fake, video_fake, audio_fake, info.calibration.threshold, outputs.missing)
+        verdict, reason = _verdict(fake, video_fake, audio_fake, info.calibration.threshold, outputs)
         reading = outputs.sync_reading()
         return Detection(
             path=path,
@@ -101,14 +106,18 @@ class Detector:
             video_fake=video_fake,
             audio_fake=audio_fake,
             threshold=info.calibration.threshold,
+            start_seconds=stream.start_seconds,
             duration_seconds=round(duration, 3),
             sync=_sync_score(*reading) if reading else None,
             streams=_stream_scores(outputs),
+            tracks=_track_summaries(outputs),
             missing=outputs.missing,
             warnings=(*stream.warnings, *self._identity_warnings()),
             model={
                 "bundle": info.name,
-                "avdetect": info.avdetect_version,
+                "bundle_digest": self.bundle.digest,
+                "training_data": str(info.training.get("manifest_digest", "unstated")),
+                "avdetect": __version__,
                 "preprocessing": info.preprocess_digest,
                 "face_detector": self.preprocessor.detector.name,
                 "provider": self.networks.providers[0],
@@ -124,19 +133,25 @@ class Detector:
 
 
 def _verdict(
-    fake: float | None, video_fake: float | None, audio_fake: float | None, threshold: float, missing: dict[str, str]
+    fake: float | None, video_fake: float | None, audio_fake: float | None, threshold: float, outputs: StreamOutputs
 ) -> tuple[Verdict, str]:
+    """The verdict and one sentence that says what it rests on and what could not be judged."""
     if fake is None:
-        why = "; ".join(dict.fromkeys(missing.values()))
-        return "abstain", f"nothing to judge: {why}"
+        return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(outputs.missing.values()))}"
     parts = {"the face": video_fake, "the voice": audio_fake}
+    suspects = " and ".join(name for name, p in parts.items() if p is not None and p >= 0.5)
+    unseen = " and ".join(name for name, p in parts.items() if p is None)
+    but = f"; {unseen} could not be judged" if unseen else ""
+    looks = f"look{'' if ' and ' in suspects else 's'} manipulated"
     if fake < threshold:
-        unseen = " and ".join(name for name, p in parts.items() if p is None)
-        return "real", "no sign of manipulation found" + (f", but {unseen} could not be judged" if unseen else "")
-    causes = [name for name, p in parts.items() if p is not None and p >= 0.5]
-    if not causes:
-        return "fake", "face and voice together look manipulated, though neither does for certain"
-    return "fake", f"{' and '.join(causes)} {'looks' if len(causes) == 1 else 'look'} manipulated"
+        if suspects:
+            return "real", f"below the threshold as a whole, although {suspects} alone {looks}{but}"
+        return "real", f"no sign of manipulation found{but}"
+    if suspects:
+        return "fake", f"{suspects} {looks}{but}"
+    if outputs.readings:
+        return "fake", f"neither part alone looks manipulated: perhaps face and voice do not belong together{but}"
+    return "fake", f"the evidence as a whole points to a manipulation{but}"
 
 
 def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
@@ -148,26 +163,34 @@ def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
     )
 
 
-def _per_second(points: Iterable[tuple[float, float]], track_id: int | None) -> Curve:
+def _per_second(points: Iterable[tuple[float, float]], score: float, track_id: int | None = None) -> Curve:
     """(seconds, value) points -> their means over each second of the file's clock, at the second's middle."""
     cells: dict[int, list[float]] = defaultdict(list)
     for seconds, value in points:
         cells[math.floor(seconds)].append(float(value))
     means = {second: round(float(np.mean(values)), 4) for second, values in sorted(cells.items())}
-    return Curve(tuple(second + 0.5 for second in means), tuple(means.values()), track_id)
+    return Curve(tuple(second + 0.5 for second in means), tuple(means.values()), score, track_id)
 
 
 def _stream_scores(outputs: StreamOutputs) -> tuple[StreamScore, ...]:
     scores = []
-    visual, audio, reading = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
+    visual, audio, speaker = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
     if visual is not None:
-        curves = tuple(_per_second(values, track) for track, values in outputs.visual.items())
-        scores.append(StreamScore("visual", visual, curves))
+        logits = outputs.track_logits()
+        curves = [_per_second(points, track_logit(logits[t]), t) for t, points in outputs.visual.items()]
+        scores.append(StreamScore("visual", visual, tuple(curves)))
     if audio is not None:
-        scores.append(StreamScore("audio", audio, (_per_second(outputs.audio, None),)))
-    if reading is not None:
-        track, sync = reading
-        scores.append(
-            StreamScore("sync", sync.at_zero, (_per_second(zip(sync.frames / FPS, sync.curve, strict=True), track),))
-        )
+        scores.append(StreamScore("audio", audio, (_per_second(outputs.audio, audio),)))
+    if speaker is not None:
+        curves = [_per_second(reading.curve, reading.at_zero, t) for t, reading in outputs.readings.items()]
+        scores.append(StreamScore("sync", speaker[1].at_zero, tuple(curves)))
     return tuple(scores)
+
+
+def _track_summaries(outputs: StreamOutputs) -> tuple[TrackSummary, ...]:
+    summaries = []
+    for track, points in sorted(outputs.boxes.items()):
+        box = np.median([box for _, box in points], axis=0).round(1).tolist()
+        seconds = [second for second, _ in points]
+        summaries.append(TrackSummary(track, round(min(seconds), 2), round(max(seconds), 2), tuple(box)))
+    return tuple(summaries)

@@ -40,6 +40,8 @@ def _check(name: str, action: Callable[[], str]) -> Check:
         return Check(name, True, action())
     except AVDetectError as error:
         return Check(name, False, str(error))
+    except Exception as error:  # a broken installation is what is looked for: it may fail in any way
+        return Check(name, False, f"{type(error).__name__}: {error}")
 
 
 def _ffmpeg() -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from avdetect.types import FPS, Float
 
-MIN_TRACK_CROPS = 3  # a track with fewer face crops counts only when no track has more
+PRIOR_CROPS = 5  # a track's logit counts half when it rests on this many face crops (one second)
 MIN_SYNC_WINDOWS = 20  # 0.8 s of windows, 1 s of track
 MIN_OFFSET_PAIRS = 10  # an offset backed by fewer valid pairs is not searched
 
@@ -28,85 +28,90 @@ def confident_mean(logits: Float) -> float:
     return float(np.sum(weights * logits) / np.sum(weights))
 
 
+def track_logit(logits: Float) -> float:
+    """Frame logits of one track -> its logit, drawn towards 0 when there are few crops to back it.
+
+    A cut video has many short tracks; without this the most suspicious of many noisy ones would always look forged.
+    """
+    return confident_mean(logits) * len(logits) / (len(logits) + PRIOR_CROPS)
+
+
 def pool_tracks(logits: Mapping[int, Float]) -> float | None:
     """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video."""
-    tracks = [values for values in logits.values() if len(values)]
-    long = [values for values in tracks if len(values) >= MIN_TRACK_CROPS]
-    return max(map(confident_mean, long or tracks), default=None)
+    return max((track_logit(values) for values in logits.values() if len(values)), default=None)
 
 
 @dataclass(frozen=True)
 class SyncDistances:
-    """Distances of one track's mouth windows to the voice windows, by offset; sums so that clips add up."""
+    """Distances of one track's mouth windows to the voice windows, by second and offset; sums, so that clips add up."""
 
     offsets: np.ndarray  # (O,) frames, -max..max
-    total: np.ndarray  # (O,) sum of distances over valid pairs
-    count: np.ndarray  # (O,) number of valid pairs
-    frames: np.ndarray  # (W,) centre frame of each mouth window
-    by_window: np.ndarray  # (W, O) distances, NaN where no valid pair exists
+    seconds: np.ndarray  # (S,) whole seconds on the file's clock
+    total: np.ndarray  # (S, O) sum of the distances of valid pairs whose mouth window is centred in that second
+    count: np.ndarray  # (S, O) number of those pairs
 
     @staticmethod
     def join(parts: Sequence[SyncDistances]) -> SyncDistances:
         return SyncDistances(
             parts[0].offsets,
-            np.sum([p.total for p in parts], axis=0),
-            np.sum([p.count for p in parts], axis=0),
-            np.concatenate([p.frames for p in parts]),
-            np.concatenate([p.by_window for p in parts]),
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("seconds", "total", "count")),
         )
 
 
-def sync_distances(mouth: Float, mouth_start: int, voice: Float, voice_valid: np.ndarray, max_offset: int):
+def sync_distances(
+    mouth: Float, mouth_frame: int, voice: Float, voice_frame: int, voice_valid: np.ndarray, max_offset: int
+) -> SyncDistances:
     """Distances between mouth window t and voice window t + offset, valid pairs only.
 
-    mouth (W, E) unit vectors, window i begins at frame `mouth_start + i` of the voice's clock; voice (V, E), window j
-    begins at frame j; voice_valid (V,) False where the voice is silent or padding. SyncNet pads with zeros at the
-    edges, which favours offsets other than 0; pairs that do not exist are left out here.
+    mouth (W, E) and voice (V, E) unit vectors, one a frame; the first windows begin at frames `mouth_frame` and
+    `voice_frame` of the file's clock; voice_valid (V,) False where the voice is silent or padding. SyncNet pads with
+    zeros at the edges, which favours offsets other than 0; pairs that do not exist are left out here.
     """
     offsets = np.arange(-max_offset, max_offset + 1)
-    index = mouth_start + np.arange(len(mouth))[:, None] + offsets  # (W, O) voice window of each pair
-    inside = (index >= 0) & (index < len(voice))
+    frames = mouth_frame + np.arange(len(mouth))
+    index = frames[:, None] - voice_frame + offsets  # (W, O) voice window of each pair
     clipped = np.clip(index, 0, max(len(voice) - 1, 0))
-    valid = inside & voice_valid[clipped] if len(voice) else inside
+    valid = (index == clipped) & voice_valid[clipped] if len(voice) else np.zeros(index.shape, bool)
     similarity = mouth @ voice.T if len(voice) else np.zeros((len(mouth), 1), np.float32)  # (W, V)
     cosine = np.take_along_axis(similarity, clipped, axis=1)
-    distance = np.sqrt(np.maximum(0, 2 - 2 * cosine))
-    by_window = np.where(valid, distance, np.nan)
-    centre = mouth_start + np.arange(len(mouth)) + 2
-    return SyncDistances(offsets, np.nansum(by_window, 0), valid.sum(0), centre, by_window)
+    distance = np.where(valid, np.sqrt(np.maximum(0, 2 - 2 * cosine)), 0)
+    seconds, cell = np.unique((frames + 2) // FPS, return_inverse=True)
+    total, count = np.zeros((len(seconds), len(offsets)), np.float32), np.zeros((len(seconds), len(offsets)), np.int32)
+    np.add.at(total, cell, distance)
+    np.add.at(count, cell, valid)
+    return SyncDistances(offsets, seconds, total, count)
 
 
 @dataclass(frozen=True)
 class SyncReading:
-    """SyncNet's three quantities, and the distance of each mouth window at the best offset."""
+    """SyncNet's three quantities, and the mean distance at the best offset in each second."""
 
     offset_seconds: float  # > 0: the audio lags the video
     confidence: float
     min_distance: float
     at_zero: float  # mean distance at offset 0 (of the nearest searched offset)
-    frames: np.ndarray
-    curve: np.ndarray
+    curve: tuple[tuple[float, float], ...]  # (middle of the second, distance)
 
 
 def read_sync(distances: SyncDistances) -> SyncReading | None:
     """None when the track has too few valid pairs to say anything."""
-    searched = distances.count >= MIN_OFFSET_PAIRS
-    if distances.count.max(initial=0) < MIN_SYNC_WINDOWS or searched.sum() < len(distances.offsets) // 2:
+    count = distances.count.sum(0)
+    searched = count >= MIN_OFFSET_PAIRS
+    if count.max(initial=0) < MIN_SYNC_WINDOWS or searched.sum() < len(distances.offsets) // 2:
         return None
-    mean = np.where(searched, distances.total / np.maximum(distances.count, 1), np.nan)
+    mean = np.where(searched, distances.total.sum(0, dtype=np.float64) / np.maximum(count, 1), np.nan)
     distance_from_zero = np.where(searched, np.abs(distances.offsets), np.inf)
     nearest_zero = int(np.argmin(distance_from_zero))
     # Equal up to rounding: the offset nearest 0, so that a flat curve does not read as out of step.
     best = int(np.argmin(np.where(mean <= np.nanmin(mean) + 1e-6, distance_from_zero, np.inf)))
-    curve = distances.by_window[:, best]
-    known = ~np.isnan(curve)
+    seen = distances.count[:, best] > 0
+    curve = distances.total[seen, best] / distances.count[seen, best]
     return SyncReading(
         offset_seconds=float(distances.offsets[best]) / FPS,
         confidence=float(np.nanmedian(mean) - mean[best]),
         min_distance=float(mean[best]),
         at_zero=float(mean[nearest_zero]),
-        frames=distances.frames[known],
-        curve=curve[known].astype(np.float32),
+        curve=tuple(zip((distances.seconds[seen] + 0.5).tolist(), curve.tolist(), strict=True)),
     )
 
 

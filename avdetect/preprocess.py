@@ -15,13 +15,14 @@ import numpy as np
 
 from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, rms
 from avdetect.config import FaceConfig, MediaLimits, PreprocessConfig
-from avdetect.errors import LimitError, MediaError
+from avdetect.errors import ConfigError, LimitError, MediaError
 from avdetect.faces.detector import FaceDetector
 from avdetect.faces.tracking import FaceTracker, TrackedFace
 from avdetect.media import MediaReader
 from avdetect.types import FPS, Clip, FaceTrack, VideoFrames, Waveform
 
 T = TypeVar("T")
+MAX_SECONDS = 1e6
 
 
 class Preprocessor:
@@ -33,10 +34,13 @@ class Preprocessor:
     def open(
         self, path: str | os.PathLike[str], start_seconds: float = 0.0, duration_seconds: float | None = None
     ) -> ClipStream:
-        """Probe `path` and return its clips, not decoded yet. Raises MediaError or LimitError.
+        """Probe `path` and return its clips, not decoded yet. Raises ConfigError, MediaError or LimitError.
 
         `start_seconds` is rounded to the nearest frame, so that frames and samples of a window are those of the file.
         """
+        for name, value in (("start", start_seconds), ("duration", duration_seconds)):
+            if value is not None and not 0 <= value < MAX_SECONDS:
+                raise ConfigError(f"{name} must be a number of seconds from 0 to {MAX_SECONDS:g}, got {value}")
         return ClipStream(self, os.fspath(path), round(start_seconds * FPS) / FPS, duration_seconds)
 
     def clips(self, path: str | os.PathLike[str]) -> list[Clip]:
@@ -100,7 +104,8 @@ class ClipStream:
         elif self.info.video is None:
             missing["video"] = "no video stream"
         elif not self._saw_face:
-            missing["video"] = "no face"
+            shortest = self.config.faces.min_track / FPS
+            missing["video"] = f"no face (followed for {shortest:.1f} s or more)"
         if "audio" in self._broken or "audio" in self.info.unusable:
             missing["audio"] = "the audio cannot be decoded"
         elif self.info.audio is None:
@@ -120,6 +125,8 @@ class ClipStream:
             audio_end = begin if waveform is None else begin + round(waveform.duration_seconds * FPS)
             end = max(video_end, audio_end)
             if end <= begin:
+                if begin and begin == round(self.start_seconds * FPS):
+                    raise MediaError(f"{self.info.path.name} ends before {self.start_seconds:g} s; begin earlier")
                 return
             yield self._clip(begin, end, faces, waveform)
             begin += step
@@ -130,7 +137,7 @@ class ClipStream:
         if waveform is not None:
             self._audio_seconds += waveform.duration_seconds
             self._heard |= rms(waveform.samples) >= SILENCE_RMS
-        return Clip(begin / FPS, (end - begin) / FPS, tracks, waveform, self.missing)
+        return Clip(begin / FPS, (end - begin) / FPS, tracks, waveform)
 
     def _sounds(self) -> Iterator[Waveform]:
         if self.info.audio is not None:

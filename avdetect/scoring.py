@@ -1,7 +1,8 @@
 """Clips -> stream outputs, whatever runs the networks.
 
 The Detector passes ONNX Runtime sessions and training passes torch modules; everything between a Clip and the fusion's
-features is this one piece of code. Memory does not grow with the file: only logits and distances are kept.
+features is this one piece of code. Of a clip that was scored only logits, boxes and per-second sums are kept: about a
+megabyte for each hour of a face.
 """
 
 from __future__ import annotations
@@ -40,25 +41,28 @@ class Networks(Protocol):
 
 @dataclass
 class StreamOutputs:
-    """Everything the networks said of one file."""
+    """What the networks said of one file; `StreamScorer.finish` completes it."""
 
-    visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit); by track id for visual
-    sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))
+    visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, logit)
+    audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit)
+    sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))  # by track id, like visual
+    boxes: dict[int, list[tuple[float, Float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, XYXY)
+    readings: dict[int, SyncReading] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # stream -> reason
 
+    def track_logits(self) -> dict[int, Float]:
+        """Frame logits (F,) of each track."""
+        return {track: np.array([logit for _, logit in points], np.float32) for track, points in self.visual.items()}
+
     def visual_logit(self) -> float | None:
-        tracks = {key: np.array([v for _, v in values], np.float32) for key, values in self.visual.items()}
-        return pooling.pool_tracks(tracks)
+        return pooling.pool_tracks(self.track_logits())
 
     def audio_logit(self) -> float | None:
         return pooling.confident_mean(np.array([v for _, v in self.audio], np.float32)) if self.audio else None
 
     def sync_reading(self) -> tuple[int, SyncReading] | None:
         """The track that fits the voice best: with several people in the picture, the one who speaks."""
-        joined = {track: SyncDistances.join(parts) for track, parts in self.sync.items()}
-        readings = {track: r for track, d in joined.items() if (r := pooling.read_sync(d)) is not None}
-        return max(readings.items(), key=lambda item: item[1].confidence, default=None)
+        return max(self.readings.items(), key=lambda item: item[1].confidence, default=None)
 
     def features(self) -> Float:
         """The fusion's input, `pooling.FEATURES`."""
@@ -67,7 +71,10 @@ class StreamOutputs:
 
 
 def audio_windows(waveform: Waveform, config: AudioConfig) -> tuple[list[float], list[Float]]:
-    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold sound; the last ends with the waveform."""
+    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold sound; the last ends with the waveform.
+
+    A waveform shorter than a window is repeated to fill one, as in training.
+    """
     samples = waveform.samples
     size, stride = round(config.window_seconds * SAMPLE_RATE), round(config.stride_seconds * SAMPLE_RATE)
     if len(samples) < MIN_AUDIO_SECONDS * SAMPLE_RATE:
@@ -80,7 +87,7 @@ def audio_windows(waveform: Waveform, config: AudioConfig) -> tuple[list[float],
         window = samples[start : start + size]
         if rms(window) >= SILENCE_RMS:
             centres.append(waveform.start_seconds + (start + len(window) / 2) / SAMPLE_RATE)
-            mels.append(log_mel(window))
+            mels.append(log_mel(np.resize(window, size)))
     return centres, mels
 
 
@@ -112,8 +119,10 @@ class StreamScorer:
         """Add what the networks say of `clip` to `outputs`."""
         for track in clip.tracks:
             if len(track.face_crops):
+                seconds = (track.face_frames / FPS).tolist()
                 logits = self.networks.visual(track.face_crops)
-                outputs.visual[track.track_id] += zip((track.face_frames / FPS).tolist(), logits.tolist(), strict=True)
+                outputs.visual[track.track_id] += zip(seconds, logits.tolist(), strict=True)
+                outputs.boxes[track.track_id] += zip(seconds, track.boxes, strict=True)
         if clip.waveform is None:
             return
         centres, mels = audio_windows(clip.waveform, self.audio_config)
@@ -130,13 +139,15 @@ class StreamScorer:
         first_frame = round(waveform.start_seconds * FPS)
         for track in tracks:
             mouth = self.networks.mouth(mouth_windows(track.mouth_crops))
-            start = track.first_frame - first_frame
-            distances = pooling.sync_distances(mouth, start, voice, valid, self.sync_config.max_offset)
-            distances.frames[:] += first_frame
-            outputs.sync[track.track_id].append(distances)
+            outputs.sync[track.track_id].append(
+                pooling.sync_distances(mouth, track.first_frame, voice, first_frame, valid, self.sync_config.max_offset)
+            )
 
     def finish(self, outputs: StreamOutputs, missing: dict[str, str]) -> StreamOutputs:
-        """Name the streams that say nothing; `missing` maps "video" and "audio" to why the input lacks them."""
+        """Read the sync and name the streams that say nothing; `missing` maps "video" and "audio" to why the input
+        lacks them."""
+        joined = {track: SyncDistances.join(parts) for track, parts in outputs.sync.items()}
+        outputs.readings = {track: r for track, d in joined.items() if (r := pooling.read_sync(d)) is not None}
         if outputs.visual_logit() is None:
             outputs.missing["visual"] = missing.get("video", "no face")
         if outputs.audio_logit() is None:

@@ -8,7 +8,7 @@ audio lags the video.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -155,7 +155,6 @@ class Clip:
     duration_seconds: float
     tracks: tuple[FaceTrack, ...]
     waveform: Waveform | None
-    missing: Mapping[str, str] = field(default_factory=dict)  # "video"/"audio" -> why it is absent
 
     def __repr__(self) -> str:
         return f"Clip({self.start_seconds:.2f} s + {self.duration_seconds:.2f} s, {self.tracks}, {self.waveform})"
@@ -167,10 +166,11 @@ Verdict = Literal["fake", "real", "abstain"]
 
 @dataclass(frozen=True)
 class Curve:
-    """A score over time: `values[i]` belongs to `times_seconds[i]` (the window's centre)."""
+    """A score over time: `values[i]` is the mean over the second whose middle is `times_seconds[i]`."""
 
     times_seconds: tuple[float, ...]
     values: tuple[float, ...]
+    score: float  # of the whole curve, on the scale of its stream
     track_id: int | None = None  # None for audio
 
 
@@ -180,7 +180,7 @@ class StreamScore:
 
     name: StreamName
     score: float  # visual and audio: pooled logit, higher = more fake; sync: mean distance at offset 0 (0..2)
-    curves: tuple[Curve, ...] = ()  # per second, one a face track; for audio one curve
+    curves: tuple[Curve, ...]  # per second, one a face track; for audio one curve
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,16 @@ class SyncScore:
 
 
 @dataclass(frozen=True)
+class TrackSummary:
+    """Who `track_id` is: where and when a face was followed."""
+
+    track_id: int
+    start_seconds: float
+    end_seconds: float
+    box: tuple[float, float, float, float]  # XYXY in pixels of the upright frame, median over the track
+
+
+@dataclass(frozen=True)
 class Detection:
     """The verdict on one file."""
 
@@ -204,10 +214,12 @@ class Detection:
     video_fake: float | None  # … that the face was; None when no visual evidence exists
     audio_fake: float | None  # … that the voice was; None when no audio evidence exists
     threshold: float  # `fake` at or above it is called fake
-    duration_seconds: float
+    start_seconds: float  # what was scored: from here …
+    duration_seconds: float  # … for so long
     sync: SyncScore | None
     streams: tuple[StreamScore, ...]
+    tracks: tuple[TrackSummary, ...]
     missing: Mapping[str, str]  # stream -> why it says nothing
     warnings: tuple[str, ...]
-    model: Mapping[str, str]  # bundle name and version, preprocessing hash, detector
+    model: Mapping[str, str]  # bundle and its digest, avdetect's version, preprocessing hash, face detector, provider
     timing_seconds: Mapping[str, float]  # wall seconds by stage

@@ -15,8 +15,8 @@ import avdetect
 from avdetect.audio import log_mel
 from avdetect.config import MediaLimits
 from avdetect.datasets.cache import build_cache, cache_path, load_clips
-from avdetect.detector import Detector
-from avdetect.errors import MediaError
+from avdetect.detector import Detector, _verdict
+from avdetect.errors import ConfigError, MediaError
 from avdetect.faces import build_detector
 from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
@@ -48,6 +48,7 @@ def test_the_sample_gets_a_whole_detection(sample: Detection) -> None:
     assert sample.duration_seconds == pytest.approx(6.16, abs=0.05)
     for stream in sample.streams:
         (curve,) = stream.curves
+        assert curve.score == stream.score
         assert all(t % 1 == 0.5 for t in curve.times_seconds)  # the middles of whole seconds
         assert set(np.diff(curve.times_seconds)) == {1.0}
         assert len(curve.values) >= 5
@@ -113,7 +114,7 @@ def test_a_variable_frame_rate_keeps_the_clock(detector: Detector, sample: Detec
     assert found.sync.offset_seconds == pytest.approx(sample.sync.offset_seconds, abs=0.041)
 
 
-def test_a_truncated_file_is_scored_with_a_warning_or_refused(detector: Detector, tmp_path: Path) -> None:
+def test_a_truncated_file_is_scored_or_refused(detector: Detector, tmp_path: Path) -> None:
     whole = make(tmp_path / "whole.mkv", "-i", str(SAMPLE), "-c", "copy")
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -192,6 +193,56 @@ def test_memory_does_not_grow_with_clips(detector: Detector, tmp_path: Path) -> 
     assert detector.score(long).duration_seconds == pytest.approx(15, abs=0.2)
 
 
+@pytest.mark.parametrize("window", [(-1.0, None), (float("inf"), None), (float("nan"), None), (0.0, -2.0)])
+def test_a_window_that_is_none_is_refused(detector: Detector, window: tuple[float, float | None]) -> None:
+    with pytest.raises(ConfigError, match="seconds"):
+        detector.score(SAMPLE, start_seconds=window[0], duration_seconds=window[1])
+
+
+def test_a_window_behind_the_end_is_an_error(detector: Detector) -> None:
+    with pytest.raises(MediaError, match="ends before 100 s"):
+        detector.score(SAMPLE, start_seconds=100)
+
+
+def test_tracks_say_who_and_when(sample: Detection) -> None:
+    (track,) = sample.tracks
+    assert track.start_seconds == 0
+    assert track.end_seconds == pytest.approx(6, abs=0.2)
+    x0, y0, x1, y1 = track.box
+    assert 60 < x1 - x0 < 480
+    assert 60 < y1 - y0 < 480
+    visual = next(s for s in sample.streams if s.name == "visual")
+    assert [c.track_id for c in visual.curves] == [track.track_id]
+    assert visual.score == visual.curves[0].score
+
+
+OUTPUTS, IN_STEP = StreamOutputs(), StreamOutputs(readings={0: None})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "outputs", "verdict", "says", "says_not"),
+    [
+        ((0.2, 0.1, 0.1), IN_STEP, "real", "no sign of manipulation", "judged"),
+        ((0.2, 0.1, None), OUTPUTS, "real", "the voice could not be judged", "face"),
+        ((0.3, 0.1, 0.9), IN_STEP, "real", "the voice alone looks manipulated", "no sign"),
+        ((0.9, 0.8, 0.1), IN_STEP, "fake", "the face looks manipulated", "voice"),
+        ((0.9, 0.8, 0.8), IN_STEP, "fake", "the face and the voice look manipulated", "judged"),
+        ((0.9, 0.1, 0.1), IN_STEP, "fake", "do not belong together", "judged"),
+        ((0.6, 0.4, None), OUTPUTS, "fake", "the voice could not be judged", "together"),
+    ],
+)
+def test_the_sentence_fits_the_numbers(probabilities, outputs, verdict: str, says: str, says_not: str) -> None:
+    found, sentence = _verdict(*probabilities, 0.5, outputs)
+    assert found == verdict
+    assert says in sentence
+    assert says_not not in sentence
+
+
+def test_a_face_model_needs_its_detector(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--detector"):
+        avdetect.load_detector(face_model=tmp_path / "scrfd.onnx")
+
+
 def test_broken_audio_leaves_the_face(detector: Detector, tmp_path: Path) -> None:
     """One half that cannot be decoded is missing with a warning; the other half is judged."""
     whole = make(tmp_path / "whole.avi", "-i", str(SAMPLE), "-t", "2", "-c:v", "mpeg4", "-q:v", "3", "-c:a", "ac3")
@@ -204,7 +255,8 @@ def test_broken_audio_leaves_the_face(detector: Detector, tmp_path: Path) -> Non
     broken = tmp_path / "broken.avi"
     broken.write_bytes(data)
     found = detector.score(broken)
-    assert found.missing["audio"] in ("the audio cannot be decoded", "silent", "less than 0.5 s of audio")
+    assert found.missing["audio"] == "the audio cannot be decoded"
+    assert found.warnings
     assert 0 < found.video_fake < 1
 
 

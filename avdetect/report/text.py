@@ -13,6 +13,9 @@ from avdetect.types import Detection
 _STYLES = {"fake": "bold red", "real": "bold green", "abstain": "bold yellow", "failed": "red"}
 
 
+CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
+
+
 def printable(name: str) -> str:
     """A file name that cannot steer the terminal: control characters and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
@@ -36,7 +39,9 @@ def render(detection: Detection) -> Text:
     else:
         offset = detection.sync.offset_seconds
         side = "audio late" if offset > 0 else "audio early" if offset < 0 else "in step"
-        out.append(f"offset {offset:+.2f} s ({side}), confidence {detection.sync.confidence:.2f}\n")
+        clear = detection.sync.confidence >= CLEAR_SYNC
+        out.append(f"offset {offset:+.2f} s ({side if clear else 'unclear'}), ")
+        out.append(f"confidence {detection.sync.confidence:.2f}\n")
     for warning in detection.warnings:
         out.append(f"  warning: {printable(warning)}\n", style="yellow")
     model = detection.model

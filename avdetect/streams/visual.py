@@ -34,7 +34,7 @@ class VisualStream(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(cast(int, self.encoder.head_hidden_size), 1)
         self.mean, self.std = config.mean, config.std
-        # The crops come as NHWC; ten times faster on a CPU.
+        # The crops come as NHWC: convolutions then need not reorder them.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, crops: Tensor) -> Tensor:

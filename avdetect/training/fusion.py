@@ -27,18 +27,24 @@ def label_matrix(table: pd.DataFrame) -> Float:
 
 
 def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
-    """(N, 3) weights: both classes of each output weigh alike, sources by the square root of their size, and files with
-    a face and a voice as much as all others together, for they are what is mostly scored."""
+    """(N, 3) weights: sources weigh by the square root of their size, and files with a face and a voice as much as all
+    others together, for they are what is mostly scored.
+
+    Both classes of each output weigh alike, also among the files that lack the same streams: which streams are missing
+    must not speak for a class. Where a pattern of missing streams holds one class only, it is not trained on.
+    """
     base = source_weights(table["dataset"])
+    pattern = features[:, NUM_VALUES:] @ [1, 2, 4]
     whole = features[:, NUM_VALUES : NUM_VALUES + 2].all(axis=1)
     for part in (whole, ~whole):
         base[part] /= max(float(base[part].sum()), 1e-12)
     weights = np.zeros_like(labels)
     for column in range(labels.shape[1]):
-        for value in (0, 1):
-            rows = labels[:, column] == value
-            if rows.any():
-                weights[rows, column] = base[rows] / base[rows].sum()
+        for value in np.unique(pattern):
+            classes = [(pattern == value) & (labels[:, column] == label) for label in (0, 1)]
+            if all(rows.any() for rows in classes):
+                for rows in classes:
+                    weights[rows, column] = base[rows] / base[rows].sum() * base[pattern == value].sum()
     return (weights * len(table)).astype(np.float32)
 
 
