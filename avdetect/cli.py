@@ -115,8 +115,8 @@ def demo(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
         detection = loaded.score(sample, on_progress=advance)
     console = Console(highlight=False)
     console.print(
-        "This sample is a manipulation by construction: a public-domain NASA portrait of Eileen Collins whose face\n"
-        "is warped to speak, with a voice made by a formant synthesiser. The two are in step.\n"
+        "This sample is a manipulation by construction: a public-domain NASA portrait of Eileen Collins whose face is "
+        "warped to speak, with a voice made by a formant synthesiser. The two are in step.\n"
     )
     console.print(render(detection))
     console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4")
