@@ -17,11 +17,21 @@ def masked_bce(logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor
     return (loss * known).sum() / known.sum().clamp_min(1e-6)
 
 
-def contrastive_sync(mouth: Tensor, voice: Tensor, temperature: float = 0.07) -> Tensor:
-    """Symmetric InfoNCE (van den Oord et al., 2018) over (N, E) unit vectors; row i of both is one moment.
+def contrastive_sync(mouth: Tensor, voice: Tensor, windows_per_clip: int, temperature: float = 0.07) -> Tensor:
+    """Symmetric InfoNCE (van den Oord et al., 2018) over (C * windows_per_clip, E) unit vectors; row i of both is one
+    moment, and a clip's moments stand together.
 
-    The other rows are negatives: other moments of the clip (shifts) and other clips (somebody else's voice).
+    Mostly against other moments of the same clip. Other clips' voices weigh a fifth: to tell them apart it is enough
+    to recognise the speaker, and on few clips a network learns that and no lip-sync at all.
     """
-    similarity = mouth @ voice.T / temperature
-    target = torch.arange(len(mouth), device=mouth.device)
-    return (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2
+    within = _info_nce(
+        mouth.view(-1, windows_per_clip, mouth.shape[1]), voice.view(-1, windows_per_clip, voice.shape[1]), temperature
+    )
+    return within + 0.2 * _info_nce(mouth[None], voice[None], temperature)
+
+
+def _info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """(G, N, E) twice: within each group, row i of `a` belongs to row i of `b`."""
+    similarity = a @ b.transpose(1, 2) / temperature  # (G, N, N)
+    target = torch.arange(a.shape[1], device=a.device).expand(similarity.shape[:2])
+    return (cross_entropy(similarity, target) + cross_entropy(similarity.transpose(1, 2), target)) / 2
