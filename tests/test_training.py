@@ -185,12 +185,19 @@ def test_contrastive_loss_prefers_moments_that_belong_together() -> None:
     torch.manual_seed(0)
     mouth = nn.functional.normalize(torch.randn(24, 16), dim=1)
     voice = nn.functional.normalize(mouth + 0.2 * torch.randn(24, 16), dim=1)
-    aligned = contrastive_sync(mouth, voice)
-    assert aligned < contrastive_sync(mouth, voice.roll(1, 0)) - 1
-    assert aligned < contrastive_sync(mouth, voice[torch.randperm(24)]) - 1
-    torch.testing.assert_close(aligned, contrastive_sync(voice, mouth))
+    aligned = contrastive_sync(mouth, voice, 12)
+    assert aligned < contrastive_sync(mouth, voice.roll(1, 0), 12) - 1
+    assert aligned < contrastive_sync(mouth, voice[torch.randperm(24)], 12) - 1
+    torch.testing.assert_close(aligned, contrastive_sync(voice, mouth, 12))
     same = nn.functional.normalize(torch.ones(24, 16), dim=1)
-    assert contrastive_sync(same, same).item() == pytest.approx(math.log(24), rel=1e-5)
+    chance = math.log(12) + 0.2 * math.log(24)
+    assert contrastive_sync(same, same, 12).item() == pytest.approx(chance, rel=1e-5)
+
+
+def test_recognising_the_clip_is_not_enough() -> None:
+    """Vectors that tell clips apart but not moments leave the loss near chance within a clip."""
+    clips = nn.functional.normalize(torch.eye(2, 16), dim=1).repeat_interleave(12, dim=0)
+    assert contrastive_sync(clips, clips, 12) > math.log(12)
 
 
 # -- batches
