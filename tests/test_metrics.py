@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 from avdetect.evaluation.metrics import bootstrap_auc, evaluate
 from avdetect.pooling import FEATURES, SyncReading, fusion_features
 
-READING = SyncReading(0.04, 0.5, 0.6, 0.7, np.arange(2), np.zeros(2, np.float32))
+READING = SyncReading(0.04, 0.5, 0.6, 0.7, ((0.5, 0.7),))
 
 
 def hand_made(rows: int = 40) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
