@@ -331,8 +331,9 @@ def test_an_exception_in_the_consumer_ends_the_child(media):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_child_survives_the_end_of_this_process(media, tmp_path, how):
     code = textwrap.dedent("""
-        import sys, time
+        import signal, sys, time
         from avdetect.media import MediaReader
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background hands down SIG_IGN
         reader = MediaReader(sys.argv[1])
         for batch in reader.video():
             print(*open("/proc/self/task/%d/children" % __import__("os").getpid()).read().split(), flush=True)
