@@ -117,9 +117,7 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
         content = path.read_bytes()
         values = json.loads(content)
     except OSError as error:
-        raise ModelError(
-            f"no bundle at {path.parent} ({error.strerror}): pass the folder that holds bundle.json"
-        ) from error
+        raise ModelError(f"cannot read {path} ({error.strerror}): pass the folder that holds bundle.json") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
     version = values.get("format") if isinstance(values, dict) else None
@@ -163,8 +161,8 @@ def execution_providers(device: str) -> list[str]:
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise ModelError(
-            "this onnxruntime has no CUDA provider: install avdetect[gpu], then swap onnxruntime for onnxruntime-gpu "
-            "(`avdetect doctor` shows how), or use --device cpu"
+            "this onnxruntime has no CUDA provider: use --device cpu, or swap it: pip uninstall -y onnxruntime "
+            "onnxruntime-gpu && pip install --no-deps onnxruntime-gpu"
         )
     return (
         ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]

@@ -82,7 +82,8 @@ def score(
 ) -> None:
     """Score files. One file: a report. Several: a table (CSV in a pipe).
 
-    Exit codes: 0 every file was scored (abstaining counts), 1 some file failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 every file was scored (abstaining counts), 1 some file failed or the model cannot be loaded, 2 wrong
+    usage, 130 interrupted.
     """
     if out is not None and out.suffix not in (".json", ".csv"):
         raise ConfigError(f"--out {out}: the name must end in .json or .csv")
@@ -159,6 +160,8 @@ def expand(paths: Sequence[str]) -> Iterator[str]:
     missing file is left for the scorer to report.
     """
     for path in paths:
+        if not path:
+            raise ConfigError("an empty name is no file")
         if os.path.isdir(path):
             found = _media_below(path)
         elif not os.path.lexists(path) and glob.has_magic(path):
@@ -213,6 +216,7 @@ def _score_all(
                     results.append(Failure(file, "InternalError", message))
                 advance(None, None)
     except KeyboardInterrupt:
+        typer.echo(f"avdetect: interrupted; {len(results)} of {len(files)} files were scored", err=True)
         return results, True
     return results, False
 
@@ -250,14 +254,14 @@ def _progress(files: Sequence[str]):
 
 
 def _show(results: Sequence[Result], json: bool, single: bool) -> None:
-    from avdetect.report.data import Failure, to_csv, to_json
+    from avdetect.report.data import Failure, printable, to_csv, to_json
 
     if json:
         typer.echo(to_json(results))
         return
     from rich.console import Console
 
-    from avdetect.report.text import printable, render, table
+    from avdetect.report.text import render, table
 
     if single and results:
         result = results[0]
@@ -283,12 +287,19 @@ def _write(out: Path, results: Sequence[Result]) -> None:
 def main() -> None:
     """Entry point: typed errors become one line on stderr and an exit code, never a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except ConfigError as error:
         typer.echo(f"avdetect: {error}", err=True)
         sys.exit(EXIT_USAGE)
     except AVDetectError as error:
         typer.echo(f"avdetect: {type(error).__name__}: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    except OSError as error:  # standard output: a full disk, a closed pipe
+        sys.stdout = None  # or Python would try to flush it once more, and complain
+        typer.echo(f"avdetect: cannot write the results: {error.strerror}; use --out to keep a copy", err=True)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

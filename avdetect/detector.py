@@ -21,6 +21,7 @@ from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.types import Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict
 
+MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
 
 
@@ -149,7 +150,8 @@ def _verdict(
         return "real", f"no sign of manipulation found{but}"
     if suspects:
         return "fake", f"{suspects} {looks}{but}"
-    if outputs.readings:
+    speaker = outputs.sync_reading()
+    if speaker is not None and abs(speaker[1].offset_seconds) > MISMATCH_SECONDS:
         return "fake", f"neither part alone looks manipulated: perhaps face and voice do not belong together{but}"
     return "fake", f"the evidence as a whole points to a manipulation{but}"
 

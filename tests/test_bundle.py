@@ -236,7 +236,7 @@ def test_no_path_of_the_training_machine_is_shipped(exported: Bundle) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no bundle at .*nowhere"):
+    with pytest.raises(ModelError, match=r"cannot read .*nowhere"):
         Bundle.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"bundle\.json"):

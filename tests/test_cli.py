@@ -180,6 +180,18 @@ def test_doctor_finds_a_damaged_bundle(tmp_path: Path) -> None:
     assert "audio.onnx differs from its hash" in done.stdout
 
 
+def test_a_full_disk_is_one_line(folder: Path) -> None:
+    with open("/dev/full", "w") as full:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "avdetect.cli", "score", "good.mp4", "--duration", "1", "--json"]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("avdetect: cannot write the results")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
     name = "bad\x1b[2Jname\n.mp4"
     (tmp_path / name).touch()

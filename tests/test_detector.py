@@ -18,6 +18,7 @@ from avdetect.datasets.cache import build_cache, cache_path, load_clips
 from avdetect.detector import Detector, _verdict
 from avdetect.errors import ConfigError, MediaError
 from avdetect.faces import build_detector
+from avdetect.pooling import SyncReading
 from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.types import FPS, SAMPLE_RATE, Detection
@@ -216,7 +217,9 @@ def test_tracks_say_who_and_when(sample: Detection) -> None:
     assert visual.score == visual.curves[0].score
 
 
-OUTPUTS, IN_STEP = StreamOutputs(), StreamOutputs(readings={0: None})  # type: ignore[dict-item]
+OUTPUTS = StreamOutputs()
+IN_STEP = StreamOutputs(readings={0: SyncReading(0.0, 0.5, 0.7, 0.7, ())})
+ASTRAY = StreamOutputs(readings={0: SyncReading(0.4, 0.5, 0.7, 1.2, ())})
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,8 @@ OUTPUTS, IN_STEP = StreamOutputs(), StreamOutputs(readings={0: None})  # type: i
         ((0.3, 0.1, 0.9), IN_STEP, "real", "the voice alone looks manipulated", "no sign"),
         ((0.9, 0.8, 0.1), IN_STEP, "fake", "the face looks manipulated", "voice"),
         ((0.9, 0.8, 0.8), IN_STEP, "fake", "the face and the voice look manipulated", "judged"),
-        ((0.9, 0.1, 0.1), IN_STEP, "fake", "do not belong together", "judged"),
+        ((0.9, 0.1, 0.1), ASTRAY, "fake", "do not belong together", "judged"),
+        ((0.9, 0.1, 0.1), IN_STEP, "fake", "as a whole", "belong"),
         ((0.6, 0.4, None), OUTPUTS, "fake", "the voice could not be judged", "together"),
     ],
 )

@@ -93,4 +93,7 @@ class FfmpegLog:
             what = f"ffmpeg died (status {status}), perhaps for want of memory"
             return refusal(path, what, "max_memory_bytes")
         reason = self._telling() if self.errors else f"ffmpeg ended with status {status}"
-        return MediaError(f"{quoted(path)} cannot be read as {wanted} ({reason}); check that it plays elsewhere")
+        return MediaError(
+            f"{quoted(path)} cannot be read as {wanted} ({reason}); check that it plays, and that it is the "
+            "media itself: playlists and formats that name other files are refused"
+        )

@@ -26,6 +26,11 @@ class Failure:
 Result = Detection | Failure
 
 
+def printable(name: str) -> str:
+    """A name that cannot steer a terminal or break a line: control characters and undecodable bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
 def to_dict(result: Result) -> dict[str, Any]:
     """The result as JSON-able values; `status` is "scored" or "failed"."""
     status = "failed" if isinstance(result, Failure) else "scored"
@@ -39,16 +44,16 @@ def to_json(results: Sequence[Result]) -> str:
 
 CSV_COLUMNS = (
     "path", "status", "verdict", "fake", "video_fake", "audio_fake", "sync_offset_seconds", "sync_confidence",
-    "duration_seconds", "missing", "reason", "error",
+    "duration_seconds", "missing", "warnings", "reason", "error",
 )  # fmt: skip
 
 
 def to_row(result: Result) -> dict[str, Any]:
     """One CSV row; what is unknown is None."""
-    path = result.path.encode("utf-8", "backslashreplace").decode()
+    path = printable(result.path)
     if isinstance(result, Failure):
         return dict.fromkeys(CSV_COLUMNS) | {
-            "path": path, "status": "failed", "reason": result.message, "error": result.error,
+            "path": path, "status": "failed", "reason": printable(result.message), "error": result.error,
         }  # fmt: skip
     return dict.fromkeys(CSV_COLUMNS) | {
         "path": path,
@@ -61,6 +66,7 @@ def to_row(result: Result) -> dict[str, Any]:
         "sync_confidence": result.sync.confidence if result.sync else None,
         "duration_seconds": result.duration_seconds,
         "missing": "; ".join(f"{stream}: {why}" for stream, why in result.missing.items()),
+        "warnings": printable("; ".join(result.warnings)),
         "reason": result.reason,
     }
 

@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from avdetect.report.data import Failure, Result
+from avdetect.report.data import Failure, Result, printable
 from avdetect.types import Detection
 
 _STYLES = {"fake": "bold red", "real": "bold green", "abstain": "bold yellow", "failed": "red"}
 
 
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
-
-
-def printable(name: str) -> str:
-    """A file name that cannot steer the terminal: control characters and undecodable bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
 
 
 def render(detection: Detection) -> Text:

@@ -74,7 +74,8 @@ def _audio_loss(config: TrainConfig):
 
 
 def _sync_loss(module: nn.Module, batch: Batch) -> Tensor:
-    return contrastive_sync(*module(batch["mouths"], batch["mels"]), SyncBatches.windows_per_clip)
+    mouth, voice = module(batch["mouths"], batch["mels"])
+    return contrastive_sync(mouth, voice, SyncBatches.windows_per_clip)
 
 
 class TorchNetworks:
