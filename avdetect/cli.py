@@ -299,7 +299,7 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
     except OSError as error:  # standard output: a full disk, a closed pipe
         sys.stdout = None  # or Python would try to flush it once more, and complain
-        typer.echo(f"avdetect: cannot write the results: {error.strerror}; use --out to keep a copy", err=True)
+        typer.echo(f"avdetect: cannot write the results: {error.strerror or error}; use --out to keep a copy", err=True)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

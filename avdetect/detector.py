@@ -68,8 +68,8 @@ class Detector:
         """Score the file at `path`, or the window of it that starts at `start_seconds`.
 
         Raises MediaError when the file cannot be read as media or ends before the window, LimitError when it exceeds a
-        limit, ConfigError for a window that is no window. A file that can be
-        read but shows neither a face nor a voice gives a Detection whose verdict is "abstain".
+        limit, ConfigError for a window that is no window. A file that can be read but shows neither a face nor a voice
+        gives a Detection whose verdict is "abstain".
         """
         began = time.perf_counter()
         stream = self.preprocessor.open(path, start_seconds, duration_seconds)

@@ -183,7 +183,7 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
     np.testing.assert_array_equal(tensors[0]["audio"][0][0], log_mel(window))
 
 
-def test_memory_does_not_grow_with_clips(detector: Detector, tmp_path: Path) -> None:
+def test_a_long_file_is_scored_clip_by_clip(detector: Detector, tmp_path: Path) -> None:
     """A file is scored clip by clip: 12 s at a time, the track keeping its id across the boundary."""
     long = make(tmp_path / "long.mp4", "-stream_loop", "2", "-i", str(SAMPLE), "-t", "15", "-c", "copy")
     with detector.preprocessor.open(long) as stream:

@@ -45,9 +45,16 @@ def test_from_files_to_a_bundle_and_on_after_a_stop(train, tmp_path: Path) -> No
     assert Bundle.load(out).info.files == info.files
 
 
+HEADER = "path,fake,video_fake,audio_fake,group,split,dataset,method\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("path,fake\na.mp4,1\n", "lacks the column"), ("", "cannot read")],
+    [
+        (f"{HEADER}{SAMPLE},1,1,1,a,train,b,c\n", "both splits: 1 train, 0 dev"),
+        ("path,fake\na.mp4,1\n", "lacks the column"),
+        ("", "cannot read"),
+    ],
 )
 def test_a_bad_manifest_is_one_clear_line(train, tmp_path: Path, capsys, text: str, message: str) -> None:
     (tmp_path / "bad.csv").write_text(text)

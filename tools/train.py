@@ -69,7 +69,9 @@ def run(args: argparse.Namespace) -> None:
     preprocessor = Preprocessor(config.preprocess, build_detector(config.preprocess.detector), MediaLimits())
     table, clips = _preprocess(table, args.run / "cache", preprocessor)
     is_train = (table["split"] == "train").to_numpy()
-    _claim(args.run, manifest.digest(table), config)
+    if is_train.all() or not is_train.any():
+        raise ManifestError(f"the manifest needs rows of both splits: {is_train.sum()} train, {(~is_train).sum()} dev")
+    _claim(args.run, manifest.digest(table), initial)
     train, dev = _part(table, clips, is_train), _part(table, clips, ~is_train)
     oof = _out_of_fold(initial, *train, args.run)
     fitted = fit_and_calibrate(train[0], oof, config.model.fusion, config.fusion, config.seed)
