@@ -4,8 +4,7 @@
     readme.py test ROOT           print the sh block that runs the tests
     readme.py rest ROOT SCRATCH   run every other sh block but installs, and the Python block, in a scratch folder
 
-The scratch folder holds the files that the README names, made by tests/readme_media.py (put tests/ on PYTHONPATH). One
-substitution is made, here and nowhere else: training runs with the tiny configuration.
+The scratch folder holds the files that the README names, made by tests/readme_media.py (put tests/ on PYTHONPATH).
 """
 
 import re
@@ -13,8 +12,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-SUBSTITUTE = {"configs/default.yaml": "configs/tiny.yaml"}
 
 
 def blocks(root: Path, language: str) -> list[str]:
@@ -32,8 +29,6 @@ def run_rest(root: Path, scratch: Path) -> None:
     commands = [["bash", "-euo", "pipefail", "-c", line] for line in lines if line and not line.startswith("pip ")]
     commands += [[sys.executable, "-c", block] for block in blocks(root, "python")]
     for command in commands:
-        for old, new in SUBSTITUTE.items():
-            command[-1] = command[-1].replace(old, new)
         print(f"$ {command[-1]}", flush=True)
         subprocess.run(command, cwd=scratch, check=True, timeout=600)
 

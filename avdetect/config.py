@@ -18,9 +18,11 @@ T = TypeVar("T")
 
 
 class _Positive:
-    """Refuses numbers that are not finite and above 0 (or at least 0, for the fields in `_zero_is_fine`)."""
+    """Refuses numbers that are not finite and above 0 (or at least 0, for the fields in `_zero_is_fine`), and shares
+    above 1."""
 
     _zero_is_fine: ClassVar[frozenset[str]] = frozenset()
+    _shares: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for field_ in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -31,6 +33,8 @@ class _Positive:
                 if not math.isfinite(value) or value < 0 or (value == 0 and name not in self._zero_is_fine):
                     lowest = "at least" if name in self._zero_is_fine else "above"
                     raise ConfigError(f"{type(self).__name__}.{name} must be finite and {lowest} 0, got {value}")
+                if name in self._shares and value > 1:
+                    raise ConfigError(f"{type(self).__name__}.{name} is a share and must be at most 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class VisualConfig(_Positive):
     mean: float = 127.5  # crops become (x - mean) / std
     std: float = 127.5
     dropout: float = 0.3
+    pooling: Literal["confident", "mean"] = "confident"  # of a track's frame logits (avdetect.pooling)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,9 @@ class FusionConfig(_Positive):
 
 @dataclass(frozen=True)
 class ModelConfig(_Positive):
+    """The network. A stream that is not in `streams` was not trained: scoring leaves it out and says so."""
+
+    streams: tuple[Literal["visual", "audio", "sync"], ...] = ("visual", "audio", "sync")
     visual: VisualConfig = field(default_factory=VisualConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)
@@ -148,18 +156,80 @@ class ModelConfig(_Positive):
 
 @dataclass(frozen=True)
 class LoopConfig(_Positive):
-    """One training run of one stream."""
+    """One run of the training loop."""
 
-    _zero_is_fine = frozenset({"weight_decay", "warmup_steps", "label_smoothing", "ema_decay"})
+    _zero_is_fine = frozenset(
+        {"steps", "weight_decay", "warmup_steps", "label_smoothing", "ema_decay", "evaluate_every"}
+    )
+    _shares = frozenset({"label_smoothing", "ema_decay"})
 
-    steps: int = 1000
-    batch_size: int = 32
+    steps: int = 1000  # 0: not trained
+    batch_size: int = 32  # of the joint batch, over all devices and all of its accumulated parts
+    accumulate: int = 1  # parts of a device's batch that go through the network one after the other
     lr: float = 1e-3
     weight_decay: float = 0.02
     warmup_steps: int = 50
     ema_decay: float = 0.998
     label_smoothing: float = 0.01
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"  # of Lightning Fabric
     checkpoint_every: int = 200  # steps
+    evaluate_every: int = 0  # steps between log losses on dev, the best of which is kept; 0: the last weights are kept
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size % (self.items * self.accumulate):
+            group = f" groups of {self.items}" if self.items > 1 else ""
+            raise ConfigError(
+                f"batch_size {self.batch_size} cannot be cut into accumulate {self.accumulate} parts{group}"
+            )
+
+    @property
+    def items(self) -> int:
+        """Items of a batch that belong together."""
+        return 1
+
+
+@dataclass(frozen=True)
+class StreamLoopConfig(LoopConfig):
+    """A run that draws clips from the cache."""
+
+    _zero_is_fine = LoopConfig._zero_is_fine | {"source_balance", "codec"}
+    _shares = LoopConfig._shares | {"source_balance", "codec"}
+
+    source_balance: float = 0.5  # 0: every file is drawn alike; 1: every source; .5: sources by the root of their size
+    codec: float = 0.1  # probability that an item takes a round trip through a real codec
+
+
+@dataclass(frozen=True)
+class PairLoopConfig(StreamLoopConfig):
+    """A run on pairs: a fake and its original under one augmentation, and more reals beside them."""
+
+    _zero_is_fine = StreamLoopConfig._zero_is_fine | {"forged"}
+    _shares = StreamLoopConfig._shares | {"forged"}
+
+    forged: float = 0.5  # share of the fakes that are forged from reals while training; 1: real media is all it takes
+    forgeries: dict[str, float] = field(default_factory=dict)  # name -> weight (avdetect.datasets.forgeries); {}: all
+    reals_per_fake: int = 1  # the fake's original, and reals of other files
+    clip_labels: bool = False  # where the part's own label is unknown, take the clip's, as the DFDC solutions did
+
+    @property
+    def items(self) -> int:
+        return 1 + self.reals_per_fake
+
+
+@dataclass(frozen=True)
+class FusionFitConfig(_Positive):
+    """The fit of the fusion on out-of-fold stream outputs."""
+
+    _zero_is_fine = frozenset({"weight_decay", "label_smoothing", "forged"})
+    _shares = frozenset({"label_smoothing"})
+
+    steps: int = 400  # of full-batch AdamW, on a cosine
+    lr: float = 0.02
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.0
+    forged: int = 1  # forged copies of each real clip that are scored and fitted on beside the manifest's files
+    kind: Literal["best", "mlp", "logistic"] = "best"  # best: the lower out-of-fold log loss; both are always reported
 
 
 @dataclass(frozen=True)
@@ -171,13 +241,24 @@ class TrainConfig(_Positive):
     seed: int = 0
     name: str = "default"
     licence: str = "unstated"  # of the weights; goes into the bundle
-    folds: int = 2  # out-of-fold stream outputs for the fusion, by group
+    folds: int = 2  # out-of-fold stream outputs for the fusion
+    fold_by: Literal["group", "dataset"] = "group"  # what a fold never splits; dataset: whole sources are left out
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    visual: LoopConfig = field(default_factory=LoopConfig)
-    audio: LoopConfig = field(default_factory=LoopConfig)
-    sync: LoopConfig = field(default_factory=LoopConfig)
-    fusion: LoopConfig = field(default_factory=LoopConfig)
+    visual: PairLoopConfig = field(default_factory=PairLoopConfig)
+    audio: PairLoopConfig = field(default_factory=PairLoopConfig)
+    sync: StreamLoopConfig = field(default_factory=StreamLoopConfig)
+    joint: StreamLoopConfig = field(
+        default_factory=lambda: StreamLoopConfig(steps=0)
+    )  # clips of which only `fake` is known
+    fusion: FusionFitConfig = field(default_factory=FusionFitConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.folds < 2:
+            raise ConfigError(f"TrainConfig.folds must be at least 2, got {self.folds}: the fusion learns out of fold")
+        if self.joint.batch_size % (2 * self.joint.accumulate):
+            raise ConfigError(f"joint.batch_size must be even in each of its parts, got {self.joint.batch_size}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -199,7 +280,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
     for key in values:
         if key not in names:
             raise ConfigError(f"{where}: unknown key {key!r}; known keys: {', '.join(names)}")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    given = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+    try:
+        return cls(**given)
+    except ConfigError as error:  # out of range: say where, not only what
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def load_yaml(cls: type[T], path: str | Path) -> T:

@@ -55,7 +55,7 @@ class Detector:
 
     def __init__(self, bundle: Bundle, preprocessor: Preprocessor, networks: OnnxNetworks) -> None:
         self.bundle, self.preprocessor, self.networks = bundle, preprocessor, networks
-        self._scorer = StreamScorer(networks, bundle.info.model.audio, bundle.info.model.sync)
+        self._scorer = StreamScorer(networks, bundle.info.model)
 
     def score(
         self,
@@ -73,7 +73,7 @@ class Detector:
         """
         began = time.perf_counter()
         stream = self.preprocessor.open(path, start_seconds, duration_seconds)
-        outputs, network_seconds, end_seconds = StreamOutputs(), 0.0, stream.start_seconds
+        outputs, network_seconds, end_seconds = self._scorer.start(), 0.0, stream.start_seconds
         with stream:
             for clip in stream:
                 before = time.perf_counter()
@@ -179,7 +179,9 @@ def _stream_scores(outputs: StreamOutputs) -> tuple[StreamScore, ...]:
     visual, audio, speaker = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
     if visual is not None:
         logits = outputs.track_logits()
-        curves = [_per_second(points, track_logit(logits[t]), t) for t, points in outputs.visual.items()]
+        curves = [
+            _per_second(points, track_logit(logits[t], outputs.pooling), t) for t, points in outputs.visual.items()
+        ]
         scores.append(StreamScore("visual", visual, tuple(curves)))
     if audio is not None:
         scores.append(StreamScore("audio", audio, (_per_second(outputs.audio, audio),)))

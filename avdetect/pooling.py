@@ -28,17 +28,19 @@ def confident_mean(logits: Float) -> float:
     return float(np.sum(weights * logits) / np.sum(weights))
 
 
-def track_logit(logits: Float) -> float:
+def track_logit(logits: Float, pooling: str = "confident") -> float:
     """Frame logits of one track -> its logit, drawn towards 0 when there are few crops to back it.
 
     A cut video has many short tracks; without this the most suspicious of many noisy ones would always look forged.
+    `pooling` is "confident" or "mean" (`config.VisualConfig.pooling`).
     """
-    return confident_mean(logits) * len(logits) / (len(logits) + PRIOR_CROPS)
+    mean = confident_mean(logits) if pooling == "confident" else float(np.mean(logits))
+    return mean * len(logits) / (len(logits) + PRIOR_CROPS)
 
 
-def pool_tracks(logits: Mapping[int, Float]) -> float | None:
+def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident") -> float | None:
     """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video."""
-    return max((track_logit(values) for values in logits.values() if len(values)), default=None)
+    return max((track_logit(values, pooling) for values in logits.values() if len(values)), default=None)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from avdetect import pooling
 from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
-from avdetect.config import AudioConfig, SyncConfig
+from avdetect.config import AudioConfig, ModelConfig
 from avdetect.pooling import SyncDistances, SyncReading
 from avdetect.types import FPS, HOP, MELS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Float, UInt8, Waveform
 
@@ -41,8 +41,9 @@ class Networks(Protocol):
 
 @dataclass
 class StreamOutputs:
-    """What the networks said of one file; `StreamScorer.finish` completes it."""
+    """What the networks said of one file; `StreamScorer.start` begins and `StreamScorer.finish` completes it."""
 
+    pooling: str = "confident"  # of a track's frame logits
     visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, logit)
     audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit)
     sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))  # by track id, like visual
@@ -55,7 +56,7 @@ class StreamOutputs:
         return {track: np.array([logit for _, logit in points], np.float32) for track, points in self.visual.items()}
 
     def visual_logit(self) -> float | None:
-        return pooling.pool_tracks(self.track_logits())
+        return pooling.pool_tracks(self.track_logits(), self.pooling)
 
     def audio_logit(self) -> float | None:
         return pooling.confident_mean(np.array([v for _, v in self.audio], np.float32)) if self.audio else None
@@ -112,12 +113,16 @@ def mouth_windows(mouth_crops: UInt8) -> UInt8:
 class StreamScorer:
     """Feeds a file's clips, in order, through the networks."""
 
-    def __init__(self, networks: Networks, audio: AudioConfig, sync: SyncConfig) -> None:
-        self.networks, self.audio_config, self.sync_config = networks, audio, sync
+    def __init__(self, networks: Networks, config: ModelConfig) -> None:
+        self.networks, self.config = networks, config
+
+    def start(self) -> StreamOutputs:
+        """Empty outputs, for a new file."""
+        return StreamOutputs(self.config.visual.pooling)
 
     def add(self, outputs: StreamOutputs, clip: Clip) -> None:
         """Add what the networks say of `clip` to `outputs`."""
-        for track in clip.tracks:
+        for track in clip.tracks if "visual" in self.config.streams else ():
             if len(track.face_crops):
                 seconds = (track.face_frames / FPS).tolist()
                 logits = self.networks.visual(track.face_crops)
@@ -125,10 +130,12 @@ class StreamScorer:
                 outputs.boxes[track.track_id] += zip(seconds, track.boxes, strict=True)
         if clip.waveform is None:
             return
-        centres, mels = audio_windows(clip.waveform, self.audio_config)
-        if mels:
-            outputs.audio += zip(centres, self.networks.audio(np.stack(mels)).tolist(), strict=True)
-        self._add_sync(outputs, clip, clip.waveform)
+        if "audio" in self.config.streams:
+            centres, mels = audio_windows(clip.waveform, self.config.audio)
+            if mels:
+                outputs.audio += zip(centres, self.networks.audio(np.stack(mels)).tolist(), strict=True)
+        if "sync" in self.config.streams:
+            self._add_sync(outputs, clip, clip.waveform)
 
     def _add_sync(self, outputs: StreamOutputs, clip: Clip, waveform: Waveform) -> None:
         tracks = [track for track in clip.tracks if len(track.mouth_crops) >= SYNC_FRAMES]
@@ -140,7 +147,7 @@ class StreamScorer:
         for track in tracks:
             mouth = self.networks.mouth(mouth_windows(track.mouth_crops))
             outputs.sync[track.track_id].append(
-                pooling.sync_distances(mouth, track.first_frame, voice, first_frame, valid, self.sync_config.max_offset)
+                pooling.sync_distances(mouth, track.first_frame, voice, first_frame, valid, self.config.sync.max_offset)
             )
 
     def finish(self, outputs: StreamOutputs, missing: dict[str, str]) -> StreamOutputs:
@@ -157,4 +164,7 @@ class StreamScorer:
             if not reason:
                 reason = "no face" if "visual" in outputs.missing else "less than 1 s of a face with voice"
             outputs.missing["sync"] = reason
+        for stream, article in (("visual", "a"), ("audio", "an"), ("sync", "a")):
+            if stream not in self.config.streams:
+                outputs.missing[stream] = f"the model was trained without {article} {stream} stream"
         return outputs

@@ -1,14 +1,13 @@
 """The files that the README's commands name, cut from the sample clip that ships with the package.
 
-clip.mp4        the sample itself
-videos/         three variants of it
-my.csv, data/   a manifest of a dozen two-second variants, half of them labelled real, to exercise training; the labels
-                are arbitrary, so the scores of a model trained on them mean nothing
+clip.mp4              the sample itself
+videos/               three variants of it
+data/real, data/fake  eight two-second variants each, to exercise training; what is called fake here is arbitrary, so the
+                      scores of a model trained on them mean nothing
 """
 
 from __future__ import annotations
 
-import csv
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,18 +24,14 @@ def variant(target: Path, start: float, video_filter: str) -> None:
     subprocess.run([*command, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", str(target)], check=True)
 
 
-def make_manifest(folder: Path, rows: int = 16) -> Path:
-    """my.csv and the clips it names; both classes stand in each of two folds and in dev."""
-    (folder / "data").mkdir(parents=True)
-    columns = ("path", "fake", "video_fake", "audio_fake", "group", "split", "dataset", "method")
-    with (folder / "my.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for i in range(rows):
-            fake, split = i % 2, "dev" if i >= rows - 4 else "train"
-            variant(folder / "data" / f"{i}.mp4", (i % 5) * 0.8, FILTERS[i % len(FILTERS)])
-            writer.writerow([f"data/{i}.mp4", fake, fake, fake, f"actor{i}", split, f"source{i % 3}", "made" * fake])
-    return folder / "my.csv"
+def make_data(folder: Path, each: int = 8) -> Path:
+    """real/ and fake/ with `each` files, no two alike."""
+    for i, kind in enumerate(("real", "fake")):
+        (folder / kind).mkdir(parents=True)
+        for k in range(each):
+            number = 2 * k + i
+            variant(folder / kind / f"{k}.mp4", (number % 8) * 0.5, FILTERS[number % len(FILTERS)])
+    return folder
 
 
 def make_readme_media(folder: Path) -> None:
@@ -45,4 +40,4 @@ def make_readme_media(folder: Path) -> None:
     (folder / "videos").mkdir()
     for i in range(3):
         variant(folder / "videos" / f"{i}.mp4", i, FILTERS[i])
-    make_manifest(folder)
+    make_data(folder / "data")

@@ -146,8 +146,8 @@ def test_audio_windows_of_any_length_agree(model: Model, networks: OnnxNetworks,
 
 def test_a_file_scores_alike_on_both(model: Model, networks: OnnxNetworks) -> None:
     clips = [talking_clip(70, lag=2), talking_clip(70, seed=3, start_frame=70)]
-    scorer = StreamScorer(networks, model.config.audio, model.config.sync)
-    outputs = StreamOutputs()
+    scorer = StreamScorer(networks, model.config)
+    outputs = scorer.start()
     for clip in clips:
         scorer.add(outputs, clip)
     scorer.finish(outputs, {})

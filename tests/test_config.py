@@ -95,7 +95,7 @@ def test_every_shipped_config_is_read(path: Path) -> None:
 
 
 def test_there_are_shipped_configs() -> None:
-    assert {"default.yaml", "tiny.yaml"} <= {path.name for path in CONFIGS}
+    assert {"smoke.yaml", "small.yaml", "base.yaml", "dfdc.yaml"} == {path.name for path in CONFIGS}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,16 @@ def test_there_are_shipped_configs() -> None:
         ("audio: {lr: 1e-3}", "audio.lr"),  # YAML 1.1 reads this as text; better refused than trained with
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("seed: 1\nseed: 2", "twice"),
+        ("visual: {lr: -1.0}", r"train\.yaml\.visual: .*lr must be finite and above 0"),
+        ("visual: {forged: 1.5}", r"train\.yaml\.visual: .*forged is a share"),
+        ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
+        ("audio: {batch_size: 30, accumulate: 4}", "accumulate 4"),
+        ("joint: {batch_size: 5}", "joint.batch_size"),
+        ("sync: {precision: fp8}", "bf16-mixed"),
+        ("model: {streams: [visual, smell]}", "smell"),
+        ("folds: 1", "at least 2"),
+        ("fold_by: continent", "fold_by"),
+        ("fusion: {kind: forest}", "fusion.kind"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -171,7 +171,7 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
     tensors = []
     for clips in (cached, detector.preprocessor.clips(SAMPLE)):
         recorder = Recorder()
-        scorer, outputs = StreamScorer(recorder, info.model.audio, info.model.sync), StreamOutputs()
+        scorer, outputs = StreamScorer(recorder, info.model), StreamOutputs()
         for clip in clips:
             scorer.add(outputs, clip)
         tensors.append(recorder.seen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from face_factory import FACE_CENTRE, PORTRAIT, background, paste
 
 from avdetect.errors import ConfigError, ModelError
 from avdetect.faces import FaceDetector, Faces, build_detector
+from avdetect.faces import mtcnn as mtcnn_module
 from avdetect.faces import scrfd as scrfd_module
+from avdetect.faces.detector import fingerprint_of
 
 SCRFD = Path(__file__).parents[2] / "shared/models/scrfd_500m_kps.onnx"
 
@@ -110,6 +114,24 @@ def test_refine_agrees_with_a_full_search(detector: FaceDetector) -> None:
     assert len(nowhere) == 0
     wild = np.array([[-1e9, 0, 1e9, 5], [np.nan] * 4, [5, 5, 5, 5], [9, 9, 2, 2]], np.float32)
     detector.refine(picture, wild)  # never raises
+
+
+def test_the_fingerprint_tells_weights_apart(detector: FaceDetector, tmp_path: Path) -> None:
+    assert re.fullmatch("[0-9a-f]{16}", detector.fingerprint)
+    one, other = tmp_path / "one.onnx", tmp_path / "other.onnx"
+    one.write_bytes(b"weights")
+    other.write_bytes(b"weights")
+    assert fingerprint_of(one) == fingerprint_of(other)  # names and places do not count
+    other.write_bytes(b"Weights")
+    assert (
+        len({fingerprint_of(one), fingerprint_of(other), fingerprint_of(one, other), fingerprint_of(other, one)}) == 4
+    )
+
+
+def test_the_same_weights_elsewhere_have_the_same_fingerprint(tmp_path: Path) -> None:
+    shipped = build_detector("mtcnn")
+    shutil.copytree(mtcnn_module.WEIGHTS, tmp_path / "copy")
+    assert build_detector("mtcnn", path=tmp_path / "copy").fingerprint == shipped.fingerprint
 
 
 def test_unknown_detector_is_a_config_error() -> None:

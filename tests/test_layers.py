@@ -21,7 +21,7 @@ ORDER = (
 BESIDE = {
     "export": set(),
     "datasets": set(),
-    "training": {"datasets"},
+    "training": {"datasets", "evaluation", "export"},
     "evaluation": {"datasets"},
     "doctor": set(),
     "cli": {"doctor"},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, log_mel
-from avdetect.config import AudioConfig, SyncConfig
+from avdetect.config import AudioConfig, ModelConfig
 from avdetect.pooling import FEATURES
 from avdetect.scoring import (
     SYNC_FRAMES,
@@ -28,8 +28,8 @@ AUDIO = AudioConfig()
 
 
 def score(*clips: Clip, missing: dict[str, str] | None = None, networks: ToneNetworks | None = None) -> StreamOutputs:
-    scorer = StreamScorer(networks or ToneNetworks(), AUDIO, SyncConfig())
-    outputs = StreamOutputs()
+    scorer = StreamScorer(networks or ToneNetworks(), ModelConfig(audio=AUDIO))
+    outputs = scorer.start()
     for clip in clips:
         scorer.add(outputs, clip)
     return scorer.finish(outputs, missing or {})

@@ -1,10 +1,10 @@
-"""The whole road through the real entry point: a manifest of files in, a bundle that scores out."""
+"""The whole road through the real entry points: files in, manifest, cache, run, a bundle that scores out."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,52 +14,68 @@ from avdetect.bundle import Bundle
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from readme_media import SAMPLE, make_manifest
+from readme_media import SAMPLE, make_data
 
 ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "configs" / "smoke.yaml"
+
+
+def tool(name: str) -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda arguments: module.main([str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
-def train():
-    spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("road")
+    make_data(folder / "data", each=6)
+    assert tool("prepare")(["folder", folder / "data", "--dev", "0.3", "--out", folder / "my.parquet"]) == 0
+    command = ["--manifest", folder / "my.parquet", "--cache", folder / "cache", "--config", SMOKE, "--workers", "1"]
+    assert tool("preprocess")(command) == 0
+    return folder / "cache"
 
 
-def test_from_files_to_a_bundle_and_on_after_a_stop(train, tmp_path: Path) -> None:
-    manifest = make_manifest(tmp_path)
+def test_from_files_to_a_bundle_and_its_export(cache: Path, tmp_path: Path, capsys) -> None:
     run, out = tmp_path / "run", tmp_path / "bundle"
-    command = ["--config", str(ROOT / "configs" / "tiny.yaml"), "--run", str(run), "--out", str(out)]
-    assert train(["--manifest", str(manifest), *command]) == 0
+    command = ["--cache", cache, "--config", SMOKE, "--run", run, "--out", out, "--accelerator", "cpu"]
+    assert tool("train")(command) == 0
+    shown = capsys.readouterr().out
+    assert f"avdetect score clip.mp4 --bundle {out}" in shown, "it ends with the one command that scores a video"
+    assert "mlp" in shown
+    assert "logistic" in shown
     found = avdetect.load_detector(out, device="cpu").score(SAMPLE, duration_seconds=2)
-    assert found.model["bundle"] == "tiny"
+    assert found.model["bundle"] == "smoke"
     assert 0 < found.fake < 1
-    info = Bundle.load(out).info
-    assert info.training["rows"] == {"train": 12, "dev": 4}
-    assert "/" not in json.dumps(info.training["config"]["model"])  # no path of the machine that trained it
-    # Again, with the last fold's outputs lost: everything else is taken up where it was, and the bundle is the same.
-    shutil.rmtree(out)
-    (run / "fold1" / "features.npy").unlink()
-    assert train(["--manifest", str(manifest), *command]) == 0
-    assert Bundle.load(out).info.files == info.files
-
-
-HEADER = "path,fake,video_fake,audio_fake,group,split,dataset,method\n"
+    training = Bundle.load(out).info.training
+    assert sum(training["rows"].values()) == 12
+    assert "/" not in json.dumps(training["config"]["model"])  # no path of the machine that trained it
+    assert tool("export")(["--run", run, "--out", tmp_path / "again", "--name", "mine"]) == 0
+    again = Bundle.load(tmp_path / "again")
+    assert again.info.files == Bundle.load(out).info.files
+    assert again.info.name == "mine"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("arguments", "message"),
     [
-        (f"{HEADER}{SAMPLE},1,1,1,a,train,b,c\n", "both splits: 1 train, 0 dev"),
-        ("path,fake\na.mp4,1\n", "lacks the column"),
-        ("", "cannot read"),
+        (["--cache", "nowhere", "--config", str(SMOKE)], "tools/preprocess.py"),
+        (["--cache", "CACHE", "--config", "nothing.yaml"], "cannot read nothing.yaml"),
+        (["--cache", "CACHE", "--config", str(SMOKE.with_name("dfdc.yaml"))], "the cache was preprocessed as"),
     ],
 )
-def test_a_bad_manifest_is_one_clear_line(train, tmp_path: Path, capsys, text: str, message: str) -> None:
-    (tmp_path / "bad.csv").write_text(text)
-    command = ["--config", str(ROOT / "configs" / "tiny.yaml"), "--run", str(tmp_path), "--out", "x"]
-    assert train(["--manifest", str(tmp_path / "bad.csv"), *command]) == 1
+def test_a_bad_start_is_one_clear_line(arguments: list[str], message: str, cache: Path, tmp_path: Path, capsys) -> None:
+    given = [str(cache) if a == "CACHE" else a for a in arguments]
+    command = [*given, "--run", tmp_path / "run", "--out", tmp_path / "x", "--accelerator", "cpu"]
+    assert tool("train")(command) == 1
     shown = capsys.readouterr().err.strip()
     assert message in shown
     assert len(shown.splitlines()) == 1
+
+
+def test_exporting_an_unfinished_run_is_one_clear_line(tmp_path: Path, capsys) -> None:
+    assert tool("export")(["--run", tmp_path, "--out", tmp_path / "x"]) == 1
+    assert "no finished run" in capsys.readouterr().err

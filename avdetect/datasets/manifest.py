@@ -1,13 +1,41 @@
-"""The training table: one row a file, three-way labels, groups that are never split."""
+"""The manifest: one row a media file, three-way labels, groups that are never split; read, checked, written.
+
+In memory a pandas table. Labels are Int8 (0, 1, NA); `fake_segments` holds tuples of (start_seconds, end_seconds).
+On disk CSV or Parquet; segments are JSON text in both. Paths are absolute, or relative to the manifest's folder.
+Columns beyond these are kept (kind, augmentations, sha256 ...). Every function but `read_manifest` works on columns as
+a whole: tables of a million rows and more are meant.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from avdetect.datasets.segments import segments_text, typed_segments
+from avdetect.datasets.splits import LABELS, SPLITS, assign_splits, folds
 from avdetect.errors import ManifestError
+
+__all__ = [
+    "COLUMNS",
+    "LABELS",
+    "OPTIONAL",
+    "SEGMENTS",
+    "SPLITS",
+    "assign_splits",
+    "digest",
+    "folds",
+    "read_manifest",
+    "read_table",
+    "validate",
+    "write_manifest",
+]
 
 COLUMNS = (
     "path",  # absolute, or relative to the manifest
@@ -15,66 +43,203 @@ COLUMNS = (
     "video_fake",
     "audio_fake",
     "group",  # what must never be split: a person, a page, an original with its fakes
-    "split",  # train or dev
+    "split",  # train, dev or test
     "dataset",  # the source; losses and metrics are balanced over it
     "method",  # generator; empty for real
+    "original",  # path of the real file that a fake was made from; empty if unknown. It need not stand in the manifest
+    "fake_segments",  # what is fake, in seconds; empty: unknown, or all of it
 )
-LABELS = ("fake", "video_fake", "audio_fake")
+OPTIONAL = ("original", "fake_segments")  # a manifest without them is read as if they were empty
+# Segments of one part where the two differ (AV-Deepfake1M); these columns are there only if a dataset has them.
+SEGMENTS = {"fake_segments": "fake", "video_fake_segments": "video_fake", "audio_fake_segments": "audio_fake"}
+TEXTS = ("path", "group", "split", "dataset", "method", "original")
+NEEDED = ("path", "group", "split", "dataset")
 
 
-def validate(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with typed columns. Raises ManifestError, naming the column and the first bad row."""
+def validate(table: pd.DataFrame, *, need_split: bool = True) -> pd.DataFrame:
+    """Return a copy with typed columns. Raises ManifestError, naming the column and the first bad row (from 0).
+
+    `fake` becomes 1 where it is unknown and a part is fake. `need_split=False` lets `split` be empty (`assign_splits`).
+    """
     for column in COLUMNS:
-        if column not in table:
-            raise ManifestError(f"the manifest lacks the column {column!r}; it needs {', '.join(COLUMNS)}")
-    table = table.copy()
+        if column not in table and column not in OPTIONAL:
+            needed = ", ".join(c for c in COLUMNS if c not in OPTIONAL)
+            raise ManifestError(f"the manifest lacks the column {column!r}; it needs {needed}")
+    table = table.copy(deep=False)
     for column in LABELS:
-        labels = pd.to_numeric(table[column], errors="coerce").astype("Float64")
-        bad = (labels.isna() & table[column].notna() & (table[column].astype(str) != "")) | ~labels.isin([0, 1, pd.NA])
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise ManifestError(f"row {row}: {column} is {table[column].iloc[row]!r}; it must be 0, 1 or empty")
-        table[column] = labels.astype("Int8")
-    for column in ("path", "group", "split", "dataset"):
-        empty = table[column].isna() | (table[column].astype(str) == "")
-        if empty.any():
-            raise ManifestError(f"row {int(empty.to_numpy().argmax())}: {column} is empty")
-    unknown = ~table["split"].isin(["train", "dev"])
-    if unknown.any():
-        row = int(unknown.to_numpy().argmax())
-        raise ManifestError(f"row {row}: split is {table['split'].iloc[row]!r}; it must be train or dev")
-    parts = table["video_fake"].eq(1).fillna(False) | table["audio_fake"].eq(1).fillna(False)
-    wrong = (table["fake"].eq(0).fillna(False) & parts).to_numpy(bool)
-    if wrong.any():
-        raise ManifestError(f"row {int(wrong.argmax())}: fake is 0 although its face or voice is labelled fake")
-    splits = table.groupby("group")["split"].nunique()
-    if (splits > 1).any():
-        raise ManifestError(f"group {splits.idxmax()!r} stands in more than one split: its clips leak across them")
-    if table["path"].duplicated().any():
-        raise ManifestError(f"{table['path'][table['path'].duplicated()].iloc[0]} stands in the manifest twice")
-    return table
+        table[column] = _labels(table[column])
+    for column in OPTIONAL:
+        if column not in table:
+            table[column] = ""
+    for column in TEXTS:
+        table[column] = _text(table[column])
+    for column in NEEDED if need_split else (c for c in NEEDED if c != "split"):
+        _refuse(_is(table[column] == ""), lambda row, c=column: f"{c} is empty")  # type: ignore[misc]
+    allowed = SPLITS if need_split else (*SPLITS, "")
+    _refuse(
+        ~_is(table["split"].isin(allowed)),
+        lambda row: (
+            f"split is {table['split'].iloc[row]!r}; it must be train or dev, or test for what is only measured"
+        ),
+    )
+    _check_labels(table)
+    _check_segments(table)
+    _check_identities(table)
+    return table[[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)]]
+
+
+def _is(mask: pd.Series) -> np.ndarray:
+    return mask.fillna(False).to_numpy(bool)
+
+
+def _refuse(bad: np.ndarray, message: Callable[[int], str]) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        raise ManifestError(f"row {row}: {message(row)}")
+
+
+def _text(column: pd.Series) -> pd.Series:
+    """Text everywhere, "" for missing; a column that is text already costs nothing."""
+    missing = column.isna()
+    if missing.any():
+        column = column.astype(object).where(~missing, "")
+    try:
+        return column.astype(str)
+    except UnicodeEncodeError as error:  # a file name that is no UTF-8
+        raise ManifestError(
+            f"{column.name} holds text that is not Unicode ({error.object!r}); rename the file"
+        ) from error
+
+
+def _labels(column: pd.Series) -> pd.Series:
+    if str(column.dtype) != "Int8":
+        numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
+        unread = numbers.isna().to_numpy(bool) & column.notna().to_numpy(bool)
+        unread[unread] = column[unread].astype(str).to_numpy(object) != ""
+    else:
+        numbers, unread = column, np.zeros(len(column), bool)
+    wrong = unread | ~_is(numbers.isin([0, 1]) | numbers.isna())
+    _refuse(wrong, lambda row: f"{column.name} is {column.iloc[row]!r}; it must be 0, 1 or empty")
+    return numbers.astype("Int8")
+
+
+def _check_labels(table: pd.DataFrame) -> None:
+    part = _is(table["video_fake"] == 1) | _is(table["audio_fake"] == 1)
+    _refuse(part & _is(table["fake"] == 0), lambda row: "fake is 0 although its face or voice is labelled fake")
+    table["fake"] = table["fake"].mask(part & table["fake"].isna().to_numpy(bool), 1)
+    _refuse(
+        _is(table["fake"] == 0) & _is(table["original"] != ""),
+        lambda row: f"fake is 0 but it names an original ({table['original'].iloc[row]}); only fakes have one",
+    )
+
+
+def _check_segments(table: pd.DataFrame) -> None:
+    for column, label in SEGMENTS.items():
+        if column in table:
+            table[column] = typed_segments(table[column])
+            _refuse(
+                _is(table[column].map(bool)) & ~_is(table[label] == 1),
+                lambda row, c=column, n=label: f"{c} is not empty although {n} is not 1",  # type: ignore[misc]
+            )
+
+
+def _check_identities(table: pd.DataFrame) -> None:
+    places = table.loc[_is(table["split"] != ""), ["group", "split"]].drop_duplicates()
+    leaks = places["group"][_is(places["group"].duplicated())]
+    if len(leaks):
+        raise ManifestError(f"group {leaks.iloc[0]!r} stands in more than one split: its clips leak across them")
+    _refuse(_is(table["path"].duplicated()), lambda row: f"{table['path'].iloc[row]} stands in the manifest twice")
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read a CSV or Parquet manifest; relative paths are resolved against its folder. Raises ManifestError."""
     path = Path(path)
+    table = read_table(path)
+    for column in ("path", "original"):
+        if column in table:  # resolved first: a.mp4 and ./a.mp4 are one file
+            table[column] = _absolute(_text(table[column]), path.parent.resolve())
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
+        return validate(table)
+    except ManifestError as error:
+        hint = f" (to make a manifest of such a list: python tools/prepare.py csv {path} --out FILE)"
+        raise ManifestError(f"{path}: {error}{hint if 'lacks the column' in str(error) else ''}") from error
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The raw table of a CSV or Parquet file. Empty cells stay empty text; names and groups such as 007 stay text."""
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        texts = (*TEXTS, *SEGMENTS)
+        table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(texts, str), low_memory=False)
+    except ImportError as error:
+        raise ManifestError(f"cannot read {path}: Parquet needs pyarrow (pip install 'avdetect[train]')") from error
     except (OSError, ValueError) as error:
-        raise ManifestError(f"cannot read the manifest {path}: {error}") from error
-    if "path" in table:  # resolved first: a.mp4 and ./a.mp4 are one file
-        table["path"] = [str((path.parent / str(p)).resolve()) if str(p) else "" for p in table["path"]]
-    return validate(table)
+        raise ManifestError(f"cannot read the manifest {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas takes what stands before the last named cells as row names: every column would be shifted.
+        raise ManifestError(f"cannot read the manifest {path}: its rows have more cells than its header has names")
+    return table
+
+
+def _absolute(paths: pd.Series, folder: Path) -> pd.Series:
+    relative = _is(~paths.str.startswith("/") & (paths != ""))
+    paths = paths.where(~relative, f"{str(folder).rstrip('/')}/" + paths)
+    # Only . and .. and // change a path; the folders that hold them are few.
+    odd = _is(paths.str.contains(r"/(?:\.{0,2}/|\.{1,2}$)|.+/$", regex=True))
+    if odd.any():
+        parts = paths[odd].str.rsplit("/", n=1, expand=True)
+        folders = {name: str(Path(name or "/").resolve()).rstrip("/") for name in parts[0].unique()}
+        paths = paths.copy()
+        paths[odd] = parts[0].map(folders) + "/" + parts[1]
+    return paths
+
+
+def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a valid manifest as CSV or Parquet (by suffix), whole or not at all.
+
+    Paths under the manifest's folder are written relative to it, so that folder and manifest can move together.
+    Raises ManifestError for an invalid table or another suffix.
+    """
+    path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise ManifestError(f"cannot write {path}: a manifest ends in .csv or .parquet")
+    table = validate(table).reset_index(drop=True)
+    for column in SEGMENTS:
+        if column in table:
+            table[column] = segments_text(table[column])
+    folder = f"{str(path.parent.resolve()).rstrip('/')}/"
+    for column in ("path", "original"):
+        table[column] = table[column].str.removeprefix(folder)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.suffix == ".csv":
+            # The csv module leaves a lone \r bare, and readers take it for the end of a line.
+            odd = any(_is(_text(table[c]).str.contains("\r", regex=False)).any() for c in table.columns)
+            table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
+        else:
+            table.to_parquet(temporary, index=False)
+        os.replace(temporary, path)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ManifestError(f"cannot write the manifest {path}: {' '.join(str(error).split())}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def digest(table: pd.DataFrame) -> str:
-    """16 hex digits over file names, labels, groups and splits: the identity of the training data in a bundle."""
-    rows = table.assign(path=[Path(p).name for p in table["path"]])[list(COLUMNS)]
-    rows = rows.sort_values(list(COLUMNS), key=lambda column: column.astype(str))  # names may recur across folders
-    return hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
+    """16 hex digits over a validated table: file names, labels, groups, splits, originals, segments.
 
-
-def fold_of(groups: pd.Series, folds: int) -> pd.Series:
-    """A fold number for each row, the same for all rows of a group and stable across runs and machines."""
-    number = {g: int(hashlib.sha256(str(g).encode()).hexdigest(), 16) % folds for g in groups.unique()}
-    return groups.map(number)
+    The identity of the training data in a bundle. Folders, the order of the rows and other columns do not count.
+    """
+    names = np.array(["", "0", "1"], object)
+    cells = [names[table[c].fillna(-1).to_numpy(np.int64) + 1] for c in LABELS]
+    for column in TEXTS:
+        text = table[column].to_numpy(object)
+        cells.append([p.rpartition("/")[2] for p in text] if column in ("path", "original") else text)
+    for column in SEGMENTS:
+        cells.append(segments_text(table[column]).to_numpy(object) if column in table else [""] * len(table))
+    lines = sorted(map("\x1f".join, zip(*cells, strict=True)))
+    text = "\n".join(lines)
+    if text.count("\x1f") + text.count("\n") != len(lines) * len(cells) - 1:  # a cell holds a separator
+        text = "\n".join(sorted(json.dumps(row) for row in zip(*cells, strict=True)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ class FaceDetector(Protocol):
     """Finds faces in one picture. Deterministic; never changes its input; never raises for a picture of any size."""
 
     name: str
+    fingerprint: str  # of the weights (`fingerprint_of`): other weights find other faces
     min_confidence: float  # what a face needs to be believed, on this detector's own scale
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
@@ -66,6 +68,15 @@ class FaceDetector(Protocol):
     def refine(self, rgb: UInt8, boxes: Float) -> Faces | None:
         """Look only near `boxes` (N, 4), where faces were a moment ago; None: this detector has no cheaper way."""
         ...
+
+
+def fingerprint_of(*paths: Path) -> str:
+    """16 hex digits of the bytes of weight files, in the order given; names and places do not count."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 Builder = Callable[[Path | None, int, tuple[str, ...]], FaceDetector]

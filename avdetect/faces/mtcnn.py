@@ -16,7 +16,7 @@ import numpy as np
 
 from avdetect.errors import ModelError
 from avdetect.faces.crops import halve
-from avdetect.faces.detector import CPU, Faces
+from avdetect.faces.detector import CPU, Faces, fingerprint_of
 from avdetect.types import Float, UInt8
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "mtcnn"
@@ -34,9 +34,9 @@ class MTCNN:
 
     def __init__(self, folder: Path | None = None, *, threads: int = 1, providers: tuple[str, ...] = CPU) -> None:
         folder = folder or WEIGHTS
-        self._pnet, self._rnet, self._onet = (
-            _session(folder / f"{name}.onnx", threads, providers) for name in ("pnet", "rnet", "onet")
-        )
+        files = [folder / f"{name}.onnx" for name in ("pnet", "rnet", "onet")]
+        self._pnet, self._rnet, self._onet = (_session(file, threads, providers) for file in files)
+        self.fingerprint = fingerprint_of(*files)
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
         """All faces of `rgb` (H, W, 3) at least about `min_face` pixels high."""

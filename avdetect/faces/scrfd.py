@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from avdetect.errors import ModelError
-from avdetect.faces.detector import CPU, Faces
+from avdetect.faces.detector import CPU, Faces, fingerprint_of
 from avdetect.types import Float, UInt8
 
 SCRFD_TERMS = (
@@ -41,6 +41,7 @@ class SCRFD:
                 f"or run `avdetect models fetch`. {SCRFD_TERMS}"
             )
         self._model = _load(path, threads, providers)
+        self.fingerprint = fingerprint_of(path)
         self._model.prepare(ctx_id=0, det_thresh=self.min_confidence * 0.75, nms_thresh=NMS)
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:

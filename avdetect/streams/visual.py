@@ -28,6 +28,12 @@ class VisualStream(nn.Module):
                 config.encoder, pretrained=download, num_classes=0, exportable=True, **config.encoder_kwargs
             )
         except (RuntimeError, TypeError, ValueError, OSError) as error:  # of timm and of the hub that it asks
+            if isinstance(error, OSError) or "offline" in str(error).lower():  # every failure of the hub is an OSError
+                raise ConfigError(
+                    f"visual.pretrained: timm could not download {config.encoder!r}. Without a network give a "
+                    f"safetensors file of the encoder (--pretrained FILE, or pretrained: FILE), or pretrained: false. "
+                    f"The hub said: {' '.join(str(error).split())[:200]}"
+                ) from error
             raise ConfigError(f"visual.encoder {config.encoder!r} cannot be built by timm: {error}") from error
         if isinstance(config.pretrained, str) and load_pretrained:
             _load_encoder(self.encoder, config.pretrained)

@@ -1,169 +1,334 @@
-"""Batches as pure functions of the step number, balanced over classes and sources."""
+"""Batches as pure functions of the step number.
+
+Item i of step s comes from a random generator seeded by (seed, stream, s, i) and from nothing else: a resumed run sees
+the batches it would have seen, and the parts that several devices make are those of the joint batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 import torch
+from torch import Tensor
 
-from avdetect.audio import SILENCE_RMS, log_mel, rms
-from avdetect.config import AudioConfig, FaceConfig, LoopConfig
-from avdetect.datasets.augment import augment_face, augment_mouths, augment_voice
-from avdetect.datasets.forgeries.selfblend import self_blend
-from avdetect.errors import ManifestError
+from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
+from avdetect.config import AudioConfig, PairLoopConfig, StreamLoopConfig
+from avdetect.datasets.augment.codecs import AudioCodec, Recipe, VideoCodec, through_audio_codec, through_video_codec
+from avdetect.datasets.augment.faces import augment_faces
+from avdetect.datasets.augment.mouths import augment_mouths
+from avdetect.datasets.augment.voice import augment_voice
+from avdetect.datasets.crops import FaceCrops
+from avdetect.datasets.forgeries import audio as audio_forgeries
+from avdetect.datasets.forgeries import visual as visual_forgeries
+from avdetect.errors import ConfigError, ManifestError
 from avdetect.scoring import SYNC_FRAMES, mouth_windows, voice_windows
-from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, FaceTrack, Float, Waveform
+from avdetect.training.pools import Originals, Part, Pool, overlaps, segments_of
+from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, UInt8, Waveform
+
+MAX_SILENT = 50  # windows drawn in vain, one after the other, before giving up
 
 
-def source_weights(datasets: pd.Series) -> np.ndarray:
-    """Probabilities that give a source the square root of its share: large sources count more, but drown no other."""
-    weights = 1 / np.sqrt(datasets.map(datasets.value_counts()).to_numpy(float))
-    return weights / weights.sum()
+def share_of(count: int, part: int, parts: int, what: str) -> range:
+    """The items of part `part` when `count` items are shared among `parts`."""
+    if count % parts or not count:
+        raise ConfigError(f"{what}: {count} cannot be shared among {parts} parts; change batch_size or accumulate")
+    return range(part * count // parts, (part + 1) * count // parts)
 
 
-@dataclass
-class Pool:
-    """Rows of one class, drawn by source."""
-
-    items: list
-    weights: np.ndarray
-
-    @classmethod
-    def of(cls, table: pd.DataFrame, items: Sequence, keep: np.ndarray, what: str) -> Pool:
-        if not keep.any():
-            raise ManifestError(f"nothing to train on: no {what} in this split")
-        return cls([items[i] for i in np.flatnonzero(keep).tolist()], source_weights(table["dataset"][keep]))
-
-    def draw(self, rng: np.random.Generator):
-        return self.items[rng.choice(len(self.items), p=self.weights)]
+def choices(named: Mapping[str, float], known: Mapping[str, object], where: str) -> tuple[list[str], np.ndarray]:
+    """Names and probabilities of the forgeries to draw from; an empty mapping means all of them alike."""
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"{where}.forgeries: unknown forgery {name!r}; known: {', '.join(known)}")
+    weights = dict(named) or dict.fromkeys(known, 1.0)
+    total = sum(weights.values())
+    if min(weights.values()) < 0 or total <= 0:
+        raise ConfigError(f"{where}.forgeries: weights must be at least 0 and not all 0, got {weights}")
+    return list(weights), np.array(list(weights.values())) / total
 
 
-def main_track(clips: Sequence[Clip]) -> FaceTrack | None:
-    """The track with the most face crops of the first clip: the person a clip is about."""
-    tracks = [track for track in clips[0].tracks if len(track.face_crops)] if clips else []
-    return max(tracks, key=lambda track: len(track.face_crops), default=None)
+class _PairBatches:
+    """Groups of one fake, its original, and reals of other files. Subclasses say what an item is."""
+
+    stream: int
+    part_name: str
+    label: str
+
+    def __init__(self, part: Part, usable: np.ndarray, config: PairLoopConfig, seed: int, augment: bool) -> None:
+        """usable: (clips,) with enough of a face or a voice. Raises ManifestError for a class without a clip."""
+        self.part, self.archive = part, part.archive
+        self.config, self.seed, self.augment = config, seed, augment
+        self.groups = max(1, config.batch_size // (1 + config.reals_per_fake))
+        usable = usable & part.has_file()
+        labels = part.label(self.label, config.clip_labels)[self.archive.clips["file"].to_numpy()]
+        self.real = Pool(self.archive, usable & (labels == 0), config.source_balance, f"real {self.part_name}")
+        self.originals = Originals(part, usable & (labels == 0))
+        self.segments = segments_of(self.archive, self.label.removesuffix("_fake"))
+        self.fake: Pool | None = None
+        if config.forged < 1:
+            try:
+                shown = overlaps(self.archive, self.segments, 0.2)
+                self.fake = Pool(
+                    self.archive, usable & shown & (labels == 1), config.source_balance, f"forged {self.part_name}"
+                )
+            except ManifestError as error:
+                key = self.label.removesuffix("_fake").replace("video", "visual")
+                raise ManifestError(f"{error}; with {key}.forged: 1 every fake is forged from real media") from error
+
+    def spans(self, clip: int) -> tuple[tuple[float, float], ...]:
+        """The forged spans of the clip's file, in seconds."""
+        return self.segments[int(self.archive.clips["file"].iat[clip])]
+
+    def items(self, step: int, part: int, parts: int) -> tuple[list, Tensor]:
+        """Fake, original, other reals; fake, original, … and their labels."""
+        items: list = []
+        for group in share_of(self.groups, part, parts, f"groups of {1 + self.config.reals_per_fake}"):
+            rng = np.random.default_rng((self.seed, self.stream, step, group))
+            fake, original = self.pair(rng)
+            items += [fake, original]
+            items += [self.single(self.real.draw(rng), rng) for _ in range(self.config.reals_per_fake - 1)]
+        labels = [1.0, *[0.0] * self.config.reals_per_fake] * (len(items) // (1 + self.config.reals_per_fake))
+        return items, torch.tensor(labels)
+
+    def pair(self, rng: np.random.Generator) -> tuple:
+        """(fake, real), augmented alike when they are of one recording."""
+        raise NotImplementedError
+
+    def single(self, clip: int, rng: np.random.Generator):
+        """A random moment of `clip`, augmented."""
+        raise NotImplementedError
 
 
-def crop_landmarks(track: FaceTrack, index: int, config: FaceConfig) -> Float:
-    """(5, 2) landmarks of face crop `index` in its own pixels."""
-    x0, y0, x1, y1 = track.boxes[index]
-    side = max(x1 - x0, y1 - y0) * config.crop_margin
-    corner = np.array([(x0 + x1) / 2 - side / 2, (y0 + y1) / 2 - side / 2])
-    return ((track.landmarks[index] - corner) / side * config.crop_size).astype(np.float32)
+class VisualBatches(_PairBatches):
+    """ "crops" (B, S, S, 3) uint8 and "labels" (B,)."""
+
+    stream, part_name, label = 1, "face", "video_fake"
+
+    def __init__(self, part: Part, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
+        super().__init__(part, part.archive.clips["main_faces"].to_numpy() > 0, config, seed, augment)
+        self.names, self.weights = choices(config.forgeries, visual_forgeries.VISUAL, "visual")
+
+    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
+        crops, labels = self.items(step, part, parts)
+        return {"crops": torch.from_numpy(np.stack(crops)), "labels": labels}
+
+    def pair(self, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        if self.fake is None or rng.random() < self.config.forged:
+            real = self._moment(self.real.draw(rng), rng)
+            fake = self.forge(real, rng)
+            twins = True
+        else:
+            clip = self.fake.draw(rng)
+            fake, seconds = self._moment_within(clip, self.spans(clip), rng)
+            original = self.originals.of(clip)
+            twins = original is not None
+            real = self._nearest(original, seconds) if original is not None else self._moment(self.real.draw(rng), rng)
+        treatment = int(rng.integers(2**32))
+        other = treatment if twins else int(rng.integers(2**32))
+        return self._augmented(fake, treatment), self._augmented(real, other)
+
+    def single(self, clip: int, rng: np.random.Generator) -> UInt8:
+        return self._augmented(self._moment(clip, rng), int(rng.integers(2**32)))
+
+    def forge(self, real: tuple[int, int], rng: np.random.Generator):
+        """A forgery of the face crop `real` = (clip, index)."""
+        name = str(rng.choice(self.names, p=self.weights))
+        clip, index = real
+        count = int(self.archive.clips["main_faces"].iat[clip])
+        moment = other = None
+        if visual_forgeries.NEEDS.get(name) == "moment":
+            moment = self._faces((clip, int(rng.integers(count))))
+        if visual_forgeries.NEEDS.get(name) == "other":
+            other = self._faces(self._moment(self.real.draw(rng), rng))
+        faces = self._faces((clip, index))
+        forged = visual_forgeries.VISUAL[name](faces, rng, visual_forgeries.Donors(moment, other))
+        return FaceCrops(forged.crops, faces.landmarks)
+
+    def _augmented(self, item, treatment: int) -> UInt8:
+        faces = item if isinstance(item, FaceCrops) else self._faces(item)
+        if not self.augment:
+            return faces.crops[0]
+        rng = np.random.default_rng(treatment)
+        codec = _video_codec(rng, self.config.codec)
+        if codec is not None:
+            faces = FaceCrops(through_video_codec(faces.crops, codec), faces.landmarks)
+        return augment_faces(faces, rng)[0]
+
+    def _faces(self, item: tuple[int, int]) -> FaceCrops:
+        clip, index = item
+        return self.archive.faces(clip, int(self.archive.clips["main_track"].iat[clip]), [index])
+
+    def _moment(self, clip: int, rng: np.random.Generator) -> tuple[int, int]:
+        return clip, int(rng.integers(self.archive.clips["main_faces"].iat[clip]))
+
+    def _times(self, clip: int) -> np.ndarray:
+        return self.archive.face_times(clip, int(self.archive.clips["main_track"].iat[clip]))
+
+    def _moment_within(self, clip: int, spans, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
+        """A crop inside the forged spans (any, without spans), and its time."""
+        times = self._times(clip)
+        inside = np.flatnonzero(np.any([(times >= a) & (times <= b) for a, b in spans], axis=0)) if spans else []
+        index = int(rng.choice(inside)) if len(inside) else int(rng.integers(len(times)))
+        return (clip, index), float(times[index])
+
+    def _nearest(self, clip: int, seconds: float) -> tuple[int, int]:
+        return clip, int(np.abs(self._times(clip) - seconds).argmin())
 
 
-class VisualBatches:
-    """A quarter forged, a quarter self-blends, a quarter the originals of those self-blends, a quarter other reals.
-
-    A self-blend and its original go through the same augmentation.
-    """
-
-    def __init__(
-        self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], faces: FaceConfig, config: LoopConfig, seed: int
-    ):
-        self.faces, self.seed, self.quarter = faces, seed, max(1, config.batch_size // 4)
-        tracks = [main_track(c) for c in clips]
-        usable = np.array([t is not None for t in tracks])
-        label = table["video_fake"]
-        self.real = Pool.of(table, tracks, usable & label.eq(0).fillna(False).to_numpy(bool), "real face")
-        self.fake = Pool.of(table, tracks, usable & label.eq(1).fillna(False).to_numpy(bool), "forged face")
-
-    def __call__(self, step: int) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng((self.seed, 1, step))
-        crops, labels = [], []
-        for _ in range(self.quarter):
-            original, marks = self._crop(self.real, rng)
-            blend = self_blend(original, marks, rng)
-            shared = int(rng.integers(2**32))
-            for image in (original, blend):
-                crops.append(augment_face(image, np.random.default_rng(shared)))
-            crops.append(augment_face(self._crop(self.fake, rng)[0], rng))
-            crops.append(augment_face(self._crop(self.real, rng)[0], rng))
-            labels += [0, 1, 1, 0]
-        return {"crops": torch.from_numpy(np.stack(crops)), "labels": torch.tensor(labels, dtype=torch.float32)}
-
-    def _crop(self, pool: Pool, rng: np.random.Generator):
-        track = pool.draw(rng)
-        index = int(rng.integers(len(track.face_crops)))
-        return track.face_crops[index], crop_landmarks(track, index, self.faces)
+def _video_codec(rng: np.random.Generator, probability: float) -> VideoCodec | None:
+    codec = Recipe.draw(rng).video  # drawn whether used or not, so that what follows is alike
+    return codec if rng.random() < probability else None
 
 
-class AudioBatches:
-    """Half human, half synthetic; random windows, shorter recordings repeated to the window's length."""
+def _audio_codec(rng: np.random.Generator, probability: float) -> AudioCodec | None:
+    codec = Recipe.draw(rng).audio
+    return codec if rng.random() < probability else None
 
-    def __init__(
-        self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], audio: AudioConfig, config: LoopConfig, seed: int
-    ):
-        self.seed, self.size, self.half = (
-            seed,
-            round(audio.window_seconds * SAMPLE_RATE),
-            max(1, config.batch_size // 2),
-        )
-        waves = [c[0].waveform if c else None for c in clips]
-        usable = np.array([w is not None and rms(w.samples) > SILENCE_RMS and w.duration_seconds > 0.5 for w in waves])
-        label = table["audio_fake"]
-        self.real = Pool.of(table, waves, usable & label.eq(0).fillna(False).to_numpy(bool), "human voice")
-        self.fake = Pool.of(table, waves, usable & label.eq(1).fillna(False).to_numpy(bool), "synthetic voice")
 
-    def __call__(self, step: int) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng((self.seed, 2, step))
-        mels, labels = [], []
-        for _ in range(self.half):
-            for label, pool in enumerate((self.real, self.fake)):
-                mels.append(log_mel(augment_voice(self._window(pool.draw(rng), rng), rng)))
-                labels.append(label)
-        return {"mels": torch.from_numpy(np.stack(mels)), "labels": torch.tensor(labels, dtype=torch.float32)}
+class AudioBatches(_PairBatches):
+    """ "mels" (B, T, N_MELS) and "labels" (B,): random windows; shorter recordings are repeated to fill one."""
 
-    def _window(self, wave: Waveform, rng: np.random.Generator) -> Float:
-        samples = wave.samples
+    stream, part_name, label = 2, "voice", "audio_fake"
+
+    def __init__(self, part: Part, audio: AudioConfig, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
+        clips = part.archive.clips
+        voiced = (clips["sound_samples"] >= MIN_AUDIO_SECONDS * SAMPLE_RATE) & (clips["sound_rms"] >= SILENCE_RMS)
+        super().__init__(part, voiced.to_numpy(bool), config, seed, augment)
+        self.size = round(audio.window_seconds * SAMPLE_RATE)
+        self.names, self.weights = choices(config.forgeries, audio_forgeries.AUDIO, "audio")
+
+    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
+        mels, labels = self.items(step, part, parts)
+        return {"mels": torch.from_numpy(np.stack(mels)), "labels": labels}
+
+    def pair(self, rng: np.random.Generator) -> tuple[Float, Float]:
+        if self.fake is None or rng.random() < self.config.forged:
+            real, fake = self.forged(rng)
+            twins = True
+        else:
+            clip = self.fake.draw(rng)
+            fake, start = self._window(clip, rng, self.spans(clip))
+            original = self.originals.of(clip)
+            twins = original is not None
+            if original is not None:
+                real, _ = self._window(original, rng, ((start, start + self.size / SAMPLE_RATE),))
+            else:
+                real, _ = self._window(self.real.draw(rng), rng)
+        treatment = int(rng.integers(2**32))
+        other = treatment if twins else int(rng.integers(2**32))
+        return self._augmented(fake, treatment), self._augmented(real, other)
+
+    def single(self, clip: int, rng: np.random.Generator) -> Float:
+        return self._augmented(self._window(clip, rng)[0], int(rng.integers(2**32)))
+
+    def forged(self, rng: np.random.Generator) -> tuple[Float, Float]:
+        """A window of real sound and a forgery of it."""
+        for _ in range(MAX_SILENT):
+            real, _ = self._window(self.real.draw(rng), rng)
+            other, _ = self._window(self.real.draw(rng), rng)
+            forged = audio_forgeries.AUDIO[str(rng.choice(self.names, p=self.weights))](real, rng, other)
+            if forged.segments:
+                return real, forged.samples
+        raise ManifestError(f"{MAX_SILENT} real voices in turn were silent where they were drawn; leave such files out")
+
+    def _augmented(self, samples: Float, treatment: int) -> Float:
+        if not self.augment:
+            return log_mel(np.resize(samples, self.size))
+        rng = np.random.default_rng(treatment)
+        codec = _audio_codec(rng, self.config.codec)
+        samples = through_audio_codec(samples, codec) if codec is not None else samples
+        return log_mel(np.resize(augment_voice(samples, rng), self.size))
+
+    def _window(self, clip: int, rng: np.random.Generator, spans=()) -> tuple[Float, float]:
+        """At most a window of sound, and its start in seconds; inside one of the spans where there are any."""
+        wave = self.archive.waveform(clip)
+        assert wave is not None, "the pools hold clips with sound only"
+        last = max(0, len(wave.samples) - self.size)
+        low, high = 0, last
+        if spans:
+            begin, end = spans[int(rng.integers(len(spans)))]
+            low = int(np.clip(round((begin - wave.start_seconds) * SAMPLE_RATE), 0, last))
+            high = int(np.clip(round((end - wave.start_seconds) * SAMPLE_RATE) - self.size, low, last))
         for _ in range(4):  # a window of silence teaches nothing
-            start = int(rng.integers(max(1, len(samples) - self.size + 1)))
-            window = samples[start : start + self.size]
-            if rms(window) > SILENCE_RMS:
+            start = int(rng.integers(low, high + 1))
+            window = wave.samples[start : start + self.size]
+            if rms(window) >= SILENCE_RMS:
                 break
-        return np.resize(window, self.size)
+        return window, wave.start_seconds + start / SAMPLE_RATE
 
 
 class SyncBatches:
-    """Moments of real clips: the windows of one clip are each other's shifts, the other clips are other voices."""
+    """Moments of real clips: the windows of one clip are each other's shifts, the other clips are other voices.
+
+    "mouths" (C * W, 5, M, M), "mels" (C * W, 20, N_MELS), "voiced" (C * W,) whether a window holds sound; the W windows
+    of a clip stand together.
+    """
 
     windows_per_clip = 24
     frames_per_clip = windows_per_clip + SYNC_FRAMES - 1
 
-    def __init__(self, table: pd.DataFrame, clips: Sequence[Sequence[Clip]], config: LoopConfig, seed: int):
-        self.seed, self.count = seed, config.batch_size
-        pairs = [self._pair(c) for c in clips]
-        usable = np.array([p is not None for p in pairs])
-        self.pool = Pool.of(
-            table, pairs, usable & table["fake"].eq(0).fillna(False).to_numpy(bool), "real clip with voice"
-        )
+    def __init__(self, part: Part, config: StreamLoopConfig, seed: int, augment: bool = True) -> None:
+        self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
+        clips = self.archive.clips
+        first, last = self._starts()
+        real = part.label("fake")[clips["file"].to_numpy()] == 0
+        one = clips["tracks"].to_numpy() == 1  # with two people in the picture, whose voice is it?
+        loud = clips["sound_rms"].to_numpy() >= SILENCE_RMS
+        usable = part.has_file() & real & one & loud & (last >= first)
+        self.first, self.last = first, last
+        self.pool = Pool(self.archive, usable, config.source_balance, "real clip with a face and its voice")
 
-    def _pair(self, clips: Sequence[Clip]) -> tuple[FaceTrack, Waveform] | None:
-        track = main_track(clips)
-        if track is None or clips[0].waveform is None or len(clips[0].tracks) > 1:
-            return None  # with two people in the picture, whose voice is it?
-        first, last = self._starts(track, clips[0].waveform)
-        return (track, clips[0].waveform) if last >= first else None
+    def _starts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(clips,) the first and the last mouth crop from which on there are enough crops with sound."""
+        clips = self.archive.clips
+        begin = np.round(clips["sound_start_seconds"].fillna(0).to_numpy(float) * FPS).astype(int)
+        voice = begin - clips["main_first_frame"].to_numpy()
+        heard = clips["sound_samples"].to_numpy() // SAMPLES_PER_FRAME + voice
+        return np.maximum(0, voice), np.minimum(clips["main_mouths"].to_numpy(), heard) - self.frames_per_clip
 
-    def _starts(self, track: FaceTrack, wave: Waveform) -> tuple[int, int]:
-        """The first and the last mouth crop from which on there are enough crops with sound."""
-        voice_start = round(wave.start_seconds * FPS) - track.first_frame
-        end = min(len(track.mouth_crops), len(wave.samples) // SAMPLES_PER_FRAME + voice_start)
-        return max(0, voice_start), end - self.frames_per_clip
+    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
+        chosen = self._chosen(step)
+        mouths, mels, voiced = [], [], []
+        for item in share_of(self.config.batch_size, part, parts, "sync.batch_size"):
+            rng = np.random.default_rng((self.seed, 3, step, item))
+            crops, sound = self._moment(chosen[item], rng)
+            if self.augment:
+                crops, sound = self._augmented(crops, sound, rng)
+            windows, heard = voice_windows(Waveform(sound))
+            mouths.append(mouth_windows(crops))
+            mels.append(windows)
+            voiced.append(heard)
+        names, arrays = ("mouths", "mels", "voiced"), (mouths, mels, voiced)
+        return {n: torch.from_numpy(np.concatenate(a)) for n, a in zip(names, arrays, strict=True)}
 
-    def __call__(self, step: int) -> dict[str, torch.Tensor]:
+    def _augmented(self, crops: UInt8, sound: Float, rng: np.random.Generator) -> tuple[UInt8, Float]:
+        codec = _video_codec(rng, self.config.codec)
+        if codec is not None:
+            crops = through_video_codec(np.repeat(crops[..., None], 3, axis=3), codec)[..., 0]
+        voice_codec = _audio_codec(rng, self.config.codec)
+        sound = through_audio_codec(sound, voice_codec) if voice_codec is not None else sound
+        return augment_mouths(crops, rng), augment_voice(sound, rng)
+
+    def _chosen(self, step: int) -> list[int]:
+        """The clips of a step: no clip twice while there are others, for it would be a negative of itself."""
         rng = np.random.default_rng((self.seed, 3, step))
-        mouths, mels = [], []
-        need = self.frames_per_clip
-        for _ in range(self.count):
-            track, wave = self.pool.draw(rng)
-            first, last = self._starts(track, wave)
-            start = int(rng.integers(first, last + 1))
-            sample = (track.first_frame + start - round(wave.start_seconds * FPS)) * SAMPLES_PER_FRAME
-            sound = augment_voice(wave.samples[sample : sample + need * SAMPLES_PER_FRAME], rng)
-            mouths.append(mouth_windows(augment_mouths(track.mouth_crops[start : start + need], rng)))
-            mels.append(voice_windows(Waveform(sound))[0])
-        return {"mouths": torch.from_numpy(np.concatenate(mouths)), "mels": torch.from_numpy(np.concatenate(mels))}
+        chosen: list[int] = []
+        for _ in range(self.config.batch_size):
+            for _ in range(20):
+                clip = self.pool.draw(rng)
+                if clip not in chosen:
+                    break
+            chosen.append(clip)
+        return chosen
+
+    def _moment(self, clip: int, rng: np.random.Generator) -> tuple[UInt8, Float]:
+        """Mouth crops and the sound of the same `frames_per_clip` frames."""
+        start = int(rng.integers(self.first[clip], self.last[clip] + 1))
+        track = int(self.archive.clips["main_track"].iat[clip])
+        crops = self.archive.mouths(clip, track, start, start + self.frames_per_clip)
+        wave = self.archive.waveform(clip)
+        assert wave is not None, "the pool holds clips with sound only"
+        frame = int(self.archive.clips["main_first_frame"].iat[clip]) + start
+        sample = (frame - round(wave.start_seconds * FPS)) * SAMPLES_PER_FRAME
+        return crops, wave.samples[sample : sample + self.frames_per_clip * SAMPLES_PER_FRAME]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from avdetect.bundle import Calibration
-from avdetect.config import FusionConfig, LoopConfig
-from avdetect.datasets.manifest import LABELS, fold_of
+from avdetect.config import FusionConfig, FusionFitConfig, ModelConfig
+from avdetect.datasets.manifest import LABELS, folds
 from avdetect.errors import ManifestError
 from avdetect.fusion import OUTPUTS, Fusion
 from avdetect.pooling import NUM_VALUES
-from avdetect.training.batches import source_weights
-from avdetect.training.loop import learning_rate
 from avdetect.training.losses import masked_bce
+from avdetect.training.pools import source_weights
 from avdetect.types import Float
+
+CLIPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # bounds of the probabilities, to be chosen from
+INNER_FOLDS = (5, 3, 2)  # the most that the data allows
 
 
 def label_matrix(table: pd.DataFrame) -> Float:
@@ -49,19 +54,19 @@ def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
 
 
 def fit_fusion(
-    features: Float, labels: Float, weights: Float, config: FusionConfig, loop: LoopConfig, seed: int
+    features: Float, labels: Float, weights: Float, config: FusionConfig, fit: FusionFitConfig, seed: int
 ) -> Fusion:
-    """Full-batch AdamW; features (N, F), labels and weights (N, 3)."""
+    """Full-batch AdamW on a cosine; features (N, F), labels and weights (N, 3)."""
     torch.manual_seed(seed)
     fusion = Fusion(config)
     x, y, w = (torch.from_numpy(a) for a in (features, labels, weights))
     fusion.fit_scale(x)
-    optimizer = torch.optim.AdamW(fusion.parameters(), lr=loop.lr, weight_decay=loop.weight_decay)
-    for step in range(loop.steps):
+    optimizer = torch.optim.AdamW(fusion.parameters(), lr=fit.lr, weight_decay=fit.weight_decay)
+    for step in range(fit.steps):
         fusion.train()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, loop)
-        loss = masked_bce(fusion(x), y, loop.label_smoothing, w)
+            group["lr"] = fit.lr * 0.5 * (1 + math.cos(math.pi * step / fit.steps))
+        loss = masked_bce(fusion(x), y, fit.label_smoothing, w)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -76,49 +81,146 @@ def logits_of(fusion: Fusion, features: Float) -> Float:
 
 @dataclass(frozen=True)
 class FittedFusion:
+    """A fusion fitted on every row, and a calibration from fusions that did not see the row's group."""
+
+    kind: str  # mlp or logistic
+    config: FusionConfig
     fusion: Fusion
     calibration: Calibration
-    oof_logits: Float  # (N, 3) of the rows that have a stream, from fusions that did not see the row's group
+    calibrated_by: str  # platt or temperature
+    oof_logits: Float  # (N, 3) of the rows that have a stream
+    oof_labels: Float  # (N, 3)
+    log_loss: tuple[float, ...]  # out of fold, calibrated, of fake, video_fake, audio_fake; nan where not measured
 
 
-def fit_and_calibrate(
-    table: pd.DataFrame, features: Float, config: FusionConfig, loop: LoopConfig, seed: int, folds: int = 5
-) -> FittedFusion:
-    """`features` must be out-of-fold stream outputs. Platt scaling (1999) and the threshold are fitted on the logits of
-    fusions that did not see the row's group; the fusion that is returned is fitted on every row."""
+def fit_candidates(
+    table: pd.DataFrame, features: Float, config: ModelConfig, fit: FusionFitConfig, seed: int
+) -> list[FittedFusion]:
+    """The MLP and, always beside it, the plain logistic regression, the better one first.
+
+    `features` must be out-of-fold stream outputs. What is better is decided by the log loss out of fold of `fake`,
+    unless `fit.kind` names one. Raises ManifestError where an output cannot be calibrated.
+    """
     judged = features[:, NUM_VALUES:].any(axis=1)  # the Detector abstains on the others
     table, features = table[judged].reset_index(drop=True), features[judged]
     labels = label_matrix(table)
     weights = class_weights(table, labels, features)
-    fold = fold_of(table["group"], folds).to_numpy()
+    fold = _inner_folds(table)
+    outputs = [True, "visual" in config.streams, "audio" in config.streams]  # a part without a stream has no output
+    _check_classes(labels, weights, outputs)
+    hidden = config.fusion.hidden or FusionConfig().hidden
+    kinds = {"mlp": replace(config.fusion, hidden=hidden), "logistic": replace(config.fusion, hidden=0)}
+    fitted = [_fit_one(kind, one, fold, features, labels, weights, fit, seed) for kind, one in kinds.items()]
+    return sorted(fitted, key=lambda f: (fit.kind not in ("best", f.kind), f.log_loss[0]))
+
+
+def _inner_folds(table: pd.DataFrame) -> np.ndarray:
+    """(N,) as many folds as small data allows."""
+    for number in INNER_FOLDS[:-1]:
+        try:
+            return folds(table, number, by="group").to_numpy()
+        except ManifestError:
+            continue
+    return folds(table, INNER_FOLDS[-1], by="group").to_numpy()
+
+
+def _check_classes(labels: Float, weights: Float, outputs: Sequence[bool]) -> None:
+    for column, name in enumerate(LABELS):
+        used = (labels[:, column] >= 0) & (weights[:, column] > 0)
+        if outputs[column] and len(np.unique(labels[used, column])) < 2:
+            raise ManifestError(
+                f"{name} is never both 0 and 1 among files with the same streams: it cannot be calibrated. "
+                "Label more files, or let fusion.forged make forgeries of the real ones"
+            )
+
+
+def _fit_one(kind, config, fold, features, labels, weights, fit, seed) -> FittedFusion:
     oof = np.zeros_like(labels)
-    for k in range(folds):
+    for k in np.unique(fold):
         held = fold == k
-        if held.any() and not held.all():
-            part = fit_fusion(features[~held], labels[~held], weights[~held], config, loop, seed)
-            oof[held] = logits_of(part, features[held])
+        part = fit_fusion(features[~held], labels[~held], weights[~held], config, fit, seed)
+        oof[held] = logits_of(part, features[held])
+    calibration, how = calibrate(oof, labels, weights)
+    losses = tuple(_log_loss(calibration.probabilities(oof)[:, c], labels[:, c], weights[:, c]) for c in range(3))
+    fusion = fit_fusion(features, labels, weights, config, fit, seed)
+    return FittedFusion(kind, config, fusion, calibration, how, oof, labels, losses)
+
+
+def calibrate(logits: Float, labels: Float, weights: Float) -> tuple[Calibration, str]:
+    """Platt scaling (1999) or temperature alone (Guo et al., 2017), by the lower log loss when each is fitted on one
+    half of the rows and measured on the other; and the threshold with the best balanced accuracy.
+
+    logits, labels, weights (N, 3). The probabilities are not clipped yet. An output with one class only keeps its
+    logits: its stream was not trained, or the half is too small.
+    """
+    half = np.arange(len(labels)) % 2 == 0
+    crossed = dict.fromkeys(("temperature", "platt"), 0.0)
+    for how in crossed:
+        for fitted, measured in ((half, ~half), (~half, half)):
+            scale, bias = _scale_and_bias(logits[fitted], labels[fitted], weights[fitted], how)
+            p = Calibration(scale, bias, clip=1e-4, threshold=0.5).probabilities(logits[measured])
+            crossed[how] += _log_loss(p[:, 0], labels[measured, 0], weights[measured, 0])
+    how = "platt" if crossed["platt"] < crossed["temperature"] else "temperature"
+    scale, bias = _scale_and_bias(logits, labels, weights, how)
+    unclipped = Calibration(scale, bias, clip=1e-4, threshold=0.5)
+    known = labels[:, 0] >= 0
+    threshold = best_threshold(unclipped.probabilities(logits)[known, 0], labels[known, 0], weights[known, 0])
+    return replace(unclipped, threshold=threshold), how
+
+
+def _scale_and_bias(
+    logits: Float, labels: Float, weights: Float, how: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     scale, bias = [], []
     for column in range(len(OUTPUTS)):
-        known = labels[:, column] >= 0
+        known = (labels[:, column] >= 0) & (weights[:, column] > 0)
         if len(np.unique(labels[known, column])) < 2:
-            raise ManifestError(f"{LABELS[column]} is never both 0 and 1 in this split: it cannot be calibrated")
-        platt = LogisticRegression(C=1e3).fit(
-            oof[known, column : column + 1], labels[known, column], sample_weight=weights[known, column]
+            scale.append(1.0)
+            bias.append(0.0)
+            continue
+        regression = LogisticRegression(C=1e3, fit_intercept=how == "platt").fit(
+            logits[known, column : column + 1], labels[known, column], sample_weight=weights[known, column]
         )
         # A negative slope would mean that out-of-fold evidence points the wrong way: state "no evidence" instead.
-        scale.append(max(0.0, float(platt.coef_[0, 0])))
-        bias.append(float(platt.intercept_[0]))
-    calibration = Calibration(tuple(scale), tuple(bias), clip=0.01, threshold=0.5)
+        scale.append(max(0.0, float(regression.coef_[0, 0])))
+        bias.append(float(np.ravel(regression.intercept_)[0]) if how == "platt" else 0.0)
+    return tuple(scale), tuple(bias)
+
+
+def choose_clip(calibration: Calibration, logits: Float, labels: Float) -> tuple[Calibration, dict[float, float]]:
+    """The calibration with the clip that gives the lowest log loss of `fake` on other data (dev), both classes weighing
+    alike, and the log loss of every clip tried. The threshold is kept inside the clip.
+
+    logits, labels (N, 3). Raises ManifestError when a class is missing.
+    """
     known = labels[:, 0] >= 0
-    threshold = _best_threshold(calibration.probabilities(oof)[known, 0], labels[known, 0], weights[known, 0])
-    calibration = Calibration(tuple(scale), tuple(bias), clip=0.01, threshold=threshold)
-    return FittedFusion(fit_fusion(features, labels, weights, config, loop, seed), calibration, oof)
+    y = labels[known, 0]
+    if len(np.unique(y)) < 2:
+        raise ManifestError("fake is never both 0 and 1: there is nothing to choose the probability clip by")
+    weights = np.where(y == 1, 1 / max(1, (y == 1).sum()), 1 / max(1, (y == 0).sum()))
+    tried = {}
+    for clip in CLIPS:
+        p = replace(calibration, clip=clip).probabilities(logits[known])[:, 0]
+        tried[clip] = _log_loss(p, y, weights)
+    clip = min(tried, key=lambda c: tried[c])
+    threshold = float(np.clip(calibration.threshold, clip, 1 - clip))
+    return replace(calibration, clip=clip, threshold=threshold), tried
 
 
-def _best_threshold(probabilities: Float, labels: Float, weights: Float) -> float:
+def _log_loss(probabilities: Float, labels: Float, weights: Float) -> float:
+    """Weighted, over known labels; nan without any."""
+    known = (labels >= 0) & (weights > 0)
+    if not known.any():
+        return float("nan")
+    p, y, w = (torch.from_numpy(a[known].astype(np.float64)) for a in (probabilities, labels, weights))
+    losses = binary_cross_entropy_with_logits(torch.logit(p), y, reduction="none")
+    return float((losses * w).sum() / w.sum())
+
+
+def best_threshold(probabilities: Float, labels: Float, weights: Float) -> float:
     """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities.
 
-    0.5 when all are equal. Equal probabilities (many are clipped to one value) cannot be told apart by any threshold.
+    0.5 when all are equal. Equal probabilities cannot be told apart by any threshold.
     """
     order = np.argsort(probabilities)
     p, y, w = probabilities[order].astype(np.float64), labels[order], weights[order]

@@ -1,39 +1,79 @@
-"""One plain loop for every stream, on Lightning Fabric.
+"""One plain training loop for every stream, on Lightning Fabric.
 
-A batch is a pure function of its step number, and the random state is a pure function of the step too. A run killed at
-any point therefore continues from its checkpoint exactly as it would have gone on.
+A batch is a pure function of its step number and the random state is a pure function of (seed, step, rank), so a run
+killed at any point continues from its checkpoint as it would have gone on: bit for bit on CPU, from the same number of
+devices. On CUDA some kernels add in no fixed order, and two runs differ in the last digits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, Protocol
 
-import lightning as L
+import numpy as np
 import torch
 from lightning.fabric import Fabric
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.utils.data import DataLoader, Dataset
 
-from avdetect.config import LoopConfig
+from avdetect.config import LoopConfig, to_dict
+from avdetect.errors import ConfigError, ModelError
+from avdetect.training.checkpoint import ADVICE, read_checkpoint, write_checkpoint
+from avdetect.training.logs import RunLog
 
 Batch = Mapping[str, Tensor]
+MAX_NORM = 5.0  # of the gradient, over all parameters
+# The other ranks wait while rank 0 scores the dev clips.
+WAIT = timedelta(hours=12)
+# The fields of a LoopConfig that may change between a run and its continuation.
+FREE = {"checkpoint_every", "accumulate"}
 
 
-class _Steps(Dataset):
-    """Steps as a dataset, so that a worker process prepares the next batches while this one trains."""
+class Batches(Protocol):
+    """The data of a run as a pure function."""
 
-    def __init__(self, make_batch: Callable[[int], Batch], first: int, last: int) -> None:
-        self.make_batch, self.first, self.last = make_batch, first, last
+    def __call__(self, step: int, part: int, parts: int) -> Batch:
+        """Part `part` of `parts` equal parts of the batch of `step`, on the CPU. The parts together are the batch."""
+        ...
 
-    def __len__(self) -> int:
-        return max(0, self.last - self.first)  # a checkpoint may be of a longer run
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.make_batch(self.first + index)
+def make_fabric(devices: int = 1, accelerator: str = "auto", precision: str = "32-true") -> Fabric:
+    """A launched Fabric. Call it once, before anything else that a script does, and pass the result on.
+
+    With `devices` > 1 the running script is started again, with the same arguments, for each other device of this
+    machine; a process that torchrun has started starts no others. Ranks wait up to 12 hours for each other. Batch
+    normalisation is over the joint batch on CUDA; on the CPU, where torch cannot, each rank normalises its own part.
+
+    Raises ConfigError for devices that are not there and for 16-mixed on the CPU.
+    """
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))  # torchrun's
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) != devices * nodes:
+        started = int(os.environ["WORLD_SIZE"]) // nodes
+        raise ConfigError(f"torchrun started {started} processes a machine; use it with devices={started}")
+    # A head that one batch does not reach has no gradient; without the search, DDP would wait for one.
+    several = DDPStrategy(timeout=WAIT, find_unused_parameters=True)
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            strategy=several if devices * nodes > 1 else "auto",
+            devices=devices,
+            num_nodes=nodes,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ConfigError(f"cannot train on {devices} × {accelerator}: {error}") from error
+    if precision == "16-mixed" and fabric.device.type == "cpu":
+        raise ConfigError("precision 16-mixed needs a GPU; use bf16-mixed or 32-true on the CPU")
+    fabric.launch()
+    return fabric
 
 
 def learning_rate(step: int, config: LoopConfig) -> float:
@@ -44,78 +84,212 @@ def learning_rate(step: int, config: LoopConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _update_ema(average: nn.Module, module: nn.Module, decay: float) -> None:
-    with torch.no_grad():
-        for a, b in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
-            if a.dtype.is_floating_point:
-                a.lerp_(b, 1 - decay)
-            else:
-                a.copy_(b)
-
-
 def fit(
     module: nn.Module,
-    make_batch: Callable[[int], Batch],
+    batches: Batches,
     loss_of: Callable[[nn.Module, Batch], Tensor],
     config: LoopConfig,
     *,
+    fabric: Fabric,
     seed: int,
     checkpoint: Path,
     name: str,
     workers: int = 1,
+    evaluate: Callable[[nn.Module], float] | None = None,
 ) -> nn.Module:
-    """Train `module` and return the exponential moving average of its weights, in eval mode.
+    """Train `module` with AdamW; returns an exponential moving average of its weights, on the CPU, in eval mode.
 
-    make_batch(step) -> the step's batch (CPU tensors). The checkpoint is written every `checkpoint_every` steps and
-    read when it exists; the log `<checkpoint>.csv` holds step, loss and learning rate.
+    loss_of(module, part) must be a mean over the part's items and must call `module(...)` itself, not its methods:
+    the gradient of a step is the mean over the parts of all devices. Losses that compare items see one part only.
+
+    evaluate(average) -> the log loss on dev, every `evaluate_every` steps and after the last. It runs on rank 0 while
+    the others wait, so it must not talk to them. The average with the lowest log loss is returned; without `evaluate`,
+    or with evaluate_every = 0, the last one.
+
+    Beside the checkpoint, which is written every `checkpoint_every` steps and read where it exists, lie `<stem>.csv`,
+    `<stem>.dev.csv` and `tensorboard/<stem>` (see RunLog). Every rank returns the same weights.
+
+    Raises ModelError when the loss or the gradient is not finite (the checkpoint before it is kept), and for a
+    checkpoint that is damaged or of another run.
     """
-    fabric = Fabric(accelerator="auto", devices=1)
-    average = deepcopy(module).eval()
-    optimizer = torch.optim.AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    wrapped, optimizer = fabric.setup(module, optimizer)
-    average = average.to(fabric.device)
-    state = {"module": wrapped, "average": average, "optimizer": optimizer, "step": 0}
-    if checkpoint.exists():
-        state |= {"step": fabric.load(checkpoint, state, weights_only=True).get("step", state["step"])}
-    first = int(state["step"])
-    log = checkpoint.with_suffix(".csv")
-    _start_log(log, first)
-    batches = DataLoader(_Steps(make_batch, first, config.steps), batch_size=None, num_workers=workers)
-    with _progress() as bar:
-        task = bar.add_task(name, total=config.steps, completed=first, loss="")
-        for step, batch in enumerate(batches, first):
-            # Dropout is a function of the step, like the batch.
-            L.seed_everything((seed * 1_000_003 + step) % 2**32, verbose=False)
-            wrapped.train()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config)
-            loss = loss_of(wrapped, {key: value.to(fabric.device) for key, value in batch.items()})
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            fabric.clip_gradients(wrapped, optimizer, max_norm=5.0)
-            optimizer.step()
-            _update_ema(average, module, min(config.ema_decay, (step + 1) / (step + 10)))
-            with log.open("a") as file:
-                file.write(f"{step},{loss.item():.6f},{learning_rate(step, config):.3g}\n")
-            bar.update(task, advance=1, loss=f"loss {loss.item():.3f}")
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                fabric.save(checkpoint.with_suffix(".partial"), {**state, "step": step + 1})
-                checkpoint.with_suffix(".partial").replace(checkpoint)
-    return average.cpu().eval()
+    if config.steps == 0:
+        return module.cpu().eval()
+    run = _Run(module, _in_precision(fabric, config.precision), config, seed, checkpoint)
+    first = run.resume()
+    # The workers are forked before the threads of the log start.
+    parts = _parts(batches, run.fabric, config, first, workers) if first < config.steps else iter(())
+    evaluate = evaluate if config.evaluate_every else None
+    with RunLog(checkpoint, name, config, first, enabled=fabric.is_global_zero) as log:
+        for step in range(first, config.steps):
+            loss = run.step(step, parts, loss_of)
+            log.step(step, loss, learning_rate(step, config))
+            is_last = step + 1 == config.steps
+            if evaluate and (is_last or (step + 1) % config.evaluate_every == 0):
+                log.dev(step, run.evaluate(step, evaluate))
+            if is_last or (step + 1) % config.checkpoint_every == 0:
+                log.sync()
+                run.save(step + 1)
+    return run.result()
 
 
-def _start_log(log: Path, first: int) -> None:
-    """Keep the lines of the steps before `first`: those after the last checkpoint are trained again."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    kept = log.read_text().splitlines()[1 : first + 1] if log.exists() and first else []
-    log.write_text("\n".join(["step,loss,lr", *kept]) + "\n")
+class _Run:
+    """What a run carries from step to step: all of it goes into the checkpoint."""
+
+    def __init__(self, module: nn.Module, fabric: Fabric, config: LoopConfig, seed: int, checkpoint: Path) -> None:
+        self.fabric, self.config, self.seed, self.checkpoint = fabric, config, seed, checkpoint
+        # Copied first: what is measured and exported keeps plain batch normalisation.
+        self.average = deepcopy(module).to(fabric.device).eval()
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            module = _with_shared_statistics(module)
+        self.module = module
+        optimizer = AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.wrapped, self.optimizer = fabric.setup(module, optimizer)
+        self.best: dict[str, Any] = {"log_loss": math.inf, "step": -1, "weights": {}}
+
+    def step(self, step: int, parts: Iterator[Batch], loss_of: Callable[[nn.Module, Batch], Tensor]) -> float:
+        """One optimizer step; returns the loss of the joint batch."""
+        fabric, accumulate = self.fabric, self.config.accumulate
+        _seed((self.seed, step, fabric.global_rank), fabric.device)
+        self.wrapped.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=fabric.device)
+        for part in range(accumulate):
+            batch = {key: value.to(fabric.device, non_blocking=True) for key, value in next(parts).items()}
+            with fabric.no_backward_sync(self.wrapped, enabled=part + 1 < accumulate):
+                loss = loss_of(self.wrapped, batch) / accumulate
+                fabric.backward(loss)
+            total += loss.detach()
+        norm = fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=MAX_NORM, error_if_nonfinite=False)
+        # Both are the same on every rank, so all of them stop here or none.
+        value = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean")).item()
+        self._check_finite(step, value, torch.as_tensor(norm).item())
+        self.optimizer.step()
+        _update_average(self.average, self.module, min(self.config.ema_decay, (step + 1) / (step + 10)))
+        return value
+
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        # With 16-mixed a gradient that overflows is skipped and the scale halved; below 1 that no longer helps.
+        if math.isfinite(loss) and self.fabric.strategy.precision.state_dict().get("scale", 0.0) >= 1:
+            return
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        kept = f"; {self.checkpoint} holds an earlier step" if self.checkpoint.exists() else ""
+        raise ModelError(
+            f"training diverged at step {step}: {what}{kept}. Lower lr (now {self.config.lr:g}), or use precision "
+            f"32-true (now {self.config.precision}), in a new --run folder"
+        )
+
+    def evaluate(self, step: int, evaluate: Callable[[nn.Module], float]) -> float:
+        """The log loss of the average; keeps its weights if it is the lowest so far."""
+        value = math.nan
+        try:
+            if self.fabric.is_global_zero:
+                value = float(evaluate(self.average))
+        finally:  # an error on rank 0 must not leave the others waiting
+            value = self.fabric.broadcast(value)
+        self.average.to(self.fabric.device).eval()  # whatever `evaluate` did with it
+        if not math.isfinite(value):
+            raise ModelError(f"the log loss on dev is {value} after step {step}; see the message of rank 0, if any")
+        if value < self.best["log_loss"]:
+            weights = {key: tensor.detach().cpu().clone() for key, tensor in self.average.state_dict().items()}
+            self.best = {"log_loss": value, "step": step, "weights": weights}
+        return value
+
+    def save(self, step: int) -> None:
+        """Write everything that step number `step` builds on."""
+        if self.fabric.is_global_zero:
+            write_checkpoint(self.checkpoint, self._identity(), {**self._state(), "best": self.best, "step": step})
+
+    def resume(self) -> int:
+        """Go back to the checkpoint, if there is one; returns the first step to train. Raises ModelError."""
+        if not self.checkpoint.exists():
+            return 0
+        saved = read_checkpoint(self.checkpoint, self._identity())
+        try:
+            self.module.load_state_dict(saved["module"])
+            self.average.load_state_dict(saved["average"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(saved["precision"])
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{self.checkpoint} is of another network; {ADVICE}") from error
+        self.best = saved["best"]
+        return int(saved["step"])
+
+    def result(self) -> nn.Module:
+        """The best average, or else the last, the same on every rank."""
+        average = self.average.cpu()
+        # Without SyncBatchNorm each rank's batch statistics are its own.
+        average.load_state_dict(self.fabric.broadcast(self.best["weights"] or average.state_dict()))
+        return average.eval()
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not differ between a run and its continuation."""
+        config = {key: value for key, value in to_dict(self.config).items() if key not in FREE}
+        return {"seed": self.seed, **config}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "module": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
-    )
+def _seed(key: tuple[int, int, int], device: torch.device) -> None:
+    """Make dropout a function of (seed, step, rank), like the batch."""
+    value = int(np.random.SeedSequence(key).generate_state(1)[0])
+    # torch.manual_seed asks for every kind of accelerator, which takes longer than the step of a small network.
+    torch.default_generator.manual_seed(value)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(value)
+
+
+class _Parts(Dataset):
+    """This rank's parts, in order, so that worker processes prepare the next ones while this one trains."""
+
+    def __init__(self, batches: Batches, rank: int, world: int, config: LoopConfig, first: int) -> None:
+        self.batches, self.rank, self.world, self.config, self.first = batches, rank, world, config, first
+
+    def __len__(self) -> int:
+        return (self.config.steps - self.first) * self.config.accumulate
+
+    def __getitem__(self, index: int) -> Batch:
+        step, part = divmod(index, self.config.accumulate)
+        parts = self.world * self.config.accumulate
+        return self.batches(self.first + step, self.rank * self.config.accumulate + part, parts)
+
+
+def _parts(batches: Batches, fabric: Fabric, config: LoopConfig, first: int, workers: int) -> Iterator[Batch]:
+    parts = _Parts(batches, fabric.global_rank, fabric.world_size, config, first)
+    return iter(DataLoader(parts, batch_size=None, num_workers=workers, pin_memory=fabric.device.type == "cuda"))
+
+
+def _in_precision(fabric: Fabric, precision: str) -> Fabric:
+    """The same devices in the precision of one run. The processes are there already and are not started again."""
+    if getattr(fabric.strategy.precision, "precision", None) == precision:
+        return fabric
+    nodes = int(getattr(fabric.strategy, "num_nodes", 1))
+    return make_fabric(fabric.world_size // nodes, fabric.device.type, precision)
+
+
+def _with_shared_statistics(module: nn.Module) -> nn.Module:
+    """The same weights, with batch normalisation over all ranks (CUDA only)."""
+    from timm.layers import convert_sync_batchnorm  # torch's own would drop the activation in timm's BatchNormAct2d
+
+    return convert_sync_batchnorm(module)
+
+
+def _update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move the floating-point weights and buffers of `average` by 1 - decay towards `module`, and copy the others."""
+    theirs = module.state_dict()
+    pairs = [(tensor, theirs[key]) for key, tensor in average.state_dict().items()]
+    moving = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+    with torch.no_grad():
+        torch._foreach_lerp_([a for a, _ in moving], [b for _, b in moving], 1 - decay)
+        for a, b in pairs:
+            if not a.dtype.is_floating_point:
+                a.copy_(b)

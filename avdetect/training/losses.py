@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
 
 
 def masked_bce(logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
@@ -17,21 +17,46 @@ def masked_bce(logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor
     return (loss * known).sum() / known.sum().clamp_min(1e-6)
 
 
-def contrastive_sync(mouth: Tensor, voice: Tensor, windows_per_clip: int, temperature: float = 0.07) -> Tensor:
+def any_of(logits: Tensor, present: Tensor) -> Tensor:
+    """Logit of "at least one of them is fake" under independence, the noisy-or of multiple-instance learning
+    (Viola, Platt, Zhang: "Multiple Instance Boosting for Object Detection", NIPS 2005).
+
+    logits, present (N, I) -> (N,). An instance that is not present is ignored; with none present the logit is very low.
+    """
+    real = torch.where(present, logsigmoid(-logits), torch.zeros_like(logits)).sum(dim=1)  # log P(none is fake)
+    real = real.clamp(max=-1e-6)
+    return torch.log(-torch.expm1(real)) - real
+
+
+def multiple_instance_bce(logits: Tensor, present: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Binary cross-entropy of a clip's label (N,), of which only is known that one of its instances (N, I) earned it.
+
+    Clips without any instance, and unknown labels, are not trained on.
+    """
+    known = torch.where(present.any(dim=1), labels, torch.full_like(labels, -1))
+    return masked_bce(any_of(logits, present), known, smoothing)
+
+
+def contrastive_sync(
+    mouth: Tensor, voice: Tensor, windows_per_clip: int, voiced: Tensor | None = None, temperature: float = 0.07
+) -> Tensor:
     """Symmetric InfoNCE (van den Oord et al., 2018) over (C * windows_per_clip, E) unit vectors; row i of both is one
-    moment, and a clip's moments stand together.
+    moment, and a clip's moments stand together. Rows that are not `voiced` (N,) are nobody's positive: silence fits
+    every closed mouth.
 
     Mostly against other moments of the same clip. Other clips' voices weigh a fifth: to tell them apart it is enough
     to recognise the speaker, and on few clips a network learns that and no lip-sync at all.
     """
-    within = _info_nce(
-        mouth.view(-1, windows_per_clip, mouth.shape[1]), voice.view(-1, windows_per_clip, voice.shape[1]), temperature
-    )
-    return within + 0.2 * _info_nce(mouth[None], voice[None], temperature)
+    if voiced is None:
+        voiced = torch.ones(len(mouth), dtype=torch.bool, device=mouth.device)
+    groups = (-1, windows_per_clip)
+    within = _info_nce(mouth.unflatten(0, groups), voice.unflatten(0, groups), voiced.unflatten(0, groups), temperature)
+    return within + 0.2 * _info_nce(mouth[None], voice[None], voiced[None], temperature)
 
 
-def _info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """(G, N, E) twice: within each group, row i of `a` belongs to row i of `b`."""
+def _info_nce(a: Tensor, b: Tensor, counts: Tensor, temperature: float) -> Tensor:
+    """(G, N, E) twice, (G, N): within each group, row i of `a` belongs to row i of `b`; the mean over rows that count."""
     similarity = a @ b.transpose(1, 2) / temperature  # (G, N, N)
     target = torch.arange(a.shape[1], device=a.device).expand(similarity.shape[:2])
-    return (cross_entropy(similarity, target) + cross_entropy(similarity.transpose(1, 2), target)) / 2
+    both = [cross_entropy(s, target, reduction="none") for s in (similarity, similarity.transpose(1, 2))]
+    return ((both[0] + both[1]) / 2 * counts).sum() / counts.sum().clamp_min(1)

@@ -1,0 +1,206 @@
+"""Preprocessed clips for training: read at random from the shards of a cache, as little of each as is asked for.
+
+The cache is written by tools/preprocess.py (avdetect.datasets.store, avdetect.datasets.shards).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+from avdetect.datasets.crops import FaceCrops
+from avdetect.datasets.manifest import read_manifest
+from avdetect.datasets.payload import ClipReader
+from avdetect.datasets.shards import CLIP_COLUMNS, Source
+from avdetect.datasets.store import ADDED, CLIPS, FAILURES, MANIFEST, SHARDS, Identity, file_sha256
+from avdetect.errors import ManifestError
+from avdetect.types import FPS, Clip, UInt8, Waveform
+
+MAX_OPEN = 32  # shards that one thread keeps open
+
+
+class ClipArchive:
+    """The clips of one manifest. Only its tables are in memory; may be forked, pickled, and used by several threads.
+
+    files     the manifest's columns and `sha256`, a row for each file that gave clips, in the manifest's order
+    failures  path, copy, error, message of the others
+    clips     a row a clip, by (file, copy, clip): `file` (row of `files`), `copy` (0: the file as it is), `clip`,
+              start_seconds, duration_seconds, tracks (number), main_track (the index in Clip.tracks of the track with
+              most face crops, -1: none), main_faces, main_mouths (its crops), main_first_frame, sound_samples (0: no
+              sound), sound_start_seconds, sound_rms
+
+    Every method takes the number of a row of `clips`, and raises ManifestError when what is stored there is damaged.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        """Raises ManifestError when `root` is no cache, is damaged, or no run on it has ended."""
+        self.root = Path(root)
+        identity = Identity.read(self.root)
+        self.config, self.detector, self.fingerprint = identity.config, identity.detector, identity.fingerprint
+        files, clips, self.failures = _tables(self.root)
+        ok = (files["failure"] == "").to_numpy(bool)
+        place = np.cumsum(ok, dtype=np.int32) - 1
+        clips = clips[ok[clips["file"]]].reset_index(drop=True)
+        self._sources = files.loc[ok, ["source_bytes", "source_mtime_ns"]].reset_index(drop=True)
+        self.files = files[ok].drop(columns=[name for name in ADDED if name != "sha256"]).reset_index(drop=True)
+        self.clips = clips[["copy", "clip", *CLIP_COLUMNS]].assign(file=place[clips["file"]])
+        self.clips = self.clips[["file", "copy", "clip", *CLIP_COLUMNS]]
+        self._places = clips[["shard", "offset", "size"]].to_numpy(np.int64)
+        self._handles = _Handles(self.root / SHARDS)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __repr__(self) -> str:
+        return f"ClipArchive({str(self.root)!r}: {len(self.clips)} clips of {len(self.files)} files)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ClipArchive, (self.root,)
+
+    def load(self, clip: int) -> Clip:
+        """Everything, bit for bit as the Preprocessor gave it."""
+        with self._reader(clip, whole=True) as reader:
+            return reader.clip()
+
+    def faces(self, clip: int, track: int, indices: Sequence[int]) -> FaceCrops:
+        """The face crops of `track` at `indices`, with landmarks; no other is read. Raises IndexError."""
+        with self._reader(clip) as reader:
+            return reader.faces(track, indices, self.config.faces.crop_margin)
+
+    def face_times(self, clip: int, track: int) -> np.ndarray:
+        """(F,) seconds of the face crops of `track`, on the file's clock."""
+        with self._reader(clip) as reader:
+            return reader.face_frames(track) / FPS
+
+    def mouths(self, clip: int, track: int, start: int, stop: int) -> UInt8:
+        """(stop - start, M, M) mouth crops of `track`; crop i belongs to first_frame + i. Raises IndexError."""
+        with self._reader(clip) as reader:
+            return reader.mouths(track, start, stop)
+
+    def waveform(self, clip: int) -> Waveform | None:
+        """The sound of the clip; None where it has none."""
+        with self._reader(clip) as reader:
+            return reader.waveform()
+
+    def check_sources(self) -> None:
+        """Raises ManifestError naming the first source that is there but is not the file that was preprocessed.
+
+        A source that is gone is no error: the clips are here. One whose size and time are unchanged is not read.
+        """
+        columns = (self.files["path"], self.files["sha256"], *(self._sources[name] for name in self._sources))
+        for path, sha256, size, mtime_ns in zip(*(column.tolist() for column in columns), strict=True):
+            try:
+                changed = Source.of(path) != Source(path, size, mtime_ns) and file_sha256(path) != sha256
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+            if changed:
+                raise ManifestError(f"{path} has changed since it was preprocessed; run tools/preprocess.py again")
+
+    @contextmanager
+    def _reader(self, clip: int, whole: bool = False) -> Iterator[ClipReader]:
+        if not 0 <= clip < len(self._places):
+            raise IndexError(f"the archive has {len(self._places)} clips, asked for {clip}")
+        shard, offset, size = self._places[clip].tolist()
+        try:
+            window = _Window(self._handles.open(shard), offset, size)
+            source = io.BytesIO(window.read()) if whole else window
+            with ClipReader(cast(BinaryIO, source)) as reader:
+                yield reader
+        except (OSError, EOFError, BadZipFile, ValueError, KeyError, ManifestError) as error:
+            raise ManifestError(
+                f"clip {clip} in {self._handles.path(shard)} cannot be read ({type(error).__name__}: {error}); "
+                "delete that shard and run tools/preprocess.py again"
+            ) from error
+
+
+def _tables(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Files, clips and failures as they were published. Raises ManifestError."""
+    again = "run tools/preprocess.py again"
+    if not (root / CLIPS).exists():
+        raise ManifestError(f"no run on {root} has ended yet; {again}, it goes on where it stopped")
+    try:
+        clips = pd.read_parquet(root / CLIPS)
+        together = clips.attrs.get("manifest") == file_sha256(root / MANIFEST)
+        failures = pd.read_csv(
+            root / FAILURES, keep_default_na=False, dtype={"path": str, "error": str, "message": str}
+        )
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"the tables of {root} are damaged ({error}); {again}") from error
+    if not together:
+        raise ManifestError(f"{root / MANIFEST} and {root / CLIPS} are of two runs; {again}")
+    files = read_manifest(root / MANIFEST)
+    return files, clips, failures
+
+
+class _Handle:
+    """A shard opened for reading; closed with the last use of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class _Handles(threading.local):
+    """Opens shards when they are first read; every thread has its own, the least used are closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: OrderedDict[int, _Handle] = OrderedDict()
+
+    def path(self, shard: int) -> Path:
+        return self.folder / f"{shard:06d}.tar"
+
+    def open(self, shard: int) -> _Handle:
+        if shard not in self._open:
+            self._open[shard] = _Handle(self.path(shard))
+            if len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+
+class _Window(io.RawIOBase):
+    """`size` bytes of a file from `offset` on, as a file of their own. Reads with pread: a fork shares no position."""
+
+    def __init__(self, handle: _Handle, offset: int, size: int) -> None:
+        self._handle, self._offset, self._size, self._position = handle, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError("before the start of the window")
+        self._position = start + offset
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._position)
+        wanted = left if size is None or size < 0 else min(size, left)
+        data = os.pread(self._handle.number, wanted, self._offset + self._position)
+        if len(data) < wanted:
+            raise EOFError("the shard is shorter than its index says")
+        self._position += len(data)
+        return data

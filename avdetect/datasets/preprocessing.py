@@ -1,0 +1,221 @@
+"""A manifest's files into a preprocessing cache: in parallel, resumable, every file once.
+
+The parent decides and the workers do: it knows what the cache holds, hands out one file at a time, and publishes the
+tables when all is done. A run that ends early, however it ends, loses the files that were being written, no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from avdetect.config import MediaLimits, PreprocessConfig
+from avdetect.datasets.pool import Death, Pool, Worker
+from avdetect.datasets.shards import Source, sample_key
+from avdetect.datasets.store import Identity, Outcome, Store, failure_table
+from avdetect.datasets.worker import Hash, Make, Setup, Variant
+from avdetect.errors import AVDetectError
+from avdetect.faces import build_detector
+
+Progress = Callable[[int, int], None]  # files that are settled, and how many of these were preprocessed now
+_MAX_DEATHS = 3  # of workers in a row, with no file finished between them: that is the machine, not the files
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run works; nothing here changes what a clip holds."""
+
+    workers: int = 1
+    model: Path | None = None  # of the face detector; None: its default
+    limits: MediaLimits = field(default_factory=MediaLimits)
+    copies: int = 0  # re-encoded copies of each video
+    seed: int = 0  # of the copies' recipes
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did."""
+
+    files: int  # of the manifest
+    preprocessed: int  # now; the others were in the cache, or have the bytes of another
+    salvaged: int  # files taken from shards that an earlier run left open
+    clips: int
+    duplicates: list[tuple[str, str]]  # path, and the path before it that has the same bytes
+    failures: pd.DataFrame  # path, copy, error, message
+
+
+def preprocess(
+    table: pd.DataFrame, root: Path, config: PreprocessConfig, options: Options, progress: Progress | None = None
+) -> Report:
+    """Bring the cache `root` up to `table` (a valid manifest) and publish it for ClipArchive.
+
+    Raises ConfigError when the cache was made with another configuration or detector, ManifestError when another run
+    writes it, ModelError without the detector's weights, AVDetectError when a worker cannot go on (a full disk).
+    """
+    detector = build_detector(config.detector, path=options.model)
+    with Store(root, Identity(config, detector.name, detector.fingerprint)) as store:
+        run = _Run(store, table, options, progress or (lambda settled, made: None))
+        with Pool(Setup(root, config, options.limits, options.model), options.workers, store.next_shard()) as pool:
+            run.work(pool)
+        store.gather()
+        outcomes = run.outcomes()
+        clips = store.publish(table, outcomes)
+        failures = failure_table(table["path"].tolist(), outcomes)
+        return Report(len(table), run.made, store.salvaged, clips, run.duplicates(), failures)
+
+
+def recipe_rng(seed: int, copy: int, path: str) -> np.random.Generator:
+    """What draws the recipe of copy `copy` (from 1) of `path`. For a fake `path` is its original's: one recipe for
+    both."""
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
+    return np.random.default_rng((seed, copy, int.from_bytes(digest[:8])))
+
+
+@dataclass
+class _Row:
+    """A row of the manifest while the run goes on."""
+
+    path: str
+    recipes: tuple[Any, ...]  # of copies 1, 2, …
+    source: Source
+    sha256: str = ""
+    transient: tuple[str, str] | None = None  # a failure that every run tries again
+
+    def variants(self) -> tuple[Variant, ...]:
+        """The file and its copies, once its hash is known."""
+        copies = (
+            Variant(number, sample_key(self.sha256, number, recipe.digest()), recipe)
+            for number, recipe in enumerate(self.recipes, 1)
+        )
+        return Variant(0, sample_key(self.sha256)), *copies
+
+
+class _Run:
+    def __init__(self, store: Store, table: pd.DataFrame, options: Options, progress: Progress) -> None:
+        self._store, self._options, self._progress = store, options, progress
+        recipes = _recipes(table, options)
+        self._rows = [
+            _Row(path, recipe, Source(path, 0, 0)) for path, recipe in zip(table["path"], recipes, strict=True)
+        ]
+        self._taken: set[str] = set()  # keys that a worker was told to make
+        self._settled = self.made = self._deaths = 0
+
+    def work(self, pool: Pool) -> None:
+        """Have everything made that is missing."""
+        for row in self._rows:
+            order = self._order(row)
+            if order is None:
+                self._settle(row)
+                continue
+            while not pool.has_room:
+                self._hear(pool)
+            pool.submit(row, order)
+        while pool.busy:
+            self._hear(pool)
+        pool.close()
+
+    def _order(self, row: _Row) -> Hash | Make | None:
+        """What has to be done next for a row: None where it is in the cache, or cannot be read."""
+        try:
+            row.source = Source.of(row.path)
+        except OSError as error:
+            row.transient = "MediaError", f"cannot read {row.path}: {error.strerror}"
+            return None
+        row.sha256 = self._store.known_hash(row.source) or ""
+        return self._make(row) if row.sha256 else Hash(row.path)
+
+    def _make(self, row: _Row) -> Make | None:
+        itself, *copies = row.variants()
+        stored = self._store.stored.get(itself.key)
+        again = self._options.retry_failed
+        if stored is not None and not (stored.has_video or (stored.error and again)):
+            copies = []  # of a file that failed, or has no picture
+        wanted = [
+            variant
+            for variant in (itself, *copies)
+            if variant.key not in self._taken
+            and ((known := self._store.stored.get(variant.key)) is None or (known.error and again))
+        ]
+        self._taken |= {variant.key for variant in wanted}
+        has_video = stored is not None and stored.has_video
+        return Make(row.source, row.sha256, tuple(wanted), has_video) if wanted else None
+
+    def _hear(self, pool: Pool) -> None:
+        for worker, row, answer in pool.answers():
+            if isinstance(answer, Death):
+                self._bury(row, answer)
+            elif not row.sha256:
+                self._hashed(pool, worker, row, answer)
+            else:
+                self._deaths = 0
+                self.made += answer is None
+                row.transient = None if answer is None else ("MediaError", answer)
+                self._settle(row)
+
+    def _hashed(self, pool: Pool, worker: Worker, row: _Row, answer: str | OSError) -> None:
+        order = None
+        if isinstance(answer, OSError):
+            row.transient = "MediaError", f"cannot read {row.path}: {answer.strerror}"
+        elif not row.source.is_same():
+            row.transient = "MediaError", f"{row.path} was changed while it was read; run again"
+        else:
+            row.sha256 = answer
+            self._store.remember(row.source, answer)
+            order = self._make(row)
+        if order is None:
+            self._settle(row)
+        else:
+            pool.submit(row, order, worker)  # the same one: the file is in this machine's memory now
+
+    def _bury(self, row: _Row, death: Death) -> None:
+        self._deaths += 1
+        message = f"the process that read {row.path} was ended (exit code {death.code}; out of memory?)"
+        if self._deaths == _MAX_DEATHS:
+            raise AVDetectError(f"{message}, the third in a row; run again with fewer --workers")
+        row.transient = "WorkerDied", message
+        self._settle(row)
+
+    def _settle(self, row: _Row) -> None:
+        self._settled += 1
+        self._progress(self._settled, self.made)
+
+    def outcomes(self) -> list[Outcome]:
+        """What became of each row, from what the store holds now."""
+        return [self._outcome(row) for row in self._rows]
+
+    def _outcome(self, row: _Row) -> Outcome:
+        outcome = Outcome(row.source, row.sha256)
+        for variant in row.variants() if row.sha256 else ():
+            stored = self._store.stored.get(variant.key)
+            if stored is not None and stored.error:
+                outcome.failures[variant.copy] = stored.error, stored.message
+            elif stored is not None:
+                outcome.keys[variant.copy] = variant.key
+        if 0 not in outcome.keys:
+            other = "MediaError", f"{row.path} has the bytes of another file, which was not finished; run again"
+            outcome.failures.setdefault(0, row.transient or other)
+        return outcome
+
+    def duplicates(self) -> list[tuple[str, str]]:
+        first: dict[str, str] = {}
+        found = [(row.path, first.setdefault(row.sha256, row.path)) for row in self._rows if row.sha256]
+        return [(path, other) for path, other in found if path != other]
+
+
+def _recipes(table: pd.DataFrame, options: Options) -> Iterator[tuple[Any, ...]]:
+    """Of the copies of each row."""
+    if not options.copies:
+        yield from (() for _ in range(len(table)))
+        return
+    from avdetect.datasets.augment.codecs import Recipe  # needs ffmpeg-python
+
+    for path, original in zip(table["path"], table["original"], strict=True):
+        numbers = range(1, options.copies + 1)
+        yield tuple(Recipe.draw(recipe_rng(options.seed, number, original or path)) for number in numbers)

@@ -1,0 +1,308 @@
+"""Shards of the preprocessing cache: tar files of encoded clips, as WebDataset reads them, each with its index.
+
+shards/000000.tar            members, in the order of writing: for every file its clips, then one record
+    <key>_0000.npz …         one Clip each (avdetect.datasets.payload)
+    <key>.json               the record: where the file lay, what came of it, and a row for each clip
+shards/000000.files.parquet  the records, a row a file
+shards/000000.clips.parquet  where each clip lies in the tar, and what it holds
+shards/000000.tar.partial    a shard being written, or left by a process that was killed
+
+<key> is 24 hex digits of the SHA-256 of the source's bytes, for a re-encoded copy followed by -<copy>-<recipe>.
+The record comes last: a file whose record is whole in the tar is whole, so a partial shard is cut behind its last
+record and closed, and nothing but the file that was being written is lost (`finish`).
+
+WebDataset: Aizman, Maltby, Breuel, "High Performance I/O For Large Scale Deep Learning", 2020 (arXiv 2001.01858).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+
+from avdetect.audio import rms
+from avdetect.datasets.payload import encode_clip
+from avdetect.errors import ManifestError
+from avdetect.types import Clip
+
+MAX_FILES, MAX_BYTES = 64, 512 * 1024**2  # a shard is closed when it holds this much
+_LOCK_SECONDS = 30.0  # for a worker of a killed run to notice that it is alone
+_BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file as it lay on disk: what tells, without reading it, whether it is still the same."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> Source:
+        """Raises OSError."""
+        status = os.stat(path)
+        return cls(os.fspath(path), status.st_size, status.st_mtime_ns)
+
+    def is_same(self) -> bool:
+        """Whether the file is still there with this size and time."""
+        try:
+            return Source.of(self.path) == self
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of one file, or of one re-encoded copy of it."""
+
+    key: str
+    sha256: str  # of the source's bytes
+    source: str
+    size: int
+    mtime_ns: int
+    copy: int = 0  # 0: the file as it is
+    recipe: str = ""  # digest of the copy's recipe
+    has_video: bool = False
+    seconds: float = 0.0
+    missing: dict[str, str] = field(default_factory=dict)  # "video"/"audio" -> why the file gives none
+    warnings: list[str] = field(default_factory=list)
+    error: str = ""  # class of the error that the file failed with
+    message: str = ""
+    clips: list[dict[str, Any]] = field(default_factory=list)  # `clip_row` of each
+
+
+FILE_COLUMNS = [f.name for f in fields(Record) if f.name not in ("clips", "missing", "warnings")]
+CLIP_COLUMNS = {
+    "start_seconds": np.float64,
+    "duration_seconds": np.float64,
+    "tracks": np.int32,
+    "main_track": np.int32,
+    "main_faces": np.int32,
+    "main_mouths": np.int32,
+    "main_first_frame": np.int32,
+    "sound_samples": np.int32,
+    "sound_start_seconds": np.float64,
+    "sound_rms": np.float32,
+}
+INDEX_COLUMNS = {"key": str, "clip": np.int32, "offset": np.int64, "size": np.int64} | CLIP_COLUMNS
+
+
+def sample_key(sha256: str, copy: int = 0, recipe: str = "") -> str:
+    """The name of a file's samples in a shard."""
+    return f"{sha256[:24]}-{copy}-{recipe}" if copy else sha256[:24]
+
+
+def clip_row(clip: Clip) -> dict[str, Any]:
+    """What the index says of `clip`. The main track is the one with the most face crops; -1: no track has any."""
+    counts = [len(track.face_crops) for track in clip.tracks]
+    main = int(np.argmax(counts)) if any(counts) else -1
+    track = clip.tracks[main] if main >= 0 else None
+    sound = clip.waveform
+    return {
+        "start_seconds": clip.start_seconds,
+        "duration_seconds": clip.duration_seconds,
+        "tracks": len(clip.tracks),
+        "main_track": main,
+        "main_faces": len(track.face_crops) if track else 0,
+        "main_mouths": len(track.mouth_crops) if track else 0,
+        "main_first_frame": track.first_frame if track else 0,
+        "sound_samples": 0 if sound is None else len(sound.samples),
+        "sound_start_seconds": 0.0 if sound is None else sound.start_seconds,
+        "sound_rms": 0.0 if sound is None or not len(sound.samples) else float(rms(sound.samples)),
+    }
+
+
+class ShardWriter:
+    """Writes one shard. `begin` a file, `add` its clips, `end` it with its record; `close` makes it a finished shard.
+
+    A file that is begun and not ended (it failed, or the process died) leaves nothing behind.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.target = folder / f"{number:06d}.tar"
+        self.partial = folder / f"{number:06d}.tar.partial"
+        self._file: BinaryIO = self.partial.open("xb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # whoever would salvage this shard waits until we are gone
+        self.files, self.bytes = 0, 0
+        self._clips: list[dict[str, Any]] = []
+
+    @property
+    def full(self) -> bool:
+        return self.files >= MAX_FILES or self.bytes >= MAX_BYTES
+
+    def begin(self) -> None:
+        """Start a file; what was begun before and not ended is taken back."""
+        self._file.seek(self.bytes)
+        self._file.truncate()
+        self._clips = []
+
+    def add(self, key: str, clip: Clip) -> None:
+        """The next clip of the file that was begun."""
+        data = encode_clip(clip)
+        self._member(f"{key}_{len(self._clips):04d}.npz", data)
+        self._clips.append(clip_row(clip) | {"crc32": zlib.crc32(data)})
+
+    def end(self, record: Record) -> None:
+        """The file is whole; its rows of clips are filled in here."""
+        values = asdict(record) | {"clips": self._clips}
+        self._member(f"{record.key}.json", json.dumps(values, sort_keys=True).encode())
+        self._file.flush()
+        self.files, self.bytes = self.files + 1, self._file.tell()
+
+    def close(self) -> None:
+        """Make it a finished shard, or nothing where it holds no file."""
+        self._file.close()
+        finish(self.partial)
+
+    def _member(self, name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)  # time 0, owner 0: equal samples are equal bytes
+        info.size = len(data)
+        self._file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        self._file.write(data)
+        self._file.write(b"\0" * (-len(data) % _BLOCK))
+
+
+def finish(partial: Path) -> int:
+    """Close a shard that its writer left: cut what follows the last whole file, write the index, take the final name.
+
+    Returns the number of files in it; with none the shard is deleted. Raises ManifestError while a process still
+    writes it, OSError when the disk is full.
+    """
+    with partial.open("r+b") as file:
+        _lock(file, partial)
+        records, rows, end = scan(file)
+        if records:
+            file.seek(end)
+            file.truncate()
+            file.write(b"\0" * (2 * _BLOCK))  # the end of a tar
+            file.flush()
+            os.fsync(file.fileno())
+            _write_index(partial.with_suffix(""), records, rows)
+            partial.rename(partial.with_suffix(""))
+        else:
+            partial.unlink()
+    return len(records)
+
+
+def _lock(file: BinaryIO, partial: Path) -> None:
+    patience = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > patience:
+                raise ManifestError(f"{partial} is still being written by another process; end it first") from None
+            time.sleep(0.1)
+
+
+def scan(file: BinaryIO) -> tuple[list[Record], pd.DataFrame, int]:
+    """Whole files of a shard up to the first damage: their records, index rows, and the offset behind the last one."""
+    records: list[Record] = []
+    rows: list[dict[str, Any]] = []
+    end = 0
+    places: dict[str, tuple[int, int, int]] = {}  # member -> offset, size, CRC-32
+    for name, offset, data in _members(file):
+        if not name.endswith(".json"):
+            places[name] = offset, len(data), zlib.crc32(data)
+            continue
+        try:
+            record = Record(**json.loads(data))
+            rows += _clip_rows(record, places)
+        except (ValueError, TypeError, KeyError):
+            break
+        records.append(record)
+        places, end = {}, offset + len(data) + -len(data) % _BLOCK
+    return records, pd.DataFrame(rows, columns=list(INDEX_COLUMNS)).astype(INDEX_COLUMNS), end
+
+
+def _members(file: BinaryIO) -> Iterator[tuple[str, int, bytes]]:
+    """Name, offset of the data and data of every member that is there to its last byte."""
+    offset = 0
+    while True:
+        file.seek(offset)
+        try:
+            info = tarfile.TarInfo.frombuf(file.read(_BLOCK), "ascii", "strict")
+        except tarfile.HeaderError:  # the end, or what a killed writer left of a header
+            return
+        offset += _BLOCK
+        data = file.read(info.size)
+        padding = -info.size % _BLOCK
+        if len(data) < info.size or len(file.read(padding)) < padding:
+            return
+        yield info.name, offset, data
+        offset += info.size + padding
+
+
+def _clip_rows(record: Record, places: dict[str, tuple[int, int, int]]) -> list[dict[str, Any]]:
+    """The index rows of a file. Raises ValueError or KeyError when a clip is not the one that the record names."""
+    rows = []
+    for number, row in enumerate(record.clips):
+        offset, size, crc32 = places[f"{record.key}_{number:04d}.npz"]
+        if crc32 != row["crc32"]:
+            raise ValueError("a clip's bytes are not those that were written")
+        values = {name: row[name] for name in CLIP_COLUMNS}
+        rows.append({"key": record.key, "clip": number, "offset": offset, "size": size} | values)
+    return rows
+
+
+def shard_numbers(folder: Path) -> list[int]:
+    """Numbers of all shards in `folder`, finished or not, in order."""
+    return sorted({int(path.name.split(".")[0]) for path in folder.glob("[0-9]*.tar*")})
+
+
+def read_files(tar: Path) -> pd.DataFrame:
+    """The records of a finished shard, FILE_COLUMNS. Raises ManifestError when the tar is damaged, as `read_clips`."""
+    return _read(tar, 0, FILE_COLUMNS)
+
+
+def read_clips(tar: Path) -> pd.DataFrame:
+    """Where the clips of a finished shard lie, and what they hold: INDEX_COLUMNS."""
+    return _read(tar, 1, list(INDEX_COLUMNS))
+
+
+def empty_clips() -> pd.DataFrame:
+    """The table of no clips."""
+    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in INDEX_COLUMNS.items()})
+
+
+def _read(tar: Path, which: int, columns: list[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(_index_paths(tar)[which])
+        if list(table) == columns:
+            return table
+    except (OSError, ValueError):  # pyarrow's own errors are among them
+        pass
+    with tar.open("rb") as file:  # the index is lost: made again
+        records, rows, end = scan(file)
+        if not records or file.seek(end) != end or file.read(_BLOCK) != b"\0" * _BLOCK:
+            raise ManifestError(f"{tar} is damaged; delete it, and the next run preprocesses its files again")
+    _write_index(tar, records, rows)
+    return pd.read_parquet(_index_paths(tar)[which])
+
+
+def _write_index(tar: Path, records: Sequence[Record], rows: pd.DataFrame) -> None:
+    files = pd.DataFrame([asdict(record) for record in records])[FILE_COLUMNS]
+    for path, table in zip(_index_paths(tar), (files, rows), strict=True):
+        write_parquet(table, path)
+
+
+def _index_paths(tar: Path) -> tuple[Path, Path]:
+    return tar.with_suffix(".files.parquet"), tar.with_suffix(".clips.parquet")
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """In one step: a reader sees the old table or the new one."""
+    partial = path.with_suffix(".partial")
+    table.to_parquet(partial, index=False)
+    partial.replace(path)

@@ -1,0 +1,160 @@
+"""Cutting a manifest without cutting a group: train/dev/test for sets that have no splits, and folds for fusion."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from avdetect.errors import ManifestError
+
+LABELS = ("fake", "video_fake", "audio_fake")
+SPLITS = ("train", "dev", "test")
+MAX_UNITS = (
+    4096  # StratifiedGroupKFold takes a good 0.1 ms a group: beyond this number, groups are dealt out in batches
+)
+
+
+def folds(
+    table: pd.DataFrame, number: int, by: Literal["group", "dataset"] = "group", labels: Sequence[str] = LABELS
+) -> pd.Series:
+    """The fold (0 .. number - 1) of every row, the same for any order of the rows.
+
+    `by` names the column that is never split; a group is never split either way, so that with by="dataset" the datasets
+    that share a group stay together. Stratified over the combination of `labels` with scikit-learn's
+    StratifiedGroupKFold. Raises ManifestError where a fold could not be trained or judged: too few groups, or an output
+    of which one class is missing outside the fold, or in it although enough groups have that class.
+    """
+    if number < 2:
+        raise ManifestError(f"{number} fold(s): at least 2 are needed")
+    unit = units(table, by)
+    count = int(unit.max()) + 1 if len(unit) else 0
+    if count < number:
+        what = "group(s)" if by == "group" else "dataset(s) that share no group"
+        raise ManifestError(f"{count} {what} cannot be cut into {number} folds; {_advice(by)}")
+    values = np.stack([_label(table, name) for name in labels], axis=1)  # (N, L), -1 unknown
+    fold = _stratified(unit % MAX_UNITS, values, number)
+    _check_folds(fold, unit, values, number, by, labels)
+    return pd.Series(fold, index=table.index, name="fold")
+
+
+def units(table: pd.DataFrame, by: Literal["group", "dataset"]) -> np.ndarray:
+    """(N,) number of what a fold never splits: a group, or datasets joined by the groups that they share."""
+    if by == "group":
+        return np.unique(table["group"].to_numpy(object), return_inverse=True)[1]
+    if by == "dataset":
+        return joined(table["dataset"], table["group"])
+    raise ManifestError(f"folds by {by!r}: it must be 'group' or 'dataset'")
+
+
+def joined(left: pd.Series, right: pd.Series) -> np.ndarray:
+    """(N,) number of the connected component of each row, where a row joins its two names."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    a, left_codes = np.unique(left.to_numpy(object), return_inverse=True)
+    b, right_codes = np.unique(right.to_numpy(object), return_inverse=True)
+    size = len(a) + len(b)
+    edges = coo_matrix((np.ones(len(left), bool), (left_codes, right_codes + len(a))), shape=(size, size))
+    return connected_components(edges, directed=False)[1][left_codes]
+
+
+def _label(table: pd.DataFrame, name: str) -> np.ndarray:
+    """(N,) 0, 1, or -1 where unknown, of any spelling of labels."""
+    return pd.to_numeric(table[name], errors="coerce").astype("Float64").fillna(-1).to_numpy(np.int64)
+
+
+def _stratified(unit: np.ndarray, values: np.ndarray, number: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    strata = (values + 1) @ (3 ** np.arange(values.shape[1]))
+    order = np.lexsort((strata, unit))  # the splitter breaks ties by the order of the rows
+    fold = np.zeros(len(unit), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a rare combination of labels is no error; a missing class is
+        try:
+            parts = list(StratifiedGroupKFold(number).split(order, strata[order], unit[order]))
+        except ValueError as error:  # no combination of labels has as many rows as there are folds
+            raise ManifestError(f"{len(unit)} rows cannot be cut into {number} folds: {error}") from error
+    for k, (_, held) in enumerate(parts):
+        fold[order[held]] = k
+    return fold
+
+
+def _check_folds(
+    fold: np.ndarray, unit: np.ndarray, values: np.ndarray, number: int, by: str, labels: Sequence[str]
+) -> None:
+    what = "groups" if by == "group" else "datasets"
+    if len(np.unique(fold)) < number:
+        raise ManifestError(f"{len(np.unique(unit))} {what} of unequal sizes leave a fold empty; {_advice(by)}")
+    for name, known in zip(labels, values.T, strict=True):
+        if not ((known == 0).any() and (known == 1).any()):
+            continue  # nothing to learn or to measure for this output, whatever the folds
+        for value in (0, 1):
+            has = known == value
+            owners, inside = len(np.unique(unit[has])), np.bincount(fold[has], minlength=number)
+            k = int(inside.argmax())
+            if inside[k] == has.sum():
+                raise ManifestError(
+                    f"every {name} = {value} stands in fold {k} ({owners} of the {what}); {_advice(by)}"
+                )
+            if owners >= number and not inside.all():
+                raise ManifestError(f"fold {int(inside.argmin())} has no {name} = {value}; {_advice(by)}")
+
+
+def _advice(by: str) -> str:
+    return "ask for fewer folds" + (" or cut by='group'" if by == "dataset" else " or add groups of that class")
+
+
+def assign_splits(table: pd.DataFrame, dev: float, test: float, seed: int) -> pd.DataFrame:
+    """Fill the empty cells of `split`; whole groups go to train, dev (share `dev` of the groups) or test (`test`).
+
+    A group whose other rows have a split takes that one. For the others a hash of seed and group decides, so that rows
+    which come later move no group; each class of each label then comes out near the shares. Only where a small set
+    would leave dev or test without a class, the group with the lowest hash is moved there, if train can spare it.
+    """
+    if not (0 <= dev < 1 and 0 <= test < 1 and dev + test < 1):
+        raise ManifestError(f"shares dev {dev} and test {test}: each must lie in [0, 1), their sum below 1")
+    split = table["split"].astype(object).where(table["split"].notna(), "").astype(str)
+    names, group = np.unique(table["group"].to_numpy(object), return_inverse=True)
+    given = split.to_numpy(object)
+    chosen = np.full(len(names), "", object)
+    chosen[group[given != ""]] = given[given != ""]
+    free = np.flatnonzero(chosen == "")
+    hashes = np.array([_hash(f"{seed}:{name}") for name in names[free]])
+    chosen[free] = np.select([hashes < test, hashes < test + dev], ["test", "dev"], "train")
+    _complete(chosen, free[np.argsort(hashes)], _presence(table, group, len(names)), {"test": test, "dev": dev})
+    return table.assign(split=pd.Series(np.where(given == "", chosen[group], given), index=table.index).astype(str))
+
+
+def _hash(text: str) -> float:
+    """In [0, 1), the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def _presence(table: pd.DataFrame, group: np.ndarray, count: int) -> np.ndarray:
+    """(groups, labels * 2) whether a group has a row of this class."""
+    found = np.zeros((count, 2 * len(LABELS)), bool)
+    for column, name in enumerate(LABELS):
+        values = _label(table, name)
+        for value in (0, 1):
+            found[group[values == value], 2 * column + value] = True
+    return found
+
+
+def _complete(chosen: np.ndarray, free: np.ndarray, has: np.ndarray, shares: dict[str, float]) -> None:
+    """Move free groups (sorted by hash) from train into a wanted split that lacks a class, in place."""
+    for split, share in shares.items():
+        for column in range(has.shape[1]) if share > 0 else ():
+            if has[chosen == split, column].any():
+                continue
+            for candidate in free[(chosen[free] == "train") & has[free, column]]:
+                rest = chosen == "train"
+                rest[candidate] = False
+                if (has[rest].any(axis=0) >= has[candidate]).all():  # train keeps every class that the group has
+                    chosen[candidate] = split
+                    break

@@ -1,0 +1,263 @@
+"""The folder of a preprocessing cache, for its one writer: what is in it, what is missing, and how it is published.
+
+cache.json        format, preprocessing config and its digest, face detector and the fingerprint of its weights
+shards/           the clips (avdetect.datasets.shards)
+sources.jsonl     path, size, mtime and SHA-256 of every file ever hashed; only ever appended to
+manifest.parquet  the manifest of the last run, with what became of each file
+clips.parquet     where each clip of these files lies, in the manifest's order
+failures.csv      the files that gave no clips, and why
+lock              held while a run writes
+
+Files are known by the hash of their bytes: neither their path nor the machine matters.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import pandas as pd
+
+from avdetect.config import PreprocessConfig, from_dict, to_dict
+from avdetect.datasets.manifest import write_manifest
+from avdetect.datasets.shards import (
+    ShardWriter,
+    Source,
+    empty_clips,
+    finish,
+    read_clips,
+    read_files,
+    shard_numbers,
+    write_parquet,
+)
+from avdetect.errors import ConfigError, ManifestError
+
+FORMAT = 1
+SHARDS, TEMPORARY, CACHE = "shards", "tmp", "cache.json"
+MANIFEST, CLIPS, FAILURES = "manifest.parquet", "clips.parquet", "failures.csv"
+ADDED = ("sha256", "source_bytes", "source_mtime_ns", "failure", "failure_message")  # columns of manifest.parquet
+FAILURE_COLUMNS = ["path", "copy", "error", "message"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the clips of a cache depend on besides the files."""
+
+    config: PreprocessConfig
+    detector: str  # name
+    fingerprint: str  # of the detector's weights
+
+    def to_json(self) -> str:
+        values = {"format": FORMAT, "preprocess": to_dict(self.config), "preprocess_digest": self.config.digest()}
+        return json.dumps(values | {"detector": self.detector, "detector_fingerprint": self.fingerprint}, indent=1)
+
+    @classmethod
+    def read(cls, root: Path) -> Identity:
+        """Raises ManifestError when `root` is no cache of this format."""
+        try:
+            values = json.loads((root / CACHE).read_text(encoding="utf-8"))
+            if values["format"] != FORMAT:
+                raise ManifestError(
+                    f"{root} is a cache of format {values['format']}, this version reads {FORMAT}; "
+                    "preprocess into a new --cache folder"
+                )
+            config = from_dict(PreprocessConfig, values["preprocess"], CACHE)
+            return cls(config, values["detector"], values["detector_fingerprint"])
+        except OSError as error:
+            raise ManifestError(
+                f"{root} is no preprocessing cache ({error.strerror}: {CACHE}); run tools/preprocess.py first"
+            ) from error
+        except (ValueError, TypeError, KeyError, ConfigError) as error:
+            raise ManifestError(f"{root / CACHE} is damaged ({error}); preprocess into a new --cache folder") from error
+
+
+@dataclass
+class Outcome:
+    """What became of one row of the manifest: the keys of its samples, by copy, or why there are none."""
+
+    source: Source
+    sha256: str = ""  # "": the file could not be read at all
+    keys: dict[int, str] = field(default_factory=dict)  # copy -> key of stored samples
+    failures: dict[int, tuple[str, str]] = field(default_factory=dict)  # copy -> class of the error, message
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the cache holds under a key."""
+
+    shard: int
+    error: str
+    message: str
+    has_video: bool
+
+
+class Store:
+    """A cache folder opened for writing. A context manager; a second run on the same folder is refused.
+
+    Raises ManifestError when another run holds the folder or it is damaged, ConfigError when its clips were made
+    with another configuration or detector.
+    """
+
+    def __init__(self, root: Path, identity: Identity) -> None:
+        self.root, self.identity, self.shards = root, identity, root / SHARDS
+        self.shards.mkdir(parents=True, exist_ok=True)
+        self._lock: BinaryIO = (root / "lock").open("ab")
+        try:
+            self._claim()
+            self.salvaged = sum(finish(path) for path in sorted(self.shards.glob("*.tar.partial")))
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            self.temporary.mkdir()
+            self.stored: dict[str, Stored] = {}
+            for number in shard_numbers(self.shards):
+                self._learn(number)
+            self._hashes = _read_sources(root)
+            self._journal: TextIO = (root / "sources.jsonl").open("a", encoding="utf-8")
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self._lock.close()
+
+    @property
+    def temporary(self) -> Path:
+        """For files that are needed for a moment; emptied when the cache is opened and closed."""
+        return self.root / TEMPORARY
+
+    def next_shard(self) -> int:
+        return max(shard_numbers(self.shards), default=-1) + 1
+
+    def writer(self, number: int) -> ShardWriter:
+        return ShardWriter(self.shards, number)
+
+    def known_hash(self, source: Source) -> str | None:
+        """SHA-256 of `source`, when it was hashed before and has not changed since."""
+        return self._hashes.get(source)
+
+    def remember(self, source: Source, sha256: str) -> None:
+        if self._hashes.get(source) != sha256:
+            self._hashes[source] = sha256
+            self._journal.write(json.dumps(asdict(source) | {"sha256": sha256}) + "\n")
+            self._journal.flush()
+
+    def gather(self) -> None:
+        """Close the shards that workers left open and learn what they hold."""
+        before = {stored.shard for stored in self.stored.values()}
+        for path in sorted(self.shards.glob("*.tar.partial")):
+            finish(path)
+        for number in shard_numbers(self.shards):
+            if number not in before:
+                self._learn(number)
+
+    def publish(self, table: pd.DataFrame, outcomes: Sequence[Outcome]) -> int:
+        """Write the tables that training reads, of `table` (a valid manifest) and what became of each row.
+
+        Returns the number of clips.
+        """
+        failed = [outcome.failures.get(0, ("", "")) for outcome in outcomes]
+        table = table.reset_index(drop=True).assign(
+            sha256=[o.sha256 for o in outcomes],
+            source_bytes=[o.source.size for o in outcomes],
+            source_mtime_ns=[o.source.mtime_ns for o in outcomes],
+            failure=[error for error, _ in failed],
+            failure_message=[message for _, message in failed],
+        )
+        clips = self._clips_of(outcomes)
+        failures = failure_table(table["path"].tolist(), outcomes)
+        failures.to_csv(self.root / "failures.partial", index=False)
+        (self.root / "failures.partial").replace(self.root / FAILURES)
+        write_manifest(table, self.root / MANIFEST)
+        clips.attrs["manifest"] = file_sha256(self.root / MANIFEST)  # tells the reader that the two belong together
+        write_parquet(clips, self.root / CLIPS)
+        return len(clips)
+
+    def _claim(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ManifestError(f"another run is writing {self.root}; wait for it or end it") from None
+        if not (self.root / CACHE).exists():
+            if shard_numbers(self.shards):
+                raise ManifestError(f"{self.root} holds shards but no {CACHE}; preprocess into a new --cache folder")
+            partial = self.root / "cache.partial"
+            partial.write_text(self.identity.to_json() + "\n", encoding="utf-8")
+            partial.replace(self.root / CACHE)
+        found = Identity.read(self.root)
+        for what, theirs, mine in (
+            ("preprocessing configuration", found.config.digest(), self.identity.config.digest()),
+            ("face detector", found.detector, self.identity.detector),
+            ("weights of the face detector", found.fingerprint, self.identity.fingerprint),
+        ):
+            if theirs != mine:
+                raise ConfigError(f"{self.root} was made with {what} {theirs}, not {mine}; name a new --cache folder")
+
+    def _learn(self, number: int) -> None:
+        files = read_files(self.shards / f"{number:06d}.tar")
+        columns = (files[name].tolist() for name in ("key", "error", "message", "has_video"))
+        for key, error, message, has_video in zip(*columns, strict=True):
+            # A file that failed and was tried again stands in two shards: the later one counts, a success always.
+            if not error or self.stored.get(key, Stored(0, "?", "", False)).error:
+                self.stored[key] = Stored(number, error, message, has_video)
+
+    def _clips_of(self, outcomes: Sequence[Outcome]) -> pd.DataFrame:
+        """The rows of all shards that belong to `outcomes`: file (row of the manifest), copy, clip, shard, …"""
+        wanted = pd.DataFrame(
+            [
+                (row, copy, key, self.stored[key].shard)
+                for row, o in enumerate(outcomes)
+                for copy, key in o.keys.items()
+            ],
+            columns=["file", "copy", "key", "shard"],
+        ).astype({"file": "int32", "copy": "int32", "shard": "int32"})
+        parts = [
+            group.merge(read_clips(self.shards / f"{number:06d}.tar"), on="key")
+            for number, group in wanted.groupby("shard")
+        ]
+        clips = pd.concat(parts, ignore_index=True) if parts else wanted.assign(**empty_clips().drop(columns="key"))
+        return clips.drop(columns="key").sort_values(["file", "copy", "clip"], ignore_index=True)
+
+
+def failure_table(paths: Sequence[str], outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """A row for each file, or copy of one, that gave no clips: path, copy, error, message."""
+    rows = [
+        (path, copy, *why)
+        for path, outcome in zip(paths, outcomes, strict=True)
+        for copy, why in sorted(outcome.failures.items())
+    ]
+    return pd.DataFrame(rows, columns=FAILURE_COLUMNS)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """64 hex digits of a file's bytes. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_sources(root: Path) -> dict[Source, str]:
+    """The journal of hashes; later lines count, what a kill cut off is passed over: that file is hashed again."""
+    hashes: dict[Source, str] = {}
+    journal = root / "sources.jsonl"
+    if journal.exists():
+        with journal.open("r+", encoding="utf-8", errors="replace") as file:
+            line = "\n"
+            for line in file:
+                try:
+                    values: dict[str, Any] = json.loads(line)
+                    hashes[Source(values["path"], values["size"], values["mtime_ns"])] = values["sha256"]
+                except (ValueError, KeyError, TypeError):
+                    continue
+            if not line.endswith("\n"):
+                file.write("\n")
+    return hashes

@@ -1,0 +1,175 @@
+"""Multiple-instance training of the face and the voice stream on clips of which only REAL or FAKE is known (DFDC).
+
+A clip is fake when one of its faces is, or its voice, or their match. Nobody says which, so the clip's probability is
+the noisy-or of all of them, and its loss reaches whichever instance explains the label best. The lip-sync towers stand
+still: they learn from real clips only, and give the match its distance.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, SILENCE_RMS, log_mel
+from avdetect.config import AudioConfig, StreamLoopConfig
+from avdetect.datasets.augment.faces import augment_faces
+from avdetect.datasets.augment.voice import augment_voice
+from avdetect.datasets.manifest import LABELS
+from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, mouth_windows, voice_windows
+from avdetect.training.batches import share_of
+from avdetect.training.losses import masked_bce, multiple_instance_bce
+from avdetect.training.pools import Originals, Part, Pool
+from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, Waveform
+
+FACES, CROPS = 2, 3  # of a clip: its two largest faces, three crops of each
+WINDOWS = 16  # sync windows of a clip
+
+
+def clip_only(part: Part) -> np.ndarray:
+    """(files,) of the archive: fakes of which neither part is known."""
+    unknown = (part.label("video_fake") < 0) & (part.label("audio_fake") < 0)
+    return (part.label("fake") == 1) & unknown
+
+
+class JointBatches:
+    """Fakes and their originals (or other reals) in turn, under one augmentation.
+
+    "crops" (N, FACES, CROPS, S, S, 3), "has_face" (N, FACES), "mels" (N, T, N_MELS), "has_voice" (N,), "mouths"
+    (N, WINDOWS, 5, M, M), "voices" (N, WINDOWS, 20, N_MELS), "has_match" (N,), "labels" (N, 3) in the order of LABELS.
+    """
+
+    def __init__(
+        self, part: Part, audio: AudioConfig, config: StreamLoopConfig, seed: int, augment: bool = True
+    ) -> None:
+        self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
+        self.size = round(audio.window_seconds * SAMPLE_RATE)
+        clips = self.archive.clips
+        file = clips["file"].to_numpy()
+        usable = part.has_file() & ((clips["main_faces"].to_numpy() > 0) | (clips["sound_samples"].to_numpy() > 0))
+        real = usable & (part.label("fake")[file] == 0)
+        self.fake = Pool(self.archive, usable & clip_only(part)[file], config.source_balance, "fake clip")
+        self.real = Pool(self.archive, real, config.source_balance, "real clip")
+        self.originals = Originals(part, real)
+        self.labels = np.stack([part.label(name) for name in LABELS], axis=1)
+
+    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
+        items = []
+        for pair in share_of(self.config.batch_size // 2, part, parts, "joint: pairs"):
+            rng = np.random.default_rng((self.seed, 4, step, pair))
+            fake = self.fake.draw(rng)
+            original = self.originals.of(fake)
+            moment, treatment = float(rng.random()), int(rng.integers(2**32))
+            other = treatment if original is not None else int(rng.integers(2**32))
+            items.append(self._item(fake, moment, treatment))
+            items.append(self._item(self.real.draw(rng) if original is None else original, moment, other))
+        return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
+
+    def _item(self, clip: int, moment: float, treatment: int) -> dict[str, np.ndarray]:
+        """What is seen and heard of `clip` at `moment` (0..1 of its length)."""
+        crops, has_face = self._faces(clip, moment, treatment)
+        mel, has_voice = self._voice(clip, moment, treatment)
+        mouths, voices, has_match = self._match(clip, moment)
+        return {
+            "crops": crops,
+            "has_face": has_face,
+            "mels": mel,
+            "has_voice": np.array(has_voice),
+            "mouths": mouths,
+            "voices": voices,
+            "has_match": np.array(has_match),
+            "labels": self.labels[int(self.archive.clips["file"].iat[clip])].astype(np.float32),
+        }
+
+    def _faces(self, clip: int, moment: float, treatment: int) -> tuple[np.ndarray, np.ndarray]:
+        size = self.archive.config.faces.crop_size
+        crops = np.zeros((FACES, CROPS, size, size, 3), np.uint8)
+        present = np.zeros(FACES, bool)
+        for track in range(min(FACES, int(self.archive.clips["tracks"].iat[clip]))):
+            count = len(self.archive.face_times(clip, track))
+            if count:
+                chosen = ((moment + np.arange(CROPS) / CROPS) % 1 * count).astype(int)
+                faces = self.archive.faces(clip, track, chosen.tolist())
+                rng = np.random.default_rng(treatment)
+                crops[track] = augment_faces(faces, rng) if self.augment else faces.crops
+                present[track] = True
+        return crops, present
+
+    def _voice(self, clip: int, moment: float, treatment: int) -> tuple[Float, bool]:
+        row = self.archive.clips.iloc[clip]
+        frames = self.size // 160
+        if row["sound_samples"] < MIN_AUDIO_SECONDS * SAMPLE_RATE or row["sound_rms"] < SILENCE_RMS:
+            return np.zeros((frames, N_MELS), np.float32), False
+        wave = cast(Waveform, self.archive.waveform(clip))
+        start = int(moment * max(0, len(wave.samples) - self.size))
+        samples = wave.samples[start : start + self.size]
+        if self.augment:
+            samples = augment_voice(samples, np.random.default_rng(treatment))
+        return log_mel(np.resize(samples, self.size)), True
+
+    def _match(self, clip: int, moment: float) -> tuple[np.ndarray, Float, bool]:
+        """WINDOWS consecutive moments of mouth and voice."""
+        mouth = self.archive.config.faces.mouth_size
+        nothing = (
+            np.zeros((WINDOWS, SYNC_FRAMES, mouth, mouth), np.uint8),
+            np.zeros((WINDOWS, SYNC_MELS, N_MELS), np.float32),
+        )
+        row, need = self.archive.clips.iloc[clip], WINDOWS + SYNC_FRAMES - 1
+        if row["main_track"] < 0 or row["sound_samples"] < need * SAMPLES_PER_FRAME:
+            return *nothing, False
+        wave = cast(Waveform, self.archive.waveform(clip))
+        voice = round(wave.start_seconds * FPS) - int(row["main_first_frame"])
+        first = max(0, voice)
+        last = min(int(row["main_mouths"]), len(wave.samples) // SAMPLES_PER_FRAME + voice) - need
+        if last < first:
+            return *nothing, False
+        start = first + int(moment * (last - first))
+        sound = wave.samples[(start - voice) * SAMPLES_PER_FRAME :][: need * SAMPLES_PER_FRAME]
+        windows, heard = voice_windows(Waveform(sound))
+        crops = self.archive.mouths(clip, int(row["main_track"]), start, start + need)
+        return mouth_windows(crops), windows, bool(heard.any())
+
+
+class JointModel(nn.Module):
+    """The face and the voice stream, and a learned reading of the lip-sync distance."""
+
+    def __init__(self, visual: nn.Module, audio: nn.Module, sync: nn.Module) -> None:
+        super().__init__()
+        self.visual, self.audio, self.sync = visual, audio, sync
+        self.match = nn.Linear(1, 1)
+        nn.init.constant_(self.match.weight, 1.0)
+        nn.init.constant_(self.match.bias, -2.0)  # distances of unit vectors are about 1: most clips match
+        for parameter in sync.parameters():
+            parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> JointModel:
+        super().train(mode)
+        self.sync.eval()  # its batch statistics stand still too
+        return self
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Logits (N, FACES + 2) of the faces, the voice and the match."""
+        crops = batch["crops"]  # (N, FACES, CROPS, S, S, 3)
+        faces = self.visual(crops.flatten(0, 2)).unflatten(0, crops.shape[:3]).mean(dim=2)
+        voice = self.audio(batch["mels"])[:, None]
+        with torch.no_grad():
+            mouths, voices = batch["mouths"], batch["voices"]
+            mouth, sound = self.sync(mouths.flatten(0, 1), voices.flatten(0, 1))
+            distance = (mouth - sound).norm(dim=1).unflatten(0, mouths.shape[:2]).mean(dim=1, keepdim=True)
+        return torch.cat([faces, voice, self.match(distance)], dim=1)
+
+
+def joint_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float) -> Tensor:
+    """The clip's label through the noisy-or; the parts' own labels where they are known."""
+    logits = model(batch)
+    present = torch.cat([batch["has_face"], batch["has_voice"][:, None], batch["has_match"][:, None]], dim=1)
+    fake, video, audio = batch["labels"].T
+    audio = torch.where(batch["has_voice"], audio, torch.full_like(audio, -1))
+    faces = batch["has_face"]
+    return (
+        multiple_instance_bce(logits, present, fake, smoothing)
+        + 0.5 * multiple_instance_bce(logits[:, :FACES], faces, video, smoothing)
+        + 0.5 * masked_bce(logits[:, FACES], audio, smoothing)
+    )

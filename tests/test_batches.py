@@ -1,0 +1,451 @@
+"""Batches: pure functions of the step, of the right classes, fakes beside their originals under one treatment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from archive_factory import make_archive
+from clips import ToneNetworks, codes_of, make_track, speech, tones
+
+from avdetect.audio import log_mel
+from avdetect.config import AudioConfig, FaceConfig, PairLoopConfig, PreprocessConfig, StreamLoopConfig
+from avdetect.datasets.augment.codecs import through_audio_codec
+from avdetect.datasets.crops import FaceCrops
+from avdetect.datasets.manifest import validate
+from avdetect.errors import ConfigError, ManifestError
+from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
+from avdetect.training import batches as module
+from avdetect.training.batches import AudioBatches, SyncBatches, VisualBatches
+from avdetect.training.joint import CROPS, FACES, WINDOWS, JointBatches, JointModel, clip_only, joint_loss
+from avdetect.training.pools import Originals, Part, Pool, source_weights
+from avdetect.types import Clip, Float, UInt8, Waveform
+
+CONFIG = PreprocessConfig(faces=FaceConfig(crop_size=32))
+PAIRS = PairLoopConfig(batch_size=16, codec=0.0)
+SYNC = StreamLoopConfig(batch_size=4, codec=0.0)
+ROWS = [  # (kind, fake, video_fake, audio_fake, dataset, original): luma and tone of a file state its row
+    ("clip", 0, 0, 0, "news", ""),
+    ("clip", 0, 0, "", "news", ""),
+    ("clip", 1, 1, 0, "swaps", "/0"),
+    ("clip", 1, "", 1, "dubs", "/0"),
+    ("clip", 1, 0, 0, "mismatch", ""),
+    ("clip", "", "", "", "unlabelled", ""),
+    ("speech", 1, "", 1, "tts", "/7"),
+    ("speech", 0, "", 0, "people", ""),
+    ("still", 0, 0, "", "photos", ""),
+    ("still", 1, 1, "", "gan", ""),
+    ("clip", 1, "", "", "contest", "/0"),
+]
+
+
+def luma(row: int) -> int:
+    return 20 + 20 * row
+
+
+def hertz(row: int) -> int:
+    return 400 + 300 * row
+
+
+def media(row: int, kind: str) -> list[Clip]:
+    """All crops of a row have its luma, its sound is its tone."""
+    track = make_track(np.zeros(60, int), size=32)
+    level = np.full_like(track.face_crops, luma(row))
+    track = dataclasses.replace(track, face_crops=level, mouth_crops=np.full_like(track.mouth_crops, luma(row)))
+    time = np.arange(int(2.5 * 16_000)) / 16_000
+    wave = Waveform((0.3 * np.sin(2 * np.pi * hertz(row) * time)).astype(np.float32))
+    return [Clip(0, 2.4, () if kind == "speech" else (track,), None if kind == "still" else wave)]
+
+
+def table_of(rows=ROWS) -> pd.DataFrame:
+    kind, fake, video, audio, dataset, original = zip(*rows, strict=True)
+    names = [f"/{i}" for i in range(len(rows))]
+    labels = {"kind": kind, "fake": fake, "video_fake": video, "audio_fake": audio}
+    places = {"path": names, "group": names, "dataset": dataset, "original": original}
+    return validate(pd.DataFrame(labels | places | {"split": "train", "method": "", "fake_segments": ""}))
+
+
+def part_of(root: Path, clips: list[list[Clip]], table: pd.DataFrame | None = None) -> Part:
+    archive = make_archive(root, table_of() if table is None else table, clips, CONFIG)
+    return Part(archive, np.arange(len(archive.files)))
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory: pytest.TempPathFactory) -> Part:
+    clips = [media(i, row[0]) for i, row in enumerate(ROWS)]
+    return part_of(tmp_path_factory.mktemp("archive"), clips)
+
+
+def spy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of the archive's clips that pools give, as they are drawn."""
+    rows: list[int] = []
+    draw = Pool.draw
+
+    def noted(self: Pool, rng: np.random.Generator) -> int:
+        rows.append(draw(self, rng))
+        return rows[-1]
+
+    monkeypatch.setattr(Pool, "draw", noted)
+    return rows
+
+
+def assert_pure(make: Callable[[int], Callable]) -> None:
+    """make(seed) -> batches."""
+    batches, fresh = make(0), make(0)
+    one = batches(7)
+    batches(3)
+    for key, value in one.items():
+        assert value.equal(batches(7)[key]), "nothing depends on what was drawn before"
+        assert value.equal(fresh(7)[key])
+        for parts in (2, 4):
+            joined = torch.cat([batches(7, p, parts)[key] for p in range(parts)])
+            assert value.equal(joined), "the parts of a step are its joint batch"
+    assert any(not v.equal(batches(8)[k]) for k, v in one.items()), "the step counts"
+    assert any(not v.equal(make(1)(7)[k]) for k, v in one.items()), "the seed counts"
+
+
+# -- pools
+
+
+def test_sources_count_by_the_configured_power_of_their_size() -> None:
+    datasets = pd.Series(["big"] * 100 + ["small"] * 4)
+    for balance, ratio in ((0.0, 25), (0.5, 5), (1.0, 1)):
+        weights = source_weights(datasets, balance)
+        assert weights.sum() == pytest.approx(1)
+        assert weights[:100].sum() / weights[100:].sum() == pytest.approx(ratio)
+
+
+def test_a_pool_draws_files_by_weight_and_their_clips_alike(part: Part) -> None:
+    archive = part.archive
+    pool = Pool(archive, np.ones(len(archive.clips), bool), 0.0, "anything")
+    rng = np.random.default_rng(0)
+    counts = np.bincount([pool.draw(rng) for _ in range(4400)], minlength=len(archive.clips))
+    assert counts.min() > 300
+    with pytest.raises(ManifestError, match="no ghost"):
+        Pool(archive, np.zeros(len(archive.clips), bool), 0.0, "ghost")
+
+
+def test_an_original_outside_the_part_is_not_looked_at(part: Part) -> None:
+    usable = np.ones(len(part.archive.clips), bool)
+    assert Originals(part, usable).of(2) == 0
+    assert Originals(part, usable).of(4) is None
+    assert Originals(Part(part.archive, np.array([1, 2, 3])), usable).of(2) is None
+    usable[0] = False
+    assert Originals(part, usable).of(2) is None
+
+
+# -- faces
+
+
+def test_visual_batches(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = VisualBatches(part, PAIRS, 0)
+    batch = batches(0)
+    assert batch["crops"].shape == (16, 32, 32, 3)
+    assert batch["crops"].dtype == torch.uint8
+    assert batch["labels"].tolist() == [1, 0] * 8
+    assert_pure(lambda seed: VisualBatches(part, PAIRS, seed))
+    drawn = spy(monkeypatch)
+    for step in range(30):
+        batches(step)
+    assert set(drawn) == {0, 1, 2, 4, 8, 9}, "known to be real or forged faces; the voice does not matter"
+
+
+def test_the_shares_of_a_batch_are_those_of_the_configuration(part: Part) -> None:
+    config = dataclasses.replace(PAIRS, batch_size=12, reals_per_fake=3, forged=0.0)
+    assert VisualBatches(part, config, 0)(0)["labels"].tolist() == [1, 0, 0, 0] * 3
+    plain = VisualBatches(part, config, 0, augment=False)
+    for step in range(5):
+        batch = plain(step)
+        faces = batch["crops"][:, 16, 16, 0]
+        assert set(faces[::4].tolist()) <= {luma(2), luma(9)}, "real fakes only"
+        assert set(faces[batch["labels"] == 0].tolist()) <= {luma(i) for i in (0, 1, 4, 8)}
+
+
+def test_a_fake_stands_beside_its_original(part: Part) -> None:
+    plain = VisualBatches(part, dataclasses.replace(PAIRS, forged=0.0), 0, augment=False)
+    seen = set()
+    for step in range(10):
+        faces = plain(step)["crops"][:, 16, 16, 0].tolist()
+        for fake, real in zip(faces[::2], faces[1::2], strict=True):
+            seen.add(fake)
+            if fake == luma(2):
+                assert real == luma(0)
+    assert seen == {luma(2), luma(9)}
+
+
+def note_treatments(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """(luma, state of the generator) of every augmented face."""
+    states: list[tuple[int, str]] = []
+
+    def record(faces: FaceCrops, rng: np.random.Generator) -> UInt8:
+        states.append((int(faces.crops[0, 16, 16, 0]), str(rng.bit_generator.state)))
+        return faces.crops
+
+    monkeypatch.setattr(module, "augment_faces", record)
+    return states
+
+
+def test_members_of_a_pair_share_their_treatment(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = note_treatments(monkeypatch)
+    VisualBatches(part, dataclasses.replace(PAIRS, forged=1.0), 0)(0)
+    assert all(a[1] == b[1] for a, b in zip(states[::2], states[1::2], strict=True)), "forgery and its source"
+    assert len({state for _, state in states}) == 8
+    states.clear()
+    batches = VisualBatches(part, dataclasses.replace(PAIRS, forged=0.0), 0)
+    for step in range(5):
+        batches(step)
+    pairs = list(zip(states[::2], states[1::2], strict=True))
+    assert all(a[1] == b[1] for a, b in pairs if a[0] == luma(2)), "a fake and its original"
+    assert all(a[1] != b[1] for a, b in pairs if a[0] == luma(9)), "strangers are treated each for itself"
+
+
+def test_forgeries_of_the_configuration_are_made(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    known = dict(module.visual_forgeries.VISUAL)
+    for name, forge in known.items():
+        monkeypatch.setitem(
+            module.visual_forgeries.VISUAL, name, lambda *a, n=name, f=forge: (made.append(n), f(*a))[1]
+        )
+    VisualBatches(part, dataclasses.replace(PAIRS, forged=1.0, forgeries={"rand_merge": 1, "mouth_swap": 1}), 0)(0)
+    assert set(made) == {"rand_merge", "mouth_swap"}
+    with pytest.raises(ConfigError, match=r"visual\.forgeries: unknown forgery 'magic'"):
+        VisualBatches(part, dataclasses.replace(PAIRS, forgeries={"magic": 1.0}), 0)
+
+
+def test_real_media_alone_is_enough_when_everything_is_forged(part: Part) -> None:
+    reals = Part(part.archive, np.array([0, 1, 7, 8]))
+    for make in (
+        lambda config: VisualBatches(reals, config, 0),
+        lambda config: AudioBatches(reals, AudioConfig(), config, 0),
+    ):
+        assert make(dataclasses.replace(PAIRS, forged=1.0))(0)["labels"].sum() == 8
+        with pytest.raises(ManifestError, match="forged: 1"):
+            make(PAIRS)
+
+
+def test_clip_labels_are_taken_only_when_asked_for(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = spy(monkeypatch)
+    config = dataclasses.replace(PAIRS, forged=0.0, clip_labels=True)
+    batches = VisualBatches(part, config, 0)
+    for step in range(20):
+        batches(step)
+    assert {3, 10} < set(drawn), "fakes of which only the clip's label is known"
+
+
+def test_crops_come_from_the_forged_span(tmp_path: Path) -> None:
+    rows = [ROWS[0], ("clip", 1, 1, 0, "partial", "/0")]
+    clips = [media(0, "clip"), media(1, "clip")]
+    track = clips[1][0].tracks[0]
+    marked = track.face_crops.copy()
+    marked[:] = np.arange(len(marked), dtype=np.uint8)[:, None, None, None] * 10
+    clips[1] = [dataclasses.replace(clips[1][0], tracks=(dataclasses.replace(track, face_crops=marked),))]
+    table = table_of(rows)
+    table["fake_segments"] = pd.Series([(), ((0.75, 1.3),)], dtype=object)
+    part = part_of(tmp_path / "a", clips, validate(table))
+    plain = VisualBatches(part, dataclasses.replace(PAIRS, forged=0.0), 0, augment=False)
+    seen = {int(v) for step in range(5) for v in plain(step)["crops"][::2, 0, 0, 0]}
+    times = track.face_frames / 25
+    assert seen == {10 * i for i in np.flatnonzero((times >= 0.75) & (times <= 1.3)).tolist()}
+
+
+def test_batches_that_cannot_be_shared_are_refused(part: Part) -> None:
+    with pytest.raises(ConfigError, match="batch_size or accumulate"):
+        VisualBatches(part, PAIRS, 0)(0, 0, 3)
+
+
+# -- voices
+
+
+def test_audio_batches(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = lambda seed: AudioBatches(part, AudioConfig(), PAIRS, seed)  # noqa: E731
+    batch = make(0)(0)
+    assert batch["mels"].shape == (16, 200, 80)
+    assert batch["mels"].dtype == torch.float32
+    assert batch["labels"].tolist() == [1, 0] * 8
+    assert_pure(make)
+    drawn = spy(monkeypatch)
+    batches = make(0)
+    for step in range(5):
+        batches(step)
+    assert set(drawn) == {0, 2, 3, 4, 6, 7}
+
+
+def test_a_synthetic_voice_stands_beside_its_original(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[str] = []
+
+    def record(samples: Float, rng: np.random.Generator) -> Float:
+        states.append(str(rng.bit_generator.state))
+        return samples
+
+    monkeypatch.setattr(module, "augment_voice", record)
+    batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, forged=0.0), 0)
+    expected = {row: int(log_mel(media(row, "speech")[0].waveform.samples).mean(0).argmax()) for row in (0, 3, 6, 7)}
+    for step in range(3):
+        bands = batches(step)["mels"].mean(1).argmax(1).tolist()
+        for fake, real in zip(bands[::2], bands[1::2], strict=True):
+            assert (fake, real) in {(expected[3], expected[0]), (expected[6], expected[7])}
+    assert all(a == b for a, b in zip(states[::2], states[1::2], strict=True))
+
+
+def test_short_and_partly_silent_recordings_fill_the_window(tmp_path: Path) -> None:
+    clips = [media(i, row[0]) for i, row in enumerate(ROWS)]
+    partly = np.zeros(80_000, np.float32)
+    partly[:8000] = speech(0.5)
+
+    def sound(row: int, samples: Float | None) -> None:
+        wave = None if samples is None else Waveform(samples)
+        clips[row] = [dataclasses.replace(clips[row][0], waveform=wave)]
+
+    sound(7, speech(0.6))
+    sound(6, partly)
+    sound(3, speech(0.4))  # too short to be used
+    sound(0, np.zeros(40_000, np.float32))
+    sound(2, None)
+    sound(4, None)
+    batches = AudioBatches(part_of(tmp_path / "a", clips), AudioConfig(), PAIRS, 0)
+    assert len(batches.real.clips) == 1
+    assert batches.fake is not None
+    assert len(batches.fake.clips) == 1
+    assert torch.isfinite(batches(0)["mels"]).all()
+    plain = AudioBatches(batches.part, AudioConfig(), dataclasses.replace(PAIRS, forged=0.0), 0, augment=False)
+    mel = plain(0)["mels"][1]
+    torch.testing.assert_close(mel[5:55], mel[65:115], atol=1e-3, rtol=0)  # 0.6 s are repeated
+
+
+def test_codecs_are_used_as_often_as_configured(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    def codec(samples: Float, how) -> Float:
+        used.append(how)
+        return samples
+
+    monkeypatch.setattr(module, "through_audio_codec", codec)
+    batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5), 0)
+    for step in range(20):
+        batches(step)
+    assert 0.35 < len(used) / 320 < 0.65
+    assert len({c.name for c in used}) == 3
+    monkeypatch.undo()
+    sound = speech(0.5)
+    assert through_audio_codec(sound, used[0]).shape == sound.shape
+
+
+# -- lip-sync
+
+
+def test_sync_batches_come_from_real_clips_only(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = SyncBatches(part, SYNC, 0)(0)
+    assert batch["mouths"].shape == (4 * 24, SYNC_FRAMES, 64, 64)
+    assert batch["mels"].shape == (4 * 24, SYNC_MELS, 80)
+    assert batch["voiced"].tolist() == [True] * 96
+    assert_pure(lambda seed: SyncBatches(part, SYNC, seed))
+    drawn = spy(monkeypatch)
+    for step in range(10):
+        SyncBatches(part, SYNC, 0)(step)
+    assert set(drawn) == {0, 1}
+
+
+def test_no_clip_stands_twice_in_a_sync_batch(part: Part) -> None:
+    batches = SyncBatches(part, dataclasses.replace(SYNC, batch_size=2), 0)
+    assert all(set(batches._chosen(step)) == {0, 1} for step in range(20))
+
+
+def test_sync_batches_need_one_face_and_enough_of_it(tmp_path: Path) -> None:
+    table = table_of(ROWS[:2])
+    first, second = (media(i, "clip")[0] for i in range(2))
+    two = dataclasses.replace(first, tracks=(*first.tracks, make_track(np.zeros(40, int), track_id=2, size=32)))
+    short = dataclasses.replace(second, tracks=(make_track(np.zeros(27, int), size=32),))
+    enough = dataclasses.replace(second, tracks=(make_track(np.zeros(28, int), size=32),))
+    with pytest.raises(ManifestError, match="real clip with a face"):
+        SyncBatches(part_of(tmp_path / "a", [[two], [short]], table), SYNC, 0)
+    one = SyncBatches(part_of(tmp_path / "b", [[two], [enough]], table), dataclasses.replace(SYNC, batch_size=1), 0)
+    assert one(0)["mels"].shape[0] == 24
+
+
+@pytest.mark.parametrize(("face_from", "sound_from"), [(0, 0), (6, 0), (0, 9), (30, 22), (250, 250)])
+def test_sync_batches_join_the_picture_and_the_sound_of_one_moment(
+    face_from: int, sound_from: int, tmp_path: Path
+) -> None:
+    codes = codes_of(100, 4)
+    begin = min(face_from, sound_from)
+    faces = make_track(codes[face_from - begin :][:50], face_from, size=32)
+    clip = Clip(begin / 25, 4, (faces,), Waveform(tones(codes[sound_from - begin :][:55]), sound_from / 25))
+    part = part_of(tmp_path / "a", [[clip]], table_of(ROWS[:1]))
+    batches = SyncBatches(part, dataclasses.replace(SYNC, batch_size=2), 0, augment=False)
+    networks = ToneNetworks()
+    for step in range(8):
+        batch = batches(step)
+        mouth, voice = networks.mouth(batch["mouths"].numpy()), networks.voice(batch["mels"].numpy())
+        agree = (mouth * voice).sum(1)
+        assert np.median(agree) > 0.99
+        assert (agree > 0.7).mean() > 0.9, "windows at the edge of the cut may lose a tone"
+
+
+def test_a_class_without_examples_is_named(part: Part) -> None:
+    with pytest.raises(ManifestError, match="no forged voice"):
+        AudioBatches(Part(part.archive, np.array([0, 2, 7])), AudioConfig(), PAIRS, 0)
+    with pytest.raises(ManifestError, match="no real face"):
+        VisualBatches(Part(part.archive, np.array([2])), PAIRS, 0)
+
+
+# -- clips of which only `fake` is known
+
+
+def test_joint_batches_pair_clip_only_fakes_with_reals(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert np.flatnonzero(clip_only(part)).tolist() == [10]
+    config = dataclasses.replace(SYNC, batch_size=8)
+    make = lambda seed: JointBatches(part, AudioConfig(), config, seed)  # noqa: E731
+    batch = make(0)(0)
+    assert batch["crops"].shape == (8, FACES, CROPS, 32, 32, 3)
+    assert batch["has_face"].tolist() == [[True, False]] * 8
+    assert batch["mels"].shape == (8, 200, 80)
+    assert batch["has_voice"].all()
+    assert batch["mouths"].shape == (8, WINDOWS, SYNC_FRAMES, 64, 64)
+    assert batch["voices"].shape == (8, WINDOWS, SYNC_MELS, 80)
+    assert batch["has_match"].all()
+    assert batch["labels"][::2].tolist() == [[1, -1, -1]] * 4
+    assert batch["labels"][1::2].tolist() == [[0, 0, 0]] * 4, "each beside its original"
+    assert_pure(make)
+
+
+def test_what_a_clip_lacks_is_no_instance(tmp_path: Path) -> None:
+    clips = [media(0, "clip"), media(1, "still"), media(2, "speech")]
+    rows = [ROWS[0], ("clip", 1, "", "", "contest", ""), ("clip", 1, "", "", "contest", "")]
+    part = part_of(tmp_path / "a", clips, table_of(rows))
+    batches = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=16), 0, augment=False)
+    batch = batches(0)
+    for face, voice, match in zip(
+        batch["has_face"][::2, 0], batch["has_voice"][::2], batch["has_match"][::2], strict=True
+    ):
+        assert bool(face) != bool(voice)
+        assert not match
+
+
+def test_joint_training_moves_face_and_voice_but_not_the_lips(part: Part) -> None:
+    from avdetect.config import ModelConfig, SyncConfig, VisualConfig
+    from avdetect.model import Model
+
+    torch.manual_seed(0)
+    model = Model(
+        ModelConfig(
+            visual=VisualConfig(encoder="test_efficientnet"),
+            audio=AudioConfig(channels=(4, 4), embedding=4),
+            sync=SyncConfig(embedding=4, channels=(4, 4, 4, 4)),
+        )
+    )
+    joint = JointModel(model.visual, model.audio, model.sync)
+    joint.train()
+    assert not joint.sync.training
+    batch = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=4), 0)(0)
+    logits = joint(batch)
+    assert logits.shape == (4, FACES + 2)
+    joint_loss(joint, batch, 0.01).backward()
+    moved = {
+        name.split(".")[0] for name, p in joint.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
+    }
+    assert moved == {"visual", "audio", "match"}

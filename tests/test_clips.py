@@ -1,0 +1,489 @@
+"""The cache's format: what is stored comes back bit for bit, in parts or whole, and damage is noticed."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from archive_factory import make_archive
+from clips import make_track, talking_clip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avdetect.config import PreprocessConfig
+from avdetect.datasets import clips as clips_module
+from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.crops import landmarks_in_crops
+from avdetect.datasets.payload import ClipReader, encode_clip
+from avdetect.datasets.shards import Record, ShardWriter, Source, finish, read_clips, read_files
+from avdetect.datasets.store import Identity, Outcome, Store
+from avdetect.errors import ConfigError, ManifestError
+from avdetect.types import Clip, FaceTrack, Waveform
+
+ARRAYS = ("mouth_crops", "face_crops", "face_frames", "boxes", "landmarks", "confidences")
+IDENTITY = Identity(PreprocessConfig(), "none", "0" * 16)
+
+
+def manifest(paths: list[str]) -> pd.DataFrame:
+    rows = {"path": paths, "fake": 0, "video_fake": 0, "audio_fake": 0, "group": paths, "split": "train"}
+    return pd.DataFrame(rows | {"dataset": "d", "method": "", "kind": "test"})
+
+
+def assert_same(found: Clip, wanted: Clip) -> None:
+    assert (found.start_seconds, found.duration_seconds) == (wanted.start_seconds, wanted.duration_seconds)
+    assert (found.waveform is None) == (wanted.waveform is None)
+    if found.waveform is not None and wanted.waveform is not None:
+        assert found.waveform.start_seconds == wanted.waveform.start_seconds
+        assert found.waveform.samples.dtype == np.float32
+        assert found.waveform.samples.tobytes() == wanted.waveform.samples.tobytes()
+    for a, b in zip(found.tracks, wanted.tracks, strict=True):
+        assert (a.track_id, a.first_frame) == (b.track_id, b.first_frame)
+        for name in ARRAYS:
+            one, other = getattr(a, name), getattr(b, name)
+            assert (one.dtype, one.shape) == (other.dtype, other.shape), name
+            assert one.tobytes() == other.tobytes(), name
+
+
+def sample_clips() -> list[list[Clip]]:
+    """Three files: two clips, one with two faces and no sound, one with neither face nor sound."""
+    faces = (
+        make_track(np.arange(12) % 24, 0, 4, size=32, mouth=16),
+        make_track(np.arange(24), 0, 9, size=32, mouth=16),
+    )
+    return [
+        [talking_clip(60, size=32, mouth=16), talking_clip(40, start_frame=60, size=32, mouth=16, seed=1)],
+        [Clip(0.0, 1.0, faces, None)],
+        [Clip(0.0, 3.0, (), None)],
+    ]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> ClipArchive:
+    return make_archive(tmp_path / "cache", manifest(["/x/b.mp4", "/x/a.mp4", "/x/c.wav"]), sample_clips())
+
+
+# -- one clip
+
+
+def pixels(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+@st.composite
+def wild_clips(draw: st.DrawFn) -> Clip:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    numbers = st.integers(0, 60)
+    tracks = []
+    for number in range(draw(st.integers(0, 3))):
+        faces, mouths = draw(st.integers(0, 4)), draw(numbers)
+        side, mouth = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+        floats = {"boxes": (faces, 4), "landmarks": (faces, 5, 2), "confidences": (faces,)}
+        values = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in floats.items()}
+        frames = rng.integers(-(2**40), 2**40, faces)
+        crops = pixels(rng, mouths, mouth, mouth), pixels(rng, faces, side, side, 3)
+        tracks.append(FaceTrack(number * 7, draw(numbers), *crops, frames, **values))
+    sound = None
+    if draw(st.booleans()):
+        # Any 32 bits are a sample here: infinities, several NaNs and -0 come back as they were.
+        sound = Waveform(rng.integers(0, 2**32, draw(numbers), dtype=np.uint32).view(np.float32), draw(st.floats(0, 9)))
+    return Clip(draw(st.floats(0, 1e6)), draw(st.floats(0, 12)), tuple(tracks), sound)
+
+
+@given(wild_clips())
+@settings(deadline=None, max_examples=25)
+def test_any_clip_comes_back_bit_for_bit(clip: Clip) -> None:
+    data = encode_clip(clip)
+    assert encode_clip(clip) == data
+    with ClipReader(io.BytesIO(data)) as reader:
+        assert_same(reader.clip(), clip)
+
+
+@given(wild_clips(), st.data())
+@settings(deadline=None, max_examples=25)
+def test_a_part_is_the_part_of_the_whole(clip: Clip, data: st.DataObject) -> None:
+    with ClipReader(io.BytesIO(encode_clip(clip))) as reader:
+        for number, track in enumerate(clip.tracks):
+            stop = data.draw(st.integers(0, len(track.mouth_crops)))
+            start = data.draw(st.integers(0, stop))
+            np.testing.assert_array_equal(reader.mouths(number, start, stop), track.mouth_crops[start:stop])
+            choice = data.draw(st.lists(st.integers(0, len(track.face_crops) - 1))) if len(track.face_crops) else []
+            faces = reader.faces(number, choice, 1.3)
+            np.testing.assert_array_equal(faces.crops, track.face_crops[choice])
+            np.testing.assert_array_equal(reader.face_frames(number), track.face_frames)
+
+
+def test_a_picture_too_long_for_the_codec_is_kept() -> None:
+    mouths = pixels(np.random.default_rng(0), 26, 656, 656)  # 25 of them, one above the other: 16400 pixels
+    nothing = {"boxes": (0, 4), "landmarks": (0, 5, 2), "confidences": (0,)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in nothing.items()}
+    track = FaceTrack(1, 0, mouths, np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64), **arrays)
+    clip = Clip(0.0, 1.0, (track,), None)
+    with ClipReader(io.BytesIO(encode_clip(clip))) as reader:
+        assert_same(reader.clip(), clip)
+
+
+# -- the archive
+
+
+def test_everything_comes_back(archive: ClipArchive) -> None:
+    wanted = sample_clips()
+    assert len(archive) == 4
+    assert archive.clips[["file", "copy", "clip"]].to_numpy().tolist() == [[0, 0, 0], [0, 0, 1], [1, 0, 0], [2, 0, 0]]
+    assert archive.files["path"].tolist() == ["/x/b.mp4", "/x/a.mp4", "/x/c.wav"]  # the manifest's order
+    assert archive.files["kind"].tolist() == ["test"] * 3
+    assert isinstance(archive.files.index, pd.RangeIndex)
+    assert isinstance(archive.clips.index, pd.RangeIndex)
+    for number, (file, clip) in enumerate(zip(archive.clips["file"], archive.clips["clip"], strict=True)):
+        assert_same(archive.load(number), wanted[file][clip])
+
+
+def test_parts_come_back(archive: ClipArchive) -> None:
+    track = sample_clips()[0][1].tracks[0]
+    faces = archive.faces(1, 0, [3, 1])
+    np.testing.assert_array_equal(faces.crops, track.face_crops[[3, 1]])
+    expected = landmarks_in_crops(track.boxes, track.landmarks, PreprocessConfig().faces.crop_margin, 32)
+    np.testing.assert_array_equal(faces.landmarks, expected[[3, 1]])
+    assert len(archive.faces(1, 0, [])) == 0
+    np.testing.assert_allclose(archive.face_times(1, 0), 2.4 + 0.2 * np.arange(8))
+    np.testing.assert_array_equal(archive.mouths(1, 0, 20, 38), track.mouth_crops[20:38])
+    assert archive.mouths(1, 0, 7, 7).shape == (0, 16, 16)
+    waveform = archive.waveform(1)
+    assert waveform is not None
+    assert (waveform.start_seconds, len(waveform.samples)) == (2.4, 25600)
+    assert archive.waveform(2) is None
+
+
+def test_the_index_says_what_the_clips_hold(archive: ClipArchive) -> None:
+    first, _, faces, nothing = archive.clips.to_dict("records")
+    assert (first["tracks"], first["main_track"], first["main_faces"], first["main_mouths"]) == (1, 0, 12, 60)
+    assert (first["sound_samples"], first["sound_start_seconds"]) == (38400, 0.0)
+    assert first["sound_rms"] == pytest.approx(0.3 / np.sqrt(2), rel=0.01)
+    assert (faces["tracks"], faces["main_track"], faces["main_faces"], faces["main_first_frame"]) == (2, 1, 5, 0)
+    assert (nothing["tracks"], nothing["main_track"], nothing["main_faces"], nothing["sound_samples"]) == (0, -1, 0, 0)
+    assert nothing["duration_seconds"] == 3.0
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda a: a.load(4),
+        lambda a: a.load(-1),
+        lambda a: a.faces(0, 0, [12]),
+        lambda a: a.faces(0, 0, [-1]),
+        lambda a: a.faces(0, 1, [0]),
+        lambda a: a.mouths(0, 0, 50, 61),
+        lambda a: a.face_times(0, -1),
+    ],
+)
+def test_what_is_not_there_is_an_index_error(archive: ClipArchive, ask) -> None:
+    with pytest.raises(IndexError, match="asked for"):
+        ask(archive)
+
+
+def test_a_part_costs_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    track = make_track(np.arange(300) % 24, size=160)
+    crops = pixels(np.random.default_rng(0), *track.face_crops.shape)  # noise: as large as crops can be
+    clip = Clip(0.0, 12.0, (FaceTrack(0, 0, track.mouth_crops, crops, *(getattr(track, n) for n in ARRAYS[2:])),), None)
+    archive = make_archive(tmp_path, manifest(["/x/a.mp4"]), [[clip]])
+    sizes: list[int] = []
+    read = os.pread
+    monkeypatch.setattr(clips_module.os, "pread", lambda *args: sizes.append(args[1]) or read(*args))
+    archive.load(0)
+    whole = sum(sizes)
+    sizes.clear()
+    archive.faces(0, 0, [7, 30])
+    assert sum(sizes) < whole / 15
+    sizes.clear()
+    archive.face_times(0, 0)
+    assert sum(sizes) < whole / 100
+
+
+def test_equal_clips_are_equal_bytes(tmp_path: Path) -> None:
+    tars = []
+    for name in ("one", "two"):
+        make_archive(tmp_path / name, manifest(["/x/a.mp4"]), sample_clips()[:1])
+        tars.append((tmp_path / name / "shards" / "000000.tar").read_bytes())
+    assert tars[0] == tars[1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves the tar open
+def test_webdataset_reads_a_shard(archive: ClipArchive) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    tar = archive.root / "shards" / "000000.tar"
+    samples = list(webdataset.WebDataset(str(tar), shardshuffle=False).decode())
+    records = [s["json"] for s in samples if "json" in s]
+    stored = [s for s in samples if "npz" in s]
+    assert [r["source"] for r in records] == ["/x/b.mp4", "/x/a.mp4", "/x/c.wav"]
+    assert [s["__key__"] for s in stored] == [
+        f"{records[f]['key']}_{c:04d}" for f, c in [(0, 0), (0, 1), (1, 0), (2, 0)]
+    ]
+    np.testing.assert_array_equal(stored[1]["npz"]["span"], [2.4, 1.6])
+
+
+# -- processes, threads and open files
+
+
+def digests(archive: ClipArchive) -> list[str]:
+    clips = [archive.load(i) for i in range(len(archive))]
+    return [hashlib.sha256(encode_clip(clip)).hexdigest() for clip in clips]
+
+
+def report(archive: ClipArchive, times: int, pipe) -> None:
+    pipe.send([digests(archive) for _ in range(times)])
+
+
+def test_forked_readers_do_not_disturb_each_other(archive: ClipArchive) -> None:
+    wanted = digests(archive)  # the shard is open now, and its descriptor is shared by the children
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(3)]
+    children = [context.Process(target=report, args=(archive, 10, theirs)) for _, theirs in pipes]
+    for child in children:
+        child.start()
+    assert all(digests(archive) == wanted for _ in range(10))
+    for (mine, _), child in zip(pipes, children, strict=True):
+        assert mine.recv() == [wanted] * 10
+        child.join()
+
+
+def test_a_copy_reads_for_itself(archive: ClipArchive) -> None:
+    again = copy.copy(archive)  # as a spawned worker gets it
+    pd.testing.assert_frame_equal(again.clips, archive.clips)
+    assert digests(again) == digests(archive)
+
+
+def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avdetect.datasets.shards.MAX_FILES", 1)
+    monkeypatch.setattr(clips_module, "MAX_OPEN", 2)
+    archive = make_archive(tmp_path, manifest([f"/x/{i}.mp4" for i in range(6)]), [sample_clips()[2]] * 6)
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 6
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        digests(archive)
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    del archive
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+# -- what was published
+
+
+def write(store: Store, number: int, files: dict[str, list[Clip]]) -> None:
+    """A shard with these files, keyed by the name given."""
+    writer = store.writer(number)
+    for key, clips in files.items():
+        writer.begin()
+        for clip in clips:
+            writer.add(key, clip)
+        error = "" if clips else "MediaError"
+        writer.end(Record(key, key, f"/x/{key}", 0, 0, copy=int("-" in key), error=error, message=error and "broken"))
+    writer.close()
+
+
+def test_order_is_the_manifests_whatever_the_shards_order(tmp_path: Path) -> None:
+    clips = sample_clips()
+    with Store(tmp_path, IDENTITY) as store:
+        write(store, 0, {"c": clips[2], "a-1-r": clips[1]})
+        write(store, 1, {"bad": [], "a": clips[0]})
+        store.gather()
+        source = Source("", 0, 0)
+        outcomes = [
+            Outcome(source, "a", {0: "a", 1: "a-1-r"}),
+            Outcome(source, "bad", {}, {0: ("MediaError", "broken, with a comma\nand a line")}),
+            Outcome(source, "c", {0: "c"}),
+            Outcome(source, "a", {0: "a"}, {1: ("ToolError", "no encoder")}),  # the bytes of the first
+        ]
+        store.publish(manifest(["/x/a", "/x/bad", "/x/c", "/x/again"]), outcomes)
+    archive = ClipArchive(tmp_path)
+    assert archive.files["path"].tolist() == ["/x/a", "/x/c", "/x/again"]
+    assert archive.files["sha256"].tolist() == ["a", "c", "a"]
+    rows = archive.clips[["file", "copy", "clip"]].to_numpy().tolist()
+    assert rows == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0], [2, 0, 0], [2, 0, 1]]
+    wanted = [clips[0][0], clips[0][1], clips[1][0], clips[2][0], clips[0][0], clips[0][1]]
+    for number, clip in enumerate(wanted):
+        assert_same(archive.load(number), clip)
+    assert archive.failures.to_dict("records") == [
+        {"path": "/x/bad", "copy": 0, "error": "MediaError", "message": "broken, with a comma\nand a line"},
+        {"path": "/x/again", "copy": 1, "error": "ToolError", "message": "no encoder"},
+    ]
+
+
+def test_a_second_attempt_counts_only_if_it_succeeds(tmp_path: Path) -> None:
+    clips = sample_clips()[0]
+    for shards, wanted in ((([], clips), 1), ((clips, []), 0), (([], []), 1)):
+        root = tmp_path / str(wanted) / str(len(shards[0]))
+        with Store(root, IDENTITY) as store:
+            write(store, 0, {"a": shards[0]})
+            write(store, 1, {"a": shards[1]})
+        with Store(root, IDENTITY) as store:
+            assert store.stored["a"].shard == wanted
+            assert bool(store.stored["a"].error) == (shards == ([], []))
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with Store(tmp_path, IDENTITY), pytest.raises(ManifestError, match="another run is writing"):
+        Store(tmp_path, IDENTITY)
+    with Store(tmp_path, IDENTITY):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        (Identity(PreprocessConfig(clip_seconds=6.0), "none", "0" * 16), PreprocessConfig(clip_seconds=6.0).digest()),
+        (Identity(PreprocessConfig(), "scrfd", "0" * 16), "scrfd"),
+        (Identity(PreprocessConfig(), "none", "f" * 16), "f" * 16),
+    ],
+)
+def test_other_clips_need_another_folder(tmp_path: Path, other: Identity, names: str) -> None:
+    with Store(tmp_path, IDENTITY):
+        pass
+    with pytest.raises(ConfigError, match=f"not {names}; name a new --cache folder"):
+        Store(tmp_path, other)
+
+
+# -- sources
+
+
+def test_sources_that_changed_are_named(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("same.mp4", "touched.mp4", "gone.mp4", "changed.mp4")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    with Store(tmp_path / "cache", IDENTITY) as store:
+        write(store, 0, {"a": sample_clips()[2]})
+        store.gather()
+        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+        outcomes = [Outcome(Source.of(path), sha256, {0: "a"}) for path, sha256 in zip(paths, hashes, strict=True)]
+        store.publish(manifest([str(path) for path in paths]), outcomes)
+    archive = ClipArchive(tmp_path / "cache")
+    os.utime(paths[1], (1, 1))
+    paths[2].unlink()
+    archive.check_sources()
+    paths[3].write_bytes(b"CHANGED.MP4")  # as long as before
+    os.utime(paths[3], (1, 1))
+    with pytest.raises(ManifestError, match=r"changed\.mp4 has changed since"):
+        archive.check_sources()
+
+
+# -- damage
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_damaged_samples_are_an_error_that_says_what_to_do(archive: ClipArchive) -> None:
+    tar = archive.root / "shards" / "000000.tar"
+    place = read_clips(tar).iloc[0]
+    for share in np.linspace(0.02, 0.98, 25):
+        flip(tar, int(place["offset"] + share * place["size"]))
+        with pytest.raises(ManifestError, match="delete that shard"):
+            archive.load(0)
+        flip(tar, int(place["offset"] + share * place["size"]))
+    archive.load(0)
+    os.truncate(tar, int(place["offset"]) + 1000)
+    with pytest.raises(ManifestError, match="delete that shard"):
+        archive.load(0)
+
+
+def test_a_lost_index_is_made_again(archive: ClipArchive) -> None:
+    tar = archive.root / "shards" / "000000.tar"
+    files, clips = read_files(tar), read_clips(tar)
+    for path in tar.parent.glob("*.parquet"):
+        path.unlink()
+    pd.testing.assert_frame_equal(read_clips(tar), clips)
+    (tar.parent / "000000.files.parquet").write_bytes(b"no table")
+    pd.testing.assert_frame_equal(read_files(tar), files)
+    (tar.parent / "000000.files.parquet").unlink()
+    flip(tar, 600)
+    with pytest.raises(ManifestError, match="damaged; delete it"):
+        read_files(tar)
+
+
+def test_a_folder_that_is_no_cache(archive: ClipArchive, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"run tools/preprocess\.py first"):
+        ClipArchive(tmp_path / "nothing")
+    with Store(tmp_path / "begun", IDENTITY):
+        pass
+    with pytest.raises(ManifestError, match=r"no run on .* has ended yet"):
+        ClipArchive(tmp_path / "begun")
+    (archive.root / "manifest.parquet").write_bytes((archive.root / "manifest.parquet").read_bytes() + b" ")
+    with pytest.raises(ManifestError, match="of two runs"):
+        ClipArchive(archive.root)
+    (archive.root / "clips.parquet").write_bytes(b"no table")
+    with pytest.raises(ManifestError, match="damaged"):
+        ClipArchive(archive.root)
+    values = json.loads((archive.root / "cache.json").read_text())
+    for text in (json.dumps(values | {"format": 99}), json.dumps(values | {"preprocess": {"x": 1}}), "{}", "[", "[]"):
+        (archive.root / "cache.json").write_text(text)
+        with pytest.raises(ManifestError, match="new --cache folder"):
+            ClipArchive(archive.root)
+
+
+# -- shards left by a killed process
+
+
+def open_shard(folder: Path) -> Iterator[tuple[int, str]]:
+    """Three files in a shard that is never closed: (bytes behind it, key) of each."""
+    writer = ShardWriter(folder, 0)
+    for key, clips in zip("abc", sample_clips(), strict=True):
+        writer.begin()
+        for clip in clips:
+            writer.add(key, clip)
+        writer.end(Record(key, key, f"/x/{key}", 1, 2))
+        yield writer.bytes, key
+    writer._file.close()
+
+
+@given(st.floats(0, 1), st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_a_cut_shard_keeps_its_whole_files(tmp_path_factory: pytest.TempPathFactory, share: float, torn: bool) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    ends = dict(open_shard(folder))
+    partial = folder / "000000.tar.partial"
+    cut = round(share * partial.stat().st_size)
+    os.truncate(partial, cut)
+    if torn:  # a disk may give zeros for what was never written
+        os.truncate(partial, cut + 5000)
+    wanted = [key for end, key in ends.items() if end <= cut]
+    assert finish(partial) == len(wanted)
+    assert not partial.exists()
+    tar = folder / "000000.tar"
+    assert tar.exists() == bool(wanted)
+    if wanted:
+        assert read_files(tar)["key"].tolist() == wanted
+        counts = read_clips(tar)["key"].value_counts()
+        assert counts.to_dict() == {key: {"a": 2, "b": 1, "c": 1}[key] for key in wanted}
+
+
+def test_a_file_that_failed_leaves_no_clips(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, 0)
+    writer.begin()
+    writer.add("bad", sample_clips()[0][0])
+    writer.begin()
+    writer.add("good", sample_clips()[1][0])
+    writer.end(Record("good", "good", "/x/good", 1, 2))
+    writer.begin()
+    writer.add("late", sample_clips()[0][0])
+    writer.close()
+    assert read_files(tmp_path / "000000.tar")["key"].tolist() == ["good"]
+    assert read_clips(tmp_path / "000000.tar")["key"].tolist() == ["good"]
+
+
+def test_a_shard_that_is_still_written_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avdetect.datasets.shards._LOCK_SECONDS", 0.0)
+    with Store(tmp_path, IDENTITY) as store:
+        writer = store.writer(0)
+        with pytest.raises(ManifestError, match="still being written"):
+            finish(writer.partial)
+        writer.close()

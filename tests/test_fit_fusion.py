@@ -1,0 +1,290 @@
+"""Fitting the fusion: out-of-fold only, two candidates, a calibration that tells the truth, a clip chosen on dev."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from avdetect.bundle import Calibration
+from avdetect.config import FusionFitConfig, ModelConfig
+from avdetect.datasets.manifest import validate
+from avdetect.errors import ManifestError
+from avdetect.pooling import FEATURES, NUM_VALUES, fusion_features
+from avdetect.training import fusion as fusion_training
+from avdetect.training.fusion import (
+    CLIPS,
+    FittedFusion,
+    best_threshold,
+    choose_clip,
+    class_weights,
+    fit_candidates,
+    label_matrix,
+    logits_of,
+)
+
+torch.set_num_threads(1)  # networks this small only wait for a second thread
+FIT = FusionFitConfig(steps=60, lr=0.03)
+MODEL = ModelConfig()
+
+
+def separable(rows: int = 240, noise: float = 1.0, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Half face forgeries, half voice forgeries or real; the streams' logits follow the labels, with noise."""
+    rng = np.random.default_rng(seed)
+    video, audio = rng.integers(0, 2, rows), rng.integers(0, 2, rows)
+    features = np.zeros((rows, len(FEATURES)), np.float32)
+    for i in range(rows):
+        visual, voice = (3 * (2 * y[i] - 1) + noise * rng.standard_normal() for y in (video, audio))
+        features[i] = fusion_features(None if i % 7 == 0 else visual, None if i % 5 == 0 else voice, None)
+    table = pd.DataFrame(
+        {
+            "path": [f"{i}.mp4" for i in range(rows)],
+            "fake": video | audio,
+            "video_fake": [("" if i % 11 == 0 else v) for i, v in enumerate(video)],
+            "audio_fake": audio,
+            "group": [f"p{i // 3}" for i in range(rows)],
+            "split": "train",
+            "dataset": np.where(np.arange(rows) % 4 == 0, "small", "big"),
+            "method": "",
+        }
+    )
+    return validate(table), features
+
+
+def fit(table: pd.DataFrame, features: np.ndarray, fit: FusionFitConfig = FIT, seed: int = 0) -> list[FittedFusion]:
+    return fit_candidates(table, features, MODEL, fit, seed)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> FittedFusion:
+    return fit(*separable())[0]
+
+
+def test_calibrated_probabilities_are_right_and_in_order(fitted: FittedFusion) -> None:
+    table, features = separable(seed=9)
+    labels = label_matrix(table)
+    p = fitted.calibration.probabilities(logits_of(fitted.fusion, features))
+    usable = features[:, NUM_VALUES : NUM_VALUES + 2].all(1)
+    for column in range(3):
+        known = usable & (labels[:, column] >= 0)
+        y, q = labels[known, column], p[known, column]
+        assert q[y == 1].mean() > 0.85
+        assert q[y == 0].mean() < 0.15
+        assert ((q > 0.5) == y).mean() > 0.95
+        assert fitted.calibration.scale[column] > 0
+    called = p[usable, 0] >= fitted.calibration.threshold
+    assert (called == labels[usable, 0]).mean() > 0.95
+    assert 0.01 < fitted.calibration.threshold < 0.99
+
+
+def test_calibration_undoes_overconfidence() -> None:
+    """On noisy features 80 % certainty must be right about 80 % of the time."""
+    table, features = separable(600, noise=4.0)
+    fitted = fit(table, features)[0]
+    judged = features[:, NUM_VALUES:].any(axis=1)
+    table, features = table[judged].reset_index(drop=True), features[judged]
+    labels = label_matrix(table)
+    p = fitted.calibration.probabilities(fitted.oof_logits)
+    weights = class_weights(table, labels, features)
+    for low, high in ((0.1, 0.4), (0.6, 0.9)):
+        rows = (p[:, 2] > low) & (p[:, 2] < high)
+        assert rows.sum() > 30
+        share = np.average(labels[rows, 2], weights=weights[rows, 2])
+        assert abs(share - np.average(p[rows, 2], weights=weights[rows, 2])) < 0.12
+
+
+def test_out_of_fold_logits_come_from_other_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, features = separable()
+    features[:, 3] = np.arange(len(table))  # marks the row; masked, so that no fusion learns from it
+    trained: list[set[int]] = []
+    original = fusion_training.fit_fusion
+
+    def spy(x, *args):
+        trained.append(set(x[:, 3].astype(int).tolist()))
+        return original(x, *args)
+
+    monkeypatch.setattr(fusion_training, "fit_fusion", spy)
+    results = fit(table, features, FusionFitConfig(steps=2))
+    judged = set(np.flatnonzero(features[:, NUM_VALUES:].any(axis=1)).tolist())
+    assert len(trained) == 12, "five folds and all rows, for the MLP and the logistic regression"
+    for seen in (trained[:6], trained[6:]):
+        assert seen[-1] == judged, "the fusion that is shipped saw every row that has a stream, and no other"
+        held = [judged - rows for rows in seen[:-1]]
+        assert set().union(*held) == judged
+        for out, rows in zip(held, seen, strict=False):
+            assert out
+            assert not set(table["group"].iloc[sorted(out)]) & set(table["group"].iloc[sorted(rows)])
+    for result in results:
+        assert (result.oof_logits != 0).any(axis=1).all()
+
+
+def test_evidence_that_points_the_wrong_way_becomes_none() -> None:
+    table, features = separable(120)
+    rng = np.random.default_rng(0)
+    features[:, :2] = rng.standard_normal((120, 2))
+    result = fit(table, features)[0]
+    assert all(scale >= 0 for scale in result.calibration.scale)
+    p = result.calibration.probabilities(result.oof_logits)
+    assert 0.3 < p.mean() < 0.7
+
+
+def test_an_output_without_both_classes_cannot_be_calibrated() -> None:
+    table, features = separable(60)
+    table["audio_fake"] = table["audio_fake"].where(table["audio_fake"] == 0)
+    with pytest.raises(ManifestError, match="audio_fake"):
+        fit(table, features, FusionFitConfig(steps=2))
+
+
+def test_a_part_without_a_stream_needs_no_label() -> None:
+    """FaceForensics++ has no voices: a model of faces alone is calibrated on faces alone."""
+    table, features = separable(90)
+    table["audio_fake"] = pd.array([pd.NA] * len(table), "Int8")
+    features[:, 1] = features[:, NUM_VALUES + 1] = 0
+    model = dataclasses.replace(MODEL, streams=("visual",))
+    best = fit_candidates(table, features, model, FusionFitConfig(steps=20), 0)[0]
+    assert np.isfinite(best.log_loss[:2]).all()
+    assert np.isnan(best.log_loss[2])
+
+
+def test_fitting_is_reproducible() -> None:
+    table, features = separable(90)
+    one, two = (fit(table, features, FusionFitConfig(steps=10), seed=1)[0] for _ in range(2))
+    assert one.calibration == two.calibration
+    torch.testing.assert_close(one.fusion.state_dict(), two.fusion.state_dict(), atol=0, rtol=0)
+
+
+def test_label_matrix_marks_the_unknown() -> None:
+    table = validate(
+        pd.DataFrame(
+            {
+                "path": ["a", "b"],
+                "fake": [1, ""],
+                "video_fake": ["", 0],
+                "audio_fake": [1, ""],
+                "group": ["a", "b"],
+                "split": "train",
+                "dataset": "d",
+                "method": "",
+            }
+        )
+    )
+    np.testing.assert_array_equal(label_matrix(table), [[1, -1, 1], [-1, 0, -1]])
+
+
+def test_class_weights_balance_each_output() -> None:
+    table, features = separable(100)
+    features[:, NUM_VALUES:] = 1
+    labels = label_matrix(table)
+    weights = class_weights(table, labels, features)
+    for column in range(3):
+        totals = [weights[labels[:, column] == value, column].sum() for value in (0, 1)]
+        assert totals[0] == pytest.approx(totals[1], rel=1e-4)
+        assert (weights[labels[:, column] < 0, column] == 0).all()
+    small = (table["dataset"] == "small").to_numpy()
+    assert weights[small & (labels[:, 0] == 1), 0].min() > weights[~small & (labels[:, 0] == 1), 0].max()
+
+
+def test_files_with_face_and_voice_weigh_as_much_as_all_others() -> None:
+    table, features = separable(100)
+    table["dataset"] = "one"
+    labels = label_matrix(table)
+    labels[:] = 1
+    features[:, NUM_VALUES:] = [1, 0, 0]
+    features[:5, NUM_VALUES:] = [1, 1, 1]
+    weights = class_weights(table, labels, features)[:, 0]
+    assert weights[:5].sum() == pytest.approx(weights[5:].sum(), rel=1e-4)
+
+
+def threshold(p: list[float], y: list[int], w: list[float] | None = None) -> float:
+    return best_threshold(*(np.array(v, np.float32) for v in (p, y, w or [1] * len(p))))
+
+
+def test_the_threshold_lies_between_the_classes() -> None:
+    assert threshold([0.1, 0.8, 0.3, 0.9], [0, 1, 0, 1]) == pytest.approx(0.55)
+    assert threshold([0.1, 0.2, 0.3, 0.9], [0, 0, 1, 1]) == pytest.approx(0.25)
+
+
+def test_the_threshold_does_not_cut_through_equal_probabilities() -> None:
+    """Clipped probabilities are equal: a cut at the clip calls all of them fake."""
+    p, y = [0.01] * 50 + [0.99] * 50, [0] * 48 + [1] * 2 + [1] * 50
+    for order in (slice(None), slice(None, None, -1)):
+        assert threshold(p[order], y[order]) == pytest.approx(0.5)
+    assert threshold([0.5] * 6, [0, 0, 0, 1, 1, 1]) == 0.5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_other_threshold_is_better(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = np.clip(rng.normal(0.5, 0.4, 60), 0.01, 0.99).round(2).astype(np.float32)
+    y = (rng.random(60) < p).astype(np.float32)
+    w = rng.uniform(0.1, 2, 60).astype(np.float32)
+    found = best_threshold(p, y, w)
+
+    def accuracy(cut: float) -> float:
+        return float((w * ((p >= cut) == y)).sum() / w.sum())
+
+    assert accuracy(found) >= max(accuracy(c) for c in np.linspace(0.0149, 0.9851, 400)) - 1e-6
+
+
+# -- candidates, calibration, clip
+
+
+def test_the_logistic_regression_always_stands_beside_the_mlp() -> None:
+    data = separable(120)
+    best = fit(*data)
+    assert {f.kind for f in best} == {"mlp", "logistic"}
+    assert best[0].log_loss[0] <= best[1].log_loss[0]
+    for kind in ("mlp", "logistic"):
+        first = fit(*data, dataclasses.replace(FIT, kind=kind))[0]
+        assert first.kind == kind
+        assert bool(first.config.hidden) == (kind == "mlp")
+        assert len(first.fusion.body) == (3 if kind == "mlp" else 0)
+
+
+def test_a_bend_that_no_line_follows_is_left_to_the_mlp() -> None:
+    """fake = exactly one of face and voice is forged: an exclusive or."""
+    table, features = separable(400, noise=0.3)
+    features[:, NUM_VALUES : NUM_VALUES + 2] = 1
+    rng = np.random.default_rng(1)
+    video, audio = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
+    features[:, 0], features[:, 1] = 3 * (2 * video - 1), 3 * (2 * audio - 1)
+    table = table.assign(fake=video ^ audio, video_fake=pd.NA, audio_fake=pd.NA)
+    model = dataclasses.replace(MODEL, streams=())
+    best = fit_candidates(table, features, model, FusionFitConfig(steps=200), 0)
+    assert best[0].kind == "mlp"
+    assert best[0].log_loss[0] < 0.5 < best[1].log_loss[0]
+
+
+def test_the_clip_is_the_one_that_dev_likes_best() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.full((2000, 3), -1, np.float32)
+    labels[:, 0] = rng.integers(0, 2, 2000)
+    sure = 12 * (2 * labels[:, :1] - 1) * np.ones((1, 3), np.float32)
+    calibration = Calibration((1.0,) * 3, (0.0,) * 3, clip=1e-4, threshold=0.9999)
+    right, tried = choose_clip(calibration, sure, labels)
+    assert right.clip == CLIPS[0], "always right: no reason to hold back"
+    assert right.threshold == 1 - CLIPS[0]
+    assert list(tried) == list(CLIPS)
+    wrong = np.where(rng.random((2000, 1)) < 0.05, -sure, sure)
+    careful, tried = choose_clip(calibration, wrong, labels)
+    assert careful.clip == 0.05, "right 19 times of 20"
+    assert tried[0.05] == min(tried.values())
+    labels[:, 0] = 1
+    with pytest.raises(ManifestError, match="clip"):
+        choose_clip(calibration, sure, labels)
+
+
+def test_temperature_is_taken_where_a_bias_would_only_be_noise() -> None:
+    table, features = separable(300, noise=2.0)
+    found = {fit(table, features, seed=s)[0].calibrated_by for s in range(3)}
+    assert found <= {"platt", "temperature"}
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.integers(0, 2, (4000, 1)), 3, 1).astype(np.float32)
+    shifted = (2 * labels - 1) * 2 + 3 + rng.standard_normal((4000, 3)).astype(np.float32)
+    ones = np.ones_like(labels)
+    calibration, how = fusion_training.calibrate(shifted.astype(np.float32), labels, ones)
+    assert how == "platt"
+    assert calibration.bias[0] < -3, "a shift of the logits needs a bias"

@@ -1,0 +1,494 @@
+"""The training loop: exact resume, parts that add up to the joint batch, the best average, and clear stops."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ddp_worker import LOOP, Sample, loss_of
+from ddp_worker import make_part as make_batch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from avdetect.config import LoopConfig
+from avdetect.errors import ConfigError, ModelError
+from avdetect.training.loop import Batches, _with_shared_statistics, fit, learning_rate, make_fabric
+
+torch.set_num_threads(1)  # networks this small only wait for a second thread
+FABRIC = make_fabric(accelerator="cpu")
+FORK = multiprocessing.get_context("fork")  # torch is imported once
+
+
+def train(
+    checkpoint: Path,
+    config: LoopConfig = LOOP,
+    batches: Batches = make_batch,
+    *,
+    fabric: Fabric = FABRIC,
+    plain: bool = False,
+    loss=loss_of,
+    seed: int = 3,
+    workers: int = 0,
+    evaluate: Callable[[nn.Module], float] | None = None,
+) -> nn.Module:
+    """As a new process would: a fresh module, and a random state that has been used for something else."""
+    torch.manual_seed(0)
+    module = Sample(plain=plain)
+    torch.rand(int.from_bytes(checkpoint.name.encode()[:1], "big"))
+    options = {"fabric": fabric, "seed": seed, "name": "t", "workers": workers, "evaluate": evaluate}
+    return fit(module, batches, loss, config, checkpoint=checkpoint, **options)
+
+
+def changed(**changes) -> LoopConfig:
+    return dataclasses.replace(LOOP, **changes)
+
+
+class Killed(Exception):
+    pass
+
+
+def dies_at(dead: int) -> Batches:
+    def batches(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
+        if step == dead:
+            raise Killed
+        return make_batch(step, part, parts)
+
+    return batches
+
+
+def never(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
+    pytest.fail("trained again")
+
+
+def assert_equal(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> None:
+    torch.testing.assert_close(dict(one.state_dict()), dict(other.state_dict()), atol=tolerance, rtol=0)
+
+
+def assert_same_files(folder: Path, one: str, other: str) -> None:
+    for end in (".csv", ".dev.csv"):
+        texts = [path.read_text() if (path := folder / f"{n}{end}").exists() else None for n in (one, other)]
+        assert texts[0] == texts[1]
+    saved = [torch.load(folder / f"{n}.ckpt", weights_only=True) for n in (one, other)]
+    assert saved[0]["identity"] == saved[1]["identity"]
+    torch.testing.assert_close(saved[0]["state"], saved[1]["state"], atol=0, rtol=0)
+
+
+# -- exact resume
+
+
+@pytest.mark.parametrize("killed_at", [3, 4, 5])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_killed_run_goes_on_exactly(tmp_path: Path, killed_at: int, precision: str) -> None:
+    config = changed(precision=precision, accumulate=2)
+    straight = train(tmp_path / "a.ckpt", config)
+    with pytest.raises(Killed):
+        train(tmp_path / "b.ckpt", config, dies_at(killed_at))
+    assert len((tmp_path / "b.csv").read_text().splitlines()) == killed_at + 1
+    resumed = train(tmp_path / "b.ckpt", config, lambda s, *part: make_batch(s, *part) if s >= 3 else never(s, *part))
+    assert_equal(straight, resumed)
+    assert_same_files(tmp_path, "a", "b")
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]["step"] == 6
+
+
+def test_precision_is_of_the_run(tmp_path: Path) -> None:
+    seen = []
+
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        module.module.body[0].register_forward_hook(lambda *args: seen.append(args[2].dtype))
+        return loss_of(module, batch)
+
+    for precision in ("bf16-mixed", "32-true"):
+        train(tmp_path / f"{precision}.ckpt", changed(precision=precision, steps=1), loss=loss)
+    assert set(seen) == {torch.bfloat16, torch.float32}
+    assert seen[-1] == torch.float32
+
+
+def test_a_real_kill_leaves_no_trace(tmp_path: Path) -> None:
+    """SIGKILL of the process, wherever it is, and once more; then to the end."""
+    config = changed(steps=30, evaluate_every=4, lr=0.01)
+
+    def slow(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
+        time.sleep(0.005)
+        return make_batch(step, part, parts)
+
+    straight = train(tmp_path / "a.ckpt", config, evaluate=distance)
+    log = tmp_path / "b.csv"
+    for lines in (8, 18):
+        child = FORK.Process(target=train, args=(tmp_path / "b.ckpt", config, slow), kwargs={"evaluate": distance})
+        child.start()
+        assert child.pid is not None
+        while child.is_alive() and (not log.exists() or len(log.read_text().splitlines()) < lines):
+            time.sleep(0.001)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, "it was still training"
+    assert 6 <= torch.load(tmp_path / "b.ckpt", weights_only=True)["state"]["step"] < 30
+    resumed = train(tmp_path / "b.ckpt", config, evaluate=distance)
+    assert_equal(straight, resumed)
+    assert_same_files(tmp_path, "a", "b")
+
+
+def test_a_line_cut_short_is_not_taken_for_an_early_step(tmp_path: Path) -> None:
+    config = changed(steps=24, checkpoint_every=12)
+    straight = train(tmp_path / "a.ckpt", config)
+    with pytest.raises(Killed):
+        train(tmp_path / "b.ckpt", config, dies_at(20))
+    log = tmp_path / "b.csv"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:20]) + "1")  # of "19,…"
+    assert_equal(straight, train(tmp_path / "b.ckpt", config))
+    assert_same_files(tmp_path, "a", "b")
+
+
+def test_the_scale_of_fp16_is_resumed(tmp_path: Path) -> None:
+    config = changed(precision="16-mixed", steps=12)
+
+    def launched() -> Fabric:  # fp16 on the CPU is for tests only: make_fabric refuses it
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=2)
+        fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+        fabric.launch()
+        return fabric
+
+    straight = train(tmp_path / "a.ckpt", config, fabric=launched())
+    with pytest.raises(Killed):
+        train(tmp_path / "b.ckpt", config, dies_at(8), fabric=launched())
+    assert_equal(straight, train(tmp_path / "b.ckpt", config, fabric=launched()))
+    assert_same_files(tmp_path, "a", "b")
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]["precision"]["scale"] != 2.0**20
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    done = train(tmp_path / "a.ckpt")
+    log = (tmp_path / "a.csv").read_text()
+    assert_equal(done, train(tmp_path / "a.ckpt", batches=never))
+    # Neither changes what is learned.
+    assert_equal(done, train(tmp_path / "a.ckpt", changed(checkpoint_every=5, accumulate=4), never))
+    assert (tmp_path / "a.csv").read_text() == log
+
+
+def test_worker_processes_change_nothing(tmp_path: Path) -> None:
+    config = changed(accumulate=2)
+    assert_equal(train(tmp_path / "a.ckpt", config), train(tmp_path / "b.ckpt", config, workers=2))
+
+
+def test_a_run_of_no_steps_is_not_trained(tmp_path: Path) -> None:
+    module = train(tmp_path / "a.ckpt", changed(steps=0), never)
+    torch.manual_seed(0)
+    assert_equal(module, Sample())
+    assert not module.training
+    assert not list(tmp_path.iterdir())
+
+
+# -- checkpoints that are not this run's
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": changed(lr=0.1)}, r"lr 0\.05 \(here 0\.1\)"),
+        ({"config": changed(steps=4)}, r"steps 6 \(here 4\)"),
+        ({"seed": 4}, r"seed 3 \(here 4\)"),
+        ({"plain": True}, "another network"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    train(tmp_path / "a.ckpt")
+    before = (tmp_path / "a.ckpt").read_bytes()
+    with pytest.raises(ModelError, match=f"{message}.*name a new --run folder"):
+        train(tmp_path / "a.ckpt", batches=never, **changes)
+    assert (tmp_path / "a.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("keep", [0, 1000, -10])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
+    train(tmp_path / "a.ckpt")
+    (tmp_path / "a.ckpt").write_bytes((tmp_path / "a.ckpt").read_bytes()[:keep])
+    with pytest.raises(ModelError, match=r"damaged.*name a new --run folder"):
+        train(tmp_path / "a.ckpt", batches=never)
+
+
+# -- what a step does
+
+
+def test_the_loop_is_plain_adamw_with_clipping_and_an_average(tmp_path: Path) -> None:
+    config = changed(steps=12, weight_decay=0.1, ema_decay=0.7)
+
+    def steep(module: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        scale = 1000.0 if batch["x"][0, 0] > 0 else 0.1  # so that some steps are clipped and some are not
+        return scale * loss_of(module, batch)
+
+    trained = train(tmp_path / "a.ckpt", config, plain=True, loss=steep)
+    torch.manual_seed(0)
+    module, average, clipped = Sample(plain=True), Sample(plain=True), 0
+    average.load_state_dict(module.state_dict())
+    optimizer = torch.optim.AdamW(module.parameters(), weight_decay=0.1)
+    for step in range(12):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        optimizer.zero_grad()
+        steep(module, make_batch(step, 0, 1)).backward()
+        clipped += int(nn.utils.clip_grad_norm_(module.parameters(), 5.0) > 5)
+        optimizer.step()
+        decay = min(0.7, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for a, b in zip(average.parameters(), module.parameters(), strict=True):
+                a.copy_(decay * a + (1 - decay) * b)
+    assert 0 < clipped < 12
+    assert_equal(trained, average, 1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+def test_accumulated_parts_make_the_whole_batch(tmp_path: Path, accumulate: int) -> None:
+    whole = train(tmp_path / "a.ckpt", plain=True)
+    parts: list[tuple[int, int, int]] = []
+
+    def recorded(*part: int) -> dict[str, torch.Tensor]:
+        parts.append(part)
+        return make_batch(*part)
+
+    assert_equal(whole, train(tmp_path / "b.ckpt", changed(accumulate=accumulate), recorded, plain=True), 1e-6)
+    assert parts == [(s, p, accumulate) for s in range(6) for p in range(accumulate)]
+    logs = [pd.read_csv(tmp_path / f"{n}.csv") for n in "ab"]
+    np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], atol=2e-6)
+
+
+def test_training_learns_and_returns_the_average(tmp_path: Path) -> None:
+    config = changed(steps=150, checkpoint_every=150)
+    module = train(tmp_path / "a.ckpt", config)
+    assert not module.training
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]
+    torch.testing.assert_close(dict(module.state_dict()), dict(saved["average"]), atol=0, rtol=0)
+    different = [k for k, v in saved["module"].items() if v.is_floating_point() and not v.equal(saved["average"][k])]
+    assert different, "the average is not the last step"
+    batch = make_batch(10_000, 0, 1)
+    with torch.inference_mode():
+        right = ((module(batch["x"]) > 0) == (batch["labels"] > 0)).float().mean()
+    assert right >= 0.8
+    log = pd.read_csv(tmp_path / "a.csv")
+    assert log["step"].tolist() == list(range(150))
+    assert log["loss"].tail(20).mean() < log["loss"].head(10).mean()
+
+
+def test_dropout_differs_from_step_to_step(tmp_path: Path) -> None:
+    seen = []
+
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        seen.append(nn.functional.dropout(torch.ones(64), 0.5).tolist())
+        return module(batch["x"]).square().mean()
+
+    for seed in (1, 2, 5000):
+        train(tmp_path / f"{seed}.ckpt", changed(accumulate=2), loss=loss, seed=seed)
+    assert len({tuple(s) for s in seen}) == 3 * 6 * 2
+
+
+def test_the_learning_rate_warms_up_and_cools_down() -> None:
+    config = LoopConfig(steps=100, warmup_steps=10, lr=1.0)
+    rates = [learning_rate(s, config) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == 1.0
+    assert (np.diff(rates[10:]) < 0).all()
+    assert 0 < rates[-1] < 0.01
+    assert learning_rate(100, config) == pytest.approx(0, abs=1e-12)
+    assert learning_rate(0, LoopConfig(steps=1, warmup_steps=0)) == LoopConfig().lr
+
+
+# -- the best average
+
+
+def distance(average: nn.Module) -> float:
+    """A log loss that falls and rises again with the steps that batch normalisation has counted."""
+    return 0.2 + abs(math.sin(float(average.body[1].num_batches_tracked)))
+
+
+@pytest.mark.parametrize("killed_at", [None, 3, 4, 5, 6, 8, 11])
+def test_the_best_average_is_returned(tmp_path: Path, killed_at: int | None) -> None:
+    config = changed(steps=12, checkpoint_every=3, evaluate_every=2)
+    if killed_at is not None:
+        with pytest.raises(Killed):
+            train(tmp_path / "a.ckpt", config, dies_at(killed_at), evaluate=distance)
+    best = train(tmp_path / "a.ckpt", config, evaluate=distance)
+    losses = {n: 0.2 + abs(math.sin(n)) for n in range(2, 13, 2)}
+    assert best.body[1].num_batches_tracked == min(losses, key=losses.__getitem__) == 6
+    assert not best.training
+    dev = pd.read_csv(tmp_path / "a.dev.csv")
+    assert dev["step"].tolist() == [1, 3, 5, 7, 9, 11]
+    np.testing.assert_allclose(dev["log_loss"], list(losses.values()), atol=1e-6)
+    other = train(tmp_path / "b.ckpt", config, evaluate=lambda average: -distance(average))
+    assert other.body[1].num_batches_tracked == max(losses, key=losses.__getitem__)
+    assert_equal(best, train(tmp_path / "a.ckpt", config, never, evaluate=lambda _: pytest.fail("done already")))
+
+
+def test_the_last_average_is_measured_too(tmp_path: Path) -> None:
+    train(tmp_path / "a.ckpt", changed(evaluate_every=4), evaluate=distance)
+    assert pd.read_csv(tmp_path / "a.dev.csv")["step"].tolist() == [3, 5]
+
+
+def test_measuring_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    def careless(average: nn.Module) -> float:
+        torch.rand(7)
+        average.train().double()
+        average.float()
+        return -float(average.body[1].num_batches_tracked)  # the last is the best
+
+    config = changed(evaluate_every=2)
+    assert_equal(train(tmp_path / "a.ckpt", config), train(tmp_path / "b.ckpt", config, evaluate=careless))
+    assert_equal(
+        train(tmp_path / "c.ckpt"), train(tmp_path / "d.ckpt", evaluate=lambda _: pytest.fail("not asked for"))
+    )
+
+
+# -- clear stops
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    def poisoned(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
+        batch = make_batch(step, part, parts)
+        return {**batch, "x": batch["x"] * (math.inf if step == 4 else 1)}
+
+    with pytest.raises(ModelError, match=r"diverged at step 4: the loss is nan; .*a\.ckpt holds.*lr \(now 0\.05\)"):
+        train(tmp_path / "a.ckpt", batches=poisoned)
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]["step"] == 3
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 5
+    assert_equal(train(tmp_path / "a.ckpt"), train(tmp_path / "b.ckpt"))
+
+
+def no_gradient(module: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return (module(batch["x"]) * 0).sqrt().mean()  # 0, with a derivative of infinity times 0
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"diverged at step 0: the gradient's norm is nan\. Lower"):
+        train(tmp_path / "a.ckpt", loss=no_gradient)
+    assert not (tmp_path / "a.ckpt").exists()
+
+
+def test_fp16_that_only_ever_skips_its_steps_stops(tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu")])
+    fabric.launch()
+    with pytest.raises(ModelError, match=r"diverged at step 17.*16-mixed"):
+        train(tmp_path / "a.ckpt", changed(precision="16-mixed", steps=40), loss=no_gradient, fabric=fabric)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_dev_log_loss_that_is_not_finite_stops_the_run(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ModelError, match="log loss on dev is"):
+        train(tmp_path / "a.ckpt", changed(evaluate_every=2), evaluate=lambda _: value)
+
+
+def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="abacus"):
+        make_fabric(accelerator="abacus")
+    with pytest.warns(UserWarning, match="not supported on CPU"), pytest.raises(ConfigError, match="bf16-mixed"):
+        make_fabric(accelerator="cpu", precision="16-mixed")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="cannot train on 2 × cuda"):
+            make_fabric(2, "cuda")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="use it with devices=2"):
+        make_fabric(1, "cpu")
+
+
+# -- what is written down
+
+
+def test_tensorboard_tells_each_step_once(tmp_path: Path) -> None:
+    config = changed(evaluate_every=2)
+    with pytest.raises(Killed):
+        train(tmp_path / "a.ckpt", config, dies_at(5), evaluate=distance)
+    folder = tmp_path / "tensorboard" / "a"
+    for file in folder.iterdir():  # files are read by the second in their name
+        file.rename(folder / "events.out.tfevents.0000000001.first")
+    train(tmp_path / "a.ckpt", config, evaluate=distance)
+    events = EventAccumulator(str(folder)).Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "lr", "samples_per_second", "dev_log_loss"}
+    for tag in ("loss", "lr", "samples_per_second"):
+        assert [e.step for e in events.Scalars(tag)] == list(range(6))
+    assert [e.step for e in events.Scalars("dev_log_loss")] == [1, 3, 5]
+    log = pd.read_csv(tmp_path / "a.csv")
+    np.testing.assert_allclose([e.value for e in events.Scalars("loss")], log["loss"], atol=1e-6)
+    assert all(e.value > 0 for e in events.Scalars("samples_per_second"))
+
+
+def test_progress_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "a.ckpt")
+    shown = capsys.readouterr().out
+    assert "6/6" in shown
+    assert "samples/s" in shown
+
+
+# -- two processes
+
+
+def test_shared_batch_statistics_keep_the_network() -> None:
+    """What CUDA trains on must be the network that is measured and exported, activations included."""
+    from timm.layers import BatchNormAct2d
+
+    torch.manual_seed(0)
+    net = nn.Sequential(BatchNormAct2d(3, act_layer=nn.ReLU6), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    x = torch.randn(2, 3, 4, 4)
+    net(x)
+    shared = _with_shared_statistics(copy.deepcopy(net))
+    assert isinstance(shared[0], nn.SyncBatchNorm)
+    assert isinstance(shared[2], nn.SyncBatchNorm)
+    assert list(shared.state_dict()) == list(net.state_dict())
+    torch.testing.assert_close(shared.eval()(x), net.eval()(x))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ddp_worker.py leaves, run once on two processes that talk over gloo."""
+    folder = tmp_path_factory.mktemp("ranks")
+    worker = Path(__file__).with_name("ddp_worker.py")
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
+    environment |= {"PYTHONPATH": str(worker.parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(worker), "--devices", "2", str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("plain") == 1, "one progress bar"
+    return folder
+
+
+def ranks(folder: Path, name: str) -> list[dict[str, torch.Tensor]]:
+    return [torch.load(folder / f"{name}.rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", ["plain", "accumulated"])
+def test_two_processes_train_as_one(tmp_path: Path, two_ranks: Path, name: str) -> None:
+    """Also with a head that no batch reaches."""
+    one = dict(train(tmp_path / "a.ckpt", plain=True).state_dict())
+    first, second = ranks(two_ranks, name)
+    torch.testing.assert_close(dict(first), one, atol=1e-6, rtol=0)
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+    logs = [pd.read_csv(tmp_path / "a.csv"), pd.read_csv(two_ranks / f"{name}.csv")]
+    assert logs[1]["step"].tolist() == list(range(6))
+    np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], atol=2e-6)
+
+
+def test_rank_0_measures_and_all_return_its_best(two_ranks: Path) -> None:
+    first, second = ranks(two_ranks, "bf16")
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+    assert first["body.1.num_batches_tracked"] == 6
+    assert [(two_ranks / f"evaluated{rank}.txt").read_text() for rank in (0, 1)] == ["3", "0"]
+    assert pd.read_csv(two_ranks / "bf16.dev.csv")["log_loss"].tolist() == pytest.approx([1, 0.5, 1 / 3], abs=1e-6)
+
+
+def test_poison_in_one_process_stops_both(two_ranks: Path) -> None:
+    for rank in (0, 1):
+        assert "diverged at step 4: the loss is nan" in (two_ranks / f"poisoned{rank}.txt").read_text()
+    assert torch.load(two_ranks / "poisoned.ckpt", weights_only=True)["state"]["step"] == 3

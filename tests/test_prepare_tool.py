@@ -1,0 +1,168 @@
+"""tools/prepare.py: from every miniature layout to a manifest that reads back, with a report; leaks stop it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import dataset_trees
+import pytest
+from dataset_trees import TREES, av1m_entry, put, put_text
+
+from avdetect.datasets.adapters import ADAPTERS
+from avdetect.datasets.manifest import digest, read_manifest
+
+TOOL = Path(__file__).parents[1] / "tools" / "prepare.py"
+Main = Callable[[list[str]], int]
+
+
+@pytest.fixture(scope="module")
+def prepare() -> Main:
+    spec = importlib.util.spec_from_file_location("prepare_tool", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("name", TREES)
+def test_from_each_layout_to_a_manifest(prepare: Main, name: str, suffix: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "tree").mkdir()
+    root, out = TREES[name](tmp_path / "tree"), tmp_path / "out" / f"m{suffix}"
+    assert prepare([name, str(root), "--out", str(out), "--dev", "0.2"]) == 0
+    table = read_manifest(out)
+    report = json.loads((tmp_path / "out" / f"m{suffix}.report.json").read_text())
+    assert all(Path(path).is_file() for path in table["path"])
+    assert report["rows"] == len(table) == sum(split["rows"] for split in report["labels"].values())
+    assert report["digest"] == digest(table)
+    problems = ADAPTERS[name](root).problems
+    assert [tuple(d) for d in report["details"]][: len(problems)] == [(p.kind, p.path, p.detail) for p in problems]
+    shown = capsys.readouterr()
+    assert f"{len(table)} rows" in shown.out
+    assert all(p.path in shown.out for p in problems[:20])
+    assert shown.err == ""
+
+
+def test_only_reals_end_to_end(prepare: Main, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    dataset_trees.reals(tmp_path / "mine")
+    out = tmp_path / "mine" / "m.parquet"
+    assert prepare(["folder", str(tmp_path / "mine"), "--out", str(out), "--dev", "0.25", "--test", "0.1"]) == 0
+    table = read_manifest(out)
+    assert len(table) == 12
+    assert set(table["split"]) == {"train", "dev", "test"}
+    assert (table[["fake", "video_fake", "audio_fake"]] == 0).all(axis=None)
+    assert prepare(["folder", str(tmp_path / "mine"), "--out", str(out), "--dev", "0.25", "--test", "0.1"]) == 0
+    assert digest(read_manifest(out)) == digest(table)  # again, with its own output in the folder
+
+
+def test_seeds_and_shares_reach_the_split(prepare: Main, tmp_path: Path) -> None:
+    put(tmp_path, *(f"v/{n}.mp4" for n in range(60)))
+    tables = []
+    for seed in ("0", "0", "1"):
+        arguments = ["folder", str(tmp_path / "v"), "--out", str(tmp_path / "m.csv"), "--dev", "0.3", "--seed", seed]
+        assert prepare(arguments) == 0
+        tables.append(read_manifest(tmp_path / "m.csv"))
+    assert tables[0]["split"].equals(tables[1]["split"])
+    assert not tables[0]["split"].equals(tables[2]["split"])
+    assert 8 <= (tables[0]["split"] == "dev").sum() <= 28
+
+
+def test_a_group_in_two_official_splits_stops_it(prepare: Main, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "ff"
+    dataset_trees.faceforensics(root)
+    put_text(root / "test.json", [["030", "031"], ["003", "055"]])  # 003 is also of train
+    put(root, "original_sequences/youtube/c23/videos/055.mp4")
+    assert prepare(["faceforensics", str(root), "--out", str(tmp_path / "m.csv")]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("prepare: ManifestError: 1 group(s) stand in more than one split: faceforensics:000")
+    assert "video in two splits: 003" in shown.out
+    assert [p.name for p in tmp_path.iterdir()] == ["ff"]
+
+
+def test_people_who_share_official_splits_by_rule_do_not_stop_it(prepare: Main, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        entry = av1m_entry("id00001/a/1/real.mp4", "real", split)
+        put(tmp_path / split, entry["file"])
+        put_text(tmp_path / f"{split}_metadata.json", [entry])
+    assert prepare(["avdeepfake1m", str(tmp_path), "--out", str(tmp_path / "m.csv")]) == 0
+    report = json.loads((tmp_path / "m.csv.report.json").read_text())
+    assert report["problems"] == {"person in two splits": 1}
+
+
+def test_dev_is_cut_from_train_where_the_official_splits_have_none(prepare: Main, tmp_path: Path) -> None:
+    TREES["dfdc-preview"](tmp_path)
+    before = ADAPTERS["dfdc-preview"](tmp_path).table
+    assert prepare(["dfdc-preview", str(tmp_path), "--out", str(tmp_path / "m.csv")]) == 0
+    table = read_manifest(tmp_path / "m.csv")
+    assert set(table["split"]) == {"train", "dev", "test"}
+    assert (
+        table.loc[table["split"] == "test", "path"].tolist() == before.loc[before["split"] == "test", "path"].tolist()
+    )
+    assert json.loads((tmp_path / "m.csv.report.json").read_text())["problems"]["dev cut from train"] == 1
+    assert prepare(["dfdc-preview", str(tmp_path), "--out", str(tmp_path / "m.csv"), "--dev", "0"]) == 0
+    assert set(read_manifest(tmp_path / "m.csv")["split"]) == {"train", "test"}
+
+
+def test_one_group_gives_no_dev_and_says_so(prepare: Main, tmp_path: Path) -> None:
+    TREES["dfdc"](tmp_path)
+    part = tmp_path / "dfdc_train_part_0"
+    assert prepare(["dfdc", str(part), "--out", str(part / "m.csv"), "--report", str(tmp_path / "r.json")]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["problems"] == {"no dev": 1}
+
+
+def test_the_report_counts_originals(prepare: Main, tmp_path: Path) -> None:
+    TREES["faceforensics"](tmp_path)
+    assert prepare(["faceforensics", str(tmp_path), "--out", str(tmp_path / "m.csv"), "--dev", "0"]) == 0
+    report = json.loads((tmp_path / "m.csv.report.json").read_text())
+    # 31 of FF++; of the two of DFD one has its original (24), the other's (23__kitchen_still) is not there
+    table = read_manifest(tmp_path / "m.csv")
+    named = int((table["original"] != "").sum())
+    assert report["originals"] == {"named": named, "in_manifest": named - 1, "in_another_split": 0, "labelled_fake": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lavdf", "{root}", "--out", "{root}/m.csv"], "gives no row"),
+        (["lavdf", "{root}/none", "--out", "{root}/m.csv"], "is not a folder"),
+        (["csv", "{root}/none.csv", "--out", "{root}/m.csv"], "cannot read"),
+        (["csv", "{root}", "--out", "{root}/m.csv"], "cannot read"),
+        (["corpus", "{root}", "--out", "{root}/m.csv"], "not a corpus folder"),
+    ],
+)
+def test_a_failure_is_one_line(prepare: Main, arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
+    assert prepare([a.format(root=tmp_path) for a in arguments]) == 1
+    shown = capsys.readouterr().err.strip()
+    assert shown.startswith("prepare: ManifestError: ")
+    assert message in shown
+    assert len(shown.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written_is_one_line(prepare: Main, tmp_path: Path, capsys) -> None:
+    dataset_trees.reals(tmp_path)
+    (tmp_path / "file").write_text("x")
+    assert prepare(["folder", str(tmp_path), "--out", str(tmp_path / "file" / "m.csv")]) == 1
+    assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nothing", "root", "--out", "m.csv"],
+        ["dfdc", "root"],
+        ["dfdc", "root", "--out", "m.json"],
+        ["dfdc", "root", "--out", "m.csv", "--dev", "1"],
+        ["dfdc", "root", "--out", "m.csv", "--dev", "nan"],
+        ["dfdc", "root", "--out", "m.csv", "--dev", "0.5", "--test", "0.5"],
+    ],
+)
+def test_wrong_usage_exits_with_2(prepare: Main, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        prepare(arguments)
+    assert stop.value.code == 2

@@ -1,0 +1,190 @@
+"""A whole training run on synthetic clips: killed and resumed, without fakes, without voices, with clip labels only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from archive_factory import make_archive
+from clips import talking_clip
+
+from avdetect.config import (
+    AudioConfig,
+    FaceConfig,
+    FusionFitConfig,
+    ModelConfig,
+    PairLoopConfig,
+    PreprocessConfig,
+    StreamLoopConfig,
+    SyncConfig,
+    TrainConfig,
+    VisualConfig,
+)
+from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.manifest import validate
+from avdetect.detector import load_detector
+from avdetect.errors import ConfigError, ManifestError, ModelError
+from avdetect.training.loop import make_fabric
+from avdetect.training.run import SAMPLE, Settings, export, train
+
+torch.set_num_threads(1)
+PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
+PAIRS = PairLoopConfig(steps=2, batch_size=4, warmup_steps=1, checkpoint_every=1, codec=0.0)
+PLAIN = StreamLoopConfig(steps=2, batch_size=2, warmup_steps=1, checkpoint_every=1, codec=0.0)
+CONFIG = TrainConfig(
+    name="run",
+    preprocess=PREPROCESS,
+    model=ModelConfig(
+        visual=VisualConfig(encoder="test_efficientnet"),
+        audio=AudioConfig(channels=(4, 4), embedding=4),
+        sync=SyncConfig(embedding=4, channels=(4, 4, 4, 4)),
+    ),
+    visual=PAIRS,
+    audio=PAIRS,
+    sync=PLAIN,
+    fusion=FusionFitConfig(steps=5),
+)
+
+
+def table_of(fakes: str = "both", sound: bool = True) -> pd.DataFrame:
+    """12 train and 4 dev files of two sources. `fakes`: both parts known, only the clip's label, or none."""
+    rows = []
+    for i in range(16):
+        fake = int(i % 2 and fakes != "none")
+        part = "" if fake and fakes == "clip" else fake
+        rows.append(
+            {
+                "path": f"/{i}.mp4",
+                "fake": fake,
+                "video_fake": part,
+                "audio_fake": part if sound else "",
+                "group": f"person{i // 2}",
+                "split": "dev" if i >= 12 else "train",
+                "dataset": f"source{i // 2 % 2}",
+                "method": "made" * fake,
+                "original": f"/{i - 1}.mp4" if fake else "",
+            }
+        )
+    return validate(pd.DataFrame(rows))
+
+
+def archive_of(root: Path, fakes: str = "both", sound: bool = True) -> ClipArchive:
+    clips = [talking_clip(45, seed=i, size=32) for i in range(16)]
+    if not sound:
+        clips = [dataclasses.replace(clip, waveform=None) for clip in clips]
+    return make_archive(root, table_of(fakes, sound), [[clip] for clip in clips], PREPROCESS)
+
+
+def run(config: TrainConfig, archive: ClipArchive, folder: Path) -> dict:
+    train(config, archive, folder, Settings(make_fabric(accelerator="cpu"), workers=0))
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
+    return archive_of(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def finished(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run(CONFIG, archive, folder)
+
+
+def test_a_run_ends_in_a_bundle_that_scores(finished: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, result = finished
+    bundle, _ = export(folder, tmp_path / "bundle")
+    found = load_detector(tmp_path / "bundle", device="cpu").score(SAMPLE, duration_seconds=2)
+    assert found.model["bundle"] == "run"
+    assert 0 < found.fake < 1
+    training = bundle.info.training
+    assert training["rows"] == {"train": 12, "dev": 4, "test": 0}
+    assert set(training["fusion"]["oof_log_loss"]) == {"mlp", "logistic"}
+    assert training["fusion"]["kind"] in ("mlp", "logistic")
+    assert bundle.info.calibration.clip == result["calibration"]["clip"]
+    assert "/" not in json.dumps(training["config"]["model"]), "no path of the machine that trained it"
+    named, _ = export(folder, tmp_path / "other", name="mine", licence="CC0")
+    assert (named.info.name, named.info.licence) == ("mine", "CC0")
+
+
+def test_a_run_goes_on_where_it_was(finished: tuple[Path, dict], archive: ClipArchive, tmp_path: Path) -> None:
+    folder, result = finished
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    for lost in ("result.json", "model.safetensors", "fold1/features.npz"):
+        (again / lost).unlink()
+    shutil.rmtree(again / "final")
+    assert run(CONFIG, archive, again) == result
+    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_folder_belongs_to_one_run(finished: tuple[Path, dict], archive: ClipArchive) -> None:
+    with pytest.raises(ConfigError, match="another configuration"):
+        run(dataclasses.replace(CONFIG, seed=1), archive, finished[0])
+
+
+def test_forgeries_of_the_held_out_reals_are_fitted_on(finished: tuple[Path, dict]) -> None:
+    for k in range(2):
+        with np.load(finished[0] / f"fold{k}" / "features.npz", allow_pickle=False) as arrays:
+            assert len(arrays["files"]) + len(arrays["forged"]) > len(arrays["files"])
+            assert (arrays["labels"][:, 0] == 1).all()
+            assert len(set(arrays["method"].tolist())) > 1
+            assert (arrays["source"] % 2 == 0).all(), "the even files are the real ones"
+
+
+def test_real_videos_alone_end_in_a_bundle(tmp_path: Path) -> None:
+    only_forged = dataclasses.replace(PAIRS, forged=1.0)
+    config = dataclasses.replace(
+        CONFIG, visual=only_forged, audio=only_forged, fusion=FusionFitConfig(steps=5, forged=2)
+    )
+    result = run(config, archive_of(tmp_path / "cache", fakes="none"), tmp_path / "run")
+    assert result["fusion"]["clip_chosen_on"] == "forgeries, out of fold"
+    export(tmp_path / "run", tmp_path / "bundle")
+
+
+def test_faces_without_voices_end_in_a_bundle_that_says_so(tmp_path: Path) -> None:
+    silent = archive_of(tmp_path / "cache", sound=False)
+    with pytest.raises(ManifestError, match="real voice"):
+        run(CONFIG, silent, tmp_path / "run")
+    none = dataclasses.replace(PLAIN, steps=0)
+    config = dataclasses.replace(CONFIG, audio=dataclasses.replace(PAIRS, steps=0), sync=none)
+    run(config, silent, tmp_path / "faces")
+    bundle, _ = export(tmp_path / "faces", tmp_path / "bundle")
+    assert bundle.info.model.streams == ("visual",)
+    found = load_detector(tmp_path / "bundle", device="cpu").score(SAMPLE, duration_seconds=2)
+    assert found.audio_fake is None
+    assert found.missing["audio"] == "the model was trained without an audio stream"
+
+
+def test_clip_labels_alone_are_trained_on_jointly(tmp_path: Path) -> None:
+    only_forged = dataclasses.replace(PAIRS, forged=1.0)
+    config = dataclasses.replace(
+        CONFIG,
+        visual=only_forged,
+        audio=only_forged,
+        joint=dataclasses.replace(PLAIN, batch_size=4, evaluate_every=1),
+    )
+    run(config, archive_of(tmp_path / "cache", fakes="clip"), tmp_path / "run")
+    assert (tmp_path / "run" / "final" / "joint.ckpt").exists()
+    assert len((tmp_path / "run" / "final" / "joint.dev.csv").read_text().splitlines()) == 3
+
+
+def test_what_cannot_be_trained_is_one_clear_error(archive: ClipArchive, tmp_path: Path) -> None:
+    other = dataclasses.replace(CONFIG, preprocess=PreprocessConfig())
+    with pytest.raises(ConfigError, match=r"tools/preprocess\.py"):
+        run(other, archive, tmp_path / "a")
+    none = dataclasses.replace(PAIRS, steps=0)
+    with pytest.raises(ConfigError, match="nothing to train"):
+        run(dataclasses.replace(CONFIG, visual=none, audio=none), archive, tmp_path / "b")
+    with pytest.raises(ModelError, match="no finished run"):
+        export(tmp_path, tmp_path / "c")
+    table = table_of().assign(split="train")
+    alone = make_archive(tmp_path / "d", table, [[talking_clip(45, seed=i, size=32)] for i in range(16)], PREPROCESS)
+    with pytest.raises(ManifestError, match="split dev"):
+        run(CONFIG, alone, tmp_path / "e")

@@ -1,0 +1,62 @@
+"""Every YAML that ships: parsed, its networks built and run once, its data settings accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from avdetect.audio import N_MELS
+from avdetect.config import TrainConfig, VisualConfig, load_yaml
+from avdetect.datasets.forgeries.audio import AUDIO
+from avdetect.datasets.forgeries.visual import VISUAL
+from avdetect.errors import ConfigError
+from avdetect.faces.detector import DETECTORS
+from avdetect.model import Model
+from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
+from avdetect.streams.visual import VisualStream
+from avdetect.training.batches import choices
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_shipped_config_is_built(path: Path) -> None:
+    config = load_yaml(TrainConfig, path)
+    model = Model(config.model, load_pretrained=False).eval()
+    faces = config.preprocess.faces
+    with torch.inference_mode():
+        crops = torch.zeros(1, faces.crop_size, faces.crop_size, 3, dtype=torch.uint8)
+        assert model.visual(crops).shape == (1,)
+        assert model.audio(torch.zeros(1, 200, N_MELS)).shape == (1,)
+        mouths = torch.zeros(1, SYNC_FRAMES, faces.mouth_size, faces.mouth_size, dtype=torch.uint8)
+        mouth, voice = model.sync(mouths, torch.zeros(1, SYNC_MELS, N_MELS))
+    assert mouth.shape == voice.shape == (1, config.model.sync.embedding)
+    assert config.preprocess.detector in DETECTORS
+    choices(config.visual.forgeries, VISUAL, "visual")
+    choices(config.audio.forgeries, AUDIO, "audio")
+
+
+def test_the_dfdc_recipe_is_the_one_it_names() -> None:
+    config = load_yaml(TrainConfig, next(p for p in CONFIGS if p.name == "dfdc.yaml"))
+    faces, visual = config.preprocess.faces, config.visual
+    assert (faces.crop_every, faces.crop_margin, faces.crop_size) == (10, 1.3, 224)
+    assert config.model.visual.encoder.startswith("resnet34")
+    assert config.model.visual.pooling == "mean"
+    assert (visual.reals_per_fake, visual.forged, visual.clip_labels) == (1, 0.0, True)
+    assert config.joint.steps > 0
+
+
+def test_a_download_without_a_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """timm's own hub code is what runs; here it finds neither a cache nor the network."""
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    config = VisualConfig(encoder="resnet18.a1_in1k", pretrained=True)
+    with pytest.raises(ConfigError, match=r"visual\.pretrained.*network.*--pretrained"):
+        VisualStream(config)
+    assert VisualStream(dataclasses.replace(config, pretrained=True), load_pretrained=False)
