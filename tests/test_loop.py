@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,7 @@ def train(
 ) -> nn.Module:
     """As a new process would: a fresh module, and a random state that has been used for something else."""
     torch.manual_seed(0)
-    module = Sample(plain=plain)
+    module = Sample(plain=plain).eval()  # to train is the loop's business
     torch.rand(int.from_bytes(checkpoint.name.encode()[:1], "big"))
     options = {"fabric": fabric, "seed": seed, "name": "t", "workers": workers, "evaluate": evaluate}
     return fit(module, batches, loss, config, checkpoint=checkpoint, **options)
@@ -191,6 +192,25 @@ def test_a_run_of_no_steps_is_not_trained(tmp_path: Path) -> None:
     assert_equal(module, Sample())
     assert not module.training
     assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight, save, calls = train(tmp_path / "a.ckpt"), torch.save, []
+
+    def cut_short(state: dict, file: IO[bytes]) -> None:
+        calls.append(state)
+        if len(calls) == 2:
+            file.write(b"half")
+            raise Killed
+        save(state, file)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", cut_short)
+        train(tmp_path / "b.ckpt")
+    assert torch.load(tmp_path / "b.ckpt", weights_only=True)["state"]["step"] == 3
+    assert_equal(straight, train(tmp_path / "b.ckpt"))
+    assert_same_files(tmp_path, "a", "b")
+    assert not list(tmp_path.glob("*.partial"))
 
 
 # -- checkpoints that are not this run's
@@ -339,6 +359,7 @@ def test_the_last_average_is_measured_too(tmp_path: Path) -> None:
 
 def test_measuring_changes_nothing_that_is_learned(tmp_path: Path) -> None:
     def careless(average: nn.Module) -> float:
+        assert not average.training
         torch.rand(7)
         average.train().double()
         average.float()

@@ -113,7 +113,7 @@ def test_an_empty_cell_is_named(column: str, empty: object) -> None:
     with pytest.raises(ManifestError, match=f"row 3: {column} is empty"):
         validate(given)
     if column == "split":
-        assert validate(given, need_split=False)["split"].tolist() == ["train", "train", "dev", ""]
+        assert validate(given, check_splits=False)["split"].tolist() == ["train", "train", "dev", ""]
 
 
 def test_a_group_in_both_splits_is_a_leak() -> None:
@@ -276,6 +276,12 @@ def test_a_path_means_what_the_file_system_means(tmp_path: Path, written: str, m
     assert read_manifest(tmp_path / "m.csv")["path"].iloc[0] == str(tmp_path / meant)
 
 
+def test_an_impossible_path_is_refused(tmp_path: Path) -> None:
+    table(path=["x\0/../a.mp4", "b.mp4", "c.wav", "d.jpg"]).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match="impossible path"):
+        read_manifest(tmp_path / "m.parquet")
+
+
 def test_a_list_without_labels_is_told_of_the_tool(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,fake\na.mp4,1\n")
     with pytest.raises(ManifestError, match=r"lacks the column 'video_fake'.*tools/prepare\.py csv .*m\.csv"):
@@ -407,10 +413,10 @@ CELLS = st.one_of(
 def test_wild_tables_are_typed_or_refused(columns: dict) -> None:
     frame = pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in columns.items()})
     try:
-        out = validate(frame, need_split=False)
+        out = validate(frame, check_splits=False)
     except ManifestError:
         return
-    pd.testing.assert_frame_equal(validate(out, need_split=False), out)
+    pd.testing.assert_frame_equal(validate(out, check_splits=False), out)
     assert [str(out[c].dtype) for c in LABELS] == ["Int8"] * 3
 
 
@@ -497,7 +503,7 @@ def people(count: int, seed: int = 0, **columns: list) -> pd.DataFrame:
                     "method": "",
                 }
             )
-    return validate(pd.DataFrame(rows).assign(**columns), need_split=False)
+    return validate(pd.DataFrame(rows).assign(**columns), check_splits=False)
 
 
 def test_folds_never_split_a_group_and_never_depend_on_the_order() -> None:

@@ -30,6 +30,7 @@ from avdetect.datasets.forgeries.audio import AUDIO
 from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL, NEEDS_OTHER
 from avdetect.datasets.forgeries.contact import Row, face_row, sound_row, write_sheet
 from avdetect.datasets.forgeries.files import write_sound, write_video
+from avdetect.datasets.forgeries.geometry import fit
 from avdetect.datasets.forgeries.squares import FaceSquares, cut_squares, forged_video, track_squares
 from avdetect.datasets.forgeries.visual import NEEDS, VISUAL, Donors
 from avdetect.datasets.manifest import write_manifest
@@ -254,9 +255,7 @@ def _face_forger(job: Job, index: int, count: int) -> Callable[[str], None]:
     part = squares.window(first, stop)
     numbers = np.arange(first, stop)
     original = cut_squares(source.reader, squares, numbers)
-    # Another moment: the face's own run, later or earlier; at an end of the run it goes back the way it came.
-    shift = int(rng.integers(min(5, len(squares) // 3), max(6, len(squares) // 2))) * int(rng.choice([-1, 1]))
-    moment_of = squares.first_frame + _bounced(numbers - squares.first_frame + shift, len(squares))
+    moment_of = _another_moment(squares, numbers, rng)
     plain = _control(job, source, "video")
 
     def forge(method: str) -> None:
@@ -264,7 +263,7 @@ def _face_forger(job: Job, index: int, count: int) -> Callable[[str], None]:
         if NEEDS.get(method) == "moment":
             moment = cut_squares(source.reader, squares, moment_of)
         elif NEEDS.get(method) == "other":
-            other = _other_face(job, index, count, len(numbers))
+            other = _other_face(job, index, count, len(numbers), squares.side)
         draw = np.random.default_rng((job.seed, index, count, METHODS.index(method) + 2))
         forged = VISUAL[method](original, draw, Donors(moment, other))
         target = job.out / f"{source.name}.{method}.{count}.mp4"
@@ -299,7 +298,24 @@ def _face_segment(job: Job, source: Input, rng: Generator) -> tuple[FaceSquares,
     raise problem
 
 
-def _other_face(job: Job, index: int, count: int, frames: int) -> FaceCrops:
+def _another_moment(squares: FaceSquares, numbers: np.ndarray, rng: Generator) -> np.ndarray:
+    """Frames of the face's own run, later or earlier; at an end of the run they go back the way they came.
+
+    Of a few shifts the one is taken at which the head is turned most alike: a profile's mouth fits on no other face.
+    """
+    best, least = numbers, np.inf
+    for _ in range(8):
+        shift = int(rng.integers(min(5, len(squares) // 3), max(6, len(squares) // 2))) * int(rng.choice([-1, 1]))
+        index = _bounced(numbers - squares.first_frame + shift, len(squares))
+        here, there = (squares.landmarks[i].astype(np.float64) for i in (numbers - squares.first_frame, index))
+        moved = np.einsum("tij,tnj->tni", fit(there, here)[:, :, :2], there - there.mean(1, keepdims=True))
+        turned = float(np.abs(moved - (here - here.mean(1, keepdims=True))).mean())
+        if turned < least:
+            best, least = squares.first_frame + index, turned
+    return best
+
+
+def _other_face(job: Job, index: int, count: int, frames: int, side: int) -> FaceCrops:
     """The face of another input, as many frames of it; a shorter run goes back the way it came."""
     rng = np.random.default_rng((job.seed, index, count, 1))
     for other in rng.permutation([i for i in range(len(job.inputs)) if i != index]).tolist():
@@ -311,7 +327,8 @@ def _other_face(job: Job, index: int, count: int, frames: int) -> FaceCrops:
             squares = track_squares(source.reader, job.detector, job.faces, 0.0, end)
         except MediaError:
             continue  # no face there; another input may have one
-        return cut_squares(source.reader, squares, squares.first_frame + _bounced(np.arange(frames), len(squares)))
+        numbers = squares.first_frame + _bounced(np.arange(frames), len(squares))
+        return cut_squares(source.reader, squares, numbers, side)
     raise Unfit("no other input shows a face; name a second INPUT with another person")
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -118,7 +117,9 @@ class ClipArchive:
             source = io.BytesIO(window.read()) if whole else window
             with ClipReader(cast(BinaryIO, source)) as reader:
                 yield reader
-        except (OSError, EOFError, BadZipFile, ValueError, KeyError, ManifestError) as error:
+        except (IndexError, MemoryError):
+            raise
+        except Exception as error:  # damaged bytes make zipfile and NumPy raise almost anything
             raise ManifestError(
                 f"clip {clip} in {self._handles.path(shard)} cannot be read ({type(error).__name__}: {error}); "
                 "delete that shard and run tools/preprocess.py again"

@@ -56,10 +56,11 @@ TEXTS = ("path", "group", "split", "dataset", "method", "original")
 NEEDED = ("path", "group", "split", "dataset")
 
 
-def validate(table: pd.DataFrame, *, need_split: bool = True) -> pd.DataFrame:
+def validate(table: pd.DataFrame, *, check_splits: bool = True) -> pd.DataFrame:
     """Return a copy with typed columns. Raises ManifestError, naming the column and the first bad row (from 0).
 
-    `fake` becomes 1 where it is unknown and a part is fake. `need_split=False` lets `split` be empty (`assign_splits`).
+    `fake` becomes 1 where it is unknown and a part is fake. With `check_splits=False` a split
+    may be empty and a group may stand in several: a listing on its way to `assign_splits`.
     """
     for column in COLUMNS:
         if column not in table and column not in OPTIONAL:
@@ -73,9 +74,9 @@ def validate(table: pd.DataFrame, *, need_split: bool = True) -> pd.DataFrame:
             table[column] = ""
     for column in TEXTS:
         table[column] = _text(table[column])
-    for column in NEEDED if need_split else (c for c in NEEDED if c != "split"):
+    for column in NEEDED if check_splits else (c for c in NEEDED if c != "split"):
         _refuse(_is(table[column] == ""), lambda row, c=column: f"{c} is empty")  # type: ignore[misc]
-    allowed = SPLITS if need_split else (*SPLITS, "")
+    allowed = SPLITS if check_splits else (*SPLITS, "")
     _refuse(
         ~_is(table["split"].isin(allowed)),
         lambda row: (
@@ -84,7 +85,9 @@ def validate(table: pd.DataFrame, *, need_split: bool = True) -> pd.DataFrame:
     )
     _check_labels(table)
     _check_segments(table)
-    _check_identities(table)
+    if check_splits:
+        _check_groups(table)
+    _refuse(_is(table["path"].duplicated()), lambda row: f"{table['path'].iloc[row]} stands in the manifest twice")
     return table[[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)]]
 
 
@@ -143,23 +146,24 @@ def _check_segments(table: pd.DataFrame) -> None:
             )
 
 
-def _check_identities(table: pd.DataFrame) -> None:
-    places = table.loc[_is(table["split"] != ""), ["group", "split"]].drop_duplicates()
+def _check_groups(table: pd.DataFrame) -> None:
+    places = table[["group", "split"]].drop_duplicates()
     leaks = places["group"][_is(places["group"].duplicated())]
     if len(leaks):
         raise ManifestError(f"group {leaks.iloc[0]!r} stands in more than one split: its clips leak across them")
-    _refuse(_is(table["path"].duplicated()), lambda row: f"{table['path'].iloc[row]} stands in the manifest twice")
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:
     """Read a CSV or Parquet manifest; relative paths are resolved against its folder. Raises ManifestError."""
     path = Path(path)
     table = read_table(path)
-    for column in ("path", "original"):
-        if column in table:  # resolved first: a.mp4 and ./a.mp4 are one file
-            table[column] = _absolute(_text(table[column]), path.parent.resolve())
     try:
+        for column in ("path", "original"):
+            if column in table:  # resolved first: a.mp4 and ./a.mp4 are one file
+                table[column] = _absolute(_text(table[column]), path.parent.resolve())
         return validate(table)
+    except (ValueError, OSError) as error:  # a path that no file system takes: a NUL, a ring of links
+        raise ManifestError(f"{path}: it holds an impossible path: {error}") from error
     except ManifestError as error:
         hint = f" (to make a manifest of such a list: python tools/prepare.py csv {path} --out FILE)"
         raise ManifestError(f"{path}: {error}{hint if 'lacks the column' in str(error) else ''}") from error
@@ -215,7 +219,8 @@ def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
     try:
         if path.suffix == ".csv":
             # The csv module leaves a lone \r bare, and readers take it for the end of a line.
-            odd = any(_is(_text(table[c]).str.contains("\r", regex=False)).any() for c in table.columns)
+            texts = [c for c in table.columns if pd.api.types.is_string_dtype(table[c])]
+            odd = any(_is(_text(table[c]).str.contains("\r", regex=False)).any() for c in texts)
             table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
         else:
             table.to_parquet(temporary, index=False)

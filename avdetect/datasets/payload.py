@@ -51,12 +51,15 @@ def encode_clip(clip: Clip) -> bytes:
 class ClipReader:
     """The parts of one encoded clip, each read from `source` (positioned anywhere, seekable) when it is asked for.
 
-    Raises ManifestError when the bytes are damaged. Use it as a context manager.
+    Use it as a context manager. Damaged bytes are an error of zipfile's, NumPy's or our own; every entry has a CRC.
     """
 
     def __init__(self, source: BinaryIO) -> None:
         self._entries = np.load(source, allow_pickle=False)
         self._rows = [dict(zip(_LAYOUT, row, strict=True)) for row in self._entries["tracks"].tolist()]
+        counts = (len(_ARRAYS) + row["face_crops"] + -(-row["mouth_crops"] // MOUTH_CHUNK) for row in self._rows)
+        if len(self._entries.files) != 2 + sum(counts) + 2 * ("sound" in self._entries):
+            raise ManifestError("its parts are not those that it names")  # a damaged name must not pass for silence
 
     def __enter__(self) -> ClipReader:
         return self

@@ -55,10 +55,30 @@ def evaluate(
             sign = -1 if feature == "sync_confidence" else 1
             row = _measure(labels[keep, column], sign * features[keep, index], table["group"][keep], proper=False)
             rows.append({"subset": subset, "score": f"{name} -> {label}", **row})
+    rows += _by_kind(table, labels, features, has)
     rows += _within_sources(table, labels, features, has)
     rows = [row for row in rows if "auc" in row]
     summary = {f"{r['subset']}/{r['score']}": {k: round(r[k], 4) for k in ("auc", "log_loss") if k in r} for r in rows}
     return {"rows": rows, "summary": summary}
+
+
+def _by_kind(table: pd.DataFrame, labels: Float, features: Float, has: np.ndarray) -> list[dict[str, Any]]:
+    """AUC of each stream alone on each kind of fake (`kind` column) against every real file of the same media."""
+    if "kind" not in table:
+        return []
+    rows = []
+    media = has @ [1, 1, 0]  # files with a face and a voice are compared with their like
+    for name, (feature, label) in _ALONE.items():
+        index, column = FEATURES.index(feature), LABELS.index(label)
+        usable = has[:, STREAM_OF_VALUE[index]] & (labels[:, column] >= 0)
+        sign = -1 if feature == "sync_confidence" else 1
+        for kind in sorted(table["kind"][usable & (labels[:, column] == 1)].unique()):
+            fakes = usable & (table["kind"] == kind).to_numpy() & (labels[:, column] == 1)
+            reals = usable & (labels[:, 0] == 0) & np.isin(media, media[fakes])
+            keep = fakes | reals
+            row = _measure(labels[keep, column], sign * features[keep, index], table["group"][keep], proper=False)
+            rows.append({"subset": f"kind {kind}", "score": f"{name} -> {label}", **row})
+    return rows
 
 
 def _within_sources(table: pd.DataFrame, labels: Float, features: Float, has: np.ndarray) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ def contrastive_sync(
 
 
 def _info_nce(a: Tensor, b: Tensor, counts: Tensor, temperature: float) -> Tensor:
-    """(G, N, E) twice, (G, N): within each group, row i of `a` belongs to row i of `b`; the mean over rows that count."""
+    """(G, N, E) twice, (G, N): within each group, row i of `a` belongs to row i of `b`; mean of what counts."""
     similarity = a @ b.transpose(1, 2) / temperature  # (G, N, N)
     target = torch.arange(a.shape[1], device=a.device).expand(similarity.shape[:2])
     both = [cross_entropy(s, target, reduction="none") for s in (similarity, similarity.transpose(1, 2))]

@@ -215,12 +215,12 @@ def _finish(
     # Where the encoder's start lay on this machine is no property of the trained model.
     visual = dataclasses.replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
     final = dataclasses.replace(config.model, visual=visual, fusion=best.config)
-    dev = _features(model, parts["dev"], settings)
+    dev = stream_features(model, parts["dev"], settings)
     calibration, tried, chosen_on = _clipped(best, dev, parts["dev"])
     model.cpu().save(run / "model.safetensors")
     metrics = {"dev": _measure(model, calibration, parts["dev"], dev)}
     if len(parts["test"].rows):
-        metrics["test"] = _measure(model, calibration, parts["test"], _features(model, parts["test"], settings))
+        metrics["test"] = _measure(model, calibration, parts["test"], stream_features(model, parts["test"], settings))
     result = {
         "config": to_dict(dataclasses.replace(config, model=final)),
         "calibration": to_dict(calibration),
@@ -250,9 +250,10 @@ def _clipped(best: FittedFusion, dev: Float, part: Part) -> tuple[Calibration, d
     return *choose_clip(best.calibration, best.oof_logits, best.oof_labels), "forgeries, out of fold"
 
 
-def _features(model: Model, part: Part, settings: Settings) -> Float:
+def stream_features(model: Model, part: Part, settings: Settings) -> Float:
+    """(N, F) fusion features of the part's files, in its order."""
     scorer = StreamScorer(TorchNetworks(model, settings.fabric.device), model.config)
-    clips = track(_clips_of(part), "score dev", len(part.rows))
+    clips = track(_clips_of(part), "score", len(part.rows))
     features = np.stack([score_clips(scorer, c).features() for c in clips])
     model.cpu()
     return features

@@ -28,7 +28,7 @@ def faceforensics(root: Path) -> Listing:
     rows = Rows(root, "faceforensics")
     pairs, split_of = _official(rows)
     found: list[tuple[str, str, str, str, re.Match[str]]] = []
-    edges = {"faceforensics": pairs, "dfd": []}
+    edges: dict[str, list[tuple[str, str]]] = {"faceforensics": list(pairs), "dfd": []}
     for path in sorted(f for f in rows.files if f.lower().endswith(VIDEO)):
         place = PLACE.fullmatch(path)
         if not place:

@@ -63,7 +63,8 @@ def table(path: Path) -> Listing:
     for column in ("path", "original", "group", "split", "dataset", "method"):
         rows[column] = _texts(rows, column)
     for column in ("path", "original"):
-        rows[column] = [os.path.normpath(os.path.join(folder, p)) if p else "" for p in rows[column]]
+        whole = [os.path.normpath(os.path.join(folder, p)) if p else "" for p in rows[column]]
+        rows[column] = pd.Series(whole, rows.index, dtype=object).astype(str)
     problems: list[Problem] = []
     if not {"video_fake", "audio_fake"} & set(rows.columns):
         real = _texts(rows, "fake").str.strip().str.lower().map(SPELLINGS) == 0

@@ -216,4 +216,4 @@ def finish(table: pd.DataFrame, root: Path, files: set[str], problems: list[Prob
         table[column] = [os.path.normpath(f"{root}/{p}" if not p.startswith("/") else p) if p else "" for p in text]
     # Some sets write the file itself as the original of a real one.
     table["original"] = table["original"].mask(table["original"] == table["path"], "")
-    return Listing(validate(table, need_split=False), problems)
+    return Listing(validate(table, check_splits=False), problems)

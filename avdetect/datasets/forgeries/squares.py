@@ -24,6 +24,7 @@ from avdetect.types import FPS, Float, UInt8, VideoFrames, yuv_to_rgb_matrix
 
 MAX_BYTES = 1_500_000_000  # of the squares of one segment with their forgery and donors
 _BYTES_A_PIXEL = 25  # crops, forged crops, donor, warped donor, sources, a copy (RGB each) and the mask
+_AREA = cv2.INTER_AREA
 _STEADY_FRAMES = 9  # corners are averaged over so many frames, or the window would tremble with the detector
 
 
@@ -93,31 +94,36 @@ def _steadied(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.convolve(column, kernel, "valid") for column in padded.T], -1)
 
 
-def cut_squares(reader: MediaReader, squares: FaceSquares, wanted: NDArray[np.int64]) -> FaceCrops:
-    """The squares of frames `wanted` (numbers, any order, repeats allowed) as RGB crops.
+def cut_squares(
+    reader: MediaReader, squares: FaceSquares, wanted: NDArray[np.int64], most_side: int | None = None
+) -> FaceCrops:
+    """The squares of frames `wanted` (numbers, any order, repeats allowed) as RGB crops, reduced to `most_side`.
 
     Raises LimitError if they would not fit into MAX_BYTES, MediaError if the file ends before them.
     """
-    if len(wanted) > squares.most_frames:
-        seconds = squares.most_frames / FPS
+    side = min(squares.side, most_side or squares.side)
+    if len(wanted) * side**2 * _BYTES_A_PIXEL > MAX_BYTES:
+        seconds = MAX_BYTES / (side**2 * _BYTES_A_PIXEL * FPS)
         raise LimitError(
-            f"{reader.info.path.name}: {len(wanted) / FPS:.1f} s of a face {squares.side} pixels wide are too much "
+            f"{reader.info.path.name}: {len(wanted) / FPS:.1f} s of a face {side} pixels wide are too much "
             f"to forge at once; name a segment of at most {seconds:.1f} s"
         )
     places: dict[int, list[int]] = {}
     for place, number in enumerate(wanted.tolist()):
         places.setdefault(number, []).append(place)
     first, last = int(wanted.min()), int(wanted.max())
-    crops = np.empty((len(wanted), squares.side, squares.side, 3), np.uint8)
+    crops = np.empty((len(wanted), side, side, 3), np.uint8)
     for batch in reader.video(start_seconds=first / FPS, duration_seconds=(last + 1 - first) / FPS):
         for index in range(len(batch)):
             number = batch.first_frame + index
             if number in places:
-                crops[places[number]] = cut(batch, index, squares.corners[number - squares.first_frame], squares.side)
-                del places[number]
+                square = cut(batch, index, squares.corners[number - squares.first_frame], squares.side)
+                reduced = square if side == squares.side else cv2.resize(square, (side, side), interpolation=_AREA)
+                crops[places.pop(number)] = reduced
     if places:
         raise MediaError(f"{reader.info.path.name} ends before {last / FPS:.2f} s; name an earlier segment")
-    return FaceCrops(crops, squares.landmarks[wanted - squares.first_frame])
+    scale = np.float32(side / squares.side)
+    return FaceCrops(crops, squares.landmarks[wanted - squares.first_frame] * scale)
 
 
 def cut(frames: VideoFrames, index: int, corner: NDArray[np.int64], side: int) -> UInt8:

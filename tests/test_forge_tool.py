@@ -1,0 +1,249 @@
+"""Forged files: playable, forged where they say and nowhere else, and their manifest can be trained on."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from media_factory import MediaFactory
+
+from avdetect.datasets.crops import FaceCrops
+from avdetect.datasets.forgeries.squares import cut, paste
+from avdetect.datasets.manifest import read_manifest
+from avdetect.media import MediaReader
+from avdetect.types import FPS, SAMPLE_RATE, VideoFrames
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
+SEGMENT = (2.0, 3.2)
+FACE, VOICE, MATCH = ("self_blend_mouth", "mouth_swap", "rand_merge"), ("lpc",), ("offset",)
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("forge_tool", ROOT / "tools" / "forge.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["forge_tool"] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(tool: ModuleType, *words: object) -> int:
+    return int(tool.main([str(word) for word in words]))
+
+
+@pytest.fixture(scope="module")
+def out(tool: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything forged once: the sample, and a copy of it that serves as the other person."""
+    folder = tmp_path_factory.mktemp("forge")
+    other = folder / "other place" / "sample.mp4"
+    other.parent.mkdir()
+    shutil.copy(SAMPLE, other)
+    names = (*FACE, *VOICE, *MATCH)
+    words = (SAMPLE, other, "--out", folder / "out", "--control", "--method", *names, "--segment", *SEGMENT)
+    assert run(tool, *words, "--split", "dev") == 0
+    return folder / "out"
+
+
+def luma(path: Path) -> np.ndarray:
+    with MediaReader(path) as reader:
+        return np.concatenate([batch.i420[:, : batch.height] for batch in reader.video()]).astype(np.float32)
+
+
+def sound(path: Path) -> np.ndarray:
+    with MediaReader(path) as reader:
+        return np.concatenate([chunk.samples for chunk in reader.audio(60.0)])
+
+
+def psnr(one: np.ndarray, two: np.ndarray, peak: float = 255.0) -> float:
+    return float(10 * np.log10(peak**2 / max(float(np.mean((one - two) ** 2)), 1e-12)))
+
+
+@pytest.mark.parametrize("method", FACE)
+def test_a_forged_face_stays_in_its_segment(out: Path, method: str) -> None:
+    forged, control = luma(out / f"sample.{method}.0.mp4"), luma(out / "sample.control-video.mp4")
+    first, stop = (round(seconds * FPS) for seconds in SEGMENT)
+    assert forged.shape == control.shape == luma(SAMPLE).shape, "playable, at the source's size and length"
+    outside = np.r_[0:first, stop : len(forged)]
+    assert psnr(forged[outside], control[outside]) > 45
+    change = np.abs(forged[first:stop] - control[first:stop])
+    assert change.max(axis=(1, 2)).min() > 12, "every frame of the segment is forged"
+    assert (change.mean(0) < 1).mean() > 0.6, "away from the face nothing is"
+
+
+def test_a_forged_face_keeps_its_sound_bit_for_bit(out: Path) -> None:
+    np.testing.assert_array_equal(sound(out / "sample.mouth_swap.0.mp4"), sound(SAMPLE))
+    np.testing.assert_array_equal(sound(out / "sample.control-video.mp4"), sound(SAMPLE))
+
+
+def test_the_control_is_the_original_to_the_eye(out: Path) -> None:
+    assert psnr(luma(out / "sample.control-video.mp4"), luma(SAMPLE)) > 40
+    before, after = sound(SAMPLE), sound(out / "sample.control-sound.mp4")[: len(sound(SAMPLE))]
+    assert np.corrcoef(before[: len(after)], after)[0, 1] > 0.99, "in step with the original"
+
+
+@pytest.mark.parametrize("method", [*VOICE, *MATCH])
+def test_a_forged_voice_stays_in_its_segment(out: Path, method: str) -> None:
+    path = out / f"sample.{method}.0.mp4"
+    np.testing.assert_array_equal(luma(path), luma(SAMPLE), err_msg="the video is copied")
+    forged, control = sound(path), sound(out / "sample.control-sound.mp4")
+    assert len(forged) == len(control)
+    margin = 3000  # AAC windows overlap
+    first, stop = (round(seconds * SAMPLE_RATE) for seconds in SEGMENT)
+    outside = np.r_[0 : first - margin, stop + margin : len(forged)]
+    inside = slice(first, stop)
+    assert psnr(forged[outside], control[outside], 1.0) > 40
+    assert psnr(forged[outside], control[outside], 1.0) > psnr(forged[inside], control[inside], 1.0) + 12
+
+
+def test_the_manifest_says_what_was_forged(out: Path) -> None:
+    table = read_manifest(out / "forged.csv")
+    assert len(table) == 2 * (2 + 5)
+    assert set(table["group"]) == {"sample", "sample-2"}
+    assert set(table["split"]) == {"dev"}
+    assert all(Path(path).is_file() for path in table["path"])
+    for _, row in table.iterrows():
+        parts = (row["fake"], row["video_fake"], row["audio_fake"])
+        wanted = {
+            **dict.fromkeys(FACE, (1, 1, 0)),
+            **dict.fromkeys(VOICE, (1, 0, 1)),
+            **dict.fromkeys(MATCH, (1, 0, 0)),
+        }
+        assert parts == wanted.get(row["method"], (0, 0, 0))
+        if row["fake"]:
+            assert row["fake_segments"] == (SEGMENT,)
+            assert "control" in Path(row["original"]).name
+            assert Path(row["original"]).is_file()
+            assert Path(row["original"]).name.startswith(f"{row['group']}.")
+
+
+def test_the_contact_sheet_shows_every_forgery(out: Path) -> None:
+    sheet = cv2.imread(str(out / "contact.png"))
+    assert sheet.shape[0] > 10 * 128
+    panel = sheet[22 + 22 : 22 + 22 + 128]  # the first row: original, forged, difference
+    third = panel.shape[1] // 3
+    assert panel[:, 2 * third + 10 :].max() > 30
+    assert np.abs(panel[:, :500].astype(int) - panel[:, third + 4 : third + 504]).max() > 10
+
+
+def test_the_same_seed_gives_the_same_forgery(tool: ModuleType, tmp_path: Path) -> None:
+    frames = []
+    for index, seed in enumerate((5, 5, 6)):
+        folder = tmp_path / str(index)
+        assert run(tool, SAMPLE, "--out", folder, "--method", "self_blend", "--seed", seed) == 0
+        frames.append((luma(folder / "sample.self_blend.0.mp4"), read_manifest(folder / "forged.csv")))
+    np.testing.assert_array_equal(frames[0][0], frames[1][0])
+    assert frames[0][1]["fake_segments"][0] == frames[1][1]["fake_segments"][0] != frames[2][1]["fake_segments"][0]
+    assert Path(frames[0][1]["original"][0]) == SAMPLE.resolve(), "without a control it is the input"
+
+
+def test_all_leaves_out_what_an_input_cannot_take(
+    tool: ModuleType, media: MediaFactory, tmp_path: Path, capsys
+) -> None:
+    """Sound alone: voices are forged, faces are named as left out; what an explicit name asks for is an error."""
+    wave = tmp_path / "voice.wav"
+    samples = (sound(SAMPLE)[: 2 * SAMPLE_RATE] * 32767).astype("<i2")
+    import wave as wav
+
+    with wav.open(str(wave), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(samples.tobytes())
+    assert run(tool, wave, "--out", tmp_path / "out", "--method", "self_blend") == 1
+    assert "has no video" in capsys.readouterr().err
+    assert run(tool, wave, "--out", tmp_path / "out", "--method", "lpc", "--segment", 0.5, 1.5) == 0
+    forged = read_manifest(tmp_path / "out" / "forged.csv").iloc[0]
+    assert Path(forged["path"]).suffix == ".m4a"
+    assert len(sound(Path(forged["path"]))) >= len(samples)
+    assert forged["video_fake"] is not None
+    assert forged["audio_fake"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "face_off"], "there is no method 'face_off'; known: self_blend"),
+        (["--segment", "3", "2"], "--segment must last"),
+        (["--segment", "soon"], "takes START END"),
+        (["--segment", "1", "nan"], "--segment must last"),
+        (["--segment", "100", "102", "--method", "self_blend"], "no face"),
+        (["--segment", "100", "102", "--method", "lpc"], "no voice"),
+        (["--method", "rand_merge"], "name a second INPUT"),
+        (["--method", "other_voice"], "name a second INPUT"),
+        (["--count", "0"], "--count"),
+        (["missing.mp4"], "cannot open"),
+        ([str(SAMPLE)], "named twice"),
+    ],
+)
+def test_mistakes_are_one_clear_line(tool: ModuleType, tmp_path: Path, capsys, words: list[str], message: str) -> None:
+    assert run(tool, SAMPLE, *words, "--out", tmp_path / "out") == 1
+    shown = capsys.readouterr().err.strip()
+    assert message in shown
+    assert len(shown.splitlines()) == 1
+    assert not list((tmp_path / "out").glob("*.mp4"))
+
+
+def test_results_are_not_written_over(tool: ModuleType, out: Path, capsys) -> None:
+    assert run(tool, SAMPLE, "--out", out) == 1
+    assert "holds a forged.csv already" in capsys.readouterr().err
+
+
+def test_an_interruption_leaves_what_is_finished(tool: ModuleType, tmp_path: Path, monkeypatch, capsys) -> None:
+    calls = []
+
+    def write(frames, info, target) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            next(iter(frames))
+            raise KeyboardInterrupt
+        target.write_bytes(b"whole")
+
+    monkeypatch.setattr(tool, "write_video", write)
+    words = (SAMPLE, "--out", tmp_path, "--method", "self_blend", "recompress", "--segment", 1, 2)
+    assert run(tool, *words) == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list(read_manifest(tmp_path / "forged.csv")["method"]) == ["self_blend"]
+
+
+def test_the_list_names_every_method(tool: ModuleType, capsys) -> None:
+    assert tool.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(tool.METHODS)
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+@pytest.mark.parametrize("matrix", ["bt601", "bt709"])
+@pytest.mark.parametrize("corner", [(20, 10), (-14, -8), (70, 50)])
+def test_a_pasted_square_changes_no_other_sample(matrix: str, corner: tuple[int, int]) -> None:
+    """Samples under the unforged part keep their value; the forged ones come back as they were painted."""
+    rng = np.random.default_rng(0)
+    smooth = cv2.GaussianBlur(rng.integers(0, 256, (1, 120, 96), dtype=np.uint8)[0], (0, 0), 4)[None]
+    frames = VideoFrames(np.ascontiguousarray(smooth // 2 + 60), 0, matrix, full_range=False)
+    place = np.array(corner)
+    before = frames.i420.copy()
+    crop = cut(frames, 0, place, 48)
+    assert FaceCrops(crop[None], np.zeros((1, 5, 2), np.float32)).crops.shape == (1, 48, 48, 3)
+    paste(frames, 0, place, crop, crop)
+    np.testing.assert_array_equal(frames.i420, before)
+    forged = crop.copy()
+    forged[12:36, 12:36] = np.clip(forged[12:36, 12:36].astype(int) + [25, -10, 12], 0, 255)
+    paste(frames, 0, place, crop, forged)
+    inside = np.zeros((80, 96), bool)
+    y, x = max(0, corner[1] + 12), max(0, corner[0] + 12)
+    inside[y : max(0, corner[1] + 36), x : max(0, corner[0] + 36)] = True
+    np.testing.assert_array_equal(frames.i420[0, :80][~inside], before[0, :80][~inside])
+    chroma = (frames.i420[0, 80:] != before[0, 80:]).reshape(2, 40, 48)
+    assert not (chroma & ~inside[::2, ::2]).any()
+    again = cut(frames, 0, place, 48)
+    rows = slice(max(16, -corner[1]), min(32, 80 - corner[1]))
+    columns = slice(max(16, -corner[0]), min(32, 96 - corner[0]))
+    assert np.abs(again[rows, columns].astype(int) - forged[rows, columns]).max() <= 3

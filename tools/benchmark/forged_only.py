@@ -1,0 +1,78 @@
+"""What forgeries alone teach: train on the real training files of a cache, measure on the real fakes of its dev split.
+
+    python tools/benchmark/forged_only.py --cache cache --config configs/small.yaml --steps 300 --run runs/forged
+
+No fake of the manifest is ever seen: the face and the voice stream learn from reals and forgeries of them. Prints the
+ROC AUC of each stream by kind of fake (the manifest's `kind` column, where there is one) and within sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from avdetect.config import PairLoopConfig, StreamLoopConfig, TrainConfig, load_yaml
+from avdetect.datasets.clips import ClipArchive
+from avdetect.errors import AVDetectError
+from avdetect.evaluation.metrics import evaluate
+from avdetect.training.fusion import label_matrix
+from avdetect.training.loop import make_fabric
+from avdetect.training.pools import Part
+from avdetect.training.run import Settings, stream_features
+from avdetect.training.streams import train_streams
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True, help="working folder: checkpoints and logs")
+    parser.add_argument("--steps", type=int, help="of each stream, in place of the configuration's")
+    parser.add_argument("--pretrained", help="safetensors of the image encoder to start from")
+    args = parser.parse_args(argv)
+    try:
+        print(measured(args).to_string(index=False, float_format="%.3f", na_rep=""))
+    except AVDetectError as error:
+        print(f"forged_only: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measured(args: argparse.Namespace) -> pd.DataFrame:
+    """One row a measurement."""
+    config = load_yaml(TrainConfig, args.config)
+    visual, audio = (_forged(loop, args.steps) for loop in (config.visual, config.audio))
+    model = dataclasses.replace(config.model, streams=("visual", "audio"))
+    if args.pretrained:
+        model = dataclasses.replace(model, visual=dataclasses.replace(model.visual, pretrained=args.pretrained))
+    none = StreamLoopConfig(steps=0)
+    config = dataclasses.replace(config, visual=visual, audio=audio, sync=none, joint=none, model=model)
+    archive = ClipArchive(args.cache)
+    real = archive.files["fake"].eq(0).fillna(False).to_numpy(bool)
+    split = archive.files["split"].to_numpy()
+    train, dev = Part(archive, np.flatnonzero(real & (split == "train"))), Part(archive, np.flatnonzero(split == "dev"))
+    settings = Settings(make_fabric())
+    began = time.perf_counter()
+    trained = train_streams(config, train, dev, args.run, settings.fabric)
+    print(f"trained on {len(train.rows)} real files in {time.perf_counter() - began:.0f} s")
+    features = stream_features(trained, dev, settings)
+    table = dev.table.reset_index(drop=True)
+    labels = label_matrix(table)
+    rows = pd.DataFrame(evaluate(table, labels, features, np.full_like(labels, 0.5), 0.5)["rows"])
+    streams = rows["score"].str.contains("alone|within source")
+    return rows.loc[streams, ["subset", "score", "n", "fakes", "auc", "auc_low", "auc_high"]]
+
+
+def _forged(loop: PairLoopConfig, steps: int | None) -> PairLoopConfig:
+    return dataclasses.replace(loop, forged=1.0, evaluate_every=0, steps=steps or loop.steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
