@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from avdetect.config import PreprocessConfig
+from avdetect.datasets.cache.records import Record, Source, sample_key
+from avdetect.datasets.cache.store import Identity, Outcome, Store
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
-from avdetect.datasets.shards import Record, Source, sample_key
-from avdetect.datasets.store import Identity, Outcome, Store
 from avdetect.types import Clip
 
 

@@ -462,6 +462,18 @@ def test_extra_columns_may_start_late(tmp_path: Path) -> None:
     assert out["video_fake_segments"].tolist() == [(), ((0.0, 1.0),)]
 
 
+@pytest.mark.parametrize(
+    "value", ["ab", {"ab": 1}, {0: 1}, 5, [5], ["ab"], [{}], [[1.0]], [[2.0, 1.0]], [[0.0, float("inf")]]]
+)
+def test_bad_segments_are_named_and_unknown(value: object, tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4")
+    rows = Rows(tmp_path, "d")
+    rows.add("a.mp4", (1, 1, 0), "g", segments=value)
+    listing = rows.listing()
+    assert [(p.kind, p.path) for p in listing.problems] == [("bad segments", "a.mp4")]
+    assert listing.table["fake_segments"].tolist() == [()]
+
+
 HOSTILE = [
     "",
     "[]",

@@ -35,7 +35,7 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.export import PARITY_TOLERANCE, check_parity, export_bundle, golden_inputs
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
-from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, StreamOutputs, StreamScorer
+from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, StreamScorer
 from avdetect.training.streams import TorchNetworks, score_streams
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from media_factory import RENDERER
 from readme_media import SAMPLE
@@ -14,7 +15,9 @@ from readme_media import SAMPLE
 import avdetect
 from avdetect.audio import log_mel
 from avdetect.config import MediaLimits
-from avdetect.datasets.cache import build_cache, cache_path, load_clips
+from avdetect.datasets.cache.build import Options, preprocess
+from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector, _verdict
 from avdetect.errors import ConfigError, MediaError
 from avdetect.faces import build_detector
@@ -165,9 +168,11 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
             return run
 
     info = detector.bundle.info
-    training = Preprocessor(info.preprocess, build_detector(info.preprocess.detector), MediaLimits())
-    assert build_cache([str(SAMPLE)], tmp_path, training, lambda paths: paths) == {}
-    cached = load_clips(cache_path(tmp_path, str(SAMPLE), training.config))
+    row = {"path": str(SAMPLE), "fake": 0, "video_fake": 0, "audio_fake": 0, "group": "a", "split": "train"}
+    table = validate(pd.DataFrame([row | {"dataset": "sample", "method": ""}]))
+    assert preprocess(table, tmp_path, info.preprocess, Options()).failures.empty
+    archive = ClipArchive(tmp_path)
+    cached = [archive.load(clip) for clip in range(len(archive))]
     tensors = []
     for clips in (cached, detector.preprocessor.clips(SAMPLE)):
         recorder = Recorder()

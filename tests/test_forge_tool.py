@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import sys
+import wave
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
-from media_factory import MediaFactory
+from media_factory import RENDERER, MediaFactory
 
 from avdetect.datasets.crops import FaceCrops
+from avdetect.datasets.forgeries.audio import AUDIO
+from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL, NEEDS_OTHER
+from avdetect.datasets.forgeries.files import write_sound, write_video
 from avdetect.datasets.forgeries.squares import cut, paste
 from avdetect.datasets.manifest import read_manifest
+from avdetect.errors import MediaError
 from avdetect.media import MediaReader
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames
 
@@ -53,18 +60,22 @@ def out(tool: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@cache
 def luma(path: Path) -> np.ndarray:
+    """(T, H, W) uint8."""
     with MediaReader(path) as reader:
-        return np.concatenate([batch.i420[:, : batch.height] for batch in reader.video()]).astype(np.float32)
+        return np.concatenate([batch.i420[:, : batch.height] for batch in reader.video()])
 
 
+@cache
 def sound(path: Path) -> np.ndarray:
     with MediaReader(path) as reader:
         return np.concatenate([chunk.samples for chunk in reader.audio(60.0)])
 
 
 def psnr(one: np.ndarray, two: np.ndarray, peak: float = 255.0) -> float:
-    return float(10 * np.log10(peak**2 / max(float(np.mean((one - two) ** 2)), 1e-12)))
+    error = np.mean([np.mean((a.astype(np.float32) - b) ** 2) for a, b in zip(one, two, strict=True)])
+    return float(10 * np.log10(peak**2 / max(float(error), 1e-12)))
 
 
 @pytest.mark.parametrize("method", FACE)
@@ -74,7 +85,7 @@ def test_a_forged_face_stays_in_its_segment(out: Path, method: str) -> None:
     assert forged.shape == control.shape == luma(SAMPLE).shape, "playable, at the source's size and length"
     outside = np.r_[0:first, stop : len(forged)]
     assert psnr(forged[outside], control[outside]) > 45
-    change = np.abs(forged[first:stop] - control[first:stop])
+    change = cv2.absdiff(forged[first:stop], control[first:stop])
     assert change.max(axis=(1, 2)).min() > 12, "every frame of the segment is forged"
     assert (change.mean(0) < 1).mean() > 0.6, "away from the face nothing is"
 
@@ -110,6 +121,7 @@ def test_the_manifest_says_what_was_forged(out: Path) -> None:
     assert set(table["group"]) == {"sample", "sample-2"}
     assert set(table["split"]) == {"dev"}
     assert all(Path(path).is_file() for path in table["path"])
+    wanted = dict.fromkeys(FACE, (1, 1, 0)) | dict.fromkeys(VOICE, (1, 0, 1)) | dict.fromkeys(MATCH, (1, 0, 0))
     for _, row in table.iterrows():
         parts = (row["fake"], row["video_fake"], row["audio_fake"])
         wanted = {
@@ -134,38 +146,85 @@ def test_the_contact_sheet_shows_every_forgery(out: Path) -> None:
     assert np.abs(panel[:, :500].astype(int) - panel[:, third + 4 : third + 504]).max() > 10
 
 
-def test_the_same_seed_gives_the_same_forgery(tool: ModuleType, tmp_path: Path) -> None:
-    frames = []
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second and a half of the sample, small."""
+    path = tmp_path_factory.mktemp("short") / "short.mp4"
+    options = ["-ss", "1", "-t", "1.6", "-i", str(SAMPLE), "-vf", "scale=240:240", "-preset", "ultrafast"]
+    subprocess.run([RENDERER, "-v", "error", *options, str(path)], check=True)
+    return path
+
+
+def test_the_same_seed_gives_the_same_forgery(tool: ModuleType, short: Path, tmp_path: Path) -> None:
+    frames, rows = [], []
     for index, seed in enumerate((5, 5, 6)):
         folder = tmp_path / str(index)
-        assert run(tool, SAMPLE, "--out", folder, "--method", "self_blend", "--seed", seed) == 0
-        frames.append((luma(folder / "sample.self_blend.0.mp4"), read_manifest(folder / "forged.csv")))
-    np.testing.assert_array_equal(frames[0][0], frames[1][0])
-    assert frames[0][1]["fake_segments"][0] == frames[1][1]["fake_segments"][0] != frames[2][1]["fake_segments"][0]
-    assert Path(frames[0][1]["original"][0]) == SAMPLE.resolve(), "without a control it is the input"
+        assert run(tool, short, "--out", folder, "--method", "self_blend", "--seed", seed) == 0
+        frames.append(luma(folder / "short.self_blend.0.mp4"))
+        rows.append(read_manifest(folder / "forged.csv").iloc[0])
+    np.testing.assert_array_equal(frames[0], frames[1])
+    assert not np.array_equal(frames[0], frames[2])
+    assert rows[0]["fake_segments"] == rows[1]["fake_segments"] != rows[2]["fake_segments"]
+    (start, end), *others = rows[0]["fake_segments"]
+    assert not others
+    assert 0 <= start < end <= 1.64
+    assert Path(rows[0]["original"]) == short.resolve(), "without a control it is the input"
 
 
-def test_all_leaves_out_what_an_input_cannot_take(
-    tool: ModuleType, media: MediaFactory, tmp_path: Path, capsys
-) -> None:
-    """Sound alone: voices are forged, faces are named as left out; what an explicit name asks for is an error."""
-    wave = tmp_path / "voice.wav"
+CLOCKS = ["clap.mp4", "clap.mkv", "clap.ts", "audio_late.mp4", "audio_late.ts", "video_late.mkv", "vfr.mkv"]
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+@pytest.mark.parametrize("kind", ["video", "sound"])
+def test_both_halves_keep_their_clock(media: MediaFactory, tmp_path: Path, name: str, kind: str) -> None:
+    """A flash and a click stay where they are, whatever starts late."""
+    source, target = media(name), tmp_path / "out.mp4"
+    with MediaReader(source) as reader:
+        if kind == "video":
+            write_video(reader.video(), reader.info, target)
+        else:
+            write_sound(sound(source), reader.info, target)
+    for path in (source, target):
+        with MediaReader(path) as reader:
+            first = next(iter(reader.video())).first_frame
+        flash = (first + int(luma(path).mean((1, 2)).argmax())) / FPS
+        heard = np.abs(sound(path))
+        click = int((heard > heard.max() / 2).argmax()) / SAMPLE_RATE
+        if path == source:
+            was = flash, click
+    assert flash == was[0]
+    assert abs(click - was[1]) < 0.002
+
+
+def test_a_file_that_cannot_be_written_is_said(media: MediaFactory, tmp_path: Path) -> None:
+    with MediaReader(media("clap.mp4")) as reader, pytest.raises(MediaError, match="cannot write"):
+        write_video(reader.video(), reader.info, tmp_path / "no such folder" / "out.mp4")
+    with MediaReader(media("clap.mp4")) as reader:
+        with pytest.raises(MediaError, match="gave no frames"):
+            write_video(iter(()), reader.info, tmp_path / "out.mp4")
+        batches = list(reader.video())
+        with pytest.raises(MediaError, match="not consecutive"):
+            write_video(iter([batches[0], batches[2]]), reader.info, tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir()), "no half of a file is left"
+
+
+def test_sound_alone_can_be_forged(tool: ModuleType, tmp_path: Path, capsys) -> None:
+    """Voices are forged, faces are left out and named; what an explicit name asks for is an error."""
+    path = tmp_path / "voice.wav"
     samples = (sound(SAMPLE)[: 2 * SAMPLE_RATE] * 32767).astype("<i2")
-    import wave as wav
-
-    with wav.open(str(wave), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         file.writeframes(samples.tobytes())
-    assert run(tool, wave, "--out", tmp_path / "out", "--method", "self_blend") == 1
+    assert run(tool, path, "--out", tmp_path / "out", "--method", "self_blend") == 1
     assert "has no video" in capsys.readouterr().err
-    assert run(tool, wave, "--out", tmp_path / "out", "--method", "lpc", "--segment", 0.5, 1.5) == 0
-    forged = read_manifest(tmp_path / "out" / "forged.csv").iloc[0]
-    assert Path(forged["path"]).suffix == ".m4a"
-    assert len(sound(Path(forged["path"]))) >= len(samples)
-    assert forged["video_fake"] is not None
-    assert forged["audio_fake"] == 1
+    assert run(tool, path, "--out", tmp_path / "out", "--segment", 0.5, 1.2) == 0
+    left_out = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(left_out) == 2, "all of the faces, and the voice of somebody else"
+    table = read_manifest(tmp_path / "out" / "forged.csv")
+    assert set(table["method"]) == {*AUDIO, *AUDIOVISUAL} - NEEDS_OTHER
+    assert {Path(name).suffix for name in table["path"]} == {".m4a"}
+    assert table["video_fake"].isna().all()
+    assert len(sound(Path(table["path"][0]))) >= len(samples)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +294,7 @@ def test_a_pasted_square_changes_no_other_sample(matrix: str, corner: tuple[int,
     paste(frames, 0, place, crop, crop)
     np.testing.assert_array_equal(frames.i420, before)
     forged = crop.copy()
-    forged[12:36, 12:36] = np.clip(forged[12:36, 12:36].astype(int) + [25, -10, 12], 0, 255)
+    forged[12:36, 12:36] = np.clip(forged[12:36, 12:36] + np.array([25, -10, 12]), 0, 255)
     paste(frames, 0, place, crop, forged)
     inside = np.zeros((80, 96), bool)
     y, x = max(0, corner[1] + 12), max(0, corner[0] + 12)

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from avdetect.config import TrainConfig, load_yaml
+from avdetect.datasets.cache.build import Options, Report, preprocess
+from avdetect.datasets.cache.build import Progress as OnProgress
 from avdetect.datasets.manifest import read_manifest
-from avdetect.datasets.preprocessing import Options, Report, preprocess
-from avdetect.datasets.preprocessing import Progress as OnProgress
 from avdetect.errors import AVDetectError
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130

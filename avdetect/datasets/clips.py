@@ -1,6 +1,6 @@
 """Preprocessed clips for training: read at random from the shards of a cache, as little of each as is asked for.
 
-The cache is written by tools/preprocess.py (avdetect.datasets.store, avdetect.datasets.shards).
+The cache is written by tools/preprocess.py (avdetect.datasets.cache.store, avdetect.datasets.cache.shards).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pandas as pd
 
+from avdetect.datasets.cache.payload import ClipReader
+from avdetect.datasets.cache.records import CLIP_COLUMNS, Source
+from avdetect.datasets.cache.store import ADDED, CLIPS, FAILURES, MANIFEST, SHARDS, Identity, file_sha256
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.manifest import read_manifest
-from avdetect.datasets.payload import ClipReader
-from avdetect.datasets.shards import CLIP_COLUMNS, Source
-from avdetect.datasets.store import ADDED, CLIPS, FAILURES, MANIFEST, SHARDS, Identity, file_sha256
 from avdetect.errors import ManifestError
 from avdetect.types import FPS, Clip, UInt8, Waveform
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Any
@@ -109,6 +110,9 @@ def clean_segments(value: Any) -> Segments:
     if value is None or (isinstance(value, list | tuple) and not value):
         return ()
     try:
+        # Metadata brings a million of these one by one: plain numbers need no array.
+        if all(len(p) == 2 and type(p[0]) is type(p[1]) is float and 0 <= p[0] < p[1] < math.inf for p in value):
+            return tuple((p[0], p[1]) for p in value)
         return _from_lists([value])[0]
-    except BAD as error:
+    except (*BAD, KeyError) as error:
         raise ManifestError(f"{repr(value)[:80]} must be {RULE}") from error

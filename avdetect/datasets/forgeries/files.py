@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from avdetect._media.child import FORMATS
+from avdetect._media.commands import DISCONTINUOUS
 from avdetect.errors import MediaError, ToolError
-from avdetect.media import MediaInfo, ffmpeg_path
+from avdetect.media import AudioStream, MediaInfo, VideoStream, ffmpeg_path
 from avdetect.types import FPS, SAMPLE_RATE, Float, VideoFrames
 
+Stream = VideoStream | AudioStream
 CRF = 17  # visually lossless: the forgery, not the codec, is to be seen
 AUDIO_KBPS = 128
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # what mp4 can hold as it is
@@ -48,13 +50,13 @@ def write_video(frames: Iterable[VideoFrames], info: MediaInfo, target: Path) ->
         "setparams", colorspace=_SPACES[first.color_matrix], range="full" if first.full_range else "limited"
     )
     options: dict[str, Any] = {"vcodec": "libx264", "crf": CRF, "preset": "veryfast", "pix_fmt": "yuv420p"}
-    streams = [picture]
+    streams, source = [picture], _source(info)
     if info.audio is not None:
-        streams.append(_source(info)[str(info.audio.index)])
+        streams.append(source[str(info.audio.index)])
         options["acodec"] = "copy" if info.audio.codec in COPIED_AUDIO else "aac"
         if options["acodec"] == "aac":
             options["audio_bitrate"] = f"{AUDIO_KBPS}k"
-    _encode(streams, options, _bytes_of(first, batches), target)
+    _encode(streams, options, _other(source, info, info.video, info.audio), _bytes_of(first, batches), target)
 
 
 def write_sound(samples: Float, info: MediaInfo, target: Path) -> None:
@@ -67,15 +69,15 @@ def write_sound(samples: Float, info: MediaInfo, target: Path) -> None:
 
     sound = ffmpeg.input("pipe:0", format="f32le", ar=SAMPLE_RATE, ac=1)["0"]
     options: dict[str, Any] = {"acodec": "aac", "audio_bitrate": f"{AUDIO_KBPS}k"}
-    streams = [sound]
+    streams, source = [sound], _source(info)
     if info.video is not None:
-        streams.insert(0, _source(info)[str(info.video.index)])
+        streams.insert(0, source[str(info.video.index)])
         options["vcodec"] = "copy" if info.video.codec in COPIED_VIDEO else "libx264"
         if options["vcodec"] == "libx264":
             options |= {"crf": CRF, "preset": "veryfast", "pix_fmt": "yuv420p"}
     step = SAMPLE_RATE * 4
     parts = (samples[i : i + step].astype("<f4").tobytes() for i in range(0, len(samples), step))
-    _encode(streams, options, parts, target)
+    _encode(streams, options, _other(source, info, info.audio, info.video), parts, target)
 
 
 def _source(info: MediaInfo) -> Any:
@@ -83,6 +85,13 @@ def _source(info: MediaInfo) -> Any:
     import ffmpeg
 
     return ffmpeg.input(f"file:{info.path.resolve()}", protocol_whitelist="file", format_whitelist=FORMATS)
+
+
+def _other(source: Any, info: MediaInfo, replaced: Stream | None, kept: Stream | None) -> list[Any]:
+    """In MPEG streams ffmpeg sets time zero from the streams in use: let it read the one that is replaced as well."""
+    if replaced is None or kept is None or info.container not in DISCONTINUOUS:
+        return []
+    return [source[str(replaced.index)].output("pipe:1", format="null", codec="copy")]
 
 
 def _bytes_of(first: VideoFrames, rest: Iterator[VideoFrames]) -> Iterator[bytes]:
@@ -95,15 +104,16 @@ def _bytes_of(first: VideoFrames, rest: Iterator[VideoFrames]) -> Iterator[bytes
         yield batch.i420.tobytes()
 
 
-def _encode(streams: list[Any], options: dict[str, Any], data: Iterator[bytes], target: Path) -> None:
-    """Feed `data` to ffmpeg's standard input; `target` appears when all is written."""
+def _encode(streams: list[Any], options: dict[str, Any], more: list[Any], data: Iterator[bytes], target: Path) -> None:
+    """Feed `data` to ffmpeg's standard input; `target` appears when all is written. `more`: outputs beside it."""
     import ffmpeg
 
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     output = ffmpeg.output(
         *streams, f"file:{partial.resolve()}", format="mp4", movflags="+faststart", map_metadata=-1, **options
     )
-    command = output.global_args("-hide_banner", "-nostats", "-v", "error", "-y").compile(cmd=ffmpeg_path())
+    flags = ("-hide_banner", "-nostats", "-v", "error", "-y")
+    command = ffmpeg.merge_outputs(output, *more).global_args(*flags).compile(cmd=ffmpeg_path())
     try:
         with tempfile.TemporaryFile() as log:
             process = _start(command, log)

@@ -102,7 +102,7 @@ def recompress(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> Fo
     region = str(rng.choice(["face", "whole", "inner", "lower"]))
     maps = face_maps(credible(faces.landmarks, _side(faces)))
     masks = lay(region_mask(region, rng), maps, _side(faces))
-    factor, quality = rng.uniform(1.5, 3.5), int(rng.integers(15, 60))
+    factor, quality = rng.uniform(1.5, 3.5), int(rng.integers(30, 80))
     sharpen = rng.uniform(0.3, 1.0) * (rng.random() < 0.5)
     return _degraded(faces, masks, factor, int(rng.choice([cv2.INTER_AREA, cv2.INTER_LINEAR])), sharpen, quality)
 

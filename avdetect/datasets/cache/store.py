@@ -1,7 +1,7 @@
 """The folder of a preprocessing cache, for its one writer: what is in it, what is missing, and how it is published.
 
 cache.json        format, preprocessing config and its digest, face detector and the fingerprint of its weights
-shards/           the clips (avdetect.datasets.shards)
+shards/           the clips (avdetect.datasets.cache.shards)
 sources.jsonl     path, size, mtime and SHA-256 of every file ever hashed; only ever appended to
 manifest.parquet  the manifest of the last run, with what became of each file
 clips.parquet     where each clip of these files lies, in the manifest's order
@@ -26,10 +26,9 @@ from typing import Any, BinaryIO, TextIO
 import pandas as pd
 
 from avdetect.config import PreprocessConfig, from_dict, to_dict
-from avdetect.datasets.manifest import write_manifest
-from avdetect.datasets.shards import (
+from avdetect.datasets.cache.records import Source
+from avdetect.datasets.cache.shards import (
     ShardWriter,
-    Source,
     empty_clips,
     finish,
     read_clips,
@@ -37,6 +36,7 @@ from avdetect.datasets.shards import (
     shard_numbers,
     write_parquet,
 )
+from avdetect.datasets.manifest import write_manifest
 from avdetect.errors import ConfigError, ManifestError
 
 FORMAT = 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from avdetect.datasets.worker import Hash, Make, Setup, work
+from avdetect.datasets.cache.worker import Hash, Make, Setup, work
 from avdetect.errors import AVDetectError
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.pool import Death, Pool, Worker
-from avdetect.datasets.shards import Source, sample_key
-from avdetect.datasets.store import Identity, Outcome, Store, failure_table
-from avdetect.datasets.worker import Hash, Make, Setup, Variant
+from avdetect.datasets.cache.pool import Death, Pool, Worker
+from avdetect.datasets.cache.records import Source, sample_key
+from avdetect.datasets.cache.store import Identity, Outcome, Store, failure_table
+from avdetect.datasets.cache.worker import Hash, Make, Setup, Variant
 from avdetect.errors import AVDetectError
 from avdetect.faces import build_detector
 

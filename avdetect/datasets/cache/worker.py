@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.shards import Record, ShardWriter, Source
-from avdetect.datasets.store import SHARDS, TEMPORARY, file_sha256
+from avdetect.datasets.cache.records import Record, Source
+from avdetect.datasets.cache.shards import ShardWriter
+from avdetect.datasets.cache.store import SHARDS, TEMPORARY, file_sha256
 from avdetect.errors import AVDetectError, MediaError
 from avdetect.faces import build_detector
 from avdetect.faces import crops as face_crops
