@@ -2,8 +2,8 @@
 
 clip.mp4              the sample itself
 videos/               three variants of it
-data/real, data/fake  eight two-second variants each, to exercise training; what is called fake here is arbitrary, so the
-                      scores of a model trained on them mean nothing
+data/real, data/fake  eight two-second variants each, to exercise training; what is called fake here is arbitrary, so
+                      the scores of a model trained on them mean nothing
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from media_factory import RENDERER
 from readme_media import FILTERS, SAMPLE, variant
 
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets import pool as pool_module
-from avdetect.datasets import preprocessing
+from avdetect.datasets.cache import build as preprocessing
+from avdetect.datasets.cache import pool as pool_module
 from avdetect.datasets.cache.build import Options, Report, preprocess, recipe_rng
 from avdetect.datasets.cache.payload import encode_clip
 from avdetect.datasets.cache.shards import read_clips

@@ -168,8 +168,8 @@ class VisualBatches(_PairBatches):
     def _moment_within(self, clip: int, spans, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
         """A crop inside the forged spans (any, without spans), and its time."""
         times = self._times(clip)
-        inside = np.flatnonzero(np.any([(times >= a) & (times <= b) for a, b in spans], axis=0)) if spans else []
-        index = int(rng.choice(inside)) if len(inside) else int(rng.integers(len(times)))
+        shown = [i for i, t in enumerate(times.tolist()) if any(a <= t <= b for a, b in spans)]
+        index = int(rng.choice(shown)) if shown else int(rng.integers(len(times)))
         return (clip, index), float(times[index])
 
     def _nearest(self, clip: int, seconds: float) -> tuple[int, int]:
@@ -289,18 +289,17 @@ class SyncBatches:
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
         chosen = self._chosen(step)
-        mouths, mels, voiced = [], [], []
+        made: dict[str, list[np.ndarray]] = {"mouths": [], "mels": [], "voiced": []}
         for item in share_of(self.config.batch_size, part, parts, "sync.batch_size"):
             rng = np.random.default_rng((self.seed, 3, step, item))
             crops, sound = self._moment(chosen[item], rng)
             if self.augment:
                 crops, sound = self._augmented(crops, sound, rng)
             windows, heard = voice_windows(Waveform(sound))
-            mouths.append(mouth_windows(crops))
-            mels.append(windows)
-            voiced.append(heard)
-        names, arrays = ("mouths", "mels", "voiced"), (mouths, mels, voiced)
-        return {n: torch.from_numpy(np.concatenate(a)) for n, a in zip(names, arrays, strict=True)}
+            made["mouths"].append(mouth_windows(crops))
+            made["mels"].append(windows)
+            made["voiced"].append(heard)
+        return {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in made.items()}
 
     def _augmented(self, crops: UInt8, sound: Float, rng: np.random.Generator) -> tuple[UInt8, Float]:
         codec = _video_codec(rng, self.config.codec)

@@ -7,6 +7,7 @@ still: they learn from real clips only, and give the match its distance.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -149,7 +150,7 @@ class JointModel(nn.Module):
         self.sync.eval()  # its batch statistics stand still too
         return self
 
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits (N, FACES + 2) of the faces, the voice and the match."""
         crops = batch["crops"]  # (N, FACES, CROPS, S, S, 3)
         faces = self.visual(crops.flatten(0, 2)).unflatten(0, crops.shape[:3]).mean(dim=2)
@@ -161,7 +162,7 @@ class JointModel(nn.Module):
         return torch.cat([faces, voice, self.match(distance)], dim=1)
 
 
-def joint_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float) -> Tensor:
+def joint_loss(model: nn.Module, batch: Mapping[str, Tensor], smoothing: float) -> Tensor:
     """The clip's label through the noisy-or; the parts' own labels where they are known."""
     logits = model(batch)
     present = torch.cat([batch["has_face"], batch["has_voice"][:, None], batch["has_match"][:, None]], dim=1)

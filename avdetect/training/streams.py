@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from avdetect.config import LoopConfig, TrainConfig
 from avdetect.errors import ManifestError
 from avdetect.model import Model
 from avdetect.scoring import StreamOutputs, StreamScorer
+from avdetect.streams.audio import AudioStream
+from avdetect.streams.visual import VisualStream
 from avdetect.training.batches import AudioBatches, SyncBatches, VisualBatches
 from avdetect.training.joint import JointBatches, JointModel, clip_only, joint_loss
 from avdetect.training.loop import Batch, Batches, fit
@@ -29,7 +32,7 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """What the loop needs for one stream."""
 
     module: nn.Module
@@ -50,7 +53,7 @@ def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric:
         loop: LoopConfig = getattr(config, name)
         if not loop.steps or (name == "joint" and not clip_only(part)[part.rows].any()):
             continue
-        stage = _stage(name, model, config, part, dev)
+        stage = make_stage(name, model, config, part, dev)
         trained = fit(
             stage.module,
             stage.batches,
@@ -64,17 +67,18 @@ def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric:
             evaluate=_evaluation(stage, config.seed) if loop.evaluate_every else None,
         )
         if isinstance(trained, JointModel):
-            model.visual, model.audio = trained.visual, trained.audio
+            model.visual = cast(VisualStream, trained.visual)
+            model.audio = cast(AudioStream, trained.audio)
         else:
             setattr(model, name, trained)
     return model.cpu().eval()
 
 
-def _stage(name: str, model: Model, config: TrainConfig, part: Part, dev: Part) -> _Stage:
+def make_stage(name: str, model: Model, config: TrainConfig, part: Part, dev: Part) -> Stage:
     seed = config.seed
     if name == "visual":
         plain = _for_dev(config.visual, dev, "video_fake")
-        return _Stage(
+        return Stage(
             model.visual,
             VisualBatches(part, config.visual, seed),
             lambda: VisualBatches(dev, plain, seed, augment=False),
@@ -82,21 +86,21 @@ def _stage(name: str, model: Model, config: TrainConfig, part: Part, dev: Part) 
         )
     if name == "audio":
         audio, plain = config.model.audio, _for_dev(config.audio, dev, "audio_fake")
-        return _Stage(
+        return Stage(
             model.audio,
             AudioBatches(part, audio, config.audio, seed),
             lambda: AudioBatches(dev, audio, plain, seed, augment=False),
             _audio_loss,
         )
     if name == "sync":
-        return _Stage(
+        return Stage(
             model.sync,
             SyncBatches(part, config.sync, seed),
             lambda: SyncBatches(dev, config.sync, seed, augment=False),
             lambda _: _sync_loss,
         )
     audio = config.model.audio
-    return _Stage(
+    return Stage(
         JointModel(model.visual, model.audio, model.sync),
         JointBatches(part, audio, config.joint, seed),
         lambda: JointBatches(dev, audio, config.joint, seed, augment=False),
@@ -110,7 +114,7 @@ def _for_dev(config, dev: Part, label: str):
     return replace(config, forged=0.0 if has_fakes else 1.0)
 
 
-def _evaluation(stage: _Stage, seed: int) -> Callable[[nn.Module], float]:
+def _evaluation(stage: Stage, seed: int) -> Callable[[nn.Module], float]:
     try:
         source = stage.dev()
         batches = [source(step, 0, 1) for step in range(DEV_BATCHES)]
