@@ -293,3 +293,12 @@ def test_griffin_lim_converges_to_the_magnitudes_it_is_given() -> None:
 def test_forgeries_travel_to_worker_processes() -> None:
     """A DataLoader that spawns its workers sends the table to them."""
     assert set(pickle.loads(pickle.dumps(ALL))) == set(ALL)  # noqa: S301 - our own bytes
+
+
+def test_an_lpc_copy_adds_no_rumble() -> None:
+    """Pulses of one sign once left a line below 60 Hz through the whole copy, silent gaps included."""
+    samples = voice(2.0)
+    quiet = log_mel(samples)[:, 0]
+    for seed in range(12):
+        forged = AUDIO["lpc"](samples, np.random.default_rng(seed), None).samples
+        assert np.median(log_mel(forged)[:, 0] - quiet) < 1.0, f"seed {seed}"

@@ -143,6 +143,16 @@ def test_masks_lie_on_the_face_and_spare_the_border(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_face_as_large_as_the_crop_leaves_its_border_alone(name: str) -> None:
+    """Else a crop pasted back into its frame would show as a square."""
+    faces = portrait(96)
+    large = FaceCrops(faces.crops, (faces.landmarks - 48) * np.float32(1.5) + 48)
+    for seed in range(8):
+        mask = forge(name, large, seed).mask[0]
+        assert not np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).any()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_parameters_hold_over_time(name: str) -> None:
     """On a still face the forgery may move a little, but keeps its place, its colour and its strength."""
     one = portrait(128)

@@ -22,6 +22,7 @@ from avdetect.datasets.manifest import (
     validate,
     write_manifest,
 )
+from avdetect.datasets.splits import check_folds
 from avdetect.errors import ManifestError
 
 
@@ -401,6 +402,10 @@ def test_an_invalid_table_leaves_the_old_manifest(tmp_path: Path) -> None:
         write_manifest(table(), tmp_path / "m.json")
     with pytest.raises(ManifestError, match="cannot write"):
         write_manifest(table(), tmp_path / "none" / "m.csv")
+    (tmp_path / "taken.csv").mkdir()
+    with pytest.raises(ManifestError, match="cannot write"):
+        write_manifest(table(), tmp_path / "taken.csv")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.parquet", "taken.csv"]
 
 
 CELLS = st.one_of(
@@ -566,6 +571,15 @@ def test_a_class_of_one_group_only_cannot_be_folded() -> None:
     assert folds(given, 2, labels=("fake", "video_fake")).nunique() == 2
     # An output of one class only, or that nobody knows, asks for nothing.
     assert folds(given.assign(audio_fake=pd.array([pd.NA] * len(given), "Int8")), 2).nunique() == 2
+
+
+def test_a_fold_without_a_class_that_enough_groups_have_is_refused() -> None:
+    fold, unit = np.array([0, 0, 0, 1, 1, 2, 2]), np.arange(7)
+    values = np.array([[0], [1], [-1], [0], [1], [0], [0]])
+    check_folds(fold, unit, values, 3, "group", ["fake"])  # two groups cannot give three folds a fake
+    values[2] = 1
+    with pytest.raises(ManifestError, match="fold 2 has no fake = 1; ask for fewer folds"):
+        check_folds(fold, unit, values, 3, "group", ["fake"])
 
 
 def test_by_dataset_the_way_out_is_named() -> None:

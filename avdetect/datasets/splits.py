@@ -38,7 +38,7 @@ def folds(
         raise ManifestError(f"{count} {what} cannot be cut into {number} folds; {_advice(by)}")
     values = np.stack([_label(table, name) for name in labels], axis=1)  # (N, L), -1 unknown
     fold = _stratified(unit % MAX_UNITS, values, number)
-    _check_folds(fold, unit, values, number, by, labels)
+    check_folds(fold, unit, values, number, by, labels)
     return pd.Series(fold, index=table.index, name="fold")
 
 
@@ -72,7 +72,7 @@ def _stratified(unit: np.ndarray, values: np.ndarray, number: int) -> np.ndarray
     from sklearn.model_selection import StratifiedGroupKFold
 
     strata = (values + 1) @ (3 ** np.arange(values.shape[1]))
-    order = np.lexsort((strata, unit))  # the splitter breaks ties by the order of the rows
+    order = np.lexsort((strata, unit))  # no order of the rows may change a tie in the splitter
     fold = np.zeros(len(unit), np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare combination of labels is no error; a missing class is
@@ -85,9 +85,13 @@ def _stratified(unit: np.ndarray, values: np.ndarray, number: int) -> np.ndarray
     return fold
 
 
-def _check_folds(
+def check_folds(
     fold: np.ndarray, unit: np.ndarray, values: np.ndarray, number: int, by: str, labels: Sequence[str]
 ) -> None:
+    """Raise ManifestError where a class is missing outside a fold, or in it although enough units have it.
+
+    `fold`, `unit` (N,); `values` (N, L) with -1 for unknown.
+    """
     what = "groups" if by == "group" else "datasets"
     if len(np.unique(fold)) < number:
         raise ManifestError(f"{len(np.unique(unit))} {what} of unequal sizes leave a fold empty; {_advice(by)}")

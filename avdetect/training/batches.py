@@ -26,6 +26,7 @@ from avdetect.scoring import SYNC_FRAMES, mouth_windows, voice_windows
 from avdetect.training.pools import Originals, Part, Pool, overlaps, segments_of
 from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, UInt8, Waveform
 
+NEAR = 5  # face crops, one second at five a second
 MAX_SILENT = 50  # windows drawn in vain, one after the other, before giving up
 
 
@@ -138,7 +139,9 @@ class VisualBatches(_PairBatches):
         count = int(self.archive.clips["main_faces"].iat[clip])
         moment = other = None
         if visual_forgeries.NEEDS.get(name) == "moment":
-            moment = self._faces((clip, int(rng.integers(count))))
+            # A second away at most: the face of another pose does not fit where this one was.
+            near = [i for i in range(max(0, index - NEAR), min(count, index + NEAR + 1)) if i != index]
+            moment = self._faces((clip, int(rng.choice(near)) if near else index))
         if visual_forgeries.NEEDS.get(name) == "other":
             other = self._faces(self._moment(self.real.draw(rng), rng))
         faces = self._faces((clip, index))
