@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="working folder: checkpoints and logs")
-    parser.add_argument("--steps", type=int, help="of each stream, in place of the configuration's")
+    parser.add_argument("--steps", type=int, help="of each stream that the configuration trains")
     parser.add_argument("--pretrained", help="safetensors of the image encoder to start from")
     args = parser.parse_args(argv)
     try:
@@ -49,7 +49,8 @@ def measured(args: argparse.Namespace) -> pd.DataFrame:
     """One row a measurement."""
     config = load_yaml(TrainConfig, args.config)
     visual, audio = (_forged(loop, args.steps) for loop in (config.visual, config.audio))
-    model = dataclasses.replace(config.model, streams=("visual", "audio"))
+    streams = tuple(name for name, loop in (("visual", visual), ("audio", audio)) if loop.steps)
+    model = dataclasses.replace(config.model, streams=streams)
     if args.pretrained:
         model = dataclasses.replace(model, visual=dataclasses.replace(model.visual, pretrained=args.pretrained))
     none = StreamLoopConfig(steps=0)
@@ -71,7 +72,7 @@ def measured(args: argparse.Namespace) -> pd.DataFrame:
 
 
 def _forged(loop: PairLoopConfig, steps: int | None) -> PairLoopConfig:
-    return dataclasses.replace(loop, forged=1.0, evaluate_every=0, steps=steps or loop.steps)
+    return dataclasses.replace(loop, forged=1.0, evaluate_every=0, steps=steps if steps and loop.steps else loop.steps)
 
 
 if __name__ == "__main__":
