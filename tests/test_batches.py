@@ -234,7 +234,8 @@ def test_clip_labels_are_taken_only_when_asked_for(part: Part, monkeypatch: pyte
     batches = VisualBatches(part, config, 0)
     for step in range(20):
         batches(step)
-    assert {3, 10} < set(drawn), "fakes of which only the clip's label is known"
+    assert 10 in drawn, "a fake of which only the clip's label is known"
+    assert 3 not in drawn, "its voice explains that the clip is fake"
 
 
 def test_crops_come_from_the_forged_span(tmp_path: Path) -> None:
@@ -251,6 +252,32 @@ def test_crops_come_from_the_forged_span(tmp_path: Path) -> None:
     seen = {int(v) for step in range(5) for v in plain(step)["crops"][::2, 0, 0, 0]}
     times = track.face_frames / 25
     assert seen == {10 * i for i in np.flatnonzero((times >= 0.75) & (times <= 1.3)).tolist()}
+
+
+def test_a_span_between_two_crops_is_not_drawn_from(tmp_path: Path) -> None:
+    """Taken from anywhere else in the clip, a genuine crop would be called fake."""
+    table = table_of([ROWS[0], ("clip", 1, 1, 0, "partial", "/0")])
+    table["fake_segments"] = pd.Series([(), ((0.05, 0.15),)], dtype=object)
+    part = part_of(tmp_path / "a", [media(0, "clip"), media(1, "clip")], validate(table))
+    with pytest.raises(ManifestError, match="no forged face"):
+        VisualBatches(part, PAIRS, 0)
+
+
+def test_a_real_face_is_never_its_own_donor(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    donors = []
+    forge = module.visual_forgeries.VISUAL["rand_merge"]
+
+    def noted(faces: FaceCrops, rng: np.random.Generator, given):
+        donors.append((int(faces.crops[0, 16, 16, 0]), int(given.other.crops[0, 16, 16, 0])))
+        return forge(faces, rng, given)
+
+    monkeypatch.setitem(module.visual_forgeries.VISUAL, "rand_merge", noted)
+    VisualBatches(part, dataclasses.replace(PAIRS, forged=1.0, forgeries={"rand_merge": 1.0}), 0)(0)
+    assert len(donors) == 8
+    assert all(face != donor for face, donor in donors)
+    alone = Part(part.archive, np.array([0]))
+    with pytest.raises(ConfigError, match="single picture"):
+        VisualBatches(alone, dataclasses.replace(PAIRS, forged=1.0, forgeries={"rand_merge": 1.0}), 0)(0)
 
 
 def test_batches_that_cannot_be_shared_are_refused(part: Part) -> None:
@@ -290,6 +317,35 @@ def test_a_synthetic_voice_stands_beside_its_original(part: Part, monkeypatch: p
         for fake, real in zip(bands[::2], bands[1::2], strict=True):
             assert (fake, real) in {(expected[3], expected[0]), (expected[6], expected[7])}
     assert all(a == b for a, b in zip(states[::2], states[1::2], strict=True))
+
+
+def long_voice(spans: tuple[tuple[float, float], ...], root: Path) -> tuple[AudioBatches, np.ndarray]:
+    """A 20 s file in two clips with forged spans, beside a real one; and which sample of the file is forged."""
+    table = table_of([("speech", 0, "", 0, "people", ""), ("speech", 1, "", 1, "partial", "")])
+    table["fake_segments"] = pd.Series([(), spans], dtype=object)
+    sound = speech(20.0)
+    clips = [[Clip(0, 12, (), Waveform(sound[:192_000])), Clip(12, 8, (), Waveform(sound[192_000:], 12.0))]] * 2
+    part = part_of(root, clips, validate(table))
+    forged = np.zeros(320_000, bool)
+    for a, b in spans:
+        forged[round(a * 16_000) : round(b * 16_000)] = True
+    return AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, forged=0.0), 0, augment=False), forged
+
+
+@pytest.mark.parametrize("spans", [((4.0, 5.0),), ((4.0, 4.3), (15.0, 19.0)), ((11.0, 13.0),)])
+def test_every_fake_window_holds_forged_sound(spans, tmp_path: Path) -> None:
+    """Spans beside the clip, and windows that only begin with the span, made genuine sound fake."""
+    batches, forged = long_voice(spans, tmp_path / "a")
+    assert batches.fake is not None
+    rng = np.random.default_rng(0)
+    before = 0
+    for _ in range(300):
+        window, start = batches._window(batches.fake.draw(rng), rng, forged=True)
+        first = round(start * 16_000)
+        held = forged[first : first + len(window)]
+        assert held.sum() >= min(8000, round(min(b - a for a, b in spans) * 16_000))
+        before += not held[0]
+    assert before > 30, "windows also begin before a span: its onset is heard"
 
 
 def test_short_and_partly_silent_recordings_fill_the_window(tmp_path: Path) -> None:

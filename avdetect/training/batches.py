@@ -21,9 +21,10 @@ from avdetect.datasets.augment.voice import augment_voice
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries import audio as audio_forgeries
 from avdetect.datasets.forgeries import visual as visual_forgeries
+from avdetect.datasets.forgeries.clip import MIN_MOMENTS
 from avdetect.errors import ConfigError, ManifestError
 from avdetect.scoring import SYNC_FRAMES, mouth_windows, voice_windows
-from avdetect.training.pools import Originals, Part, Pool, overlaps, segments_of
+from avdetect.training.pools import Originals, Part, Pool, forged_spans
 from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, UInt8, Waveform
 
 NEAR = 5  # face crops, one second at five a second
@@ -64,22 +65,23 @@ class _PairBatches:
         usable = usable & part.has_file()
         labels = part.label(self.label, config.clip_labels)[self.archive.clips["file"].to_numpy()]
         self.real = Pool(self.archive, usable & (labels == 0), config.source_balance, f"real {self.part_name}")
+        self.group = part.archive.files["group"].to_numpy(object)[self.archive.clips["file"].to_numpy()]
+        self.groups_of_reals = len(set(self.group[self.real.clips]))
         self.originals = Originals(part, usable & (labels == 0))
-        self.segments = segments_of(self.archive, self.label.removesuffix("_fake"))
+        self.spans = forged_spans(self.archive, self.label.removesuffix("_fake"))
         self.fake: Pool | None = None
         if config.forged < 1:
             try:
-                shown = overlaps(self.archive, self.segments, 0.2)
-                self.fake = Pool(
-                    self.archive, usable & shown & (labels == 1), config.source_balance, f"forged {self.part_name}"
-                )
+                fake = usable & (labels == 1)
+                fake[fake] = [self.shows_fake(clip) for clip in np.flatnonzero(fake).tolist()]
+                self.fake = Pool(self.archive, fake, config.source_balance, f"forged {self.part_name}")
             except ManifestError as error:
                 key = self.label.removesuffix("_fake").replace("video", "visual")
                 raise ManifestError(f"{error}; with {key}.forged: 1 every fake is forged from real media") from error
 
-    def spans(self, clip: int) -> tuple[tuple[float, float], ...]:
-        """The forged spans of the clip's file, in seconds."""
-        return self.segments[int(self.archive.clips["file"].iat[clip])]
+    def shows_fake(self, clip: int) -> bool:
+        """Is there a moment of a fake file's clip that is known to be forged?"""
+        raise NotImplementedError
 
     def items(self, step: int, part: int, parts: int) -> tuple[list, Tensor]:
         """Fake, original, other reals; fake, original, … and their labels."""
@@ -91,6 +93,13 @@ class _PairBatches:
             items += [self.single(self.real.draw(rng), rng) for _ in range(self.config.reals_per_fake - 1)]
         labels = [1.0, *[0.0] * self.config.reals_per_fake] * (len(items) // (1 + self.config.reals_per_fake))
         return items, torch.tensor(labels)
+
+    def _stranger(self, clip: int, rng: np.random.Generator) -> int:
+        """A real clip of another group than `clip`'s; there must be one."""
+        while True:
+            other = self.real.draw(rng)
+            if self.group[other] != self.group[clip]:
+                return other
 
     def pair(self, rng: np.random.Generator) -> tuple:
         """(fake, real), augmented alike when they are of one recording."""
@@ -115,41 +124,49 @@ class VisualBatches(_PairBatches):
         return {"crops": torch.from_numpy(np.stack(crops)), "labels": labels}
 
     def pair(self, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        twins = True
         if self.fake is None or rng.random() < self.config.forged:
             real = self._moment(self.real.draw(rng), rng)
             fake = self.forge(real, rng)
-            twins = True
         else:
             clip = self.fake.draw(rng)
-            fake, seconds = self._moment_within(clip, self.spans(clip), rng)
+            shown, seconds = self._forged_moment(clip, rng)
+            fake = self._faces(shown)
             original = self.originals.of(clip)
             twins = original is not None
             real = self._nearest(original, seconds) if original is not None else self._moment(self.real.draw(rng), rng)
         treatment = int(rng.integers(2**32))
         other = treatment if twins else int(rng.integers(2**32))
-        return self._augmented(fake, treatment), self._augmented(real, other)
+        return self._augmented(fake, treatment), self._augmented(self._faces(real), other)
 
     def single(self, clip: int, rng: np.random.Generator) -> UInt8:
-        return self._augmented(self._moment(clip, rng), int(rng.integers(2**32)))
+        return self._augmented(self._faces(self._moment(clip, rng)), int(rng.integers(2**32)))
 
-    def forge(self, real: tuple[int, int], rng: np.random.Generator):
-        """A forgery of the face crop `real` = (clip, index)."""
-        name = str(rng.choice(self.names, p=self.weights))
+    def forge(self, real: tuple[int, int], rng: np.random.Generator) -> FaceCrops:
+        """A forgery of the face crop `real` = (clip, index), by a method for which the clip has enough to offer."""
         clip, index = real
         count = int(self.archive.clips["main_faces"].iat[clip])
+        weights = np.where([self._suits(name, count) for name in self.names], self.weights, 0.0)
+        if not weights.any():
+            raise ConfigError("visual.forgeries: none of them can be made of a single picture; add self_blend")
+        name = str(rng.choice(self.names, p=weights / weights.sum()))
         moment = other = None
         if visual_forgeries.NEEDS.get(name) == "moment":
             # A second away at most: the face of another pose does not fit where this one was.
             near = [i for i in range(max(0, index - NEAR), min(count, index + NEAR + 1)) if i != index]
-            moment = self._faces((clip, int(rng.choice(near)) if near else index))
+            moment = self._faces((clip, int(rng.choice(near))))
         if visual_forgeries.NEEDS.get(name) == "other":
-            other = self._faces(self._moment(self.real.draw(rng), rng))
-        faces = self._faces((clip, index))
+            other = self._faces(self._moment(self._stranger(clip, rng), rng))
+        faces = self._faces(real)
         forged = visual_forgeries.VISUAL[name](faces, rng, visual_forgeries.Donors(moment, other))
         return FaceCrops(forged.crops, faces.landmarks)
 
-    def _augmented(self, item, treatment: int) -> UInt8:
-        faces = item if isinstance(item, FaceCrops) else self._faces(item)
+    def _suits(self, name: str, count: int) -> bool:
+        """Can `name` be made of a track of `count` crops, of a part with more than one person?"""
+        need = visual_forgeries.NEEDS.get(name)
+        return (need != "moment" or count >= MIN_MOMENTS) and (need != "other" or self.groups_of_reals > 1)
+
+    def _augmented(self, faces: FaceCrops, treatment: int) -> UInt8:
         if not self.augment:
             return faces.crops[0]
         rng = np.random.default_rng(treatment)
@@ -168,12 +185,25 @@ class VisualBatches(_PairBatches):
     def _times(self, clip: int) -> np.ndarray:
         return self.archive.face_times(clip, int(self.archive.clips["main_track"].iat[clip]))
 
-    def _moment_within(self, clip: int, spans, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
-        """A crop inside the forged spans (any, without spans), and its time."""
+    def _forged(self, clip: int) -> np.ndarray:
+        """Face crops inside the forged spans, and their times (2, N); all of them where there are no spans."""
         times = self._times(clip)
-        shown = [i for i, t in enumerate(times.tolist()) if any(a <= t <= b for a, b in spans)]
-        index = int(rng.choice(shown)) if shown else int(rng.integers(len(times)))
-        return (clip, index), float(times[index])
+        spans = self.spans[clip]
+        inside = [i for i, t in enumerate(times.tolist()) if not spans or any(a <= t < b for a, b in spans)]
+        return np.stack([inside, times[inside]])
+
+    def shows_fake(self, clip: int) -> bool:
+        """By the tracker's rule that every frame number divisible by `crop_every` has a crop: nothing is read."""
+        every, row = self.archive.config.faces.crop_every, self.archive.clips
+        first = int(row["main_first_frame"].iat[clip])
+        frames = range(-(-first // every) * every, first + int(row["main_mouths"].iat[clip]), every)
+        return not self.spans[clip] or any(a <= f / FPS < b for f in frames for a, b in self.spans[clip])
+
+    def _forged_moment(self, clip: int, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
+        """A forged crop, and its time."""
+        forged = self._forged(clip)
+        index, seconds = forged[:, int(rng.integers(forged.shape[1]))].tolist()
+        return (clip, int(index)), seconds
 
     def _nearest(self, clip: int, seconds: float) -> tuple[int, int]:
         return clip, int(np.abs(self._times(clip) - seconds).argmin())
@@ -195,10 +225,10 @@ class AudioBatches(_PairBatches):
     stream, part_name, label = 2, "voice", "audio_fake"
 
     def __init__(self, part: Part, audio: AudioConfig, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
+        self.size = round(audio.window_seconds * SAMPLE_RATE)
         clips = part.archive.clips
         voiced = (clips["sound_samples"] >= MIN_AUDIO_SECONDS * SAMPLE_RATE) & (clips["sound_rms"] >= SILENCE_RMS)
         super().__init__(part, voiced.to_numpy(bool), config, seed, augment)
-        self.size = round(audio.window_seconds * SAMPLE_RATE)
         self.names, self.weights = choices(config.forgeries, audio_forgeries.AUDIO, "audio")
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
@@ -211,11 +241,11 @@ class AudioBatches(_PairBatches):
             twins = True
         else:
             clip = self.fake.draw(rng)
-            fake, start = self._window(clip, rng, self.spans(clip))
+            fake, start = self._window(clip, rng, forged=True)
             original = self.originals.of(clip)
             twins = original is not None
             if original is not None:
-                real, _ = self._window(original, rng, ((start, start + self.size / SAMPLE_RATE),))
+                real, _ = self._window(original, rng, at_seconds=start)
             else:
                 real, _ = self._window(self.real.draw(rng), rng)
         treatment = int(rng.integers(2**32))
@@ -243,16 +273,37 @@ class AudioBatches(_PairBatches):
         samples = through_audio_codec(samples, codec) if codec is not None else samples
         return log_mel(np.resize(augment_voice(samples, rng), self.size))
 
-    def _window(self, clip: int, rng: np.random.Generator, spans=()) -> tuple[Float, float]:
-        """At most a window of sound, and its start in seconds; inside one of the spans where there are any."""
+    def shows_fake(self, clip: int) -> bool:
+        return not self.spans[clip] or bool(self._forged_starts(clip))
+
+    def _last_start(self, clip: int) -> int:
+        return max(0, int(self.archive.clips["sound_samples"].iat[clip]) - self.size)
+
+    def _forged_starts(self, clip: int) -> list[tuple[int, int]]:
+        """First and last start of the windows that hold a forged span, or enough of a long one; one pair a span."""
+        begin = float(self.archive.clips["sound_start_seconds"].iat[clip])
+        last, least = self._last_start(clip), round(MIN_AUDIO_SECONDS * SAMPLE_RATE)
+        ranges = []
+        for a, b in self.spans[clip]:
+            first, end = round((a - begin) * SAMPLE_RATE), round((b - begin) * SAMPLE_RATE)
+            need = min(least, end - first)
+            low, high = max(0, first + need - self.size), min(last, end - need)
+            if need > 0 and low <= high:
+                ranges.append((low, high))
+        return ranges
+
+    def _window(
+        self, clip: int, rng: np.random.Generator, *, forged: bool = False, at_seconds: float | None = None
+    ) -> tuple[Float, float]:
+        """At most a window of sound, and its start in seconds: anywhere, over a forged span, or at a given time."""
         wave = self.archive.waveform(clip)
         assert wave is not None, "the pools hold clips with sound only"
-        last = max(0, len(wave.samples) - self.size)
-        low, high = 0, last
-        if spans:
-            begin, end = spans[int(rng.integers(len(spans)))]
-            low = int(np.clip(round((begin - wave.start_seconds) * SAMPLE_RATE), 0, last))
-            high = int(np.clip(round((end - wave.start_seconds) * SAMPLE_RATE) - self.size, low, last))
+        low, high = 0, self._last_start(clip)
+        if forged and self.spans[clip]:
+            ranges = self._forged_starts(clip)
+            low, high = ranges[int(rng.integers(len(ranges)))]
+        if at_seconds is not None:
+            low = high = int(np.clip(round((at_seconds - wave.start_seconds) * SAMPLE_RATE), 0, high))
         for _ in range(4):  # a window of silence teaches nothing
             start = int(rng.integers(low, high + 1))
             window = wave.samples[start : start + self.size]

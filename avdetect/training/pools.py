@@ -30,10 +30,13 @@ class Part:
         return inside[self.archive.clips["file"].to_numpy()]
 
     def label(self, column: str, clip_labels: bool = False) -> np.ndarray:
-        """(files,) 0, 1 or -1 (unknown) of every file of the archive; `clip_labels` fills the unknown with `fake`."""
-        labels = self.archive.files[column]
+        """(files,) 0, 1 or -1 (unknown) of every file of the archive; `clip_labels` takes `fake` for an unknown part,
+        unless the other part is known to explain it."""
+        files = self.archive.files
+        labels = files[column]
         if clip_labels:
-            labels = labels.fillna(self.archive.files["fake"])
+            explained = files["audio_fake" if column == "video_fake" else "video_fake"].eq(1).fillna(False)
+            labels = labels.fillna(files["fake"].mask(explained))
         return labels.fillna(-1).to_numpy(np.int8)
 
 
@@ -64,7 +67,7 @@ class Pool:
 
 
 class Originals:
-    """From a fake's clip to the same clip of its original, where the part holds that."""
+    """From a fake's clip to the same clip of its original, where the part holds that, in the same re-encoded copy."""
 
     def __init__(self, part: Part, usable: np.ndarray) -> None:
         """usable: (clips,) that may stand as an original."""
@@ -76,39 +79,39 @@ class Originals:
         self.usable = usable
 
     def of(self, clip: int) -> int | None:
-        """The row of the original's clip of the same number and, where there is one, of the same re-encoded copy."""
+        """The row of the original's clip; None without one. Another copy's codec would tell the two apart."""
         file, copy, number = self.keys[clip]
         original = self.original[file]
         if original < 0:
             return None
         rows = np.arange(self.first[original], self.first[original + 1])
-        rows = rows[self.usable[rows] & (self.keys[rows, 2] == number)]
-        same = rows[self.keys[rows, 1] == copy]
-        return int((same if len(same) else rows)[0]) if len(rows) else None
+        rows = rows[self.usable[rows] & (self.keys[rows, 1] == copy) & (self.keys[rows, 2] == number)]
+        return int(rows[0]) if len(rows) else None
 
 
-def segments_of(archive: ClipArchive, part: str) -> list[tuple[tuple[float, float], ...]]:
-    """(files,) the forged spans in seconds of each file's picture (part "video") or voice ("audio"); () = all of it."""
-    files = archive.files
-    column = f"{part}_fake_segments"
+Spans = tuple[tuple[float, float], ...]  # seconds, (start, end)
+
+
+def forged_spans(archive: ClipArchive, part: str) -> list[Spans]:
+    """(clips,) where each clip's picture (part "video") or voice ("audio") is forged; () = all of it, or unknown.
+
+    A file's segments are cut to the clip; a clip beside all of them gets the empty span (0, 0): nothing in it is fake.
+    """
+    files, clips = archive.files, archive.clips
     general = [tuple(s) for s in files["fake_segments"]]
-    if column not in files:
-        return general
-    return [
-        tuple(s) if isinstance(s, tuple | list) and len(s) else g for s, g in zip(files[column], general, strict=True)
-    ]
-
-
-def overlaps(archive: ClipArchive, segments: list[tuple[tuple[float, float], ...]], least_seconds: float) -> np.ndarray:
-    """(clips,) whether a clip shows at least `least_seconds` of its file's forged spans; True without spans."""
-    clips = archive.clips
-    result = np.ones(len(clips), bool)
-    marked = np.array([len(s) > 0 for s in segments], bool)[clips["file"].to_numpy()]
+    column = f"{part}_fake_segments"
+    own = [tuple(s) for s in files[column]] if column in files else general
+    by_file = [a or b for a, b in zip(own, general, strict=True)]
+    start = clips["start_seconds"].to_numpy(float)
+    end = start + clips["duration_seconds"].to_numpy(float)
+    spans: list[Spans] = [()] * len(clips)
+    marked = np.array([len(s) > 0 for s in by_file], bool)[clips["file"].to_numpy()]
     for row in np.flatnonzero(marked).tolist():
-        start = float(clips["start_seconds"].iat[row])
-        end = start + float(clips["duration_seconds"].iat[row])
-        spans = segments[int(clips["file"].iat[row])]
-        result[row] = max(min(end, b) - max(start, a) for a, b in spans) >= min(
-            least_seconds, min(b - a for a, b in spans)
-        )
-    return result
+        cut = [(max(a, start[row]), min(b, end[row])) for a, b in by_file[int(clips["file"].iat[row])]]
+        spans[row] = tuple((float(a), float(b)) for a, b in cut if b > a) or ((0.0, 0.0),)
+    return spans
+
+
+def longest(spans: list[Spans]) -> np.ndarray:
+    """(clips,) seconds of the longest forged span of each clip; infinite where all of it is."""
+    return np.array([max((b - a for a, b in s), default=np.inf) for s in spans])

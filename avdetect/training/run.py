@@ -173,11 +173,13 @@ def _forgeries(config: TrainConfig, part: Part) -> Iterable[tuple[int, str, Clip
     rows = [r for r in part.rows[part.table["fake"].eq(0).fillna(False).to_numpy(bool)].tolist() if r in clip_of]
     if not config.fusion.forged:
         return
+    groups = archive.files["group"].iloc[rows].to_numpy(object)
     for place, row in enumerate(track(rows, "forge")):
         clip = archive.load(clip_of[row])
         for number in range(config.fusion.forged):
             rng = np.random.default_rng((config.seed, 5, row, number))
-            other = archive.load(clip_of[rows[int(rng.integers(len(rows)))]])
+            donor = _donor(rows, groups, place, rng)
+            other = archive.load(clip_of[rows[donor]]) if donor is not None else None
             # Face, voice and match in turn, so that a small set has all three.
             kinds = [[m for m in kind if usable(clip, m, other)] for kind in (VISUAL, AUDIO, AUDIOVISUAL)]
             kinds = [methods for methods in kinds if methods]
@@ -185,6 +187,17 @@ def _forgeries(config: TrainConfig, part: Part) -> Iterable[tuple[int, str, Clip
                 methods = kinds[(place + number) % len(kinds)]
                 forged = forge_clip(clip, methods[int(rng.integers(len(methods)))], rng, archive.config.faces, other)
                 yield row, forged.method, forged.clip, (forged.fake, forged.video_fake, forged.audio_fake)
+
+
+def _donor(rows: list[int], groups: np.ndarray, place: int, rng: np.random.Generator) -> int | None:
+    """The place in `rows` of another file: half of the time of the same person, where there is one."""
+    same = groups == groups[place]
+    same[place] = False
+    stranger = groups != groups[place]
+    for kind in (same, stranger) if rng.random() < 0.5 else (stranger, same):
+        if kind.any():
+            return int(rng.choice(np.flatnonzero(kind)))
+    return None
 
 
 def _forged_table(part: Part, arrays: Any) -> pd.DataFrame:

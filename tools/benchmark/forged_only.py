@@ -49,8 +49,8 @@ def measured(args: argparse.Namespace) -> pd.DataFrame:
     """One row a measurement."""
     config = load_yaml(TrainConfig, args.config)
     visual, audio = (_forged(loop, args.steps) for loop in (config.visual, config.audio))
-    streams = tuple(name for name, loop in (("visual", visual), ("audio", audio)) if loop.steps)
-    model = dataclasses.replace(config.model, streams=streams)
+    steps = {"visual": visual.steps, "audio": audio.steps}
+    model = dataclasses.replace(config.model, streams=tuple(s for s in config.model.streams if steps.get(s)))
     if args.pretrained:
         model = dataclasses.replace(model, visual=dataclasses.replace(model.visual, pretrained=args.pretrained))
     none = StreamLoopConfig(steps=0)
