@@ -6,35 +6,61 @@ import dataclasses
 import hashlib
 import json
 import math
-import types as builtin_types
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal
 
+from avdetect._strict import from_dict, load_yaml, to_dict
 from avdetect.errors import ConfigError
 
-T = TypeVar("T")
+__all__ = [
+    "AudioConfig",
+    "FaceConfig",
+    "FusionConfig",
+    "FusionFitConfig",
+    "LoopConfig",
+    "MediaConfig",
+    "MediaLimits",
+    "ModelConfig",
+    "PairLoopConfig",
+    "PreprocessConfig",
+    "StreamLoopConfig",
+    "SyncConfig",
+    "TrainConfig",
+    "VisualConfig",
+    "from_dict",
+    "load_yaml",
+    "to_dict",
+]
+
+MIN_WINDOW_SECONDS = 0.5  # a shorter window leaves the audio network's last layers a frame or two, if any
 
 
 class _Positive:
-    """Refuses numbers that are not finite and above 0 (or at least 0, for the fields in `_zero_is_fine`), and shares
-    above 1."""
+    """Refuses numbers that are not finite and above 0 (or at least 0, for the fields in `_zero_is_fine`), shares above
+    1, shares of 1 where nothing would be left (`_below_one`), and empty lists."""
 
     _zero_is_fine: ClassVar[frozenset[str]] = frozenset()
     _shares: ClassVar[frozenset[str]] = frozenset()
+    _below_one: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for field_ in dataclasses.fields(self):  # type: ignore[arg-type]
-            name = field_.name
-            for value in getattr(self, name) if isinstance(getattr(self, name), tuple) else (getattr(self, name),):
-                if isinstance(value, bool) or not isinstance(value, int | float):
-                    continue
-                if not math.isfinite(value) or value < 0 or (value == 0 and name not in self._zero_is_fine):
-                    lowest = "at least" if name in self._zero_is_fine else "above"
-                    raise ConfigError(f"{type(self).__name__}.{name} must be finite and {lowest} 0, got {value}")
-                if name in self._shares and value > 1:
-                    raise ConfigError(f"{type(self).__name__}.{name} is a share and must be at most 1, got {value}")
+            value = getattr(self, field_.name)
+            if value == ():
+                raise ConfigError(f"{type(self).__name__}.{field_.name} must have at least one entry")
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float) and not isinstance(number, bool):
+                    self._check(field_.name, number)
+
+    def _check(self, name: str, value: float) -> None:
+        where = f"{type(self).__name__}.{name}"
+        if not math.isfinite(value) or value < 0 or (value == 0 and name not in self._zero_is_fine):
+            lowest = "at least" if name in self._zero_is_fine else "above"
+            raise ConfigError(f"{where} must be finite and {lowest} 0, got {value}")
+        if name in self._shares and value > 1:
+            raise ConfigError(f"{where} is a share and must be at most 1, got {value}")
+        if name in self._below_one and value >= 1:
+            raise ConfigError(f"{where} is a share and must be below 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +87,7 @@ class FaceConfig(_Positive):
     """How frames become face tracks and crops."""
 
     _zero_is_fine = frozenset({"max_gap"})
+    _shares = frozenset({"min_confidence", "min_face_side", "min_iou", "shot_change"})
 
     detect_every: int = 5  # frames between detections (5 = five a second)
     redetect_every: int = 25  # frames between searches of the whole picture while known faces are being followed
@@ -86,7 +113,7 @@ class PreprocessConfig(_Positive):
 
     media: MediaConfig = field(default_factory=MediaConfig)
     faces: FaceConfig = field(default_factory=FaceConfig)
-    detector: str = "mtcnn"
+    detector: Literal["mtcnn", "scrfd"] = "mtcnn"  # avdetect.faces.detector.DETECTORS
     clip_seconds: float = 12.0  # files are processed in consecutive clips of this length, to bound memory
 
     def digest(self) -> str:
@@ -99,15 +126,25 @@ class VisualConfig(_Positive):
     """The frame encoder: any timm model."""
 
     _zero_is_fine = frozenset({"mean", "dropout"})
+    _below_one = frozenset({"dropout"})
 
     encoder: str = "mobilenetv2_100"
     # timm arguments. "same" padding is what the TensorFlow-trained ImageNet weights expect.
     encoder_kwargs: dict[str, Any] = field(default_factory=dict)
     pretrained: bool | str = False  # True: timm's own download; a path: a safetensors file of the encoder's weights
-    mean: float = 127.5  # crops become (x - mean) / std
-    std: float = 127.5
+    # Crops in 0..255 become (x - mean) / std; one number, or three for R, G and B. A pretrained encoder expects what it
+    # was trained with: timm's pretrained_cfg of it, times 255.
+    mean: float | tuple[float, ...] = 127.5
+    std: float | tuple[float, ...] = 127.5
     dropout: float = 0.3
     pooling: Literal["confident", "mean"] = "confident"  # of a track's frame logits (avdetect.pooling)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != 3:
+                raise ConfigError(f"VisualConfig.{name} must be one number or three (R, G, B), got {list(value)}")
 
 
 @dataclass(frozen=True)
@@ -115,12 +152,20 @@ class AudioConfig(_Positive):
     """The CNN on log-mel windows."""
 
     _zero_is_fine = frozenset({"dropout"})
+    _below_one = frozenset({"dropout"})
 
     window_seconds: float = 2.0
     stride_seconds: float = 1.0
     channels: tuple[int, ...] = (20, 40, 80, 128)
     embedding: int = 128
     dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window_seconds < MIN_WINDOW_SECONDS:
+            raise ConfigError(
+                f"AudioConfig.window_seconds must be at least {MIN_WINDOW_SECONDS}, got {self.window_seconds}"
+            )
 
 
 @dataclass(frozen=True)
@@ -137,6 +182,7 @@ class FusionConfig(_Positive):
     """Late fusion over the streams' outputs."""
 
     _zero_is_fine = frozenset({"hidden", "dropout", "stream_dropout"})
+    _below_one = frozenset({"dropout", "stream_dropout"})
 
     hidden: int = 16  # 0: logistic regression
     dropout: float = 0.1
@@ -161,7 +207,7 @@ class LoopConfig(_Positive):
     _zero_is_fine = frozenset(
         {"steps", "weight_decay", "warmup_steps", "label_smoothing", "ema_decay", "evaluate_every"}
     )
-    _shares = frozenset({"label_smoothing", "ema_decay"})
+    _below_one = frozenset({"label_smoothing", "ema_decay"})  # at 1 nothing is taught, nothing ever moves
 
     steps: int = 1000  # 0: not trained
     batch_size: int = 32  # of the joint batch, over all devices and all of its accumulated parts
@@ -194,7 +240,7 @@ class StreamLoopConfig(LoopConfig):
     """A run that draws clips from the cache."""
 
     _zero_is_fine = LoopConfig._zero_is_fine | {"source_balance", "codec"}
-    _shares = LoopConfig._shares | {"source_balance", "codec"}
+    _shares = frozenset({"source_balance", "codec"})
 
     source_balance: float = 0.5  # 0: every file is drawn alike; 1: every source; .5: sources by the root of their size
     codec: float = 0.1  # probability that an item takes a round trip through a real codec
@@ -208,9 +254,18 @@ class PairLoopConfig(StreamLoopConfig):
     _shares = StreamLoopConfig._shares | {"forged"}
 
     forged: float = 0.5  # share of the fakes that are forged from reals while training; 1: real media is all it takes
-    forgeries: dict[str, float] = field(default_factory=dict)  # name -> weight (avdetect.datasets.forgeries); {}: all
+    # Name -> weight (avdetect.datasets.forgeries); {}: all, alike. The names are checked when training starts.
+    forgeries: dict[str, float] = field(default_factory=dict)
     reals_per_fake: int = 1  # the fake's original, and reals of other files
     clip_labels: bool = False  # where the part's own label is unknown, take the clip's, as the DFDC solutions did
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, weight in self.forgeries.items():
+            if not math.isfinite(weight) or weight < 0:
+                raise ConfigError(f"forgeries.{name} must be finite and at least 0, got {weight}")
+        if self.forgeries and not any(self.forgeries.values()):
+            raise ConfigError("forgeries: every weight is 0; give one above 0, or {} for all alike")
 
     @property
     def items(self) -> int:
@@ -222,7 +277,7 @@ class FusionFitConfig(_Positive):
     """The fit of the fusion on out-of-fold stream outputs."""
 
     _zero_is_fine = frozenset({"weight_decay", "label_smoothing", "forged"})
-    _shares = frozenset({"label_smoothing"})
+    _below_one = frozenset({"label_smoothing"})
 
     steps: int = 400  # of full-batch AdamW, on a cosine
     lr: float = 0.02
@@ -257,87 +312,18 @@ class TrainConfig(_Positive):
         super().__post_init__()
         if self.folds < 2:
             raise ConfigError(f"TrainConfig.folds must be at least 2, got {self.folds}: the fusion learns out of fold")
-        if self.joint.batch_size % (2 * self.joint.accumulate):
-            raise ConfigError(f"joint.batch_size must be even in each of its parts, got {self.joint.batch_size}")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON-able values (tuples become lists)."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "config") -> T:
-    """Build `cls` from its defaults and the differences in `values`.
-
-    Raises ConfigError, naming the key, for an unknown key or a value of the wrong type.
-    """
-    if values is None:
-        values = {}
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
-    hints = get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in names:
-            raise ConfigError(f"{where}: unknown key {key!r}; known keys: {', '.join(names)}")
-    given = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
-    try:
-        return cls(**given)
-    except ConfigError as error:  # out of range: say where, not only what
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def load_yaml(cls: type[T], path: str | Path) -> T:
-    """Read a YAML file of differences from the defaults. Raises ConfigError."""
-    import yaml  # scoring with the defaults needs none
-
-    class StrictLoader(yaml.SafeLoader):
-        """SafeLoader takes the last of two equal keys without a word; a file of differences must not."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = [key.value for key, _ in node.value]
-            for name in names:
-                if names.count(name) > 1:
-                    problem = f"the key {name!r} stands twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-            return super().construct_mapping(node, deep)
-
-    try:
-        values = StrictLoader(Path(path).read_text(encoding="utf-8")).get_single_data()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    return from_dict(cls, values, Path(path).name)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)  # type: ignore[arg-type]
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in args:
-            raise ConfigError(f"{where}: must be one of {', '.join(map(str, args))}, got {value!r}")
-        return value
-    if origin in (Union, builtin_types.UnionType):
-        for option in args:
-            try:
-                return _convert(option, value, where)
-            except ConfigError:
-                continue
-        raise ConfigError(f"{where}: got {value!r}, expected {hint}")
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
-        return tuple(_convert(args[0], item, where) for item in value)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a mapping, got {value!r}")
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is type(None) and value is None:
-        return None
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+        for name in ("sync", "joint"):
+            if (parts := getattr(self, name).accumulate) != 1:
+                raise ConfigError(
+                    f"{name}.accumulate must be 1, got {parts}: its loss compares the items of a batch with each other "
+                    f"or divides by how many count, so parts would teach something else than the whole; lower "
+                    f"{name}.batch_size instead"
+                )
+        if self.joint.batch_size % 2:
+            raise ConfigError(f"joint.batch_size must be even, got {self.joint.batch_size}: half of it is real")
+        trained = tuple(name for name in ModelConfig().streams if getattr(self, name).steps)
+        if set(self.model.streams) not in (set(trained), set(ModelConfig().streams)):
+            raise ConfigError(
+                f"model.streams says {', '.join(self.model.streams)}, but the streams with steps are "
+                f"{', '.join(trained) or 'none'}: leave model.streams out, and give what is not to be trained steps: 0"
+            )

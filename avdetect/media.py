@@ -1,4 +1,7 @@
-"""Media files in, frames and samples out, on one clock. Nothing else runs ffmpeg; hostile input stops here.
+"""Media files in, frames and samples out, on one clock: the only way in. Hostile input stops here.
+
+Two other places run ffmpeg, and to write: `datasets.forgeries.files` (forged files) and `datasets.augment` (codecs, and
+re-encoded copies). They give it our own frames and samples, or a file that was probed here, by the same closed formats.
 
 The clock. Time 0 is the container's time zero: the earliest start of the streams, as ffmpeg shifts it by default; what
 an encoder put before it (the priming of AAC or Opus) is dropped.

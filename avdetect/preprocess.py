@@ -23,6 +23,9 @@ from avdetect.types import FPS, Clip, FaceTrack, VideoFrames, Waveform
 
 T = TypeVar("T")
 MAX_SECONDS = 1e6
+# To be raised by whoever changes what comes out for the same file, configuration and detector: crops, tracks, sound.
+# A preprocessing cache notes it and is not mixed with clips of another version.
+PREPROCESS_VERSION = 1
 
 
 class Preprocessor:

@@ -13,6 +13,7 @@ from avdetect.datasets.cache.records import Record, Source, sample_key
 from avdetect.datasets.cache.store import Identity, Outcome, Store
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
+from avdetect.faces import build_detector
 from avdetect.types import Clip
 
 
@@ -21,7 +22,9 @@ def make_archive(
 ) -> ClipArchive:
     """An archive of `clips[i]` for row i of `table` (a manifest; its files need not exist)."""
     table = validate(table)
-    identity = Identity(config or PreprocessConfig(), "none", "0" * 16)
+    config = config or PreprocessConfig()
+    detector = build_detector(config.detector)
+    identity = Identity(config, detector.name, detector.fingerprint)
     with Store(Path(root), identity) as store:
         writer = store.writer(store.next_shard())
         outcomes = []

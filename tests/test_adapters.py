@@ -35,14 +35,13 @@ EXPECTED: dict[str, tuple[int, dict[str, int]]] = {
             "unknown label": 2,
             "bad segments": 1,
             "unreadable metadata": 1,
-            "person in two splits": 1,
         },
     ),
     "deepfaketimit": (8, {"separate sound": 1, "unlisted file": 2}),
     "kodf": (8, {"unknown name": 2}),
     "avlips": (8, {"separate sound": 1, "unlisted file": 1}),
     "csv": (7, {"missing file": 1, "unknown label": 1, "duplicate row": 1, "conflicting rows": 1}),
-    "folder": (8, {"unlisted file": 2}),
+    "folder": (8, {"unlisted file": 2, "original by name": 1}),
     "corpus": (11, {}),
 }
 
@@ -76,8 +75,12 @@ def test_rows_and_faults_of_each_layout(name: str, tmp_path: Path) -> None:
     assert len(listing.table) == count
     assert all(Path(p).is_file() for p in listing.table["path"])
     pd.testing.assert_frame_equal(validate(listing.table, check_splits=False), listing.table)
-    # Split as the tool does it, no group leaks.
-    validate(assign_splits(listing.table, 0.2, 0.1, 0))
+    # Split as the tool does it, no group leaks; the official splits of one set do.
+    if name == "avdeepfake1m":
+        with pytest.raises(ManifestError, match="id00012' stands in more than one split"):
+            validate(assign_splits(listing.table, 0.2, 0.1, 0))
+    else:
+        validate(assign_splits(listing.table, 0.2, 0.1, 0))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -251,8 +254,8 @@ def test_avdeepfake1m_segments_of_each_part(tmp_path: Path) -> None:
     assert rows.loc[f"{clip}/real.mp4", "split"] == "dev"
     assert labels_of(rows, "testA/a1.mp4") == labels_of(rows, "test/000001.mp4") == [None, None, None]
     assert rows.loc["testA/a1.mp4", "split"] == "test"
-    # One person in train and val is the official protocol; within a split the person stays whole.
-    assert rows.loc["train/id00012/trainTalk/00001/real.mp4", "group"] != rows.loc[f"{clip}/real.mp4", "group"]
+    # The person is the group, whatever the official splits say.
+    assert rows.loc["train/id00012/trainTalk/00001/real.mp4", "group"] == rows.loc[f"{clip}/real.mp4", "group"]
 
 
 def test_avdeepfake1m_of_single_files(tmp_path: Path) -> None:
@@ -320,7 +323,7 @@ def test_a_list_with_everything(tmp_path: Path) -> None:
     rows = rows_of(listing, tmp_path)
     assert rows["split"].tolist() == ["train", "dev", "test"]
     assert rows["fake"].tolist() == [0, 1, 1]  # a fake part makes a fake whole
-    assert rows.loc["b.mp4", ["group", "original"]].tolist() == ["a.mp4", "a.mp4"]
+    assert rows.loc["b.mp4", ["group", "original"]].tolist() == ["1", "a.mp4"]  # the group of its original
     assert rows.loc["b.mp4", "fake_segments"] == ((0.5, 1.0),)
     assert rows["weight"].tolist() == [0.5] * 3
     assert sorted((p.kind, Path(p.path).name) for p in listing.problems) == [
@@ -328,6 +331,17 @@ def test_a_list_with_everything(tmp_path: Path) -> None:
         ("unknown label", "e.mp4"),  # real, with a fake segment
         ("unknown split", "f.mp4"),
     ]
+
+
+@pytest.mark.parametrize("given", ["video_fake", "audio_fake"])
+def test_a_list_may_name_one_part(given: str, tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    put_text(tmp_path / "list.csv", f"path,fake,{given}\na.mp4,real,0\nb.mp4,1,1\nc.mp4,0,\n")
+    rows = rows_of(ADAPTERS["csv"](tmp_path / "list.csv"), tmp_path)
+    other = "audio_fake" if given == "video_fake" else "video_fake"
+    assert rows["fake"].tolist() == [0, 1, 0]
+    assert rows[other].fillna(-1).tolist() == [0, -1, 0]  # the parts of a real are real
+    assert rows[given].fillna(-1).tolist() == [0, 1, -1]  # what is given stays, the unknown too
 
 
 @pytest.mark.parametrize("text", ["", "file,label\na,1\n", "path,fake\n", "path,fake\nnone.mp4,1\n"])
@@ -346,6 +360,35 @@ def test_a_sorted_folder(tmp_path: Path) -> None:
     assert labels_of(rows, "real/3.mp4") == [0, 0, 0]
     assert rows.loc["fake/ann/1.mp4", "group"] == rows.loc["real/ann/1.mp4", "group"] == "mine:ann"
     assert rows.loc["real/3.mp4", "group"] == "mine:3"
+    assert rows["original"].to_dict()["fake/ann/1.mp4"] == "real/ann/1.mp4"
+    assert (rows["original"] != "").sum() == 1  # fake_audio/bob/2.mp4 is not real/bob/1.mp4
+
+
+def test_an_equal_name_makes_an_original_and_no_other(tmp_path: Path) -> None:
+    put(tmp_path, "real/a.mp4", "real/b.mp4", "real/c.mov", "real/c.mp4", "real/d.wav", "real/e.wav", "real/ann/f.mp4")
+    put(
+        tmp_path,
+        "fake/a.mp4",
+        "fake/a_1.mp4",
+        "fake/b.mkv",
+        "fake_video/c.mp4",
+        "fake/c.avi",
+        "fake/d.mp4",
+        "fake/e.mp3",
+    )
+    put(tmp_path, "fake/bob/f.mp4", "fake_both/ann/f.mp4")
+    listing = ADAPTERS["folder"](tmp_path)
+    rows = rows_of(listing, tmp_path)
+    assert {k: v for k, v in rows["original"].items() if v} == {
+        "fake/a.mp4": "real/a.mp4",
+        "fake/b.mkv": "real/b.mp4",
+        "fake_video/c.mp4": "real/c.mp4",  # c.avi: two reals of that name; d.mp4: only its sound is there
+        "fake/e.mp3": "real/e.wav",
+        "fake_both/ann/f.mp4": "real/ann/f.mp4",  # another person's f.mp4 is not it
+    }
+    for fake, real in rows["original"].items():
+        assert not real or rows.loc[fake, "group"] == rows.loc[real, "group"]
+    assert [(p.kind, p.detail[:7]) for p in listing.problems] == [("original by name", "5 fakes")]
 
 
 def test_nothing_but_reals(tmp_path: Path) -> None:

@@ -65,6 +65,17 @@ def test_recipes_differ_and_name_every_codec() -> None:
         json.dumps(dataclasses.asdict(codec))  # a manifest or log can hold it
 
 
+def test_recipes_fill_the_ranges_that_are_promised() -> None:
+    drawn = [Recipe.draw(np.random.default_rng(seed)).video for seed in range(2000)]
+    for name, low, high in (("libx264", 18, 40), ("libx265", 18, 40), ("libvpx-vp9", 26, 56)):
+        factors = {codec.crf for codec in drawn if codec.name == name}
+        assert factors == set(range(low, high + 1)), name
+    scales = [codec.scale for codec in drawn]
+    assert 0.25 <= min(scales) < 0.27
+    assert max(scales) == 1
+    assert {codec.fps for codec in drawn} == {15, 20, 24, 25, 30}
+
+
 def test_a_digest_changes_with_every_field_and_with_nothing_else() -> None:
     recipe = Recipe(VideoCodec("libx264", 28, 0.5, 25.0), AudioCodec("aac", 64))
     assert recipe.digest() == "3cba1bda8ffde513", "copies made before would be made again"

@@ -14,16 +14,27 @@ from archive_factory import make_archive
 from clips import ToneNetworks, codes_of, make_track, speech, tones
 
 from avdetect.audio import log_mel
-from avdetect.config import AudioConfig, FaceConfig, PairLoopConfig, PreprocessConfig, StreamLoopConfig
+from avdetect.config import (
+    AudioConfig,
+    FaceConfig,
+    ModelConfig,
+    PairLoopConfig,
+    PreprocessConfig,
+    StreamLoopConfig,
+    SyncConfig,
+    VisualConfig,
+)
 from avdetect.datasets.augment.codecs import through_audio_codec
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.manifest import validate
 from avdetect.errors import ConfigError, ManifestError
+from avdetect.model import Model
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.training import batches as module
 from avdetect.training.batches import AudioBatches, SyncBatches, VisualBatches
 from avdetect.training.joint import CROPS, FACES, WINDOWS, JointBatches, JointModel, clip_only, joint_loss
 from avdetect.training.pools import Originals, Part, Pool, source_weights
+from avdetect.training.streams import spec_augment
 from avdetect.types import Clip, Float, UInt8, Waveform
 
 CONFIG = PreprocessConfig(faces=FaceConfig(crop_size=32))
@@ -56,6 +67,7 @@ def media(row: int, kind: str) -> list[Clip]:
     """All crops of a row have its luma, its sound is its tone."""
     track = make_track(np.zeros(60, int), size=32)
     level = np.full_like(track.face_crops, luma(row))
+    level[:, :4, :4] = np.arange(len(level), dtype=np.uint8)[:, None, None, None]  # no two moments are alike
     track = dataclasses.replace(track, face_crops=level, mouth_crops=np.full_like(track.mouth_crops, luma(row)))
     time = np.arange(int(2.5 * 16_000)) / 16_000
     wave = Waveform((0.3 * np.sin(2 * np.pi * hertz(row) * time)).astype(np.float32))
@@ -406,6 +418,22 @@ def test_sync_batches_come_from_real_clips_only(part: Part, monkeypatch: pytest.
     assert set(drawn) == {0, 1}
 
 
+def test_pairs_are_masked_alike() -> None:
+    """SpecAugment: a fake, its original and the reals beside them lose the same bands and times."""
+    torch.manual_seed(0)
+    mels = torch.rand(12, 200, 80) + 1
+    masked = spec_augment(mels, 3)
+    gone = (masked == 0).view(4, 3, 200, 80)
+    assert gone.flatten(1).any(1).all()
+    for group in gone:
+        assert group[0].equal(group[1])
+        assert group[0].equal(group[2])
+    assert not gone[0, 0].equal(gone[1, 0]), "groups are masked each for itself"
+    kept = masked != 0
+    centred = mels - mels.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(masked[kept], centred[kept])
+
+
 def test_no_clip_stands_twice_in_a_sync_batch(part: Part) -> None:
     batches = SyncBatches(part, dataclasses.replace(SYNC, batch_size=2), 0)
     assert all(set(batches._chosen(step)) == {0, 1} for step in range(20))
@@ -463,9 +491,12 @@ def test_joint_batches_pair_clip_only_fakes_with_reals(part: Part, monkeypatch: 
     assert batch["has_voice"].all()
     assert batch["mouths"].shape == (8, WINDOWS, SYNC_FRAMES, 64, 64)
     assert batch["voices"].shape == (8, WINDOWS, SYNC_MELS, 80)
-    assert batch["has_match"].all()
-    assert batch["labels"][::2].tolist() == [[1, -1, -1]] * 4
-    assert batch["labels"][1::2].tolist() == [[0, 0, 0]] * 4, "each beside its original"
+    assert batch["heard"].all()
+    assert batch["labels"].tolist() == [1, 0] * 4
+    originals = make(0).archive.faces(0, 0, [0]).crops[0, 16, 16, 0]
+    plain = JointBatches(part, AudioConfig(), config, 0, augment=False)(0)
+    assert (plain["crops"][1::2, 0, :, 16, 16, 0] == int(originals)).all(), "each beside its original"
+    assert not JointBatches(part, AudioConfig(), config, 0, match=False)(0)["heard"].any()
     assert_pure(make)
 
 
@@ -475,17 +506,12 @@ def test_what_a_clip_lacks_is_no_instance(tmp_path: Path) -> None:
     part = part_of(tmp_path / "a", clips, table_of(rows))
     batches = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=16), 0, augment=False)
     batch = batches(0)
-    for face, voice, match in zip(
-        batch["has_face"][::2, 0], batch["has_voice"][::2], batch["has_match"][::2], strict=True
-    ):
+    for face, voice, heard in zip(batch["has_face"][::2, 0], batch["has_voice"][::2], batch["heard"][::2], strict=True):
         assert bool(face) != bool(voice)
-        assert not match
+        assert not heard.any()
 
 
-def test_joint_training_moves_face_and_voice_but_not_the_lips(part: Part) -> None:
-    from avdetect.config import ModelConfig, SyncConfig, VisualConfig
-    from avdetect.model import Model
-
+def joint_model() -> JointModel:
     torch.manual_seed(0)
     model = Model(
         ModelConfig(
@@ -496,12 +522,74 @@ def test_joint_training_moves_face_and_voice_but_not_the_lips(part: Part) -> Non
     )
     joint = JointModel(model.visual, model.audio, model.sync)
     joint.train()
+    return joint
+
+
+def test_joint_training_moves_face_and_voice_but_not_the_lips(part: Part) -> None:
+    joint = joint_model()
     assert not joint.sync.training
     batch = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=4), 0)(0)
-    logits = joint(batch)
-    assert logits.shape == (4, FACES + 2)
+    logits, present = joint(batch)
+    assert logits.shape == present.shape == (4, FACES + 2)
+    assert present.tolist() == [[True, False, True, True]] * 4
     joint_loss(joint, batch, 0.01).backward()
-    moved = {
-        name.split(".")[0] for name, p in joint.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
-    }
+    moved = {n.split(".")[0] for n, p in joint.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert moved == {"visual", "audio", "match"}
+
+
+def test_what_is_not_there_goes_through_no_network(part: Part) -> None:
+    """Blank pictures in the place of absent faces once stood in the batch statistics."""
+    joint = joint_model()
+    batch = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=4), 0)(0)
+    seen: list[int] = []
+    joint.visual.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    joint(batch)
+    assert seen == [4 * CROPS]
+    nothing = {key: torch.zeros_like(value) for key, value in batch.items()}
+    _, present = joint(nothing)
+    assert not present.any()
+    assert seen == [4 * CROPS]
+    assert joint_loss(joint, nothing, 0.01).item() == 0
+
+
+def test_the_joint_loss_learns_which_face_is_fake() -> None:
+    """Clips of two faces, of which the bright one is forged; only the clip's label is told."""
+    torch.manual_seed(0)
+
+    class Brightness(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = torch.nn.Linear(1, 1)
+
+        def forward(self, crops: torch.Tensor) -> torch.Tensor:
+            return self.line(crops.float().mean((1, 2, 3))[:, None] / 64 - 2).squeeze(1)
+
+    class Silence(torch.nn.Module):
+        def forward(self, mels: torch.Tensor) -> torch.Tensor:
+            return mels.sum((1, 2)) * 0
+
+    joint = JointModel(Brightness(), Silence(), torch.nn.Identity())
+    rng = np.random.default_rng(0)
+    labels = torch.tensor([1.0, 0.0] * 16)
+    levels = rng.integers(20, 90, (32, FACES))
+    levels[::2, 0] = rng.integers(180, 250, 16)
+    crops = torch.from_numpy(np.broadcast_to(levels[:, :, None, None, None, None], (32, FACES, CROPS, 8, 8, 3)).copy())
+    batch = {
+        "crops": crops.to(torch.uint8),
+        "has_face": torch.ones(32, FACES, dtype=torch.bool),
+        "mels": torch.zeros(32, 4, 80),
+        "has_voice": torch.zeros(32, dtype=torch.bool),
+        "mouths": torch.zeros(32, WINDOWS, 1),
+        "voices": torch.zeros(32, WINDOWS, 1),
+        "heard": torch.zeros(32, WINDOWS, dtype=torch.bool),
+        "labels": labels,
+    }
+    optimizer = torch.optim.Adam(joint.parameters(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        joint_loss(joint, batch, 0.0).backward()
+        optimizer.step()
+    logits, _ = joint(batch)
+    assert (logits[::2, 0] > 1).all(), "the forged face of a fake clip"
+    assert (logits[::2, 1] < -1).all(), "its genuine neighbour"
+    assert (logits[1::2, :FACES] < -1).all()

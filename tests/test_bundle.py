@@ -36,7 +36,7 @@ from avdetect.export import PARITY_TOLERANCE, check_parity, export_bundle, golde
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, StreamScorer
-from avdetect.training.streams import TorchNetworks, score_streams
+from avdetect.training.streams import TorchNetworks, score_clips
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 CONFIG = ModelConfig(
@@ -151,7 +151,7 @@ def test_a_file_scores_alike_on_both(model: Model, networks: OnnxNetworks) -> No
     for clip in clips:
         scorer.add(outputs, clip)
     scorer.finish(outputs, {})
-    expected = score_streams(model, [clips])[0]
+    expected = score_clips(StreamScorer(TorchNetworks(model), model.config), clips)
     assert outputs.missing == expected.missing == {}
     np.testing.assert_allclose(outputs.features(), expected.features(), atol=1e-3)
 

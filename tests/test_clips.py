@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import io
 import json
@@ -27,7 +28,9 @@ from avdetect.datasets.cache.shards import ShardWriter, finish, read_clips, read
 from avdetect.datasets.cache.store import Identity, Outcome, Store
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.crops import landmarks_in_crops
+from avdetect.datasets.manifest import validate
 from avdetect.errors import ConfigError, ManifestError
+from avdetect.preprocess import PREPROCESS_VERSION
 from avdetect.types import Clip, FaceTrack, Waveform
 
 ARRAYS = ("mouth_crops", "face_crops", "face_frames", "boxes", "landmarks", "confidences")
@@ -302,7 +305,8 @@ def test_order_is_the_manifests_whatever_the_shards_order(tmp_path: Path) -> Non
             Outcome(source, "c", {0: "c"}),
             Outcome(source, "a", {0: "a"}, {1: ("ToolError", "no encoder")}),  # the bytes of the first
         ]
-        store.publish(manifest(["/x/a", "/x/bad", "/x/c", "/x/again"]), outcomes)
+        table = manifest(["/x/a", "/x/bad", "/x/c", "/x/again"])
+        store.publish(table.assign(group=["/x/a", "/x/bad", "/x/c", "/x/a"]), outcomes)
     archive = ClipArchive(tmp_path)
     assert archive.files["path"].tolist() == ["/x/a", "/x/c", "/x/again"]
     assert archive.files["sha256"].tolist() == ["a", "c", "a"]
@@ -342,6 +346,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         (Identity(PreprocessConfig(clip_seconds=6.0), "none", "0" * 16), PreprocessConfig(clip_seconds=6.0).digest()),
         (Identity(PreprocessConfig(), "scrfd", "0" * 16), "scrfd"),
         (Identity(PreprocessConfig(), "none", "f" * 16), "f" * 16),
+        (Identity(PreprocessConfig(), "none", "0" * 16, version=PREPROCESS_VERSION + 1), str(PREPROCESS_VERSION + 1)),
     ],
 )
 def test_other_clips_need_another_folder(tmp_path: Path, other: Identity, names: str) -> None:
@@ -349,6 +354,65 @@ def test_other_clips_need_another_folder(tmp_path: Path, other: Identity, names:
         pass
     with pytest.raises(ConfigError, match=f"not {names}; name a new --cache folder"):
         Store(tmp_path, other)
+
+
+def test_a_cache_that_states_no_version_is_of_the_first(archive: ClipArchive) -> None:
+    place = archive.root / "cache.json"
+    values = json.loads(place.read_text())
+    assert values.pop("preprocess_version") == archive.version == PREPROCESS_VERSION
+    place.write_text(json.dumps(values))
+    assert ClipArchive(archive.root).version == 1
+    first = Identity.read(archive.root)
+    with Store(archive.root, first):
+        pass
+    with pytest.raises(ConfigError, match="preprocessing code of version 1, not 2"):
+        Store(archive.root, dataclasses.replace(first, version=2))
+
+
+def test_the_version_is_not_in_the_digest_of_the_configuration() -> None:
+    assert "version" not in str(dataclasses.asdict(PreprocessConfig())), "bundles state that digest"
+
+
+# -- equal bytes
+
+AGREED = {"fake": 0, "video_fake": 0, "audio_fake": 0, "group": "g", "split": "train"}
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({}, ""),
+        ({"split": "dev", "group": "h"}, "split (dev against train), group (h against g)"),
+        ({"fake": 1, "video_fake": 1}, "fake (1 against 0), video_fake (1 against 0)"),
+        ({"audio_fake": None}, "audio_fake (unknown against 0)"),
+        ({"group": "h"}, "group (h against g)"),
+    ],
+)
+def test_equal_bytes_must_agree(tmp_path: Path, change: dict, differs: str) -> None:
+    paths = ["/x/a.mp4", "/x/b.mp4", "/x/c.mp4", "/x/other.mp4"]
+    table = manifest(paths)
+    for row, values in enumerate([AGREED, AGREED | change, AGREED | change, {"group": "else"}]):
+        for name, value in values.items():
+            table[name] = table[name].astype(object)
+            table.loc[row, name] = value
+    table = validate(table)
+    with Store(tmp_path, IDENTITY) as store:
+        write(store, 0, {"a": sample_clips()[2], "b": sample_clips()[2]})
+        store.gather()
+        hashes, keys = ["1" * 64] * 3 + ["2" * 64], ["a", "a", "a", "b"]
+        outcomes = [Outcome(Source(p, 0, 0), h, {0: k}) for p, h, k in zip(paths, hashes, keys, strict=True)]
+        if differs:
+            with pytest.raises(ManifestError) as refused:
+                store.publish(table, outcomes)
+            assert f"/x/b.mp4 has the bytes of /x/a.mp4, but not its {differs};" in str(refused.value)
+            assert "2 such files" in str(refused.value)
+            assert pd.read_csv(tmp_path / "conflicts.csv")["path"].tolist() == paths[1:3]
+            assert not (tmp_path / "manifest.parquet").exists()
+            failed = [dataclasses.replace(o, keys={}, failures={0: ("MediaError", "")}) for o in outcomes[:3]]
+            store.publish(table, [*failed, outcomes[3]])  # what gives no clips contradicts nothing
+        else:
+            store.publish(table, outcomes)
+        assert not (tmp_path / "conflicts.csv").exists()
 
 
 # -- sources

@@ -29,6 +29,8 @@ class Sample:
     maybe: float | None = None
     sizes: tuple[int, ...] = (1, 2)
     extra: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    scale: float | tuple[float, ...] = 1.0
     mode: Literal["fast", "slow"] = "fast"
     inner: Inner = field(default_factory=Inner)
 
@@ -45,6 +47,10 @@ def test_differences_are_taken_over() -> None:
     assert config == Sample(count=3, maybe=2.0, either="path", sizes=(4, 5, 6), mode="slow", inner=Inner(2.0))
     assert isinstance(config.maybe, float)
     assert isinstance(config.inner.rate, float), "the digest must not depend on 2 or 2.0"
+    config = from_dict(Sample, {"weights": {"a": 2}, "extra": {"b": 2, "c": ["d"]}, "scale": [1, 2]})
+    assert config == Sample(weights={"a": 2.0}, extra={"b": 2, "c": ["d"]}, scale=(1.0, 2.0))
+    assert isinstance(config.weights["a"], float)
+    assert isinstance(config.extra["b"], int), "what may be anything is left alone"
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,12 @@ def test_differences_are_taken_over() -> None:
         ({"sizes": "45"}, "config.sizes"),
         ({"sizes": [1, "2"]}, "config.sizes"),
         ({"extra": [1]}, "config.extra"),
+        ({"extra": {1: 2}}, "config.extra: the key 1"),
+        ({"weights": {"a": "lots"}}, "config.weights.a: expected float, got 'lots'"),
+        ({"weights": {"a": 1.0, "b": True}}, "config.weights.b"),
+        ({"weights": {"a": None}}, "config.weights.a"),
+        ({"scale": [1, "x"]}, "config.scale"),
+        ({"scale": "1"}, "config.scale"),
         ({"mode": "middling"}, "config.mode"),
         ({"inner": 1.0}, "config.inner"),
         ({"inner": {"rate": True}}, "config.inner.rate"),
@@ -105,7 +117,7 @@ def test_there_are_shipped_configs() -> None:
         ("- 1", "expected a mapping"),
         ("sead: 1", "sead"),
         ("seed: one", "train.yaml.seed"),
-        ("audio: {lr: 1e-3}", "audio.lr"),  # YAML 1.1 reads this as text; better refused than trained with
+        ("audio: {lr: 1e-3}", r"audio\.lr.*write 1\.0e-03"),  # YAML 1.1 reads this as text
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("seed: 1\nseed: 2", "twice"),
         ("visual: {lr: -1.0}", r"train\.yaml\.visual: .*lr must be finite and above 0"),
@@ -113,6 +125,36 @@ def test_there_are_shipped_configs() -> None:
         ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
         ("audio: {batch_size: 30, accumulate: 4}", "accumulate 4"),
         ("joint: {batch_size: 5}", "joint.batch_size"),
+        ("joint: {accumulate: 2}", r"joint\.accumulate must be 1, got 2"),
+        ("sync: {accumulate: 2}", r"sync\.accumulate must be 1, got 2"),
+        ("visual: {forgeries: {self_blend: lots}}", r"visual\.forgeries\.self_blend: expected float"),
+        ("visual: {forgeries: {self_blend: -1}}", r"forgeries\.self_blend must be finite and at least 0"),
+        ("audio: {forgeries: {cut: .nan}}", r"audio: forgeries\.cut must be finite"),
+        ("audio: {forgeries: {cut: .inf}}", r"audio: forgeries\.cut must be finite"),
+        ("visual: {forgeries: {self_blend: 0, mouth_swap: 0}}", "every weight is 0"),
+        ("visual: {label_smoothing: 1}", "label_smoothing is a share and must be below 1"),
+        ("fusion: {label_smoothing: 1}", "label_smoothing is a share and must be below 1"),
+        ("audio: {ema_decay: 1}", "ema_decay is a share and must be below 1"),
+        ("sync: {codec: 1.5}", "codec is a share and must be at most 1"),
+        ("model: {visual: {dropout: 1}}", "dropout is a share and must be below 1"),
+        ("model: {audio: {dropout: 1.5}}", "dropout is a share and must be below 1"),
+        ("model: {fusion: {dropout: 1}}", "dropout is a share and must be below 1"),
+        ("model: {fusion: {stream_dropout: 2}}", "stream_dropout is a share and must be below 1"),
+        ("preprocess: {faces: {min_iou: 7}}", "min_iou is a share"),
+        ("preprocess: {faces: {shot_change: 1.1}}", "shot_change is a share"),
+        ("preprocess: {faces: {min_confidence: 90}}", "min_confidence is a share"),
+        ("preprocess: {faces: {min_face_side: 8}}", "min_face_side is a share"),
+        ("preprocess: {detector: foo}", r"preprocess\.detector: must be one of mtcnn, scrfd"),
+        ("model: {audio: {channels: []}}", r"AudioConfig\.channels must have at least one entry"),
+        ("model: {sync: {channels: []}}", r"SyncConfig\.channels must have at least one entry"),
+        ("model: {streams: []}", r"ModelConfig\.streams must have at least one entry"),
+        ("model: {streams: [visual]}", "the streams with steps are visual, audio, sync"),
+        ("model: {streams: [visual, audio]}\naudio: {steps: 0}", "the streams with steps are visual, sync"),
+        ("model: {audio: {window_seconds: .001}}", r"window_seconds must be at least 0\.5"),
+        ("model: {visual: {mean: [1, 2]}}", r"mean must be one number or three \(R, G, B\), got \[1\.0, 2\.0\]"),
+        ("model: {visual: {std: []}}", r"VisualConfig\.std"),
+        ("model: {visual: {std: [1, 0, 1]}}", "std must be finite and above 0"),
+        ("model: {visual: {mean: grey}}", r"model\.visual\.mean"),
         ("sync: {precision: fp8}", "bf16-mixed"),
         ("model: {streams: [visual, smell]}", "smell"),
         ("folds: 1", "at least 2"),
@@ -125,6 +167,22 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_yaml(TrainConfig, path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {fusion: {hidden: 0, dropout: 0, stream_dropout: 0}, visual: {mean: 0, std: [1, 2, 3]}}",
+        "model: {audio: {window_seconds: 0.5}}\npreprocess: {detector: scrfd, faces: {min_iou: 1, shot_change: 1}}",
+        "visual: {accumulate: 2, ema_decay: 0, label_smoothing: 0, forgeries: {self_blend: 3, mouth_swap: 0}}",
+        "model: {streams: [sync, visual]}\naudio: {steps: 0}",
+        "visual: {steps: 0}\naudio: {steps: 4}",
+    ],
+)
+def test_the_ends_of_the_ranges_are_taken(tmp_path: Path, text: str) -> None:
+    (tmp_path / "train.yaml").write_text(text)
+    config = load_yaml(TrainConfig, tmp_path / "train.yaml")
+    assert from_dict(TrainConfig, to_dict(config)) == config
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
@@ -150,7 +208,7 @@ def changed(config: Any) -> list[Any]:
         elif isinstance(value, str):
             others = [value + "x"]
         else:
-            others = [0.25 if value is None else value + 1]
+            others = [0.2 if value is None else value / 2 if isinstance(value, float) else value + 1]
         copies += [dataclasses.replace(config, **{item.name: other}) for other in others]
     return copies
 
@@ -162,6 +220,11 @@ def test_every_field_of_the_preprocessing_counts_in_its_digest() -> None:
     assert len({config.digest(), *digests}) == len(digests) + 1
     assert PreprocessConfig().digest() == config.digest()
     assert len(config.digest()) == 16
+
+
+def test_the_digest_of_the_defaults_is_the_one_that_caches_and_bundles_state() -> None:
+    """Another digest refuses every cache and bundle there is: change it only with what comes out of preprocessing."""
+    assert PreprocessConfig().digest() == "ab06158098952bc4"
 
 
 def test_configs_cannot_be_changed_in_place() -> None:

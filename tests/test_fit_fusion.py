@@ -252,7 +252,7 @@ def test_a_bend_that_no_line_follows_is_left_to_the_mlp() -> None:
     video, audio = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
     features[:, 0], features[:, 1] = 3 * (2 * video - 1), 3 * (2 * audio - 1)
     table = table.assign(fake=video ^ audio, video_fake=pd.NA, audio_fake=pd.NA)
-    model = dataclasses.replace(MODEL, streams=())
+    model = dataclasses.replace(MODEL, streams=("sync",))  # the parts have no labels here
     best = fit_candidates(table, features, model, FusionFitConfig(steps=200), 0)
     assert best[0].kind == "mlp"
     assert best[0].log_loss[0] < 0.5 < best[1].log_loss[0]
@@ -277,14 +277,37 @@ def test_the_clip_is_the_one_that_dev_likes_best() -> None:
         choose_clip(calibration, sure, labels)
 
 
-def test_temperature_is_taken_where_a_bias_would_only_be_noise() -> None:
-    table, features = separable(300, noise=2.0)
-    found = {fit(table, features, seed=s)[0].calibrated_by for s in range(3)}
-    assert found <= {"platt", "temperature"}
+def test_a_shift_needs_a_bias_and_no_shift_none() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(rng.integers(0, 2, (4000, 1)), 3, 1).astype(np.float32)
-    shifted = (2 * labels - 1) * 2 + 3 + rng.standard_normal((4000, 3)).astype(np.float32)
-    ones = np.ones_like(labels)
-    calibration, how = fusion_training.calibrate(shifted.astype(np.float32), labels, ones)
+    ones, half = np.ones_like(labels), np.arange(4000) % 2 == 0
+    logits = (2 * labels - 1) * 2 + rng.standard_normal((4000, 3)).astype(np.float32)
+    calibration, how = fusion_training.calibrate(logits + 3, labels, ones, half)
     assert how == "platt"
-    assert calibration.bias[0] < -3, "a shift of the logits needs a bias"
+    assert calibration.bias[0] < -3
+    found = []
+    for _ in range(20):  # so few rows that the bias of one half is mostly chance for the other
+        few = rng.permutation(4000)[:40]
+        found.append(fusion_training.calibrate(logits[few], labels[few], ones[few], half[:40]))
+    plain = [calibration for calibration, how in found if how == "temperature"]
+    assert len(plain) >= 3
+    assert all(calibration.bias == (0.0, 0.0, 0.0) for calibration in plain)
+
+
+def test_probabilities_of_a_half_come_from_the_other() -> None:
+    """Labels of one half turned around: its own probabilities must not know of it."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.integers(0, 2, (400, 1)), 3, 1).astype(np.float32)
+    logits = ((2 * labels - 1) * 2 + rng.standard_normal((400, 3))).astype(np.float32)
+    half, ones = np.arange(400) % 2 == 0, np.ones_like(labels)
+    before = fusion_training.crossed(logits, labels, ones, half, "platt")
+    labels[half] = 1 - labels[half]
+    after = fusion_training.crossed(logits, labels, ones, half, "platt")
+    np.testing.assert_array_equal(before[half], after[half])
+    assert np.abs(before[~half] - after[~half]).max() > 0.1
+
+
+def test_without_hidden_units_only_the_logistic_regression_is_fitted() -> None:
+    table, features = separable(90)
+    model = dataclasses.replace(MODEL, fusion=dataclasses.replace(MODEL.fusion, hidden=0))
+    assert [f.kind for f in fit_candidates(table, features, model, FusionFitConfig(steps=5), 0)] == ["logistic"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import pytest
 from media_factory import RENDERER, MediaFactory
 
 from avdetect.datasets.crops import FaceCrops
+from avdetect.datasets.forgeries import face_files, inputs, job
 from avdetect.datasets.forgeries.files import write_sound, write_video
+from avdetect.datasets.forgeries.inputs import joined
 from avdetect.datasets.forgeries.squares import cut, paste
 from avdetect.datasets.manifest import read_manifest
 from avdetect.errors import MediaError
@@ -62,7 +65,7 @@ def out(tool: ModuleType, short: Path, tmp_path_factory: pytest.TempPathFactory)
     other.parent.mkdir()
     shutil.copy(short, other)
     names = (*FACE, *VOICE, *MATCH)
-    words = (SAMPLE, other, "--out", folder / "out", "--control", "--method", *names, "--segment", *SEGMENT)
+    words = (SAMPLE, other, "--out", folder / "out", "--method", *names, "--segment", *SEGMENT)
     assert run(tool, *words, "--split", "dev") == 0
     return folder / "out"
 
@@ -125,23 +128,22 @@ def test_a_forged_voice_stays_in_its_segment(out: Path, method: str) -> None:
 def test_the_manifest_says_what_was_forged(out: Path) -> None:
     table = read_manifest(out / "forged.csv")
     assert len(table) == 2 * (2 + 5)
-    assert set(table["group"]) == {"sample", "sample-2"}
+    assert table["group"].nunique() == 1, "the one's face is merged into the other's: never on two sides of a split"
+    assert table["path"].nunique() == len(table), "equal stems do not collide"
     assert set(table["split"]) == {"dev"}
     assert all(Path(path).is_file() for path in table["path"])
     wanted = dict.fromkeys(FACE, (1, 1, 0)) | dict.fromkeys(VOICE, (1, 0, 1)) | dict.fromkeys(MATCH, (1, 0, 0))
     for _, row in table.iterrows():
         parts = (row["fake"], row["video_fake"], row["audio_fake"])
-        wanted = {
-            **dict.fromkeys(FACE, (1, 1, 0)),
-            **dict.fromkeys(VOICE, (1, 0, 1)),
-            **dict.fromkeys(MATCH, (1, 0, 0)),
-        }
         assert parts == wanted.get(row["method"], (0, 0, 0))
         if row["fake"]:
             assert row["fake_segments"] == (SEGMENT,)
             assert "control" in Path(row["original"]).name
             assert Path(row["original"]).is_file()
-            assert Path(row["original"]).name.startswith(f"{row['group']}.")
+            assert Path(row["original"]).name.split(".")[0] == Path(row["path"]).name.split(".")[0]
+            kind = "video" if row["method"] in FACE else "sound"
+            assert Path(row["original"]).name.endswith(f".control-{kind}.mp4"), "through the same encoder"
+            assert row["original"] in set(table["path"][table["fake"] == 0]), "the control is a row to train on"
 
 
 def test_the_contact_sheet_shows_every_forgery(out: Path) -> None:
@@ -157,7 +159,8 @@ def test_the_same_seed_gives_the_same_forgery(tool: ModuleType, short: Path, tmp
     frames, rows = [], []
     for index, seed in enumerate((5, 5, 6)):
         folder = tmp_path / str(index)
-        assert run(tool, short, "--out", folder, "--method", "self_blend", "--seed", seed) == 0
+        words = (short, "--out", folder, "--method", "self_blend", "--seed", seed, "--no-control")
+        assert run(tool, *words) == 0
         frames.append(luma(folder / "short.self_blend.0.mp4"))
         rows.append(read_manifest(folder / "forged.csv").iloc[0])
     np.testing.assert_array_equal(frames[0], frames[1])
@@ -215,12 +218,15 @@ def test_sound_alone_can_be_forged(tool: ModuleType, tmp_path: Path, monkeypatch
         file.writeframes(samples.tobytes())
     assert run(tool, path, "--out", tmp_path / "out", "--method", "self_blend") == 1
     assert "has no video" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.mp4")), "no control without a forgery"
     monkeypatch.setattr(tool, "METHODS", ("self_blend", "crappify", "lpc", "splice", "offset", "other_voice"))
     assert run(tool, path, "--out", tmp_path / "out", "--segment", 0.5, 1.2) == 0
     left_out = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 2, "all of the faces, and the voice of somebody else"
     table = read_manifest(tmp_path / "out" / "forged.csv")
-    assert set(table["method"]) == {"lpc", "splice", "offset"}
+    assert list(table["method"]) == ["", "lpc", "splice", "offset"]
+    assert list(table["fake"]) == [0, 1, 1, 1]
+    assert set(table["original"][1:]) == {table["path"][0]}
     assert {Path(name).suffix for name in table["path"]} == {".m4a"}
     assert table["video_fake"].isna().all()
     assert len(sound(Path(table["path"][0]))) >= len(samples)
@@ -229,7 +235,7 @@ def test_sound_alone_can_be_forged(tool: ModuleType, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "face_off"], "there is no method 'face_off'; known: self_blend"),
+        (["--method", "face_off"], "there is no method 'face_off'; known: all, self_blend"),
         (["--segment", "3", "2"], "--segment must last"),
         (["--segment", "soon"], "takes START END"),
         (["--segment", "1", "nan"], "--segment must last"),
@@ -260,16 +266,17 @@ def test_an_interruption_leaves_what_is_finished(tool: ModuleType, tmp_path: Pat
 
     def write(frames, info, target) -> None:
         calls.append(target)
-        if len(calls) == 2:
+        if len(calls) == 3:
             next(iter(frames))
             raise KeyboardInterrupt
         target.write_bytes(b"whole")
 
-    monkeypatch.setattr(tool, "write_video", write)
+    monkeypatch.setattr(job, "write_video", write)
+    monkeypatch.setattr(face_files, "write_video", write)
     words = (SAMPLE, "--out", tmp_path, "--method", "self_blend", "recompress", "--segment", 1, 2)
     assert run(tool, *words) == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert list(read_manifest(tmp_path / "forged.csv")["method"]) == ["self_blend"]
+    assert list(read_manifest(tmp_path / "forged.csv")["method"]) == ["", "self_blend"], "the control comes first"
 
 
 def test_the_list_names_every_method(tool: ModuleType, capsys) -> None:
@@ -277,6 +284,100 @@ def test_the_list_names_every_method(tool: ModuleType, capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(tool.METHODS)
     assert all(len(line.split()) > 4 for line in lines)
+
+
+def streams(path: Path) -> list[str]:
+    """What ffmpeg says of a file's streams: codecs, sample rate, channels."""
+    log = subprocess.run(
+        [RENDERER, "-hide_banner", "-i", str(path)], capture_output=True, text=True, check=False
+    ).stderr
+    lines = [line.split(": ", 1)[1] for line in log.splitlines() if "Stream #" in line]
+    return [re.sub(r"\d+ (kb/s|tb[rn])", "", line) for line in lines]
+
+
+@pytest.mark.parametrize("method", [*FACE, *VOICE, *MATCH])
+def test_no_property_of_a_file_is_a_label(out: Path, method: str) -> None:
+    """Codec, pixel format, sample rate and channels of the forged file and its original are the same."""
+    table = read_manifest(out / "forged.csv")
+    for _, row in table[table["method"] == method].iterrows():
+        assert streams(Path(row["path"])) == streams(Path(row["original"]))
+        assert any("Audio" in line for line in streams(Path(row["path"])))
+
+
+def test_methods_add_up_over_repeated_options(tool: ModuleType, short: Path, tmp_path: Path) -> None:
+    words = ("--method", "recompress", "--method", "lpc", "offset", "--method", "lpc", "--segment", 0.2, 1.2)
+    assert run(tool, short, "--out", tmp_path, *words) == 0
+    table = read_manifest(tmp_path / "forged.csv")
+    assert list(table["method"][table["fake"] == 1]) == ["recompress", "lpc", "offset"]
+    assert len(table[table["fake"] == 0]) == 2, "one control for the picture, one for the sound"
+
+
+def test_controls_can_be_left_out(tool: ModuleType, short: Path, tmp_path: Path) -> None:
+    words = ("--method", "recompress", "lpc", "--no-control", "--segment", 0.2, 1.2)
+    assert run(tool, short, "--out", tmp_path, *words) == 0
+    assert list(read_manifest(tmp_path / "forged.csv")["fake"]) == [1, 1]
+    help_text = " ".join(tool._arguments().format_help().split())
+    assert "Do not train on what --no-control gives" in help_text
+
+
+def test_inputs_that_lend_nothing_keep_their_own_groups(tool: ModuleType, short: Path, tmp_path: Path) -> None:
+    """Equal stems do not join them either, in this run or in another."""
+    twin = tmp_path / "elsewhere" / "short.mp4"
+    twin.parent.mkdir()
+    options = ["-ss", "0", "-t", "1.6", "-i", str(SAMPLE), "-vf", "scale=240:240", "-preset", "ultrafast"]
+    subprocess.run([RENDERER, "-v", "error", *options, str(twin)], check=True)
+    words = ("--method", "lpc", "--segment", 0.2, 1.2)
+    assert run(tool, short, twin, "--out", tmp_path / "both", *words) == 0
+    table = read_manifest(tmp_path / "both" / "forged.csv")
+    assert sorted(table["group"].value_counts()) == [2, 2]
+    assert table["path"].nunique() == 4
+    assert run(tool, twin, "--out", tmp_path / "one", *words) == 0
+    alone = read_manifest(tmp_path / "one" / "forged.csv")
+    assert set(alone["group"]) == set(table["group"][table["path"].str.contains("short-2")])
+
+
+def test_a_borrowed_voice_joins_the_groups(tool: ModuleType, short: Path, tmp_path: Path) -> None:
+    words = ("--method", "other_voice", "--segment", 0.2, 1.2)
+    assert run(tool, short, SAMPLE, "--out", tmp_path, *words) == 0
+    table = read_manifest(tmp_path / "forged.csv")
+    assert len(table) == 4
+    assert table["group"].nunique() == 1
+
+
+def test_groups_join_along_chains() -> None:
+    groups = ["d", "b", "c", "a", "e"]
+    assert joined(groups, []) == groups
+    assert joined(groups, [(0, 1), (1, 2)]) == ["b", "b", "b", "a", "e"]
+    assert joined(groups, [(0, 1), (2, 3), (3, 0)]) == ["a", "a", "a", "a", "e"]
+
+
+def test_a_copy_is_no_other_person(tool: ModuleType, short: Path, tmp_path: Path, capsys) -> None:
+    copy = tmp_path / "renamed.mp4"
+    shutil.copy(short, copy)
+    assert run(tool, short, copy, "--out", tmp_path / "out", "--method", "other_voice") == 1
+    assert "hold the same bytes" in capsys.readouterr().err
+
+
+def test_too_much_sound_is_refused_and_not_cut(
+    tool: ModuleType, short: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(inputs, "MAX_AUDIO_SECONDS", 1.0)
+    assert run(tool, short, "--out", tmp_path, "--method", "lpc", "--segment", 0.1, 0.9) == 1
+    shown = capsys.readouterr().err
+    assert "LimitError" in shown
+    assert "cut a part out of it" in shown
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_a_frozen_picture_has_no_other_moment(tool: ModuleType, tmp_path: Path, capsys) -> None:
+    """A mouth swapped with itself would be a genuine face that is labelled fake."""
+    frozen = tmp_path / "frozen.mp4"
+    grab = ["-ss", "1", "-i", str(SAMPLE), "-frames:v", "1", str(tmp_path / "still.png")]
+    loop = ["-loop", "1", "-t", "2", "-r", "25", "-i", str(tmp_path / "still.png"), "-qp", "0", "-preset", "ultrafast"]
+    for options in (grab, [*loop, "-pix_fmt", "yuv420p", str(frozen)]):
+        subprocess.run([RENDERER, "-v", "error", *options], check=True)
+    assert run(tool, frozen, "--out", tmp_path / "out", "--method", "mouth_swap", "--segment", 0.2, 1.2) == 1
+    assert "stands still" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt709"])

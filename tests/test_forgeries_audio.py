@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from avdetect.audio import log_mel, rms
 from avdetect.datasets.forgeries import sounds, vocoders
-from avdetect.datasets.forgeries.audio import AUDIO, ForgedSound
+from avdetect.datasets.forgeries.audio import AUDIO, TAKES_OTHER, ForgedSound
 from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL, NEEDS_OTHER, drift, offset
 from avdetect.types import SAMPLE_RATE, SAMPLES_PER_FRAME, Float
 
@@ -302,3 +302,20 @@ def test_an_lpc_copy_adds_no_rumble() -> None:
     for seed in range(12):
         forged = AUDIO["lpc"](samples, np.random.default_rng(seed), None).samples
         assert np.median(log_mel(forged)[:, 0] - quiet) < 1.0, f"seed {seed}"
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_who_takes_from_another_voice_is_named(name: str) -> None:
+    """`NEEDS_OTHER` and `TAKES_OTHER` say whose groups a forgery joins: all others do not look at `other`."""
+    noise = np.random.default_rng(9).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
+    changed = 0
+    for seed in range(1 if name not in NEEDS_OTHER | TAKES_OTHER else 8):
+        one, two = (
+            ALL[name](voice(1.0), np.random.default_rng(seed), other).samples for other in (noise, noise[::-1].copy())
+        )
+        changed += not np.array_equal(one, two)
+    assert (changed > 0) == (name in NEEDS_OTHER | TAKES_OTHER)
+
+
+def test_other_voice_leaves_the_choice_of_the_speaker_to_the_caller() -> None:
+    assert "the caller chooses" in " ".join((AUDIOVISUAL["other_voice"].__doc__ or "").split())

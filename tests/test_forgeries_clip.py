@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.config import FaceConfig
-from avdetect.datasets.crops import landmarks_in_crops
+from avdetect.datasets.crops import FaceCrops, landmarks_in_crops
 from avdetect.datasets.forgeries.audio import AUDIO
 from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL
 from avdetect.datasets.forgeries.clip import METHODS, MOVES_THE_MOUTH, forge_clip, labels, main_track, usable
+from avdetect.datasets.forgeries.pose import pose_gap
 from avdetect.datasets.forgeries.visual import NEEDS, VISUAL
 from avdetect.errors import ConfigError
 from avdetect.types import Clip, FaceTrack, Waveform
@@ -152,13 +153,17 @@ def test_donors_of_another_size_and_length_fit(monkeypatch: pytest.MonkeyPatch) 
         return VISUAL["self_blend"](faces, rng, donors)
 
     monkeypatch.setitem(VISUAL, "rand_merge", spy)
-    forge_clip(clip(), "rand_merge", np.random.default_rng(0), CONFIG, other)
-    faces, donors = seen[0]
+    monkeypatch.setitem(VISUAL, "mouth_swap", spy)
+    for name in ("rand_merge", "mouth_swap"):
+        forge_clip(clip(), name, np.random.default_rng(0), CONFIG, other)
+    (faces, donors), (again, moments) = seen
     assert donors.other.crops.shape == faces.crops.shape == (12, 160, 160, 3)
     marks = landmarks_in_crops(small.boxes, small.landmarks, CONFIG.crop_margin, 160)[0]
     np.testing.assert_allclose(donors.other.landmarks, np.tile(marks, (12, 1, 1)), atol=1e-3)
-    assert donors.moment.crops.shape == faces.crops.shape
-    assert not any(np.array_equal(a, b) for a, b in zip(donors.moment.crops, faces.crops, strict=True))
+    assert donors.moment is None
+    assert moments.other is None
+    assert moments.moment.crops.shape == again.crops.shape
+    assert not any(np.array_equal(a, b) for a, b in zip(moments.moment.crops, again.crops, strict=True))
 
 
 def test_segments_of_a_late_voice_are_on_the_file_clock() -> None:
@@ -166,3 +171,66 @@ def test_segments_of_a_late_voice_are_on_the_file_clock() -> None:
     subject = dataclasses.replace(subject, waveform=Waveform(speech(1.5), 0.5))
     assert forge_clip(subject, "world", np.random.default_rng(0), CONFIG).segments == ((0.5, 2.0),)
     assert forge_clip(subject, "self_blend", np.random.default_rng(0), CONFIG).segments == ((0.0, 2.0),)
+
+
+MOMENTS = sorted(name for name, need in NEEDS.items() if need == "moment")
+
+
+@pytest.mark.parametrize("method", MOMENTS)
+def test_a_still_has_no_other_moment(method: str) -> None:
+    """However many crops of it there are: swapped with itself it would be genuine and labelled fake."""
+    moving = clip(0, 40)
+    track = moving.tracks[0]
+    assert usable(moving, method, None)
+    still = dataclasses.replace(track, face_crops=track.face_crops[:1].repeat(len(track.face_crops), 0))
+    frozen = dataclasses.replace(moving, tracks=(still,))
+    assert not usable(frozen, method, None)
+    with pytest.raises(ValueError, match=method):
+        forge_clip(frozen, method, np.random.default_rng(0), CONFIG)
+
+
+@pytest.mark.parametrize("method", MOMENTS)
+def test_a_loop_is_forged_at_a_moment_that_differs(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = clip(0, 40)
+    track = original.tracks[0]
+    loop = dataclasses.replace(track, face_crops=track.face_crops[[0, 1] * (len(track.face_crops) // 2)])
+    looped = dataclasses.replace(original, tracks=(loop,))
+    seen = []
+
+    def spy(faces, rng, donors):
+        seen.append(np.array_equal(faces.crops, donors.moment.crops))
+        return VISUAL["self_blend"](faces, rng, donors)
+
+    monkeypatch.setitem(VISUAL, method, spy)
+    for seed in range(20):
+        forge_clip(looped, method, np.random.default_rng(seed), CONFIG)
+    assert not any(seen)
+
+
+def test_of_another_face_the_stretch_that_is_turned_alike_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chance takes any stretch; the best of several is turned much more alike on average."""
+    donor = make_track(np.zeros(200, int), size=160)
+    marks = donor.landmarks.copy()
+    marks[:, 2, 0] += np.linspace(-0.15, 0.15, len(marks)) * np.ptp(donor.boxes[:, ::2], axis=1)
+    donor = dataclasses.replace(donor, landmarks=marks.astype(np.float32))
+    found = []
+
+    def spy(faces, rng, donors):
+        found.append(pose_gap(faces, donors.other))
+        return VISUAL["self_blend"](faces, rng, donors)
+
+    monkeypatch.setitem(VISUAL, "rand_merge", spy)
+    for seed in range(12):
+        forge_clip(clip(0, 20), "rand_merge", np.random.default_rng(seed), CONFIG, Clip(0.0, 8.0, (donor,), None))
+    subject = forge_clip(clip(0, 20), "self_blend", np.random.default_rng(0), CONFIG).clip.tracks[0]
+    size = subject.face_crops.shape[1]
+    faces, others = (
+        FaceCrops(t.face_crops, landmarks_in_crops(t.boxes, t.landmarks, CONFIG.crop_margin, size))
+        for t in (subject, donor)
+    )
+    count = len(faces)
+    every = [
+        pose_gap(faces, FaceCrops(others.crops[i : i + count], others.landmarks[i : i + count]))
+        for i in range(len(others) - count + 1)
+    ]
+    assert np.mean(found) < 0.6 * np.mean(every)

@@ -18,13 +18,16 @@ from avdetect.datasets.forgeries.geometry import (
     PARTS,
     REGIONS,
     credible,
+    elastic,
     face_maps,
     fit,
     lay,
     region_mask,
 )
+from avdetect.datasets.forgeries.merge import laid_on
+from avdetect.datasets.forgeries.pose import face_hulls, head_pose, mirrored, pose_gap, turned_alike
 from avdetect.datasets.forgeries.style import draw_style, match_colour
-from avdetect.datasets.forgeries.visual import NEEDS, VISUAL, Donors, ForgedFaces
+from avdetect.datasets.forgeries.visual import NEEDS, VISUAL, Donors, ForgedFaces, identical
 from avdetect.faces.crops import TEMPLATE
 
 SIZE = 96
@@ -52,7 +55,8 @@ def donors(faces: FaceCrops) -> Donors:
     count, size = len(faces), faces.crops.shape[1]
     moment = np.stack([cv2.resize(c[: size * 9 // 10], (size, size)) for c in faces.crops])
     other = portrait(size, count, mirrored=True)
-    return Donors(FaceCrops(cv2.convertScaleAbs(moment, alpha=0.9), faces.landmarks * np.float32([1, 1.1])), other)
+    moment = np.where(moment < 128, moment + 7, moment - 7)  # no picture is its own moment, a flat one neither
+    return Donors(FaceCrops(cv2.convertScaleAbs(moment, alpha=0.97), faces.landmarks * np.float32([1, 1.1])), other)
 
 
 def forge(name: str, faces: FaceCrops, seed: int) -> ForgedFaces:
@@ -99,6 +103,7 @@ def wild_faces(draw) -> FaceCrops:
 def test_a_forgery_of_anything_is_sound(name: str, faces: FaceCrops, seed: int) -> None:
     before, marks = faces.crops.copy(), faces.landmarks.copy()
     given_donors = donors(faces)
+    assert not identical(faces, given_donors.moment)
     taken = [d.crops.copy() for d in (given_donors.moment, given_donors.other)]
     out = VISUAL[name](faces, np.random.default_rng(seed), given_donors)
     assert out.crops.shape == before.shape
@@ -299,3 +304,126 @@ def test_good_landmarks_are_taken_as_they_are() -> None:
     marks = portrait(160).landmarks
     np.testing.assert_array_equal(credible(marks, 160), marks)
     np.testing.assert_array_equal(credible(marks * 9, 160)[0], AVERAGE * 160)
+
+
+MOMENTS = sorted(name for name, need in NEEDS.items() if need == "moment")
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+@pytest.mark.parametrize("size", [96, 160])
+def test_a_face_is_not_its_own_moment(name: str, size: int) -> None:
+    """A mouth pasted onto itself is genuine and would be labelled fake."""
+    faces = portrait(size)
+    with pytest.raises(ValueError, match="pixel for pixel"):
+        VISUAL[name](faces, np.random.default_rng(0), Donors(moment=FaceCrops(faces.crops.copy(), faces.landmarks)))
+
+
+def test_a_single_frame_jitters_to_another_moment() -> None:
+    """The region is the moment's, not the frame's own."""
+    faces = portrait(160)
+    dark = FaceCrops(faces.crops // 4, faces.landmarks)
+    for seed in range(8):
+        out = VISUAL["temporal_jitter"](faces, np.random.default_rng(seed), Donors(moment=dark))
+        core = out.mask[0] > 0.95
+        assert core.any()
+        assert out.crops[0][core].mean() < 0.4 * faces.crops[0][core].mean()
+
+
+def test_several_frames_jitter_by_themselves() -> None:
+    assert (VISUAL["temporal_jitter"](portrait(96, 2), np.random.default_rng(0), Donors()).mask > 0).any()
+
+
+def turned(turn: float, size: int = 160) -> np.ndarray:
+    """(1, 5, 2) landmarks of a head turned by a sine; positive: to the picture's right."""
+    points = np.array([[-17.6, 0, 0], [17.6, 0, 0], [0, 20.1, 16], [-14.6, 40.7, 3], [14.6, 40.7, 3]])
+    x = points[:, 0] * np.sqrt(1 - turn**2) + points[:, 2] * turn
+    return (np.stack([x, points[:, 1]], -1) * size / 144 + [size / 2, 0.4 * size])[None]
+
+
+@pytest.mark.parametrize("turn", [-0.7, -0.3, 0.0, 0.4, 0.8])
+def test_the_turn_of_a_head_is_seen(turn: float) -> None:
+    (found, nod), (level, _) = head_pose(turned(turn))[0], head_pose(turned(0))[0]
+    assert found == pytest.approx(turn, abs=0.05)
+    assert abs(level) < 0.01
+    assert 0.4 < nod < 0.6
+    roll = np.array([[0.9, -0.4], [0.4, 0.9]]) / np.hypot(0.9, 0.4)
+    assert head_pose(turned(turn) @ roll.T * 3 + 7)[0] == pytest.approx([found, nod], abs=1e-6)
+
+
+def test_a_turned_face_ends_at_its_far_eye() -> None:
+    """What an affine fit of a frontal outline takes for a cheek is background there."""
+    marks = turned(0.8)
+    hull = face_hulls(marks, 160)[0] > 0.5
+    eyes = hull[int(marks[0, 0, 1]) + 8]
+    right = np.flatnonzero(eyes).max()
+    assert 0 < right - marks[0, 1, 0] < 12
+    assert marks[0, 0, 0] - np.flatnonzero(eyes).min() > 15, "the near cheek is wide"
+
+
+def test_a_donor_that_looks_the_other_way_is_mirrored() -> None:
+    crops = portrait(160).crops
+    faces, away, along = (FaceCrops(crops, turned(turn).astype(np.float32)) for turn in (0.5, -0.5, 0.4))
+    assert turned_alike(faces, along) is along
+    flipped = turned_alike(faces, away)
+    np.testing.assert_array_equal(flipped.crops, away.crops[:, :, ::-1])
+    assert head_pose(flipped.landmarks.astype(float))[0, 0] == pytest.approx(0.5, abs=0.05)
+    assert pose_gap(faces, away) < 0.02 < pose_gap(faces, along) < 0.2
+    np.testing.assert_array_equal(mirrored(flipped).crops, away.crops)
+    np.testing.assert_allclose(mirrored(flipped).landmarks, away.landmarks, atol=1e-3)
+
+
+@pytest.mark.parametrize("turn", [-0.8, -0.4, 0.0, 0.4, 0.8])
+def test_nothing_but_the_donors_face_is_merged(turn: float) -> None:
+    """The donor is green where it shows no face: none of it may come onto the target, at any two turns."""
+    marks = turned(turn).astype(np.float32)
+    green = np.zeros((1, 160, 160, 3), np.uint8)
+    skin = face_hulls(marks.astype(float), 160)[0] > 0
+    green[0] = [0, 255, 0]
+    green[0][skin] = 128
+    donor = FaceCrops(green, marks)
+    faces = FaceCrops(np.full((1, 160, 160, 3), 140, np.uint8), portrait(160).landmarks)
+    warped, masks = laid_on(faces, turned_alike(faces, donor), np.random.default_rng(0))
+    assert masks[0].mean() > 0.03
+    assert np.average(np.ptp(warped[0].astype(int), axis=2), weights=masks[0]) < 2
+    for seed in range(6):
+        out = VISUAL["rand_merge"](faces, np.random.default_rng(seed), Donors(other=donor))
+        assert not (out.mask[0][face_hulls(faces.landmarks.astype(float), 160)[0] == 0] > 0).any(), "on the face"
+
+
+@pytest.mark.parametrize("turn", [-0.7, 0.0, 0.5])
+def test_eyes_come_to_lie_on_eyes(turn: float) -> None:
+    marks = turned(turn).astype(np.float32)
+    dots = np.zeros((1, 160, 160, 3), np.uint8)
+    for x, y in marks[0]:
+        cv2.circle(dots[0], (round(float(x)), round(float(y))), 3, (255, 255, 255), -1)
+    faces = FaceCrops(np.zeros_like(dots), portrait(160).landmarks)
+    warped, _ = laid_on(faces, FaceCrops(dots, marks), np.random.default_rng(0))
+    for x, y in faces.landmarks[0]:
+        spot = warped[0, round(float(y)) - 9 : round(float(y)) + 10, round(float(x)) - 9 : round(float(x)) + 10, 0]
+        place = np.argwhere(spot > 100).mean(0) - 9
+        assert np.abs(place).max() < 3.5
+
+
+def test_masks_are_deformed_elastically() -> None:
+    """By a displacement that differs from place to place: both ways, smooth, and of SBI's size."""
+    stripes = np.zeros((CANVAS, CANVAS), np.float32)
+    stripes[:, CANVAS // 2 :] = 1
+    edges = [(elastic(stripes, np.random.default_rng(seed)) > 0.5).argmax(1) - CANVAS // 2 for seed in range(24)]
+    inner = np.array(edges)[:, 12:-12]
+    assert 0.4 < inner.std() < 3
+    assert np.abs(np.diff(inner, axis=1)).max() <= 3, "smooth"
+    assert np.mean(inner.max(1) > inner.min(1)) > 0.9, "no mere shift"
+    assert np.abs(inner).max() <= 7
+
+
+@pytest.mark.parametrize("region", sorted(REGIONS))
+def test_deformed_masks_stay_on_the_face(region: str) -> None:
+    head = np.zeros((CANVAS, CANVAS), np.uint8)
+    outline = np.concatenate([PARTS["jaw"], PARTS["forehead"]])
+    middle = (outline.min(0) + outline.max(0)) / 2
+    hull = cv2.convexHull(((outline - middle) * 1.15 + middle - CORNER).astype(np.float32))
+    cv2.fillConvexPoly(head, np.rint(hull).astype(np.int32), 1)
+    for seed in range(30):
+        mask = region_mask(region, np.random.default_rng(seed))
+        assert mask.max() == pytest.approx(1)
+        assert not (mask[head == 0] > 0.5).any()

@@ -91,6 +91,13 @@ def test_extreme_logits_stay_finite(value: float) -> None:
         assert torch.isfinite(gradient).all()
 
 
+def test_a_fake_clip_that_looks_all_real_can_still_be_learned() -> None:
+    logits = torch.full((1, 3), -20.0, requires_grad=True)
+    multiple_instance_bce(logits, torch.ones(1, 3, dtype=torch.bool), torch.tensor([1.0]), 0.0).backward()
+    assert logits.grad is not None
+    assert (logits.grad < -0.1).all()
+
+
 # -- lip-sync
 
 

@@ -18,6 +18,7 @@ from avdetect.datasets.manifest import (
     assign_splits,
     digest,
     folds,
+    leaking_originals,
     read_manifest,
     validate,
     write_manifest,
@@ -132,6 +133,16 @@ def test_a_path_twice_is_refused() -> None:
         validate(table(path=["a.mp4", "b.mp4", "b.mp4", "d.jpg"]))
 
 
+def test_an_original_in_another_split_is_a_leak() -> None:
+    apart = table(group=["x", "w", "y", "z"], split=["train", "dev", "dev", "train"])
+    with pytest.raises(ManifestError, match=r"b\.mp4 stands in dev, its original a\.mp4 in train.*\(1 such"):
+        validate(apart)
+    assert leaking_originals(validate(apart, check_splits=False)).to_numpy().tolist() == [
+        ["b.mp4", "dev", "a.mp4", "train"]
+    ]
+    validate(apart.assign(original=["", "elsewhere.mp4", "", ""]))
+
+
 def test_only_fakes_have_an_original() -> None:
     with pytest.raises(ManifestError, match="row 0: fake is 0 but it names an original"):
         validate(table(original=["b.mp4", "a.mp4", "", ""]))
@@ -205,6 +216,12 @@ def test_bad_segments_are_named_with_their_row(cell: object) -> None:
     for cells in ((cell,), ("[[1, 2]]", None, cell, "[[1, 2]]", [[3, 4]])):
         with pytest.raises(ManifestError, match=rf"row {cells.index(cell)}: fake_segments is"):
             validate(segments(*cells))
+
+
+@pytest.mark.parametrize("texts", [["[[0,1]],[[2,3]", "[4,5]]"], ["[[0,1]", "[2,3]]", "[],[]"], ["[[0,1]],[]", "["]])
+def test_no_text_of_segments_ends_in_the_next_row(texts: list[str]) -> None:
+    with pytest.raises(ManifestError, match="row 0: fake_segments"):
+        validate(segments(*texts))
 
 
 @pytest.mark.parametrize("label", [0, None])
@@ -537,6 +554,48 @@ def test_folds_by_dataset_keep_datasets_and_groups_whole() -> None:
     assert fold.groupby(given["dataset"]).nunique().eq(1).all()
     assert fold.groupby(given["group"]).nunique().eq(1).all()
     assert fold[given["dataset"] == "set 0"].iloc[0] == fold[given["dataset"] == "set 1"].iloc[0]
+
+
+def strangers(count: int) -> pd.DataFrame:
+    """Every file a group of its own; each odd one is a fake of the one before it."""
+    rows = [
+        {"path": f"/{i}.mp4", "fake": i % 2, "video_fake": i % 2, "audio_fake": 0, "group": f"g{i * 7 % count}"}
+        | {"split": "", "dataset": f"set {i % 9}", "method": "", "original": f"/{i - 1}.mp4" if i % 2 else ""}
+        for i in range(count)
+    ]
+    return validate(pd.DataFrame(rows), check_splits=False)
+
+
+@pytest.mark.parametrize("by", ["group", "dataset"])
+def test_folds_keep_a_fake_with_its_original(by: str) -> None:
+    given = strangers(100)
+    if by == "dataset":
+        given["dataset"] = "set " + given.index.map(lambda i: str(i % 50)).astype(str)
+    fold = folds(given, 4, by=by)  # type: ignore[arg-type]
+    assert (fold[::2].to_numpy() == fold[1::2].to_numpy()).all()
+    assert fold.nunique() == 4
+    mixed = given.sample(frac=1, random_state=1)
+    pd.testing.assert_series_equal(folds(mixed, 4, by=by).sort_index(), fold)  # type: ignore[arg-type]
+
+
+def test_fakes_of_an_original_that_is_elsewhere_stay_together() -> None:
+    given = strangers(80)
+    given.loc[given.index[1::8], "original"] = "/absent.mp4"
+    fold, split = folds(given, 3), assign_splits(given, 0.4, 0.2, 0)["split"]
+    assert fold[1::8].nunique() == split[1::8].nunique() == 1
+
+
+def test_splits_keep_a_fake_with_its_original() -> None:
+    given = strangers(200)
+    out = assign_splits(given, 0.3, 0.2, 0)
+    validate(out)
+    assert set(out["split"]) == {"train", "dev", "test"}
+    assert (out["split"][::2].to_numpy() == out["split"][1::2].to_numpy()).all()
+    given.loc[given.index[50], "split"] = "test"  # the split of an original is its fakes'
+    assert assign_splits(given, 0.3, 0, 0)["split"].iloc[51] == "test"
+    pd.testing.assert_frame_equal(
+        assign_splits(given.iloc[::-1], 0.3, 0, 0).sort_index(), assign_splits(given, 0.3, 0, 0)
+    )
 
 
 def test_many_groups_are_folded_too() -> None:

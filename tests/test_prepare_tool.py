@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,11 @@ from avdetect.datasets.manifest import digest, read_manifest
 
 TOOL = Path(__file__).parents[1] / "tools" / "prepare.py"
 Main = Callable[[list[str]], int]
+HEADER_OF = """
+import pathlib, sys
+from avdetect.datasets.adapters import ADAPTERS
+print(*ADAPTERS["avdeepfake1m"](pathlib.Path(sys.argv[1])).table.columns)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,8 @@ def prepare() -> Main:
 def test_from_each_layout_to_a_manifest(prepare: Main, name: str, suffix: str, tmp_path: Path, capsys) -> None:
     (tmp_path / "tree").mkdir()
     root, out = TREES[name](tmp_path / "tree"), tmp_path / "out" / f"m{suffix}"
-    assert prepare([name, str(root), "--out", str(out), "--dev", "0.2"]) == 0
+    more = ["--resplit"] if name == "avdeepfake1m" else []  # its official splits share a person
+    assert prepare([name, str(root), "--out", str(out), "--dev", "0.2", *more]) == 0
     table = read_manifest(out)
     report = json.loads((tmp_path / "out" / f"m{suffix}.report.json").read_text())
     assert all(Path(path).is_file() for path in table["path"])
@@ -84,14 +93,70 @@ def test_a_group_in_two_official_splits_stops_it(prepare: Main, tmp_path: Path, 
     assert [p.name for p in tmp_path.iterdir()] == ["ff"]
 
 
-def test_people_who_share_official_splits_by_rule_do_not_stop_it(prepare: Main, tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        entry = av1m_entry("id00001/a/1/real.mp4", "real", split)
-        put(tmp_path / split, entry["file"])
-        put_text(tmp_path / f"{split}_metadata.json", [entry])
-    assert prepare(["avdeepfake1m", str(tmp_path), "--out", str(tmp_path / "m.csv")]) == 0
+def test_people_who_share_official_splits_stop_it_until_these_are_cut_anew(
+    prepare: Main, tmp_path: Path, capsys
+) -> None:
+    for split, people in (("train", 8), ("val", 3)):
+        entries = [av1m_entry(f"id{p:05d}/a/1/real.mp4", "real", split) for p in range(people)]
+        put(tmp_path / split, *(str(e["file"]) for e in entries))
+        put_text(tmp_path / f"{split}_metadata.json", entries)
+    put(tmp_path, "test/000001.mp4")
+    put_text(tmp_path / "test_files.txt", "000001.mp4\n")
+    command = ["avdeepfake1m", str(tmp_path), "--out", str(tmp_path / "m.csv"), "--dev", "0.4"]
+    assert prepare(command) == 1
+    assert "3 group(s) stand in more than one split: avdeepfake1m:id00000" in (err := capsys.readouterr().err)
+    assert "--resplit" in err
+    assert not (tmp_path / "m.csv").exists()
+    assert prepare([*command, "--resplit"]) == 0
     report = json.loads((tmp_path / "m.csv.report.json").read_text())
-    assert report["problems"] == {"person in two splits": 1}
+    assert report["problems"] == {"official splits set aside": 1}
+    table = read_manifest(tmp_path / "m.csv")
+    assert table.groupby("group")["split"].nunique().eq(1).all()
+    assert set(table["split"]) == {"train", "dev", "test"}
+    assert table.loc[table["split"] == "test", "path"].tolist() == [str(tmp_path / "test/000001.mp4")]
+
+
+@pytest.mark.parametrize("splits", [("train", "dev"), ("train", "test")])
+def test_an_original_in_another_official_split_stops_it(
+    prepare: Main, tmp_path: Path, capsys, splits: tuple[str, str]
+) -> None:
+    put(tmp_path, *(f"{n}.mp4" for n in range(6)))
+    lines = ["path,fake,group,split,original"]
+    lines += [f"{n}.mp4,{n % 2},g{n},{splits[n % 2]},{'0.mp4' if n % 2 else ''}" for n in range(6)]
+    put_text(tmp_path / "list.csv", "\n".join(lines) + "\n")
+    command = ["csv", str(tmp_path / "list.csv"), "--out", str(tmp_path / "m.csv")]
+    assert prepare(command) == 1
+    shown = capsys.readouterr()
+    assert "3 fake(s) stand in another split than their original" in shown.err
+    assert f"1.mp4 ({splits[1]}) of {tmp_path / '0.mp4'} (train)" in shown.err
+    assert "3 in another split" in shown.out
+    assert not (tmp_path / "m.csv").exists()
+    assert prepare([*command, "--resplit"]) == 0
+    split = read_manifest(tmp_path / "m.csv")["split"].tolist()
+    assert split[0] == split[1] == split[3] == split[5]
+
+
+def test_splits_by_group_keep_fakes_with_their_originals(prepare: Main, tmp_path: Path) -> None:
+    """Groups for reals only, as a user's list has them."""
+    put(tmp_path, *(f"{n}.mp4" for n in range(80)))
+    lines = ["path,fake,group,original"]
+    lines += [f"{n}.mp4,{n % 2},{'' if n % 2 else f'g{n}'},{f'{n - 1}.mp4' if n % 2 else ''}" for n in range(80)]
+    put_text(tmp_path / "list.csv", "\n".join(lines) + "\n")
+    assert prepare(["csv", str(tmp_path / "list.csv"), "--out", str(tmp_path / "m.csv"), "--dev", "0.4"]) == 0
+    table = read_manifest(tmp_path / "m.csv")
+    assert (table["group"][::2].to_numpy() == table["group"][1::2].to_numpy()).all()
+    assert (table["split"][::2].to_numpy() == table["split"][1::2].to_numpy()).all()
+    assert set(table["split"]) == {"train", "dev"}
+
+
+def test_the_columns_do_not_hang_on_the_hash_seed(tmp_path: Path) -> None:
+    root = TREES["avdeepfake1m"](tmp_path)
+    written = set()
+    for seed in ("1", "2", "3", "4"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(TOOL.parents[1])}
+        command = [sys.executable, "-c", HEADER_OF, str(root)]
+        written.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert len(written) == 1
 
 
 def test_dev_is_cut_from_train_where_the_official_splits_have_none(prepare: Main, tmp_path: Path) -> None:

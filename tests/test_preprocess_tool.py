@@ -26,11 +26,11 @@ from avdetect.datasets.cache import build as preprocessing
 from avdetect.datasets.cache import pool as pool_module
 from avdetect.datasets.cache.build import Options, Report, preprocess, recipe_rng
 from avdetect.datasets.cache.payload import encode_clip
-from avdetect.datasets.cache.shards import read_clips
-from avdetect.datasets.cache.worker import still_clips
+from avdetect.datasets.cache.shards import read_clips, read_files
+from avdetect.datasets.cache.worker import Make, still_clips
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate, write_manifest
-from avdetect.errors import AVDetectError
+from avdetect.errors import AVDetectError, ManifestError
 from avdetect.faces import build_detector
 from avdetect.preprocess import Preprocessor
 
@@ -59,7 +59,8 @@ NAMES = [*(f"v{i}.mp4" for i in range(VIDEOS)), "noise.mp4", "again.mp4", "still
 
 def table_of(folder: Path, names: list[str]) -> pd.DataFrame:
     paths = [str(folder / name) for name in names]
-    rows = {"path": paths, "fake": 0, "video_fake": 0, "audio_fake": "", "group": names, "split": "train"}
+    groups = [name.replace("again", "v0") for name in names]  # equal bytes must be of one group
+    rows = {"path": paths, "fake": 0, "video_fake": 0, "audio_fake": "", "group": groups, "split": "train"}
     return pd.DataFrame(rows | {"dataset": "d", "method": "", "original": "", "fake_segments": ""})
 
 
@@ -165,6 +166,19 @@ def test_cache_and_data_move_and_change(straight: Path, data: Path, tmp_path: Pa
     assert len(samples(cache)) == len(samples(straight)) + 1
 
 
+def test_equal_bytes_that_contradict_each_other_are_not_published(straight: Path, data: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(straight, cache)
+    before = (cache / "manifest.parquet").read_bytes()
+    table = table_of(data, ["v0.mp4", "again.mp4", "v1.mp4"]).assign(group=["a", "b", "c"])
+    table["split"] = ["train", "dev", "train"]
+    table["fake"] = table["video_fake"] = [0, 1, 0]
+    with pytest.raises(ManifestError, match=r"again\.mp4 has the bytes of .*v0\.mp4, but not its fake \(1 against 0\)"):
+        preprocess(validate(table), cache, PreprocessConfig(), Options())
+    assert (cache / "manifest.parquet").read_bytes() == before
+    assert run(cache, data).preprocessed == 0
+
+
 # -- runs that end early
 
 
@@ -230,19 +244,26 @@ def test_a_worker_that_dies_costs_its_file_only(
 
     def murderous(self, task, order, worker=None) -> None:
         submit(self, task, order, worker)
-        if task.path.endswith("v1.mp4"):
+        if task.path.endswith("v1.mp4") and isinstance(order, Make):
             next(w for w in self._workers if w.task is task).process.kill()
 
     monkeypatch.setattr(pool_module.Pool, "submit", murderous)
     names, cache = ["v1.mp4", "v0.mp4"], tmp_path / "cache"
+    died = [[str(data / "v1.mp4"), "WorkerDied"]]
     report = run(cache, data, names)
-    assert report.failures[["path", "error"]].to_numpy().tolist() == [[str(data / "v1.mp4"), "WorkerDied"]]
+    assert report.failures[["path", "error"]].to_numpy().tolist() == died
     assert report.clips == 1
     monkeypatch.setattr(preprocessing, "_MAX_DEATHS", 1)
     with pytest.raises(AVDetectError, match="fewer --workers"):
         run(cache, data, names)
-    monkeypatch.undo()
+    # It was its second death: the file is recorded as failed, and no run stops at it again.
+    (cache / "sources.jsonl").rename(tmp_path / "aside")  # all is hashed anew
     report = run(cache, data, names)
+    assert report.failures[["path", "error"]].to_numpy().tolist() == died
+    assert "--retry-failed" in report.failures["message"][0]
+    assert report.clips == 1
+    monkeypatch.undo()
+    report = run(cache, data, names, retry_failed=True)
     assert (report.preprocessed, report.clips, len(report.failures)) == (1, 2, 0)
     assert Counter(samples(tmp_path / "cache").values()) <= Counter(samples(straight).values())
 
@@ -254,9 +275,9 @@ def test_a_fake_and_its_original_share_recipes() -> None:
     def draws(*arguments) -> list[float]:
         return recipe_rng(*arguments).random(3).tolist()
 
-    assert draws(0, 1, "/x/a.mp4") == draws(0, 1, "/x/a.mp4")
-    others = [draws(1, 1, "/x/a.mp4"), draws(0, 2, "/x/a.mp4"), draws(0, 1, "/x/b.mp4")]
-    assert draws(0, 1, "/x/a.mp4") not in others
+    assert draws(0, 1, "a" * 64) == draws(0, 1, "a" * 64)
+    others = [draws(1, 1, "a" * 64), draws(0, 2, "a" * 64), draws(0, 1, "b" * 64)]
+    assert draws(0, 1, "a" * 64) not in others
 
 
 def test_copies_stand_beside_the_file(straight: Path, data: Path, tmp_path: Path) -> None:
@@ -272,6 +293,35 @@ def test_copies_stand_beside_the_file(straight: Path, data: Path, tmp_path: Path
     assert len(samples(cache)) == len(samples(straight)) + 1
     assert run(cache, data, names, copies=1).preprocessed == 0
     assert run(cache, data, names).clips == 2  # without copies they are left out, not lost
+
+
+def copy_recipes(cache: Path) -> dict[str, str]:
+    """sha256 -> digest of the recipe of its first copy."""
+    tables = [read_files(tar) for tar in sorted((cache / "shards").glob("*.tar"))]
+    rows = pd.concat(tables).query("copy == 1")
+    assert not rows["sha256"].duplicated().any(), "a copy was made twice"
+    return dict(zip(rows["sha256"], rows["recipe"], strict=True))
+
+
+def test_copies_move_with_the_data(straight: Path, data: Path, tmp_path: Path) -> None:
+    """The recipe hangs on the original's bytes, or else on the file's own: not on where they lie."""
+    cache, moved = tmp_path / "cache", tmp_path / "elsewhere"
+    shutil.copytree(straight, cache)
+    names = ["v1.mp4", "v0.mp4", "v2.mp4"]  # the fake before its original; one whose original is elsewhere
+
+    def table(folder: Path) -> pd.DataFrame:
+        rows = table_of(folder, names).assign(fake=[1, 0, 1], video_fake=[1, 0, 1])
+        return validate(rows.assign(original=[str(folder / "v0.mp4"), "", str(folder / "absent.mp4")]))
+
+    assert preprocess(table(data), cache, PreprocessConfig(), Options(workers=2, copies=1)).preprocessed == 3
+    recipes = copy_recipes(cache)
+    fake, real, other = (recipes[hashlib.sha256((data / name).read_bytes()).hexdigest()] for name in names)
+    assert fake == real != other
+    before = samples(cache)
+    shutil.copytree(data, moved)
+    report = preprocess(table(moved), cache, PreprocessConfig(), Options(copies=1))
+    assert (report.preprocessed, report.clips) == (0, 6)
+    assert samples(cache) == before
 
 
 # -- refusals

@@ -30,7 +30,9 @@ from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
 from avdetect.detector import load_detector
 from avdetect.errors import ConfigError, ManifestError, ModelError
+from avdetect.training import run as run_module
 from avdetect.training.loop import make_fabric
+from avdetect.training.pools import Part
 from avdetect.training.run import SAMPLE, Settings, export, train
 
 torch.set_num_threads(1)
@@ -117,7 +119,7 @@ def test_a_run_goes_on_where_it_was(finished: tuple[Path, dict], archive: ClipAr
     folder, result = finished
     again = tmp_path / "again"
     shutil.copytree(folder, again)
-    for lost in ("result.json", "model.safetensors", "fold1/features.npz"):
+    for lost in ("result.json", "model.safetensors", "fold1/scores/000000.npz"):
         (again / lost).unlink()
     shutil.rmtree(again / "final")
     assert run(CONFIG, archive, again) == result
@@ -129,10 +131,64 @@ def test_a_folder_belongs_to_one_run(finished: tuple[Path, dict], archive: ClipA
         run(dataclasses.replace(CONFIG, seed=1), archive, finished[0])
 
 
+def test_another_order_of_the_files_is_another_run(finished: tuple[Path, dict], tmp_path: Path) -> None:
+    """Scores are kept by place: taken up after the cache was made anew in another order, they would be other files'."""
+    clips = [[talking_clip(45, seed=i, size=32)] for i in range(16)]
+    order = [*range(1, 16), 0]
+    table = table_of().iloc[order].reset_index(drop=True)
+    other = make_archive(tmp_path / "other", table, [clips[i] for i in order], PREPROCESS)
+    with pytest.raises(ConfigError, match="another order"):
+        run(CONFIG, other, finished[0])
+
+
+def test_a_damaged_run_folder_is_one_clear_error(archive: ClipArchive, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"data": ')
+    with pytest.raises(ConfigError, match="damaged"):
+        run(CONFIG, archive, tmp_path)
+
+
+def test_no_stream_scores_what_it_was_trained_on(
+    archive: ClipArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fusion learns how far to trust a stream on new people; scores of known ones would tell it too much."""
+    trained: dict[str, Part] = {}
+    scored: dict[str, Part] = {}
+    train_streams, score_part = run_module.train_streams, run_module.score_part
+
+    def spy_train(config, part, dev, folder, fabric, workers):
+        trained[folder.name] = part
+        return train_streams(config, part, dev, folder, fabric, workers)
+
+    def spy_score(config, model, part, folder, fabric):
+        scored[folder.parent.name] = part
+        return score_part(config, model, part, folder, fabric)
+
+    monkeypatch.setattr(run_module, "train_streams", spy_train)
+    monkeypatch.setattr(run_module, "score_part", spy_score)
+    run(CONFIG, archive, tmp_path / "run")
+    everything = set(np.flatnonzero(archive.files["split"] == "train").tolist())
+    assert set(trained) == {"fold0", "fold1", "final"}
+    assert set(scored) == {"fold0", "fold1"}
+    for fold in scored:
+        seen, held = trained[fold], scored[fold]
+        assert set(seen.rows.tolist()) | set(held.rows.tolist()) == everything
+        assert not set(seen.rows.tolist()) & set(held.rows.tolist())
+        assert not set(seen.table["group"]) & set(held.table["group"])
+    assert set().union(*(part.rows.tolist() for part in scored.values())) == everything
+    assert set(trained["final"].rows.tolist()) == everything
+
+
+def test_what_is_wrong_shows_before_anything_is_trained(archive: ClipArchive, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, audio=dataclasses.replace(PAIRS, forgeries={"magic": 1.0}))
+    with pytest.raises(ConfigError, match="magic"):
+        run(config, archive, tmp_path / "run")
+    assert not (tmp_path / "run" / "fold0").exists()
+
+
 def test_forgeries_of_the_held_out_reals_are_fitted_on(finished: tuple[Path, dict]) -> None:
     for k in range(2):
-        with np.load(finished[0] / f"fold{k}" / "features.npz", allow_pickle=False) as arrays:
-            assert len(arrays["files"]) + len(arrays["forged"]) > len(arrays["files"])
+        with np.load(finished[0] / f"fold{k}" / "scores" / "000000.npz", allow_pickle=False) as arrays:
+            assert len(arrays["forged"]) == len(arrays["source"]) > 0
             assert (arrays["labels"][:, 0] == 1).all()
             assert len(set(arrays["method"].tolist())) > 1
             assert (arrays["source"] % 2 == 0).all(), "the even files are the real ones"
@@ -144,7 +200,7 @@ def test_real_videos_alone_end_in_a_bundle(tmp_path: Path) -> None:
         CONFIG, visual=only_forged, audio=only_forged, fusion=FusionFitConfig(steps=5, forged=2)
     )
     result = run(config, archive_of(tmp_path / "cache", fakes="none"), tmp_path / "run")
-    assert result["fusion"]["clip_chosen_on"] == "forgeries, out of fold"
+    assert result["fusion"]["clip_chosen_on"] == "train, out of fold"
     export(tmp_path / "run", tmp_path / "bundle")
 
 

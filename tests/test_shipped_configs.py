@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+import timm
 import torch
 
 from avdetect.audio import N_MELS
-from avdetect.config import TrainConfig, VisualConfig, load_yaml
+from avdetect.config import PreprocessConfig, TrainConfig, VisualConfig, load_yaml
 from avdetect.datasets.forgeries.audio import AUDIO
 from avdetect.datasets.forgeries.visual import VISUAL
 from avdetect.errors import ConfigError
@@ -34,9 +36,36 @@ def test_every_shipped_config_is_built(path: Path) -> None:
         mouths = torch.zeros(1, SYNC_FRAMES, faces.mouth_size, faces.mouth_size, dtype=torch.uint8)
         mouth, voice = model.sync(mouths, torch.zeros(1, SYNC_MELS, N_MELS))
     assert mouth.shape == voice.shape == (1, config.model.sync.embedding)
-    assert config.preprocess.detector in DETECTORS
     choices(config.visual.forgeries, VISUAL, "visual")
     choices(config.audio.forgeries, AUDIO, "audio")
+
+
+def test_the_detectors_of_the_configuration_are_those_that_exist() -> None:
+    assert set(get_args(get_type_hints(PreprocessConfig)["detector"])) == set(DETECTORS)
+
+
+PRETRAINED = [path for path in CONFIGS if load_yaml(TrainConfig, path).model.visual.pretrained is True]
+
+
+@pytest.mark.parametrize("path", PRETRAINED, ids=lambda p: p.name)
+def test_a_downloaded_encoder_sees_pixels_as_it_was_trained_with(path: Path) -> None:
+    visual = load_yaml(TrainConfig, path).model.visual
+    trained = timm.models.get_pretrained_cfg(visual.encoder)
+    assert trained is not None
+    assert trained.has_weights, "there is nothing to download"
+    assert visual.mean == pytest.approx([255 * value for value in trained.mean], abs=0.01)
+    assert visual.std == pytest.approx([255 * value for value in trained.std], abs=0.01)
+
+
+def test_there_are_configs_with_a_downloaded_encoder() -> None:
+    assert {"base.yaml", "dfdc.yaml"} <= {path.name for path in PRETRAINED}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_no_shipped_run_ends_while_it_warms_up(path: Path) -> None:
+    config = load_yaml(TrainConfig, path)
+    for loop in (config.visual, config.audio, config.sync, config.joint):
+        assert loop.warmup_steps <= loop.steps / 2 or not loop.steps
 
 
 def test_the_dfdc_recipe_is_the_one_it_names() -> None:

@@ -101,6 +101,36 @@ def test_pixels_are_normalised_as_configured(crops: torch.Tensor) -> None:
     torch.testing.assert_close(seen[0], expected)
 
 
+def test_red_green_and_blue_may_have_their_own_scale(crops: torch.Tensor) -> None:
+    seen = []
+    stream = VisualStream(dataclasses.replace(VISUAL, mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0))).eval()
+    stream.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    evaluated(stream, crops)
+    for channel, (mean, std) in enumerate([(10, 1), (20, 2), (30, 4)]):
+        torch.testing.assert_close(seen[0][:, channel], (crops[..., channel].float() - mean) / std)
+
+
+def test_the_scale_of_pixels_is_no_weight() -> None:
+    """Weights that were saved with one number must load where there are three, and the other way round."""
+    stream = VisualStream(dataclasses.replace(VISUAL, mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0)))
+    assert not {"mean", "std"} & set(stream.state_dict())
+    VisualStream(VISUAL).load_state_dict(stream.state_dict())
+    assert stream.mean.flatten().tolist() == [10, 20, 30], "the weights bring no scale of their own"
+
+
+@pytest.mark.parametrize("scale", [{}, {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}])
+def test_the_scale_of_pixels_is_exported(scale: dict, crops: torch.Tensor) -> None:
+    import onnxruntime
+
+    from avdetect.export import PARITY_TOLERANCE, _to_onnx
+
+    stream = warmed(VisualStream(dataclasses.replace(VISUAL, **scale)), crops)
+    graph = _to_onnx(stream, crops[:2].numpy(), False)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    found = session.run(None, {"input": crops.numpy()})[0]
+    np.testing.assert_allclose(found, evaluated(stream, crops), atol=PARITY_TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("encoder", ["no_such_net", "", "nosource:no_such_net"])
 def test_an_unknown_encoder_is_a_config_error(encoder: str) -> None:
     with pytest.raises(ConfigError, match=r"visual\.encoder"):
@@ -230,7 +260,7 @@ def test_the_order_of_frames_matters_to_the_mouth_tower(mouths: torch.Tensor) ->
 
 @pytest.mark.parametrize("channels", [(8, 12, 16), (8, 12, 16, 24, 32), ()])
 def test_towers_of_another_depth_are_a_config_error(channels: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"sync\.channels"):
+    with pytest.raises(ConfigError, match=r"(?i)sync(config)?\.channels"):
         SyncStream(dataclasses.replace(SYNC, channels=channels))
 
 

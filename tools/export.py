@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avdetect.errors import AVDetectError
-from avdetect.training.run import export
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,9 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported bundle")
     parser.add_argument("--name", help="of the bundle; overrides the configuration's")
     parser.add_argument("--licence", help="of the weights; overrides the configuration's")
+    parser.add_argument("--detector-model", type=Path, help="weights of the face detector, as for preprocess.py")
     args = parser.parse_args(argv)
+    from avdetect.training.run import export  # takes seconds, and --help does not need it
+
     try:
-        export(args.run, args.out, name=args.name, licence=args.licence)
+        export(args.run, args.out, name=args.name, licence=args.licence, detector_model=args.detector_model)
     except AVDetectError as error:
         print(f"export: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -5,7 +5,8 @@
     python tools/prepare.py csv files.csv --out mine.parquet          # at least the columns path, fake
 
 Official splits are kept; rows without one are split by group (--dev, --test, --seed). Exit code 1 and nothing written
-when no row can be read or a group stands in two splits; problems with single files are reported beside the manifest.
+when no row can be read, or a group, or a fake and its original, stand in two splits; --resplit then gives up the
+official train and dev (AV-Deepfake1M's share people). Problems with single files are reported beside the manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from typing import Any
 import pandas as pd
 
 from avdetect.datasets.adapters import ADAPTERS, Problem
-from avdetect.datasets.manifest import LABELS, SEGMENTS, SPLITS, assign_splits, digest, write_manifest
+from avdetect.datasets.manifest import (
+    LABELS,
+    SEGMENTS,
+    SPLITS,
+    assign_splits,
+    digest,
+    leaking_originals,
+    write_manifest,
+)
 from avdetect.errors import AVDetectError, ManifestError
 
 SHOWN = 20  # methods and problems on the screen; the report file has all
@@ -50,6 +59,11 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--dev", type=_share, default=0.1, help="share of the groups without a split (default 0.1)")
     parser.add_argument("--test", type=_share, default=0.0, help="likewise for test (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="of the split by group")
+    parser.add_argument(
+        "--resplit",
+        action="store_true",
+        help="ignore the official train and dev and cut dev anew by group; test stays, and takes its groups whole",
+    )
     parser.add_argument("--report", type=Path, help="JSON report (default: OUT.report.json)")
     return parser
 
@@ -66,9 +80,7 @@ def run(args: argparse.Namespace) -> None:
     table, problems = _split(listing.table, listing.problems, args)
     report = describe(table, problems)
     show(report)
-    if report["leaks"]:
-        leaks = report["leaks"]
-        raise ManifestError(f"{len(leaks)} group(s) stand in more than one split: {', '.join(leaks[:SHOWN])}")
+    _refuse_leaks(report)
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(table, args.out)
@@ -79,12 +91,28 @@ def run(args: argparse.Namespace) -> None:
     print(f"manifest: {args.out}\nreport: {place}")
 
 
+def _refuse_leaks(report: dict[str, Any]) -> None:
+    groups, originals = report["leaks"], report["leaking_originals"]
+    lines = [f"{len(groups)} group(s) stand in more than one split: {', '.join(groups[:SHOWN])}"] if groups else []
+    if originals:
+        shown = ", ".join(f"{path} ({split}) of {source} ({other})" for path, split, source, other in originals[:3])
+        lines.append(f"{len(originals)} fake(s) stand in another split than their original: {shown}")
+    if lines:
+        raise ManifestError("; ".join(lines) + ". Correct the splits, or cut train and dev anew by group: --resplit")
+
+
 def _split(
     table: pd.DataFrame, problems: list[Problem], args: argparse.Namespace
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Fill empty splits. Where the official splits have no dev, it is cut from train: training needs one."""
+    if args.resplit:
+        detail = f"{int(table['split'].isin(['train', 'dev']).sum())} rows of train and dev are split anew by group"
+        problems = [*problems, Problem("official splits set aside", ".", detail)]
+        table = table.assign(split=table["split"].mask(table["split"].isin(["train", "dev"]), ""))
     table = assign_splits(table, args.dev, args.test, args.seed)
     splits = set(table["split"])
+    if any(_leaks(table)):
+        return table, problems  # to be refused: cutting dev would move the rows that leak out of sight
     if args.dev > 0 and "dev" not in splits and "train" in splits:
         table = assign_splits(
             table.assign(split=table["split"].mask(table["split"] == "train", "")), args.dev, 0, args.seed
@@ -96,10 +124,16 @@ def _split(
     return table, problems
 
 
+def _leaks(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Groups in several splits; (path, split, original, its split) of fakes that stand apart from their original."""
+    places = table[["group", "split"]].drop_duplicates()
+    groups = sorted(places["group"][places["group"].duplicated()].unique())
+    return groups, leaking_originals(table).to_numpy(object).tolist()
+
+
 def describe(table: pd.DataFrame, problems: Sequence[Problem]) -> dict[str, Any]:
     """The report as JSON-able values."""
-    places = table[["group", "split"]].drop_duplicates()
-    leaks = sorted(places["group"][places["group"].duplicated()].unique())
+    leaks, leaking = _leaks(table)
     return {
         "rows": len(table),
         "groups": int(table["group"].nunique()),
@@ -109,6 +143,7 @@ def describe(table: pd.DataFrame, problems: Sequence[Problem]) -> dict[str, Any]
         "originals": _original_counts(table),
         "rows_with_segments": {c: int(table[c].map(bool).sum()) for c in SEGMENTS if c in table},
         "leaks": leaks,
+        "leaking_originals": leaking,
         "problems": dict(sorted(Counter(p.kind for p in problems).items())),
         "details": [[p.kind, p.path, p.detail] for p in problems],
     }

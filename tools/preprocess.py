@@ -4,7 +4,8 @@
 
 Stop it whenever you like and run it again: it goes on where it was. The cache knows files by the hash of their bytes,
 so it can be moved, with or without the media. Files that cannot be read are listed at the end and in failures.csv;
-they are not tried again unless --retry-failed is given.
+they are not tried again unless --retry-failed is given. Files of equal bytes must agree in labels, split and group;
+where they do not, nothing is published and conflicts.csv names them.
 """
 
 from __future__ import annotations

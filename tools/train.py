@@ -14,13 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from avdetect.config import TrainConfig, load_yaml
-from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import AVDetectError
-from avdetect.training.loop import make_fabric
-from avdetect.training.run import Settings, export, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +36,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, required=True, help="working folder: checkpoints, logs, results")
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported bundle")
     parser.add_argument("--pretrained", help="safetensors of the image encoder; overrides model.visual.pretrained")
+    parser.add_argument("--detector-model", type=Path, help="weights of the face detector, as for preprocess.py")
     parser.add_argument("--devices", type=int, default=1, help="processes to train in, one a device (default 1)")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches, for each device")
@@ -49,17 +44,25 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    import pandas as pd  # these take seconds, and --help needs none of them
+
+    from avdetect.config import TrainConfig, load_yaml
+    from avdetect.datasets.clips import ClipArchive
+    from avdetect.training.loop import make_fabric
+    from avdetect.training.run import Settings, check_detector, export, train
+
     config = load_yaml(TrainConfig, args.config)
     fabric = make_fabric(args.devices, args.accelerator)
     archive = ClipArchive(args.cache)
     archive.check_sources()
+    check_detector(config, archive.fingerprint, args.detector_model)
     train(config, archive, args.run, Settings(fabric, args.workers), args.pretrained)
     if not fabric.is_global_zero:
         return 0
-    _, result = export(args.run, args.out)
+    _, result = export(args.run, args.out, detector_model=args.detector_model)
     for split, metrics in result["metrics"].items():
-        print(f"\n{split}:")
-        print(pd.DataFrame(metrics["rows"]).to_string(index=False, float_format="%.3f", na_rep=""))
+        rows = pd.DataFrame(metrics["rows"]).to_string(index=False, float_format="%.3f", na_rep="")
+        print(f"\n{split}:\n{rows if metrics['rows'] else 'only one class: nothing to measure'}")
     fusion = result["fusion"]
     losses = ", ".join(f"{kind} {loss['fake']:.3f}" for kind, loss in fusion["oof_log_loss"].items())
     print(f"\nfusion: {fusion['kind']} (out-of-fold log loss: {losses}), calibrated by {fusion['calibrated_by']}")

@@ -46,6 +46,7 @@ class ClipArchive:
         self.root = Path(root)
         identity = Identity.read(self.root)
         self.config, self.detector, self.fingerprint = identity.config, identity.detector, identity.fingerprint
+        self.version = identity.version  # of the preprocessing code that made the clips
         files, clips, self.failures = _tables(self.root)
         ok = (files["failure"] == "").to_numpy(bool)
         place = np.cumsum(ok, dtype=np.int32) - 1

@@ -31,6 +31,7 @@ __all__ = [
     "assign_splits",
     "digest",
     "folds",
+    "leaking_originals",
     "read_manifest",
     "read_table",
     "validate",
@@ -59,8 +60,8 @@ NEEDED = ("path", "group", "split", "dataset")
 def validate(table: pd.DataFrame, *, check_splits: bool = True) -> pd.DataFrame:
     """Return a copy with typed columns. Raises ManifestError, naming the column and the first bad row (from 0).
 
-    `fake` becomes 1 where it is unknown and a part is fake. With `check_splits=False` a split
-    may be empty and a group may stand in several: a listing on its way to `assign_splits`.
+    `fake` becomes 1 where it is unknown and a part is fake. With `check_splits=False` a split may be empty, and a group
+    or a fake and its original may stand in several: a listing on its way to `assign_splits`.
     """
     for column in COLUMNS:
         if column not in table and column not in OPTIONAL:
@@ -88,6 +89,8 @@ def validate(table: pd.DataFrame, *, check_splits: bool = True) -> pd.DataFrame:
     if check_splits:
         _check_groups(table)
     _refuse(_is(table["path"].duplicated()), lambda row: f"{table['path'].iloc[row]} stands in the manifest twice")
+    if check_splits:
+        _check_originals(table)
     return table[[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)]]
 
 
@@ -151,6 +154,30 @@ def _check_groups(table: pd.DataFrame) -> None:
     leaks = places["group"][_is(places["group"].duplicated())]
     if len(leaks):
         raise ManifestError(f"group {leaks.iloc[0]!r} stands in more than one split: its clips leak across them")
+
+
+def leaking_originals(table: pd.DataFrame) -> pd.DataFrame:
+    """The fakes whose original stands in the table in another split: path, split, original, original_split.
+
+    Paths must stand in the table once.
+    """
+    rows = np.flatnonzero(_is(table["original"] != ""))
+    place = pd.Index(table["path"]).get_indexer(pd.Index(table["original"].iloc[rows]))
+    rows, place = rows[place >= 0], place[place >= 0]
+    split = table["split"].to_numpy(object)
+    rows, place = (index[split[rows] != split[place]] for index in (rows, place))
+    found = table[["path", "split", "original"]].iloc[rows]
+    return found.assign(original_split=split[place])
+
+
+def _check_originals(table: pd.DataFrame) -> None:
+    leaks = leaking_originals(table)
+    if len(leaks):
+        path, split, original, other = leaks.iloc[0]
+        raise ManifestError(
+            f"{path} stands in {split}, its original {original} in {other}: the face and voice leak across; "
+            f"give both one split ({len(leaks)} such fakes)"
+        )
 
 
 def read_manifest(path: str | Path) -> pd.DataFrame:

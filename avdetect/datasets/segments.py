@@ -56,8 +56,10 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _from_texts(texts: Sequence[str]) -> list[Segments]:
-    # One call of the parser for all rows is several times faster than one a row. A text that opens or closes something
-    # for its neighbour cannot pass: the count would differ, or the nesting.
+    # One call of the parser for all rows is several times faster than one a row. Each text closes what it opens, so
+    # that it holds whole elements, at least one: with as many elements as texts, each holds one.
+    if any(text.count("[") != text.count("]") for text in texts):
+        raise ValueError("brackets do not match")
     cells = json.loads(f"[{','.join(texts)}]")
     if len(cells) != len(texts):
         raise ValueError("a text holds more or less than one list")

@@ -24,10 +24,11 @@ def folds(
 ) -> pd.Series:
     """The fold (0 .. number - 1) of every row, the same for any order of the rows.
 
-    `by` names the column that is never split; a group is never split either way, so that with by="dataset" the datasets
-    that share a group stay together. Stratified over the combination of `labels` with scikit-learn's
-    StratifiedGroupKFold. Raises ManifestError where a fold could not be trained or judged: too few groups, or an output
-    of which one class is missing outside the fold, or in it although enough groups have that class.
+    `by` names the column that is never split; a group, and a fake's group with its original's, is never split either
+    way, so that with by="dataset" the datasets that share one stay together. Stratified over the combination of
+    `labels` with scikit-learn's StratifiedGroupKFold. Raises ManifestError where a fold could not be trained or judged:
+    too few groups, or an output of which one class is missing outside the fold, or in it although enough groups have
+    that class.
     """
     if number < 2:
         raise ManifestError(f"{number} fold(s): at least 2 are needed")
@@ -43,12 +44,34 @@ def folds(
 
 
 def units(table: pd.DataFrame, by: Literal["group", "dataset"]) -> np.ndarray:
-    """(N,) number of what a fold never splits: a group, or datasets joined by the groups that they share."""
-    if by == "group":
-        return np.unique(table["group"].to_numpy(object), return_inverse=True)[1]
-    if by == "dataset":
-        return joined(table["dataset"], table["group"])
-    raise ManifestError(f"folds by {by!r}: it must be 'group' or 'dataset'")
+    """(N,) number of what a fold never splits: groups joined by originals, or datasets that share such a family."""
+    if by not in ("group", "dataset"):
+        raise ManifestError(f"folds by {by!r}: it must be 'group' or 'dataset'")
+    _, group, family = families(table)
+    return family[group] if by == "group" else joined(table["dataset"], pd.Series(family[group]))
+
+
+def families(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names of the groups (G,), sorted; the group of each row (N,); the family of each group (G,).
+
+    A fake's group is of one family with the group of its original; fakes of one absent original are one family too.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    names, group = np.unique(table["group"].to_numpy(object), return_inverse=True)
+    if not {"path", "original"} <= set(table.columns):
+        return names, group, np.arange(len(names))
+    original = table["original"].fillna("").astype(str)
+    fakes = (original != "").to_numpy(bool)
+    sources = table["path"].isin(original[fakes]).to_numpy(bool)
+    files, place = np.unique(
+        np.concatenate([table["path"].to_numpy(object)[sources], original.to_numpy(object)[fakes]]), return_inverse=True
+    )
+    size = len(names) + len(files)
+    ends = np.concatenate([group[sources], group[fakes]]), place + len(names)
+    edges = coo_matrix((np.ones(len(place), bool), ends), shape=(size, size))
+    return names, group, connected_components(edges, directed=False)[1][: len(names)]
 
 
 def joined(left: pd.Series, right: pd.Series) -> np.ndarray:
@@ -117,22 +140,28 @@ def _advice(by: str) -> str:
 def assign_splits(table: pd.DataFrame, dev: float, test: float, seed: int) -> pd.DataFrame:
     """Fill the empty cells of `split`; whole groups go to train, dev (share `dev` of the groups) or test (`test`).
 
-    A group whose other rows have a split takes that one. For the others a hash of seed and group decides, so that rows
-    which come later move no group; each class of each label then comes out near the shares. Only where a small set
-    would leave dev or test without a class, the group with the lowest hash is moved there, if train can spare it.
+    Groups that a fake and its original join go as one (`families`). One of which some rows have a split takes that one.
+    For the others a hash of seed and name (the first by name of those joined) decides; each class of each label then
+    comes out near the shares. Only where a small set would leave dev or test without a class, the family with the
+    lowest hash is moved there, if train can spare it.
+
+    Rows which come later therefore move no group, with two exceptions: they join it to others, or they change which
+    classes dev and test lack by the hashes alone. To keep a split for certain, write it into the manifest.
     """
     if not (0 <= dev < 1 and 0 <= test < 1 and dev + test < 1):
         raise ManifestError(f"shares dev {dev} and test {test}: each must lie in [0, 1), their sum below 1")
     split = table["split"].astype(object).where(table["split"].notna(), "").astype(str)
-    names, group = np.unique(table["group"].to_numpy(object), return_inverse=True)
+    names, group, family = families(table)
+    first = np.unique(family, return_index=True)[1]  # of each family, the first group by name
+    unit = family[group]
     given = split.to_numpy(object)
-    chosen = np.full(len(names), "", object)
-    chosen[group[given != ""]] = given[given != ""]
+    chosen = np.full(len(first), "", object)
+    chosen[unit[given != ""]] = given[given != ""]
     free = np.flatnonzero(chosen == "")
-    hashes = np.array([_hash(f"{seed}:{name}") for name in names[free]])
+    hashes = np.array([_hash(f"{seed}:{name}") for name in names[first[free]]])
     chosen[free] = np.select([hashes < test, hashes < test + dev], ["test", "dev"], "train")
-    _complete(chosen, free[np.argsort(hashes)], _presence(table, group, len(names)), {"test": test, "dev": dev})
-    return table.assign(split=pd.Series(np.where(given == "", chosen[group], given), index=table.index).astype(str))
+    _complete(chosen, free[np.argsort(hashes)], _presence(table, unit, len(first)), {"test": test, "dev": dev})
+    return table.assign(split=pd.Series(np.where(given == "", chosen[unit], given), index=table.index).astype(str))
 
 
 def _hash(text: str) -> float:

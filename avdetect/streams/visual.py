@@ -16,6 +16,9 @@ from avdetect.errors import ConfigError
 class VisualStream(nn.Module):
     """Face crops -> frame logits. Pooling over frames and tracks is `avdetect.pooling`, shared with the Detector."""
 
+    mean: Tensor  # (1, 1, 1) or (3, 1, 1), like std
+    std: Tensor
+
     def __init__(self, config: VisualConfig, load_pretrained: bool = True) -> None:
         """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
 
@@ -39,7 +42,9 @@ class VisualStream(nn.Module):
             _load_encoder(self.encoder, config.pretrained)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(cast(int, self.encoder.head_hidden_size), 1)
-        self.mean, self.std = config.mean, config.std
+        # One number or one a channel. Not in the state dict: they are configuration, which travels beside the weights.
+        for name, value in (("mean", config.mean), ("std", config.std)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
         # The crops come as NHWC: convolutions then need not reorder them.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
 from avdetect.config import AudioConfig, PairLoopConfig, StreamLoopConfig
-from avdetect.datasets.augment.codecs import AudioCodec, Recipe, VideoCodec, through_audio_codec, through_video_codec
+from avdetect.datasets.augment.codecs import Recipe, through_audio_codec, through_video_codec
 from avdetect.datasets.augment.faces import augment_faces
 from avdetect.datasets.augment.mouths import augment_mouths
 from avdetect.datasets.augment.voice import augment_voice
@@ -50,6 +50,22 @@ def choices(named: Mapping[str, float], known: Mapping[str, object], where: str)
     return list(weights), np.array(list(weights.values())) / total
 
 
+def treated_faces(faces: FaceCrops, codec: float, treatment: int) -> UInt8:
+    """(T, S, S, 3): `faces` through what the number `treatment` stands for; with probability `codec` a real codec."""
+    rng = np.random.default_rng(treatment)
+    recipe = Recipe.draw(rng)  # drawn whether used or not, so that what follows is alike
+    crops = through_video_codec(faces.crops, recipe.video) if rng.random() < codec else faces.crops
+    return augment_faces(FaceCrops(crops, faces.landmarks), rng)
+
+
+def treated_voice(samples: Float, codec: float, treatment: int) -> Float:
+    """(n,): `samples` through what the number `treatment` stands for; with probability `codec` a real codec."""
+    rng = np.random.default_rng(treatment)
+    recipe = Recipe.draw(rng)
+    samples = through_audio_codec(samples, recipe.audio) if rng.random() < codec else samples
+    return augment_voice(samples, rng)
+
+
 class _PairBatches:
     """Groups of one fake, its original, and reals of other files. Subclasses say what an item is."""
 
@@ -61,7 +77,7 @@ class _PairBatches:
         """usable: (clips,) with enough of a face or a voice. Raises ManifestError for a class without a clip."""
         self.part, self.archive = part, part.archive
         self.config, self.seed, self.augment = config, seed, augment
-        self.groups = max(1, config.batch_size // (1 + config.reals_per_fake))
+        self.groups = config.batch_size // config.items
         usable = usable & part.has_file()
         labels = part.label(self.label, config.clip_labels)[self.archive.clips["file"].to_numpy()]
         self.real = Pool(self.archive, usable & (labels == 0), config.source_balance, f"real {self.part_name}")
@@ -76,8 +92,11 @@ class _PairBatches:
                 fake[fake] = [self.shows_fake(clip) for clip in np.flatnonzero(fake).tolist()]
                 self.fake = Pool(self.archive, fake, config.source_balance, f"forged {self.part_name}")
             except ManifestError as error:
-                key = self.label.removesuffix("_fake").replace("video", "visual")
-                raise ManifestError(f"{error}; with {key}.forged: 1 every fake is forged from real media") from error
+                stage = self.label.removesuffix("_fake").replace("video", "visual")
+                raise ManifestError(
+                    f"{error} ({self.label} is 1 for none of its files). Set {stage}.clip_labels: true where a clip's "
+                    f"label `fake` is the {self.part_name}'s, or {stage}.forged: 1 to forge every fake from real media"
+                ) from error
 
     def shows_fake(self, clip: int) -> bool:
         """Is there a moment of a fake file's clip that is known to be forged?"""
@@ -145,35 +164,35 @@ class VisualBatches(_PairBatches):
     def forge(self, real: tuple[int, int], rng: np.random.Generator) -> FaceCrops:
         """A forgery of the face crop `real` = (clip, index), by a method for which the clip has enough to offer."""
         clip, index = real
-        count = int(self.archive.clips["main_faces"].iat[clip])
-        weights = np.where([self._suits(name, count) for name in self.names], self.weights, 0.0)
+        faces = self._faces(real)
+        moment = self._other_moment(clip, index, faces, rng)
+        weights = np.where([self._suits(name, moment) for name in self.names], self.weights, 0.0)
         if not weights.any():
             raise ConfigError("visual.forgeries: none of them can be made of a single picture; add self_blend")
         name = str(rng.choice(self.names, p=weights / weights.sum()))
-        moment = other = None
-        if visual_forgeries.NEEDS.get(name) == "moment":
-            # A second away at most: the face of another pose does not fit where this one was.
-            near = [i for i in range(max(0, index - NEAR), min(count, index + NEAR + 1)) if i != index]
-            moment = self._faces((clip, int(rng.choice(near))))
+        other = None
         if visual_forgeries.NEEDS.get(name) == "other":
             other = self._faces(self._moment(self._stranger(clip, rng), rng))
-        faces = self._faces(real)
         forged = visual_forgeries.VISUAL[name](faces, rng, visual_forgeries.Donors(moment, other))
         return FaceCrops(forged.crops, faces.landmarks)
 
-    def _suits(self, name: str, count: int) -> bool:
-        """Can `name` be made of a track of `count` crops, of a part with more than one person?"""
+    def _other_moment(self, clip: int, index: int, faces: FaceCrops, rng: np.random.Generator) -> FaceCrops | None:
+        """A second away at most, for the face of another pose does not fit; None in a still, or a frozen picture."""
+        count = int(self.archive.clips["main_faces"].iat[clip])
+        near = [i for i in range(max(0, index - NEAR), min(count, index + NEAR + 1)) if i != index]
+        for i in rng.permutation(near).tolist() if count >= MIN_MOMENTS else ():
+            moment = self._faces((clip, int(i)))
+            if not np.array_equal(moment.crops, faces.crops):
+                return moment
+        return None
+
+    def _suits(self, name: str, moment: FaceCrops | None) -> bool:
+        """Can `name` be made of a face with such another moment, of a part with so many people?"""
         need = visual_forgeries.NEEDS.get(name)
-        return (need != "moment" or count >= MIN_MOMENTS) and (need != "other" or self.groups_of_reals > 1)
+        return (need != "moment" or moment is not None) and (need != "other" or self.groups_of_reals > 1)
 
     def _augmented(self, faces: FaceCrops, treatment: int) -> UInt8:
-        if not self.augment:
-            return faces.crops[0]
-        rng = np.random.default_rng(treatment)
-        codec = _video_codec(rng, self.config.codec)
-        if codec is not None:
-            faces = FaceCrops(through_video_codec(faces.crops, codec), faces.landmarks)
-        return augment_faces(faces, rng)[0]
+        return (treated_faces(faces, self.config.codec, treatment) if self.augment else faces.crops)[0]
 
     def _faces(self, item: tuple[int, int]) -> FaceCrops:
         clip, index = item
@@ -202,21 +221,13 @@ class VisualBatches(_PairBatches):
     def _forged_moment(self, clip: int, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
         """A forged crop, and its time."""
         forged = self._forged(clip)
+        if not forged.shape[1]:
+            raise ManifestError(f"clip {clip} of the cache shows no face where its file is fake; preprocess it again")
         index, seconds = forged[:, int(rng.integers(forged.shape[1]))].tolist()
         return (clip, int(index)), seconds
 
     def _nearest(self, clip: int, seconds: float) -> tuple[int, int]:
         return clip, int(np.abs(self._times(clip) - seconds).argmin())
-
-
-def _video_codec(rng: np.random.Generator, probability: float) -> VideoCodec | None:
-    codec = Recipe.draw(rng).video  # drawn whether used or not, so that what follows is alike
-    return codec if rng.random() < probability else None
-
-
-def _audio_codec(rng: np.random.Generator, probability: float) -> AudioCodec | None:
-    codec = Recipe.draw(rng).audio
-    return codec if rng.random() < probability else None
 
 
 class AudioBatches(_PairBatches):
@@ -266,12 +277,8 @@ class AudioBatches(_PairBatches):
         raise ManifestError(f"{MAX_SILENT} real voices in turn were silent where they were drawn; leave such files out")
 
     def _augmented(self, samples: Float, treatment: int) -> Float:
-        if not self.augment:
-            return log_mel(np.resize(samples, self.size))
-        rng = np.random.default_rng(treatment)
-        codec = _audio_codec(rng, self.config.codec)
-        samples = through_audio_codec(samples, codec) if codec is not None else samples
-        return log_mel(np.resize(augment_voice(samples, rng), self.size))
+        samples = treated_voice(samples, self.config.codec, treatment) if self.augment else samples
+        return log_mel(np.resize(samples, self.size))
 
     def shows_fake(self, clip: int) -> bool:
         return not self.spans[clip] or bool(self._forged_starts(clip))
@@ -356,24 +363,20 @@ class SyncBatches:
         return {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in made.items()}
 
     def _augmented(self, crops: UInt8, sound: Float, rng: np.random.Generator) -> tuple[UInt8, Float]:
-        codec = _video_codec(rng, self.config.codec)
-        if codec is not None:
-            crops = through_video_codec(np.repeat(crops[..., None], 3, axis=3), codec)[..., 0]
-        voice_codec = _audio_codec(rng, self.config.codec)
-        sound = through_audio_codec(sound, voice_codec) if voice_codec is not None else sound
-        return augment_mouths(crops, rng), augment_voice(sound, rng)
+        recipe = Recipe.draw(rng)
+        if rng.random() < self.config.codec:
+            crops = through_video_codec(np.repeat(crops[..., None], 3, axis=3), recipe.video)[..., 0]
+        return augment_mouths(crops, rng), treated_voice(sound, self.config.codec, int(rng.integers(2**32)))
 
     def _chosen(self, step: int) -> list[int]:
-        """The clips of a step: no clip twice while there are others, for it would be a negative of itself."""
+        """The clips of a step: no file twice while there are others, for it would be a negative of itself."""
         rng = np.random.default_rng((self.seed, 3, step))
-        chosen: list[int] = []
-        for _ in range(self.config.batch_size):
-            for _ in range(20):
-                clip = self.pool.draw(rng)
-                if clip not in chosen:
-                    break
-            chosen.append(clip)
-        return chosen
+        files = self.archive.clips["file"].to_numpy()
+        chosen: dict[int, int] = {}  # file -> clip
+        drawn = [self.pool.draw(rng) for _ in range(20 * self.config.batch_size)]
+        for clip in drawn:
+            chosen.setdefault(int(files[clip]), clip)
+        return [*chosen.values(), *drawn][: self.config.batch_size]
 
     def _moment(self, clip: int, rng: np.random.Generator) -> tuple[UInt8, Float]:
         """Mouth crops and the sound of the same `frames_per_clip` frames."""

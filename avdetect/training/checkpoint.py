@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -19,9 +19,15 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str
 
     identity: plain values that must be equal when the run goes on; state: tensors and plain values.
     """
+    replace_file(path, lambda file: torch.save({"identity": dict(identity), "state": dict(state)}, file))
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Let `write` fill a file that then takes the place of `path` in one go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        torch.save({"identity": dict(identity), "state": dict(state)}, file)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -90,13 +91,20 @@ class FittedFusion:
     calibrated_by: str  # platt or temperature
     oof_logits: Float  # (N, 3) of the rows that have a stream
     oof_labels: Float  # (N, 3)
-    log_loss: tuple[float, ...]  # out of fold, calibrated, of fake, video_fake, audio_fake; nan where not measured
+    # Of fake, video_fake, audio_fake by fusions and calibrations that did not see the row's group; nan: not measured.
+    log_loss: tuple[float, ...]
 
 
 def fit_candidates(
-    table: pd.DataFrame, features: Float, config: ModelConfig, fit: FusionFitConfig, seed: int
+    table: pd.DataFrame,
+    features: Float,
+    config: ModelConfig,
+    fit: FusionFitConfig,
+    seed: int,
+    by: Literal["group", "dataset"] = "group",
 ) -> list[FittedFusion]:
-    """The MLP and, always beside it, the plain logistic regression, the better one first.
+    """The MLP (unless `config.fusion.hidden` is 0) and, always beside it, the plain logistic regression; the better one
+    first. `by`: what their own folds never split.
 
     `features` must be out-of-fold stream outputs. What is better is decided by the log loss out of fold of `fake`,
     unless `fit.kind` names one. Raises ManifestError where an output cannot be calibrated.
@@ -105,23 +113,24 @@ def fit_candidates(
     table, features = table[judged].reset_index(drop=True), features[judged]
     labels = label_matrix(table)
     weights = class_weights(table, labels, features)
-    fold = _inner_folds(table)
+    fold = _inner_folds(table, by)
     outputs = [True, "visual" in config.streams, "audio" in config.streams]  # a part without a stream has no output
     _check_classes(labels, weights, outputs)
-    hidden = config.fusion.hidden or FusionConfig().hidden
-    kinds = {"mlp": replace(config.fusion, hidden=hidden), "logistic": replace(config.fusion, hidden=0)}
+    kinds = {"mlp": config.fusion, "logistic": replace(config.fusion, hidden=0)}
+    if not config.fusion.hidden:
+        del kinds["mlp"]
     fitted = [_fit_one(kind, one, fold, features, labels, weights, fit, seed) for kind, one in kinds.items()]
     return sorted(fitted, key=lambda f: (fit.kind not in ("best", f.kind), f.log_loss[0]))
 
 
-def _inner_folds(table: pd.DataFrame) -> np.ndarray:
+def _inner_folds(table: pd.DataFrame, by: Literal["group", "dataset"]) -> np.ndarray:
     """(N,) as many folds as small data allows."""
     for number in INNER_FOLDS[:-1]:
         try:
-            return folds(table, number, by="group").to_numpy()
+            return folds(table, number, by=by).to_numpy()
         except ManifestError:
             continue
-    return folds(table, INNER_FOLDS[-1], by="group").to_numpy()
+    return folds(table, INNER_FOLDS[-1], by=by).to_numpy()
 
 
 def _check_classes(labels: Float, weights: Float, outputs: Sequence[bool]) -> None:
@@ -140,32 +149,44 @@ def _fit_one(kind, config, fold, features, labels, weights, fit, seed) -> Fitted
         held = fold == k
         part = fit_fusion(features[~held], labels[~held], weights[~held], config, fit, seed)
         oof[held] = logits_of(part, features[held])
-    calibration, how = calibrate(oof, labels, weights)
-    losses = tuple(_log_loss(calibration.probabilities(oof)[:, c], labels[:, c], weights[:, c]) for c in range(3))
+    half = fold % 2 == 0
+    calibration, how = calibrate(oof, labels, weights, half)
+    honest = crossed(oof, labels, weights, half, how)
+    losses = tuple(_log_loss(honest[:, c], labels[:, c], weights[:, c]) for c in range(3))
     fusion = fit_fusion(features, labels, weights, config, fit, seed)
     return FittedFusion(kind, config, fusion, calibration, how, oof, labels, losses)
 
 
-def calibrate(logits: Float, labels: Float, weights: Float) -> tuple[Calibration, str]:
-    """Platt scaling (1999) or temperature alone (Guo et al., 2017), by the lower log loss when each is fitted on one
-    half of the rows and measured on the other; and the threshold with the best balanced accuracy.
+def calibrate(logits: Float, labels: Float, weights: Float, half: np.ndarray) -> tuple[Calibration, str]:
+    """Platt scaling (1999) or temperature alone (Guo et al., 2017), whichever has the lower log loss of `fake` when
+    fitted on one half and measured on the other; and the threshold with the best balanced accuracy.
 
-    logits, labels, weights (N, 3). The probabilities are not clipped yet. An output with one class only keeps its
-    logits: its stream was not trained, or the half is too small.
+    logits, labels, weights (N, 3); half (N,) which half a row is in: no group may stand in both. The probabilities are
+    not clipped yet. An output with one class only keeps its logits: its stream was not trained.
     """
-    half = np.arange(len(labels)) % 2 == 0
-    crossed = dict.fromkeys(("temperature", "platt"), 0.0)
-    for how in crossed:
-        for fitted, measured in ((half, ~half), (~half, half)):
-            scale, bias = _scale_and_bias(logits[fitted], labels[fitted], weights[fitted], how)
-            p = Calibration(scale, bias, clip=1e-4, threshold=0.5).probabilities(logits[measured])
-            crossed[how] += _log_loss(p[:, 0], labels[measured, 0], weights[measured, 0])
-    how = "platt" if crossed["platt"] < crossed["temperature"] else "temperature"
-    scale, bias = _scale_and_bias(logits, labels, weights, how)
-    unclipped = Calibration(scale, bias, clip=1e-4, threshold=0.5)
+    losses = {
+        how: _log_loss(crossed(logits, labels, weights, half, how)[:, 0], labels[:, 0], weights[:, 0])
+        for how in ("temperature", "platt")
+    }
+    how = min(losses, key=lambda name: losses[name])
+    calibration = _calibration(logits, labels, weights, how)
     known = labels[:, 0] >= 0
-    threshold = best_threshold(unclipped.probabilities(logits)[known, 0], labels[known, 0], weights[known, 0])
-    return replace(unclipped, threshold=threshold), how
+    threshold = best_threshold(calibration.probabilities(logits)[known, 0], labels[known, 0], weights[known, 0])
+    return replace(calibration, threshold=threshold), how
+
+
+def crossed(logits: Float, labels: Float, weights: Float, half: np.ndarray, how: str) -> Float:
+    """(N, 3) probabilities of each half by the calibration of the other."""
+    result = np.empty_like(logits)
+    for fitted, measured in ((half, ~half), (~half, half)):
+        calibration = _calibration(logits[fitted], labels[fitted], weights[fitted], how)
+        result[measured] = calibration.probabilities(logits[measured])
+    return result
+
+
+def _calibration(logits: Float, labels: Float, weights: Float, how: str) -> Calibration:
+    scale, bias = _scale_and_bias(logits, labels, weights, how)
+    return Calibration(scale, bias, clip=1e-4, threshold=0.5)
 
 
 def _scale_and_bias(

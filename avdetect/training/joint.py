@@ -16,16 +16,14 @@ from torch import Tensor, nn
 
 from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, SILENCE_RMS, log_mel
 from avdetect.config import AudioConfig, StreamLoopConfig
-from avdetect.datasets.augment.faces import augment_faces
-from avdetect.datasets.augment.voice import augment_voice
-from avdetect.datasets.manifest import LABELS
+from avdetect.datasets.augment.mouths import augment_mouths
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, mouth_windows, voice_windows
-from avdetect.training.batches import share_of
-from avdetect.training.losses import masked_bce, multiple_instance_bce
+from avdetect.training.batches import share_of, treated_faces, treated_voice
+from avdetect.training.losses import multiple_instance_bce
 from avdetect.training.pools import Originals, Part, Pool
-from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, Waveform
+from avdetect.types import FPS, HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, Waveform
 
-FACES, CROPS = 2, 3  # of a clip: its two largest faces, three crops of each
+FACES, CROPS = 2, 3  # of a clip: the two faces seen longest, three crops of each
 WINDOWS = 16  # sync windows of a clip
 
 
@@ -39,12 +37,21 @@ class JointBatches:
     """Fakes and their originals (or other reals) in turn, under one augmentation.
 
     "crops" (N, FACES, CROPS, S, S, 3), "has_face" (N, FACES), "mels" (N, T, N_MELS), "has_voice" (N,), "mouths"
-    (N, WINDOWS, 5, M, M), "voices" (N, WINDOWS, 20, N_MELS), "has_match" (N,), "labels" (N, 3) in the order of LABELS.
+    (N, WINDOWS, 5, M, M), "voices" (N, WINDOWS, 20, N_MELS), "heard" (N, WINDOWS) where there is sound, all False
+    without a match to judge; "labels" (N,) of the clip.
     """
 
     def __init__(
-        self, part: Part, audio: AudioConfig, config: StreamLoopConfig, seed: int, augment: bool = True
+        self,
+        part: Part,
+        audio: AudioConfig,
+        config: StreamLoopConfig,
+        seed: int,
+        augment: bool = True,
+        match: bool = True,
     ) -> None:
+        """match: False where no lip-sync was learned. Raises ManifestError without such fakes or without reals."""
+        self.match = match
         self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
         self.size = round(audio.window_seconds * SAMPLE_RATE)
         clips = self.archive.clips
@@ -54,7 +61,7 @@ class JointBatches:
         self.fake = Pool(self.archive, usable & clip_only(part)[file], config.source_balance, "fake clip")
         self.real = Pool(self.archive, real, config.source_balance, "real clip")
         self.originals = Originals(part, real)
-        self.labels = np.stack([part.label(name) for name in LABELS], axis=1)
+        self.labels = part.label("fake")
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
         items = []
@@ -72,7 +79,7 @@ class JointBatches:
         """What is seen and heard of `clip` at `moment` (0..1 of its length)."""
         crops, has_face = self._faces(clip, moment, treatment)
         mel, has_voice = self._voice(clip, moment, treatment)
-        mouths, voices, has_match = self._match(clip, moment)
+        mouths, voices, heard = self._match(clip, moment, treatment)
         return {
             "crops": crops,
             "has_face": has_face,
@@ -80,7 +87,7 @@ class JointBatches:
             "has_voice": np.array(has_voice),
             "mouths": mouths,
             "voices": voices,
-            "has_match": np.array(has_match),
+            "heard": heard,
             "labels": self.labels[int(self.archive.clips["file"].iat[clip])].astype(np.float32),
         }
 
@@ -93,44 +100,43 @@ class JointBatches:
             if count:
                 chosen = ((moment + np.arange(CROPS) / CROPS) % 1 * count).astype(int)
                 faces = self.archive.faces(clip, track, chosen.tolist())
-                rng = np.random.default_rng(treatment)
-                crops[track] = augment_faces(faces, rng) if self.augment else faces.crops
+                crops[track] = treated_faces(faces, self.config.codec, treatment) if self.augment else faces.crops
                 present[track] = True
         return crops, present
 
     def _voice(self, clip: int, moment: float, treatment: int) -> tuple[Float, bool]:
         row = self.archive.clips.iloc[clip]
-        frames = self.size // 160
         if row["sound_samples"] < MIN_AUDIO_SECONDS * SAMPLE_RATE or row["sound_rms"] < SILENCE_RMS:
-            return np.zeros((frames, N_MELS), np.float32), False
+            return np.zeros((self.size // HOP, N_MELS), np.float32), False
         wave = cast(Waveform, self.archive.waveform(clip))
         start = int(moment * max(0, len(wave.samples) - self.size))
         samples = wave.samples[start : start + self.size]
         if self.augment:
-            samples = augment_voice(samples, np.random.default_rng(treatment))
+            samples = treated_voice(samples, self.config.codec, treatment)
         return log_mel(np.resize(samples, self.size)), True
 
-    def _match(self, clip: int, moment: float) -> tuple[np.ndarray, Float, bool]:
-        """WINDOWS consecutive moments of mouth and voice."""
-        mouth = self.archive.config.faces.mouth_size
-        nothing = (
-            np.zeros((WINDOWS, SYNC_FRAMES, mouth, mouth), np.uint8),
-            np.zeros((WINDOWS, SYNC_MELS, N_MELS), np.float32),
-        )
+    def _match(self, clip: int, moment: float, treatment: int) -> tuple[np.ndarray, Float, np.ndarray]:
+        """WINDOWS consecutive moments of mouth and voice, and where there is sound."""
+        side = self.archive.config.faces.mouth_size
+        mouths = np.zeros((WINDOWS, SYNC_FRAMES, side, side), np.uint8)
+        nothing = mouths, np.zeros((WINDOWS, SYNC_MELS, N_MELS), np.float32), np.zeros(WINDOWS, bool)
         row, need = self.archive.clips.iloc[clip], WINDOWS + SYNC_FRAMES - 1
-        if row["main_track"] < 0 or row["sound_samples"] < need * SAMPLES_PER_FRAME:
-            return *nothing, False
+        if not self.match or row["main_track"] < 0 or row["sound_samples"] < need * SAMPLES_PER_FRAME:
+            return nothing
         wave = cast(Waveform, self.archive.waveform(clip))
         voice = round(wave.start_seconds * FPS) - int(row["main_first_frame"])
         first = max(0, voice)
         last = min(int(row["main_mouths"]), len(wave.samples) // SAMPLES_PER_FRAME + voice) - need
         if last < first:
-            return *nothing, False
+            return nothing
         start = first + int(moment * (last - first))
         sound = wave.samples[(start - voice) * SAMPLES_PER_FRAME :][: need * SAMPLES_PER_FRAME]
-        windows, heard = voice_windows(Waveform(sound))
         crops = self.archive.mouths(clip, int(row["main_track"]), start, start + need)
-        return mouth_windows(crops), windows, bool(heard.any())
+        if self.augment:
+            crops = augment_mouths(crops, np.random.default_rng(treatment))
+            sound = treated_voice(sound, self.config.codec, treatment)
+        windows, heard = voice_windows(Waveform(sound))
+        return mouth_windows(crops), windows, heard
 
 
 class JointModel(nn.Module):
@@ -150,27 +156,38 @@ class JointModel(nn.Module):
         self.sync.eval()  # its batch statistics stand still too
         return self
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits (N, FACES + 2) of the faces, the voice and the match."""
-        crops = batch["crops"]  # (N, FACES, CROPS, S, S, 3)
-        faces = self.visual(crops.flatten(0, 2)).unflatten(0, crops.shape[:3]).mean(dim=2)
-        voice = self.audio(batch["mels"])[:, None]
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (N, FACES + 2) of the faces, the voice and the match, and which of them there are.
+
+        Only what is there goes through the networks: blank pictures would stand in the batch statistics.
+        """
+        has_face, has_voice, heard = batch["has_face"], batch["has_voice"], batch["heard"]
+        logits = torch.zeros(len(has_face), FACES + 2, device=has_face.device)
+        if has_face.any():
+            crops = batch["crops"][has_face]  # (F, CROPS, S, S, 3)
+            faces = self.visual(crops.flatten(0, 1)).float().unflatten(0, crops.shape[:2]).mean(dim=1)
+            logits = logits.index_put(torch.nonzero(has_face, as_tuple=True), faces)
+        if has_voice.any():
+            (rows,) = torch.nonzero(has_voice, as_tuple=True)
+            column = torch.full_like(rows, FACES)
+            logits = logits.index_put((rows, column), self.audio(batch["mels"][has_voice]).float())
+        has_match = heard.any(dim=1)
+        if has_match.any():
+            (rows,) = torch.nonzero(has_match, as_tuple=True)
+            match = self.match(self._distance(batch, has_match)).float().squeeze(1)
+            logits = logits.index_put((rows, torch.full_like(rows, FACES + 1)), match)
+        return logits, torch.cat([has_face, has_voice[:, None], has_match[:, None]], dim=1)
+
+    def _distance(self, batch: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        """(R, 1) mean distance of mouth and voice over the windows with sound."""
+        mouths, heard = batch["mouths"][rows], batch["heard"][rows].float()
         with torch.no_grad():
-            mouths, voices = batch["mouths"], batch["voices"]
-            mouth, sound = self.sync(mouths.flatten(0, 1), voices.flatten(0, 1))
-            distance = (mouth - sound).norm(dim=1).unflatten(0, mouths.shape[:2]).mean(dim=1, keepdim=True)
-        return torch.cat([faces, voice, self.match(distance)], dim=1)
+            mouth, sound = self.sync(mouths.flatten(0, 1), batch["voices"][rows].flatten(0, 1))
+            distance = (mouth - sound).norm(dim=1).unflatten(0, mouths.shape[:2])
+        return ((distance * heard).sum(dim=1) / heard.sum(dim=1))[:, None]
 
 
 def joint_loss(model: nn.Module, batch: Mapping[str, Tensor], smoothing: float) -> Tensor:
-    """The clip's label through the noisy-or; the parts' own labels where they are known."""
-    logits = model(batch)
-    present = torch.cat([batch["has_face"], batch["has_voice"][:, None], batch["has_match"][:, None]], dim=1)
-    fake, video, audio = batch["labels"].T
-    audio = torch.where(batch["has_voice"], audio, torch.full_like(audio, -1))
-    faces = batch["has_face"]
-    return (
-        multiple_instance_bce(logits, present, fake, smoothing)
-        + 0.5 * multiple_instance_bce(logits[:, :FACES], faces, video, smoothing)
-        + 0.5 * masked_bce(logits[:, FACES], audio, smoothing)
-    )
+    """The clip's label through the noisy-or of what it shows and says."""
+    logits, present = model(batch)
+    return multiple_instance_bce(logits, present, batch["labels"], smoothing)

@@ -33,8 +33,8 @@ Batch = Mapping[str, Tensor]
 MAX_NORM = 5.0  # of the gradient, over all parameters
 # The other ranks wait while rank 0 scores the dev clips.
 WAIT = timedelta(hours=12)
-# The fields of a LoopConfig that may change between a run and its continuation.
-FREE = {"checkpoint_every", "accumulate"}
+# What may change between a run and its continuation.
+FREE = {"checkpoint_every"}
 
 
 class Batches(Protocol):

@@ -24,7 +24,7 @@ def any_of(logits: Tensor, present: Tensor) -> Tensor:
     logits, present (N, I) -> (N,). An instance that is not present is ignored; with none present the logit is very low.
     """
     real = torch.where(present, logsigmoid(-logits), torch.zeros_like(logits)).sum(dim=1)  # log P(none is fake)
-    real = real.clamp(max=-1e-6)
+    real = real.clamp(max=-1e-30)  # where float32 ends; above it the gradient still reaches the instances
     return torch.log(-torch.expm1(real)) - real
 
 
@@ -44,6 +44,7 @@ def contrastive_sync(
     moment, and a clip's moments stand together. Rows that are not `voiced` (N,) are nobody's positive: silence fits
     every closed mouth.
 
+    The mean is over all rows, so that parts of a batch add up to it; other clips are those of the same part.
     Mostly against other moments of the same clip. Other clips' voices weigh a fifth: to tell them apart it is enough
     to recognise the speaker, and on few clips a network learns that and no lip-sync at all.
     """
@@ -55,8 +56,9 @@ def contrastive_sync(
 
 
 def _info_nce(a: Tensor, b: Tensor, counts: Tensor, temperature: float) -> Tensor:
-    """(G, N, E) twice, (G, N): within each group, row i of `a` belongs to row i of `b`; mean of what counts."""
+    """(G, N, E) twice, (G, N): within each group, row i of `a` belongs to row i of `b`. The mean over all rows, with 0
+    for those that do not count."""
     similarity = a @ b.transpose(1, 2) / temperature  # (G, N, N)
     target = torch.arange(a.shape[1], device=a.device).expand(similarity.shape[:2])
     both = [cross_entropy(s, target, reduction="none") for s in (similarity, similarity.transpose(1, 2))]
-    return ((both[0] + both[1]) / 2 * counts).sum() / counts.sum().clamp_min(1)
+    return ((both[0] + both[1]) / 2 * counts).mean()

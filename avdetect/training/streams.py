@@ -37,23 +37,39 @@ class Stage:
 
     module: nn.Module
     batches: Batches
-    dev: Callable[[], Batches]  # made when it is needed
     loss: Callable[[float], Loss]  # label smoothing -> loss
+
+
+def active(config: TrainConfig, part: Part) -> list[str]:
+    """The stages that are trained on `part`: those with steps; the joint one where clips have only their own label."""
+    names = [name for name in STREAMS if getattr(config, name).steps]
+    return [name for name in names if name != "joint" or clip_only(part)[part.rows].any()]
+
+
+def check_streams(config: TrainConfig, part: Part, dev: Part) -> None:
+    """Make the first batch of every stage, so that what is wrong with data or settings shows before hours of training.
+
+    Raises ManifestError for data that lacks a class, ConfigError for settings that cannot be followed.
+    """
+    for name in active(config, part):
+        try:
+            batches_of(name, config, part)(0, 0, 1)
+        except ManifestError as error:
+            raise ManifestError(f"{name}: {error}. With {name}.steps: 0 it is left out") from error
+        if getattr(config, name).evaluate_every:
+            _dev_batches(name, config, dev)(0, 0, 1)
 
 
 def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric: Fabric, workers: int = 1) -> Model:
     """Train the streams on `part`; checkpoints and logs go to `run`. No fusion yet.
 
-    `dev` only chooses the best weights, where the configuration evaluates. Raises ManifestError for data that lacks a
-    class, ConfigError for batches that cannot be shared.
+    `dev` only chooses the best weights, where the configuration evaluates. Raises like check_streams.
     """
     torch.manual_seed(config.seed)
     model = Model(config.model)
-    for name in STREAMS:
+    for name in active(config, part):
         loop: LoopConfig = getattr(config, name)
-        if not loop.steps or (name == "joint" and not clip_only(part)[part.rows].any()):
-            continue
-        stage = make_stage(name, model, config, part, dev)
+        stage = make_stage(name, model, config, part)
         trained = fit(
             stage.module,
             stage.batches,
@@ -64,7 +80,7 @@ def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric:
             seed=config.seed,
             checkpoint=run / f"{name}.ckpt",
             name=f"{run.name} {name}",
-            evaluate=_evaluation(stage, config.seed) if loop.evaluate_every else None,
+            evaluate=_evaluation(name, stage, config, dev) if loop.evaluate_every else None,
         )
         if isinstance(trained, JointModel):
             model.visual = cast(VisualStream, trained.visual)
@@ -74,55 +90,63 @@ def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric:
     return model.cpu().eval()
 
 
-def make_stage(name: str, model: Model, config: TrainConfig, part: Part, dev: Part) -> Stage:
-    seed = config.seed
+def batches_of(name: str, config: TrainConfig, part: Part, augment: bool = True) -> Batches:
+    """The batches of stage `name` (of STREAMS)."""
+    audio, seed = config.model.audio, config.seed
     if name == "visual":
-        plain = _for_dev(config.visual, dev, "video_fake")
+        return VisualBatches(part, config.visual, seed, augment)
+    if name == "audio":
+        return AudioBatches(part, audio, config.audio, seed, augment)
+    if name == "sync":
+        return SyncBatches(part, config.sync, seed, augment)
+    return JointBatches(part, audio, config.joint, seed, augment, match=config.sync.steps > 0)
+
+
+def make_stage(name: str, model: Model, config: TrainConfig, part: Part) -> Stage:
+    """Network, batches and loss of stage `name` (of STREAMS)."""
+    batches = batches_of(name, config, part)
+    if name == "visual":
         return Stage(
             model.visual,
-            VisualBatches(part, config.visual, seed),
-            lambda: VisualBatches(dev, plain, seed, augment=False),
+            batches,
             lambda smoothing: lambda module, batch: masked_bce(module(batch["crops"]), batch["labels"], smoothing),
         )
     if name == "audio":
-        audio, plain = config.model.audio, _for_dev(config.audio, dev, "audio_fake")
-        return Stage(
-            model.audio,
-            AudioBatches(part, audio, config.audio, seed),
-            lambda: AudioBatches(dev, audio, plain, seed, augment=False),
-            _audio_loss,
-        )
+        return Stage(model.audio, batches, lambda smoothing: _audio_loss(smoothing, config.audio.items))
     if name == "sync":
-        return Stage(
-            model.sync,
-            SyncBatches(part, config.sync, seed),
-            lambda: SyncBatches(dev, config.sync, seed, augment=False),
-            lambda _: _sync_loss,
-        )
-    audio = config.model.audio
+        return Stage(model.sync, batches, lambda _: _sync_loss)
     return Stage(
         JointModel(model.visual, model.audio, model.sync),
-        JointBatches(part, audio, config.joint, seed),
-        lambda: JointBatches(dev, audio, config.joint, seed, augment=False),
+        batches,
         lambda smoothing: lambda module, batch: joint_loss(module, batch, smoothing),
     )
 
 
-def _for_dev(config, dev: Part, label: str):
-    """Dev is measured on its own fakes; where it has none, on forgeries of its reals."""
-    has_fakes = (dev.label(label, config.clip_labels)[dev.rows] == 1).any()
-    return replace(config, forged=0.0 if has_fakes else 1.0)
-
-
-def _evaluation(stage: Stage, seed: int) -> Callable[[nn.Module], float]:
+def _dev_batches(name: str, config: TrainConfig, dev: Part) -> Batches:
+    """Without augmentation; on dev's own fakes, or where it has none that can be used, on forgeries of its reals."""
+    if name in ("visual", "audio"):
+        for forged in (0.0, 1.0):
+            loop = replace(getattr(config, name), forged=forged)
+            try:
+                return batches_of(name, replace(config, **{name: loop}), dev, augment=False)
+            except ManifestError as error:
+                last = error
+        raise ManifestError(f"dev: {last}; set {name}.evaluate_every: 0 to keep the last weights instead")
     try:
-        source = stage.dev()
-        batches = [source(step, 0, 1) for step in range(DEV_BATCHES)]
+        return batches_of(name, config, dev, augment=False)
     except ManifestError as error:
-        raise ManifestError(f"dev: {error}; set evaluate_every: 0 to keep the last weights instead") from error
+        raise ManifestError(f"dev: {error}; set {name}.evaluate_every: 0 to keep the last weights instead") from error
+
+
+def _evaluation(name: str, stage: Stage, config: TrainConfig, dev: Part) -> Callable[[nn.Module], float]:
+    """The log loss on the first DEV_BATCHES batches of dev, made when it is first asked for."""
+    batches: list[Batch] = []
     loss_of = stage.loss(0.0)
 
     def evaluate(module: nn.Module) -> float:
+        if not batches:
+            source = _dev_batches(name, config, dev)
+            batches.extend(source(step, 0, 1) for step in range(DEV_BATCHES))
         device = next(module.parameters()).device
         with torch.inference_mode():
             on_device = ({k: v.to(device) for k, v in batch.items()} for batch in batches)
@@ -131,18 +155,31 @@ def _evaluation(stage: Stage, seed: int) -> Callable[[nn.Module], float]:
     return evaluate
 
 
-def _audio_loss(smoothing: float) -> Loss:
-    mask_bands = torchaudio.transforms.FrequencyMasking(16, iid_masks=True)  # SpecAugment (Park et al., 2019)
-    mask_times = torchaudio.transforms.TimeMasking(40, iid_masks=True)
+def _audio_loss(smoothing: float, items: int) -> Loss:
+    """`items`: a fake, its original and the reals beside them are masked alike."""
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         mels = batch["mels"]
         if module.training:
-            centred = (mels - mels.mean((1, 2), keepdim=True)).transpose(1, 2).unsqueeze(1)  # masked with the mean
-            mels = mask_times(mask_bands(centred)).squeeze(1).transpose(1, 2)
+            mels = spec_augment(mels, items)
         return masked_bce(module(mels), batch["labels"], smoothing)
 
     return loss
+
+
+def spec_augment(mels: Tensor, items: int) -> Tensor:
+    """(B, T, N_MELS), a mask of bands and one of time for each `items` windows in turn, filled with the mean.
+
+    SpecAugment (Park et al., 2019) with torchaudio's masks, which know one axis pair: the items of a group stand side
+    by side on the axis that is not masked.
+    """
+    groups, (frames, bands) = len(mels) // items, mels.shape[1:]
+    centred = (mels - mels.mean((1, 2), keepdim=True)).view(groups, items, frames, bands)
+    wide = centred.permute(0, 3, 1, 2).reshape(groups, 1, bands, items * frames)
+    wide = torchaudio.transforms.FrequencyMasking(16, iid_masks=True)(wide)
+    tall = wide.view(groups, bands, items, frames).reshape(groups, 1, bands * items, frames)
+    tall = torchaudio.transforms.TimeMasking(40, iid_masks=True)(tall)
+    return tall.view(groups, bands, items, frames).permute(0, 2, 3, 1).reshape(len(mels), frames, bands)
 
 
 def _sync_loss(module: nn.Module, batch: Batch) -> Tensor:

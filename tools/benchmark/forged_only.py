@@ -24,8 +24,8 @@ from avdetect.errors import AVDetectError
 from avdetect.evaluation.metrics import evaluate
 from avdetect.training.fusion import label_matrix
 from avdetect.training.loop import make_fabric
+from avdetect.training.outputs import stream_features
 from avdetect.training.pools import Part
-from avdetect.training.run import Settings, stream_features
 from avdetect.training.streams import train_streams
 
 
@@ -59,11 +59,11 @@ def measured(args: argparse.Namespace) -> pd.DataFrame:
     real = archive.files["fake"].eq(0).fillna(False).to_numpy(bool)
     split = archive.files["split"].to_numpy()
     train, dev = Part(archive, np.flatnonzero(real & (split == "train"))), Part(archive, np.flatnonzero(split == "dev"))
-    settings = Settings(make_fabric())
+    fabric = make_fabric()
     began = time.perf_counter()
-    trained = train_streams(config, train, dev, args.run, settings.fabric)
+    trained = train_streams(config, train, dev, args.run, fabric)
     print(f"trained on {len(train.rows)} real files in {time.perf_counter() - began:.0f} s")
-    features = stream_features(trained, dev, settings)
+    features = stream_features(trained, dev, fabric)
     table = dev.table.reset_index(drop=True)
     labels = label_matrix(table)
     rows = pd.DataFrame(evaluate(table, labels, features, np.full_like(labels, 0.5), 0.5)["rows"])

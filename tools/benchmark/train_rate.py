@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--any-cache", action="store_true", help="accept a cache of other sizes"
-    )
+    parser.add_argument("--any-cache", action="store_true", help="accept a cache of other sizes")
     args = parser.parse_args(argv)
     try:
         print(measured(args).to_csv(index=False), end="")
@@ -75,7 +73,7 @@ def measured(args: argparse.Namespace) -> pd.DataFrame:
     config = dataclasses.replace(config, **{args.stream: loop})
     fabric = make_fabric(1, args.accelerator)
     part = Part(archive, np.flatnonzero(archive.files["split"] == "train"))
-    stage = make_stage(args.stream, Model(config.model, load_pretrained=False), config, part, part)
+    stage = make_stage(args.stream, Model(config.model, load_pretrained=False), config, part)
 
     def rate(batches: Batches) -> float:
         with tempfile.TemporaryDirectory() as folder:

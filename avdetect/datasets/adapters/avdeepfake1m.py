@@ -19,32 +19,28 @@ UNLABELLED = re.compile(r"(?:.*/)?(test\w*)_files\.txt")
 def avdeepfake1m(root: Path) -> Listing:
     """`train_metadata.json` and `val_metadata.json`, or else one JSON a video under `train_metadata/`; official splits.
 
-    The files of `test_files.txt` (testA, testB) are rows with unknown labels. Group = a person within a split: the
-    official train and val share people, which is reported and not called a leak.
+    The files of `test_files.txt` (testA, testB) are rows with unknown labels. Group = a person. The official train and
+    val share people: a leak like any other, which tools/prepare.py refuses; its --resplit cuts dev anew.
     """
     rows = Rows(root, "avdeepfake1m")
-    people: dict[str, set[str]] = {}
     whole = {match[2]: path for path in sorted(rows.files) if (match := LISTS.fullmatch(path))}
     for part, path in whole.items():
         content = rows.json(path)
         if content is not None and not isinstance(content, list):
             rows.problem("unreadable metadata", path, "not a list")
         for entry in content if isinstance(content, list) else []:
-            _add(rows, path, part, entry, people)
+            _add(rows, path, part, entry)
     for path in sorted(rows.files):
         single = SINGLES.fullmatch(path)
         if single and single[2] not in whole and (entry := rows.json(path)) is not None:
-            _add(rows, path, single[2], entry, people)
+            _add(rows, path, single[2], entry)
     for path in sorted(rows.files):
         if listed := UNLABELLED.fullmatch(path):
             _add_unlabelled(rows, path, listed[1])
-    for person, splits in sorted(people.items()):
-        if len(splits) > 1:
-            rows.problem("person in two splits", person, f"{', '.join(sorted(splits))}: the official protocol")
     return rows.listing()
 
 
-def _add(rows: Rows, path: str, part: str, entry: Any, people: dict[str, set[str]]) -> None:
+def _add(rows: Rows, path: str, part: str, entry: Any) -> None:
     if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
         rows.problem("unreadable metadata", path, f"{str(entry)[:60]} names no file")
         return
@@ -63,12 +59,10 @@ def _add(rows: Rows, path: str, part: str, entry: Any, people: dict[str, set[str
         return
     source = entry.get("original") if fake else None
     models = [str(entry[name]) for name in ("video_model", "audio_model") if entry.get(name)]
-    person = _person(entry["file"])
-    people.setdefault(person, set()).add(split)
     rows.add(
         file,
         labels,
-        f"{split}:{person}",
+        _person(entry["file"]),
         split=split,
         method="+".join(models) if fake else "",
         original=_locate(rows, base, part, source) if isinstance(source, str) and source else "",

@@ -28,12 +28,20 @@ def folder(root: Path) -> Listing:
 
     Without any of these folders everything under `root` is taken as real, which is reported. Group = the first folder
     below (a person, a source), or the file's name without suffix where it lies in none; real and fake share groups.
+    A fake whose name below its folder (`ann/1.mp4`, the suffix aside) is that of one real file is taken as made from
+    it, which is reported: `original`, and so one group. Names that are merely alike (`1_fake.mp4`) say nothing: put
+    these into folders, or name the originals in a list (`csv`).
     """
     rows = Rows(root, root.resolve().name or "folder")
     media = sorted(f for f in rows.files if f.lower().endswith((*VIDEO, *AUDIO)))
     sorted_in = any(_head(f) in FOLDERS for f in media)
     if media and not sorted_in:
         rows.problem("taken as real", ".", f"no folder {', '.join(FOLDERS)}: all {len(media)} files are taken as real")
+    reals: dict[str, list[str]] = {}
+    for path in media if sorted_in else ():
+        if _head(path) == "real":
+            reals.setdefault(_below(path), []).append(path)
+    taken = 0
     for path in media:
         if sorted_in and _head(path) not in FOLDERS:
             continue  # reported as unlisted
@@ -41,7 +49,11 @@ def folder(root: Path) -> Listing:
         parts = PurePosixPath(path).parts[1 if sorted_in else 0 :]
         if path.lower().endswith(AUDIO):  # no picture to judge
             labels = (labels[0], None, labels[2])
-        rows.add(path, labels, parts[0] if len(parts) > 1 else PurePosixPath(path).stem)
+        original = _original(path, reals) if labels[0] else ""
+        taken += original != ""
+        rows.add(path, labels, parts[0] if len(parts) > 1 else PurePosixPath(path).stem, original=original)
+    if taken:
+        rows.problem("original by name", ".", f"{taken} fakes are taken as made from the real file of the same name")
     return rows.listing(suffixes=(*VIDEO, *AUDIO, ".jpg", ".jpeg", ".png"))
 
 
@@ -49,11 +61,25 @@ def _head(path: str) -> str:
     return PurePosixPath(path).parts[0].lower()
 
 
+def _below(path: str) -> str:
+    """`ann/1` of `real/ann/1.mp4`."""
+    return str(PurePosixPath(*PurePosixPath(path).parts[1:]).with_suffix(""))
+
+
+def _original(path: str, reals: dict[str, list[str]]) -> str:
+    """The one real file of this name: with the same suffix, or else of the same kind (a picture, or sound alone)."""
+    found = reals.get(_below(path), [])
+    suffix, is_sound = PurePosixPath(path).suffix.lower(), path.lower().endswith(AUDIO)
+    same = [real for real in found if PurePosixPath(real).suffix.lower() == suffix]
+    same = same or [real for real in found if real.lower().endswith(AUDIO) == is_sound]
+    return same[0] if len(same) == 1 else ""
+
+
 def table(path: Path) -> Listing:
     """A CSV or Parquet file with at least `path` and `fake` (0/1 or real/fake); other columns of a manifest are used.
 
-    Paths are absolute or relative to the file. Where missing: `group` is the original or else the file itself,
-    `dataset` the list's name, and the parts of a real are real.
+    Paths are absolute or relative to the file. Where missing: `group` is the original's group or else the original or
+    else the file itself, `dataset` the list's name, and the parts of a real are real.
     """
     rows = read_table(path)
     if not {"path", "fake"} <= set(rows.columns):
@@ -66,9 +92,10 @@ def table(path: Path) -> Listing:
         whole = [os.path.normpath(os.path.join(folder, p)) if p else "" for p in rows[column]]
         rows[column] = pd.Series(whole, rows.index, dtype=object).astype(str)
     problems: list[Problem] = []
-    if not {"video_fake", "audio_fake"} & set(rows.columns):
-        real = _texts(rows, "fake").str.strip().str.lower().map(SPELLINGS) == 0
-        rows["video_fake"] = rows["audio_fake"] = pd.Series(pd.NA, rows.index, dtype="Int8").mask(real, 0)
+    real = _texts(rows, "fake").str.strip().str.lower().map(SPELLINGS) == 0
+    for column in ("video_fake", "audio_fake"):
+        if column not in rows:
+            rows[column] = pd.Series(pd.NA, rows.index, dtype="Int8").mask(real, 0)
     keep = pd.Series(True, rows.index)
     for column in LABELS:
         rows[column], keep = _labels(rows, column, keep, problems)
@@ -90,7 +117,9 @@ def table(path: Path) -> Listing:
                 Problem("unknown label", p, f"{column}, but {label} is not 1") for p in rows.loc[wrong, "path"]
             ]
             keep &= ~wrong
-    own = rows["original"].where(rows["original"] != "", rows["path"]).str.removeprefix(f"{folder}/")
+    own = rows["original"].where(rows["original"] != "", rows["path"])
+    given = rows[rows["group"] != ""].drop_duplicates("path").set_index("path")["group"]
+    own = own.map(given).astype(object).where(own.isin(given.index), own.str.removeprefix(f"{folder}/")).astype(str)
     rows["dataset"] = rows["dataset"].where(rows["dataset"] != "", path.stem)
     rows["group"] = rows["group"].where(rows["group"] != "", own)
     rows = rows[keep & splits.notna()].reset_index(drop=True)

@@ -83,8 +83,9 @@ class Rows:
         values |= {"path": path, "group": f"{dataset}:{group}", "split": split, "dataset": dataset, "method": method}
         values |= {"original": original, "fake_segments": self.segments(path, segments)}
         count = len(self.columns["path"])
-        for name in values.keys() - self.columns.keys():
-            self.columns[name] = [() if name.endswith("_segments") else ""] * count
+        for name in values:  # in their order: a set's would differ from run to run
+            if name not in self.columns:
+                self.columns[name] = [() if name.endswith("_segments") else ""] * count
         for name, column in self.columns.items():
             column.append(values.get(name, () if name.endswith("_segments") else ""))
 

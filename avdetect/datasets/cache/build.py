@@ -7,7 +7,7 @@ tables when all is done. A run that ends early, however it ends, loses the files
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 
 from avdetect.config import MediaLimits, PreprocessConfig
 from avdetect.datasets.cache.pool import Death, Pool, Worker
-from avdetect.datasets.cache.records import Source, sample_key
+from avdetect.datasets.cache.records import Record, Source, sample_key
 from avdetect.datasets.cache.store import Identity, Outcome, Store, failure_table
 from avdetect.datasets.cache.worker import Hash, Make, Setup, Variant
 from avdetect.errors import AVDetectError
@@ -25,6 +25,7 @@ from avdetect.faces import build_detector
 
 Progress = Callable[[int, int], None]  # files that are settled, and how many of these were preprocessed now
 _MAX_DEATHS = 3  # of workers in a row, with no file finished between them: that is the machine, not the files
+_OWN_DEATHS = 2  # of workers with one and the same file, in all runs: then it is the file, and recorded as failed
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def preprocess(
     """Bring the cache `root` up to `table` (a valid manifest) and publish it for ClipArchive.
 
     Raises ConfigError when the cache was made with another configuration or detector, ManifestError when another run
-    writes it, ModelError without the detector's weights, AVDetectError when a worker cannot go on (a full disk).
+    writes it or files of equal bytes contradict each other, ModelError without the detector's weights, AVDetectError
+    when a worker cannot go on (a full disk).
     """
     detector = build_detector(config.detector, path=options.model)
     with Store(root, Identity(config, detector.name, detector.fingerprint)) as store:
@@ -71,10 +73,12 @@ def preprocess(
         return Report(len(table), run.made, store.salvaged, clips, run.duplicates(), failures)
 
 
-def recipe_rng(seed: int, copy: int, path: str) -> np.random.Generator:
-    """What draws the recipe of copy `copy` (from 1) of `path`. For a fake `path` is its original's: one recipe for
-    both."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
+def recipe_rng(seed: int, copy: int, sha256: str) -> np.random.Generator:
+    """What draws the recipe of copy `copy` (from 1) of the file with this hash (hex digits), wherever it lies.
+
+    For a fake the hash is its original's: one recipe for both.
+    """
+    digest = hashlib.sha256(sha256.encode()).digest()
     return np.random.default_rng((seed, copy, int.from_bytes(digest[:8])))
 
 
@@ -83,9 +87,12 @@ class _Row:
     """A row of the manifest while the run goes on."""
 
     path: str
-    recipes: tuple[Any, ...]  # of copies 1, 2, …
     source: Source
+    original: _Row | None = None  # where it stands in the manifest
     sha256: str = ""
+    recipes: tuple[Any, ...] = ()  # of copies 1, 2, …, once the hashes of itself and of its original are known
+    order: Make | None = None  # what a worker was told last
+    only_hash: bool = False  # for now: its hash is needed by others
     transient: tuple[str, str] | None = None  # a failure that every run tries again
 
     def variants(self) -> tuple[Variant, ...]:
@@ -97,18 +104,34 @@ class _Row:
         return Variant(0, sample_key(self.sha256)), *copies
 
 
+def _death_record(row: _Row, variant: Variant, message: str) -> Record:
+    return Record(
+        variant.key,
+        row.sha256,
+        row.path,
+        row.source.size,
+        row.source.mtime_ns,
+        copy=variant.copy,
+        recipe=variant.recipe.digest() if variant.recipe else "",
+        error="WorkerDied",
+        message=message,
+    )
+
+
 class _Run:
     def __init__(self, store: Store, table: pd.DataFrame, options: Options, progress: Progress) -> None:
         self._store, self._options, self._progress = store, options, progress
-        recipes = _recipes(table, options)
-        self._rows = [
-            _Row(path, recipe, Source(path, 0, 0)) for path, recipe in zip(table["path"], recipes, strict=True)
-        ]
+        self._rows = [_Row(path, Source(path, 0, 0)) for path in table["path"]]
+        if options.copies:
+            by_path = {row.path: row for row in self._rows}
+            for row, original in zip(self._rows, table["original"], strict=True):
+                row.original = by_path.get(original)
         self._taken: set[str] = set()  # keys that a worker was told to make
         self._settled = self.made = self._deaths = 0
 
     def work(self, pool: Pool) -> None:
         """Have everything made that is missing."""
+        self._hash_originals(pool)
         for row in self._rows:
             order = self._order(row)
             if order is None:
@@ -121,6 +144,22 @@ class _Run:
             self._hear(pool)
         pool.close()
 
+    def _hash_originals(self, pool: Pool) -> None:
+        """What the recipes of fakes hang on. One that cannot be read is met again, and reported, in its own turn."""
+        for row in {id(row.original): row.original for row in self._rows if row.original is not None}.values():
+            try:
+                source = Source.of(row.path)
+            except OSError:
+                continue
+            row.sha256 = self._store.known_hash(source) or ""
+            if not row.sha256:
+                while not pool.has_room:
+                    self._hear(pool)
+                row.source, row.only_hash = source, True
+                pool.submit(row, Hash(row.path))
+        while pool.busy:
+            self._hear(pool)
+
     def _order(self, row: _Row) -> Hash | Make | None:
         """What has to be done next for a row: None where it is in the cache, or cannot be read."""
         try:
@@ -132,6 +171,7 @@ class _Run:
         return self._make(row) if row.sha256 else Hash(row.path)
 
     def _make(self, row: _Row) -> Make | None:
+        row.recipes = self._recipes(row)
         itself, *copies = row.variants()
         stored = self._store.stored.get(itself.key)
         again = self._options.retry_failed
@@ -145,12 +185,28 @@ class _Run:
         ]
         self._taken |= {variant.key for variant in wanted}
         has_video = stored is not None and stored.has_video
-        return Make(row.source, row.sha256, tuple(wanted), has_video) if wanted else None
+        row.order = Make(row.source, row.sha256, tuple(wanted), has_video) if wanted else None
+        return row.order
+
+    def _recipes(self, row: _Row) -> tuple[Any, ...]:
+        """Of the copies of a row. An original that is not in the manifest, or not readable, counts for nothing."""
+        if not self._options.copies:
+            return ()
+        from avdetect.datasets.augment.codecs import Recipe  # needs ffmpeg-python
+
+        sha256 = row.original.sha256 if row.original is not None and row.original.sha256 else row.sha256
+        numbers = range(1, self._options.copies + 1)
+        return tuple(Recipe.draw(recipe_rng(self._options.seed, number, sha256)) for number in numbers)
 
     def _hear(self, pool: Pool) -> None:
         for worker, row, answer in pool.answers():
             if isinstance(answer, Death):
-                self._bury(row, answer)
+                self._bury(pool, row, answer)
+            elif row.only_hash:
+                row.only_hash = False
+                if isinstance(answer, str) and row.source.is_same():
+                    row.sha256 = answer
+                    self._store.remember(row.source, answer)
             elif not row.sha256:
                 self._hashed(pool, worker, row, answer)
             else:
@@ -174,13 +230,20 @@ class _Run:
         else:
             pool.submit(row, order, worker)  # the same one: the file is in this machine's memory now
 
-    def _bury(self, row: _Row, death: Death) -> None:
+    def _bury(self, pool: Pool, row: _Row, death: Death) -> None:
+        """A file whose worker dies is tried again in the next run, and recorded as failed when that one dies too."""
         self._deaths += 1
         message = f"the process that read {row.path} was ended (exit code {death.code}; out of memory?)"
+        if row.order is not None and self._store.died(row.path, row.sha256) >= _OWN_DEATHS:
+            again = f"{message}, not for the first time; --retry-failed tries once more"
+            self._store.fail(pool.next_shard(), [_death_record(row, variant, again) for variant in row.order.variants])
         if self._deaths == _MAX_DEATHS:
             raise AVDetectError(f"{message}, the third in a row; run again with fewer --workers")
         row.transient = "WorkerDied", message
-        self._settle(row)
+        if row.only_hash:
+            row.only_hash = False  # its own turn comes
+        else:
+            self._settle(row)
 
     def _settle(self, row: _Row) -> None:
         self._settled += 1
@@ -207,15 +270,3 @@ class _Run:
         first: dict[str, str] = {}
         found = [(row.path, first.setdefault(row.sha256, row.path)) for row in self._rows if row.sha256]
         return [(path, other) for path, other in found if path != other]
-
-
-def _recipes(table: pd.DataFrame, options: Options) -> Iterator[tuple[Any, ...]]:
-    """Of the copies of each row."""
-    if not options.copies:
-        yield from (() for _ in range(len(table)))
-        return
-    from avdetect.datasets.augment.codecs import Recipe  # needs ffmpeg-python
-
-    for path, original in zip(table["path"], table["original"], strict=True):
-        numbers = range(1, options.copies + 1)
-        yield tuple(Recipe.draw(recipe_rng(options.seed, number, original or path)) for number in numbers)

@@ -60,6 +60,12 @@ class Pool:
             worker.kill()
         self._workers = []
 
+    def next_shard(self) -> int:
+        """A number that no worker uses."""
+        with self._numbers.get_lock():
+            self._numbers.value += 1
+            return int(self._numbers.value) - 1
+
     @property
     def busy(self) -> int:
         return sum(worker.task is not None for worker in self._workers)

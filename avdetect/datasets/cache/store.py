@@ -1,11 +1,14 @@
 """The folder of a preprocessing cache, for its one writer: what is in it, what is missing, and how it is published.
 
-cache.json        format, preprocessing config and its digest, face detector and the fingerprint of its weights
+cache.json        format, version of the preprocessing code, its config and that one's digest, face detector and the
+                  fingerprint of its weights
 shards/           the clips (avdetect.datasets.cache.shards)
 sources.jsonl     path, size, mtime and SHA-256 of every file ever hashed; only ever appended to
+deaths.jsonl      path and SHA-256 of a file for each time that its worker died of it
 manifest.parquet  the manifest of the last run, with what became of each file
 clips.parquet     where each clip of these files lies, in the manifest's order
 failures.csv      the files that gave no clips, and why
+conflicts.csv     where files of equal bytes contradict each other, which keeps a run from being published
 lock              held while a run writes
 
 Files are known by the hash of their bytes: neither their path nor the machine matters.
@@ -26,7 +29,8 @@ from typing import Any, BinaryIO, TextIO
 import pandas as pd
 
 from avdetect.config import PreprocessConfig, from_dict, to_dict
-from avdetect.datasets.cache.records import Source
+from avdetect.datasets.cache.conflicts import find_conflicts
+from avdetect.datasets.cache.records import Record, Source
 from avdetect.datasets.cache.shards import (
     ShardWriter,
     empty_clips,
@@ -38,10 +42,12 @@ from avdetect.datasets.cache.shards import (
 )
 from avdetect.datasets.manifest import write_manifest
 from avdetect.errors import ConfigError, ManifestError
+from avdetect.preprocess import PREPROCESS_VERSION
 
 FORMAT = 1
 SHARDS, TEMPORARY, CACHE = "shards", "tmp", "cache.json"
-MANIFEST, CLIPS, FAILURES = "manifest.parquet", "clips.parquet", "failures.csv"
+MANIFEST, CLIPS, FAILURES, CONFLICTS = "manifest.parquet", "clips.parquet", "failures.csv", "conflicts.csv"
+DEATHS = "deaths.jsonl"
 ADDED = ("sha256", "source_bytes", "source_mtime_ns", "failure", "failure_message")  # columns of manifest.parquet
 FAILURE_COLUMNS = ["path", "copy", "error", "message"]
 
@@ -53,9 +59,11 @@ class Identity:
     config: PreprocessConfig
     detector: str  # name
     fingerprint: str  # of the detector's weights
+    version: int = PREPROCESS_VERSION  # of the preprocessing code
 
     def to_json(self) -> str:
-        values = {"format": FORMAT, "preprocess": to_dict(self.config), "preprocess_digest": self.config.digest()}
+        values = {"format": FORMAT, "preprocess_version": self.version, "preprocess": to_dict(self.config)}
+        values |= {"preprocess_digest": self.config.digest()}
         return json.dumps(values | {"detector": self.detector, "detector_fingerprint": self.fingerprint}, indent=1)
 
     @classmethod
@@ -69,7 +77,8 @@ class Identity:
                     "preprocess into a new --cache folder"
                 )
             config = from_dict(PreprocessConfig, values["preprocess"], CACHE)
-            return cls(config, values["detector"], values["detector_fingerprint"])
+            version = values.get("preprocess_version", 1)  # the first caches did not say it
+            return cls(config, values["detector"], values["detector_fingerprint"], version)
         except OSError as error:
             raise ManifestError(
                 f"{root} is no preprocessing cache ({error.strerror}: {CACHE}); run tools/preprocess.py first"
@@ -152,6 +161,23 @@ class Store:
             self._journal.write(json.dumps(asdict(source) | {"sha256": sha256}) + "\n")
             self._journal.flush()
 
+    def died(self, path: str, sha256: str) -> int:
+        """Note that a worker died of a file, and say how often one did, in all runs."""
+        journal = self.root / DEATHS
+        line = json.dumps({"path": path, "sha256": sha256})
+        with journal.open("a+", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.seek(0)
+            return sum(f'"sha256": "{sha256}"' in line for line in file)
+
+    def fail(self, number: int, records: Sequence[Record]) -> None:
+        """Record failures of files that no worker lived to record, as shard `number`."""
+        writer = self.writer(number)
+        for record in records:
+            writer.begin()
+            writer.end(record)
+        writer.close()
+
     def gather(self) -> None:
         """Close the shards that workers left open and learn what they hold."""
         before = {stored.shard for stored in self.stored.values()}
@@ -164,8 +190,10 @@ class Store:
     def publish(self, table: pd.DataFrame, outcomes: Sequence[Outcome]) -> int:
         """Write the tables that training reads, of `table` (a valid manifest) and what became of each row.
 
-        Returns the number of clips.
+        Returns the number of clips. Raises ManifestError, and publishes nothing, where files of equal bytes have
+        different labels, splits or groups: one of them is wrong, or a clip would be trained on and judged.
         """
+        self._refuse_conflicts(table, outcomes)
         failed = [outcome.failures.get(0, ("", "")) for outcome in outcomes]
         table = table.reset_index(drop=True).assign(
             sha256=[o.sha256 for o in outcomes],
@@ -199,9 +227,23 @@ class Store:
             ("preprocessing configuration", found.config.digest(), self.identity.config.digest()),
             ("face detector", found.detector, self.identity.detector),
             ("weights of the face detector", found.fingerprint, self.identity.fingerprint),
+            ("preprocessing code of version", found.version, self.identity.version),
         ):
             if theirs != mine:
                 raise ConfigError(f"{self.root} was made with {what} {theirs}, not {mine}; name a new --cache folder")
+
+    def _refuse_conflicts(self, table: pd.DataFrame, outcomes: Sequence[Outcome]) -> None:
+        (self.root / CONFLICTS).unlink(missing_ok=True)
+        given = [outcome.sha256 if 0 in outcome.keys else "" for outcome in outcomes]
+        conflicts = find_conflicts(table, given)
+        if len(conflicts):
+            conflicts.to_csv(self.root / CONFLICTS, index=False)
+            path, other, differs = conflicts.iloc[0]
+            raise ManifestError(
+                f"{path} has the bytes of {other}, but not its {differs}; leave one of them out of the manifest, or "
+                f"give both the same ({len(conflicts)} such files, all in {self.root / CONFLICTS}); the clips are "
+                "kept, run again then"
+            )
 
     def _learn(self, number: int) -> None:
         files = read_files(self.shards / f"{number:06d}.tar")

@@ -44,6 +44,7 @@ AudioForgery = Callable[[Float, np.random.Generator, Float | None], ForgedSound]
 
 WORKING_LEVEL = 0.1  # -20 dBFS RMS: what the vocoders see, so that a quiet file is forged like a loud one
 LONGEST_PART_SECONDS = 4.0
+TAKES_OTHER = frozenset({"splice"})  # may take a stretch of `other`; the rest of AUDIO does not look at it
 SHARES = (0.25, 0.6)  # of the sound, what a partial forgery covers
 
 

@@ -1,4 +1,4 @@
-"""Real voices that do not belong to the picture: shifted, drifting, or another person's. Neither half is synthetic.
+"""Real voices that do not belong to the picture: shifted, drifting, or of another clip. Neither half is synthetic.
 
 The sound is never padded: what leaves at one end of the clip comes back at the other, cross-faded at the join, so that
 no silence gives the forgery away.
@@ -36,7 +36,11 @@ def drift(samples: Float, rng: np.random.Generator, other: Float | None = None) 
 
 
 def other_voice(samples: Float, rng: np.random.Generator, other: Float | None = None) -> ForgedSound:
-    """The voice of `other` at the level of this one; a shorter one begins again. Raises ValueError without a voice."""
+    """The voice of another clip at the level of this one; a shorter one begins again.
+
+    Whose voice `other` is, the caller chooses: the same speaker's words from another clip (only the lips tell), or
+    another speaker's. Never this clip's own. Raises ValueError without a voice.
+    """
     samples = checked(samples)
     if other is None or loudness(checked(other)) < NOTHING:
         raise ValueError("other_voice needs the sound of another clip, with a voice in it")

@@ -13,14 +13,16 @@ from avdetect.config import FaceConfig
 from avdetect.datasets.crops import FaceCrops, landmarks_in_crops
 from avdetect.datasets.forgeries.audio import AUDIO
 from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL, NEEDS_OTHER
+from avdetect.datasets.forgeries.pose import pose_gap
 from avdetect.datasets.forgeries.sounds import loudness
-from avdetect.datasets.forgeries.visual import NEEDS, VISUAL, Donors
+from avdetect.datasets.forgeries.visual import NEEDS, VISUAL, Donors, identical
 from avdetect.errors import ConfigError
 from avdetect.types import Clip, FaceTrack, Float, Waveform
 
 METHODS: tuple[str, ...] = (*VISUAL, *AUDIO, *AUDIOVISUAL)
 MOVES_THE_MOUTH = frozenset({"mouth_swap", "lower_face_swap"})  # their mouth crops come from the same other moment
 MIN_MOMENTS = 4  # face crops of a track that has another moment to offer
+TRIES = 6  # at a stretch of another face that is turned alike
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def main_track(clip: Clip) -> FaceTrack | None:
 def usable(clip: Clip, method: str, other: Clip | None) -> bool:
     """Does the clip have what `method` needs: a face, another moment of it, 0.5 s of voice, the same of `other`?
 
+    A track has another moment if it has MIN_MOMENTS face crops that are not all the same picture.
     Raises ConfigError for an unknown method.
     """
     labels(method)
@@ -58,7 +61,7 @@ def usable(clip: Clip, method: str, other: Clip | None) -> bool:
     if method in VISUAL:
         donor = None if other is None else main_track(other)
         need = NEEDS.get(method)
-        enough = need != "moment" or (track is not None and len(track.face_crops) >= MIN_MOMENTS)
+        enough = need != "moment" or (track is not None and _moves(track))
         return track is not None and enough and (need != "other" or donor is not None)
     if method in NEEDS_OTHER and (other is None or _voice(other) is None):
         return False
@@ -74,7 +77,8 @@ def forge_clip(
     and what most methods change is colour, texture and seams), but for `mouth_swap` and `lower_face_swap`: there they
     come from the same other moment, so that the sync stream sees lips that do not fit the voice.
     Voices: the whole waveform, or the segment that the method draws.
-    `other` is a clip of another person. Raises ConfigError for an unknown method, ValueError if `usable` is false.
+    `other` is another clip, of another person or (for `other_voice`) the same: the caller chooses, and never gives the
+    clip itself. Raises ConfigError for an unknown method, ValueError if `usable` is false.
     """
     fake, video_fake, audio_fake = labels(method)
     if not usable(clip, method, other):
@@ -111,13 +115,12 @@ def _forge_track(
     faces = _faces(track, config)
     moment = other = None
     mouths = track.mouth_crops
-    if len(faces) >= MIN_MOMENTS:
-        shown, sources = _another_moment(track, rng)
-        moment = FaceCrops(faces.crops[sources], faces.landmarks[sources])
+    if NEEDS.get(method) == "moment":
+        shown, moment = _moment(faces, track, rng)
         if method in MOVES_THE_MOUTH:
             mouths = mouths[shown]
-    if donor is not None:
-        other = _fitted(_faces(donor, config), len(faces), faces.crops.shape[1], rng)
+    if donor is not None and NEEDS.get(method) == "other":
+        other = _fitted(_faces(donor, config), faces, rng)
     forged = VISUAL[method](faces, rng, Donors(moment=moment, other=other))
     return dataclasses.replace(track, face_crops=forged.crops, mouth_crops=mouths)
 
@@ -127,20 +130,39 @@ def _faces(track: FaceTrack, config: FaceConfig) -> FaceCrops:
     return FaceCrops(track.face_crops, landmarks_in_crops(track.boxes, track.landmarks, config.crop_margin, size))
 
 
-def _another_moment(track: FaceTrack, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A shift of a quarter to three quarters of the track, around its end: for each mouth crop (T,) the one to show,
-    and for each face crop (F,) the one that was cut closest to that moment."""
+def _moves(track: FaceTrack) -> bool:
+    """Are there enough face crops, and not all the same picture?"""
+    crops = track.face_crops
+    return len(crops) >= MIN_MOMENTS and any(not np.array_equal(crop, crops[0]) for crop in crops[1:])
+
+
+def _moment(faces: FaceCrops, track: FaceTrack, rng: np.random.Generator) -> tuple[np.ndarray, FaceCrops]:
+    """The track a quarter to three quarters of its length later, around its end: for each mouth crop the one to show
+    (T,), and for each face crop the one that was cut closest to that moment. A loop may repeat itself: tried again."""
     count = len(track.mouth_crops)
-    shift = int(rng.integers(-(-count // 4), 3 * count // 4 + 1))
     places = track.face_frames - track.first_frame
-    wanted = (places + shift) % count
-    return (np.arange(count) + shift) % count, np.abs(places[None] - wanted[:, None]).argmin(axis=1)
+    for shift in rng.permutation(np.arange(-(-count // 4), 3 * count // 4 + 1)).tolist():
+        wanted = (places + shift) % count
+        sources = np.abs(places[None] - wanted[:, None]).argmin(axis=1)
+        moment = FaceCrops(faces.crops[sources], faces.landmarks[sources])
+        if not identical(faces, moment):
+            return (np.arange(count) + shift) % count, moment
+    raise ValueError(f"{track} shows the same pictures again and again: it has no other moment")
 
 
-def _fitted(faces: FaceCrops, count: int, size: int, rng: np.random.Generator) -> FaceCrops:
-    """`count` consecutive crops of `size` pixels from a random one on; a short track begins again."""
-    chosen = (int(rng.integers(len(faces))) + np.arange(count)) % len(faces)
-    crops, landmarks = faces.crops[chosen], faces.landmarks[chosen]
+def _fitted(donor: FaceCrops, faces: FaceCrops, rng: np.random.Generator) -> FaceCrops:
+    """As many consecutive crops of the donor as `faces` has, at their size; a short track begins again.
+
+    Of a few random stretches the one whose head is turned most alike.
+    """
+    size, best, least = faces.crops.shape[1], donor, np.inf
+    for start in rng.integers(len(donor), size=TRIES).tolist():
+        chosen = (start + np.arange(len(faces))) % len(donor)
+        stretch = FaceCrops(donor.crops[chosen], donor.landmarks[chosen])
+        gap = pose_gap(faces, stretch)
+        if gap < least:
+            best, least = stretch, gap
+    crops, landmarks = best.crops, best.landmarks
     if crops.shape[1] != size:
         landmarks = (landmarks * (size / crops.shape[1])).astype(np.float32)
         method = cv2.INTER_AREA if size < crops.shape[1] else cv2.INTER_LINEAR

@@ -15,18 +15,9 @@ import numpy as np
 
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries.blend import LEAST_CHANGE, least_change, made_visible, mix, warp
-from avdetect.datasets.forgeries.geometry import (
-    CANVAS,
-    CORNER,
-    Affine,
-    border,
-    chain,
-    credible,
-    face_maps,
-    fit,
-    lay,
-    region_mask,
-)
+from avdetect.datasets.forgeries.geometry import Affine, border, chain, credible, face_maps, fit, lay, region_mask
+from avdetect.datasets.forgeries.merge import half, laid_on, seen
+from avdetect.datasets.forgeries.pose import turned_alike
 from avdetect.datasets.forgeries.style import Style, draw_style, match_colour
 from avdetect.types import Float, UInt8
 
@@ -52,17 +43,26 @@ class ForgedFaces:
 class Donors:
     """Other pictures that a forgery may take from, as many frames as the target has."""
 
-    moment: FaceCrops | None = None  # the same person at another moment of the same clip
-    other: FaceCrops | None = None  # another person
+    moment: FaceCrops | None = None  # the same person at another moment of the same clip; never the target itself
+    other: FaceCrops | None = None  # another person: the caller sees to that
 
 
 VisualForgery = Callable[[FaceCrops, np.random.Generator, Donors], ForgedFaces]
 
 
+def identical(faces: FaceCrops, moment: FaceCrops) -> bool:
+    """Is the moment the target itself, pixel for pixel (a still, a frozen picture)? Then nothing can come from it."""
+    return np.array_equal(faces.crops, moment.crops)
+
+
 def self_blend(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> ForgedFaces:
     """A face blended onto itself: only the seam and the restyling of a manipulation, no second picture.
 
-    Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images" (CVPR 2022), over a random region of the face.
+    After Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images" (CVPR 2022), which differs in two points.
+    SBI restyles the source or, as often, the target; a restyled target differs from its original everywhere, also
+    outside the mask, and the look of the whole picture would then be a label. Here only the source is restyled, both
+    ways (see `style.draw_style`), and its JPEG stays within the mask. SBI's masks are hulls of 68 or 81 tracked points;
+    ours are hulls of an average face laid on five, in more variants (see `geometry`).
     """
     region = str(rng.choice(["face", "face", "whole", "inner", "inner", "lower", "mouth", "eyes"]))
     return _self_blend(faces, rng, region)
@@ -74,27 +74,37 @@ def self_blend_mouth(faces: FaceCrops, rng: np.random.Generator, donors: Donors)
 
 
 def mouth_swap(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> ForgedFaces:
-    """The mouth of `donors.moment`, moved into place by the landmarks and blended in: words that were not said."""
+    """The mouth of `donors.moment`, moved into place by the landmarks and blended in: words that were not said.
+
+    Raises ValueError without a moment, or with one that is the target itself.
+    """
     return _swap(faces, rng, _needed(donors.moment, faces, "mouth_swap", "moment"), "mouth")
 
 
 def lower_face_swap(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> ForgedFaces:
-    """The lower face, from the nose to the chin, of `donors.moment`."""
+    """The lower face, from the nose to the chin, of `donors.moment`. Raises ValueError like `mouth_swap`."""
     return _swap(faces, rng, _needed(donors.moment, faces, "lower_face_swap", "moment"), "lower")
 
 
 def rand_merge(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> ForgedFaces:
-    """A half of another person's face (left, right, upper or lower), aligned by the landmarks.
+    """A half of another person's face (left, right, upper or lower), laid on by the landmarks.
 
-    After the merged faces with which DFDC contestants augmented their data.
+    After the merged faces with which DFDC contestants augmented their data. A donor that looks the other way is
+    mirrored, and only what lies within both faces is blended: no hair, no background of the donor. The more alike the
+    heads are turned, the better it looks (`pose.pose_gap`). Where the half would not be seen, the whole face is taken.
     """
-    other = _needed(donors.other, faces, "rand_merge", "other")
-    mask = region_mask("face", rng) * _half(rng)
+    other = turned_alike(faces, _needed(donors.other, faces, "rand_merge", "other"))
+    region, side = region_mask("face", rng), half(rng)
     style = draw_style(rng)
-    plain = Style(_SAME, style.shrink, style.method, 0.0, style.quality)  # the colours are matched below
-    points = credible(faces.landmarks, _side(faces))
-    masks = lay(mask, face_maps(points), _side(faces))
-    return _pasted(faces, other, points, masks, masks, plain, rng, np.ones(5))
+    maps = face_maps(credible(faces.landmarks, _side(faces)))
+    warped, common = laid_on(faces, other, rng)
+    masks = lay(region * side, maps, _side(faces)) * common
+    for more in (lay(region, maps, _side(faces)) * common, common, lay(region, maps, _side(faces))):
+        masks = masks if seen(masks) else more
+    masks[masks < 1 / 128] = 0
+    colour = match_colour(warped, faces.crops, masks)
+    styled = Style(colour, style.shrink, style.method, 0.0, style.quality)
+    return _blended(faces, [styled(picture) for picture in warped], masks, 1.0)
 
 
 def recompress(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> ForgedFaces:
@@ -121,20 +131,25 @@ def crappify(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> Forg
 
 
 def temporal_jitter(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> ForgedFaces:
-    """A region that does not move with its head: each frame's is shifted by up to 1.5 % of the side or taken from one
-    of the two frames before or after. A single frame is only shifted."""
+    """A region that does not move with its head.
+
+    In several frames each is shifted by up to 1.5 % of the side or taken from one of the two frames before or after it.
+    A single frame has no neighbours: there the region comes from `donors.moment`, shifted, in the place that the
+    landmarks give it. Raises ValueError for a single frame without another moment.
+    """
     count, size = len(faces), _side(faces)
     region = str(rng.choice(["face", "inner", "lower", "mouth"]))
     mask = region_mask(region, rng)
-    points = credible(faces.landmarks, size)
-    masks = lay(mask, face_maps(points), size)
     angle, reach = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.005, 0.015, count) * size
     step = rng.integers(-2, 3, count) * (rng.random(count) < 0.5)
     index = np.clip(np.arange(count) + step, 0, count - 1)
-    maps = fit(points[index], points)
+    alone = count < 2
+    donor = _needed(donors.moment, faces, "temporal_jitter", "moment") if alone else faces
+    points = credible(faces.landmarks, size)
+    maps = fit(credible(donor.landmarks, _side(donor))[index], points)
     maps[:, :, 2] += (np.stack([np.cos(angle), np.sin(angle)]) * np.maximum(reach, 0.4)).T
-    sources = [warp(faces.crops[i], matrix, size) for i, matrix in zip(index, maps, strict=True)]
-    return _blended(faces, sources, masks, 1.0)
+    sources = [warp(donor.crops[i], matrix, size) for i, matrix in zip(index, maps, strict=True)]
+    return _blended(faces, sources, lay(mask, face_maps(points), size), 1.0)
 
 
 VISUAL: dict[str, VisualForgery] = {
@@ -147,9 +162,16 @@ VISUAL: dict[str, VisualForgery] = {
     "rand_merge": rand_merge,
     "crappify": crappify,
 }
-NEEDS: dict[str, str] = {"mouth_swap": "moment", "lower_face_swap": "moment", "rand_merge": "other"}
+# What a method takes from Donors; `temporal_jitter` needs it for a single frame only.
+NEEDS: dict[str, str] = {
+    "mouth_swap": "moment",
+    "lower_face_swap": "moment",
+    "temporal_jitter": "moment",
+    "rand_merge": "other",
+}
 
 _SAME = np.eye(3, 4)
+_NEAR_MOUTH = np.array([1.0, 1.0, 2.0, 3.0, 3.0])  # weights of the five landmarks
 
 
 def _self_blend(faces: FaceCrops, rng: np.random.Generator, region: str) -> ForgedFaces:
@@ -179,27 +201,11 @@ def _swap(faces: FaceCrops, rng: np.random.Generator, donor: FaceCrops, region: 
     plain = Style(_SAME, min(style.shrink, 2.0) if lossy else 1.0, cv2.INTER_AREA, 0.0, style.quality if lossy else 100)
     points = credible(faces.landmarks, size)
     masks = lay(region_mask(region, rng), face_maps(points), size)
-    near_mouth = np.array([1.0, 1.0, 2.0, 3.0, 3.0])
-    return _pasted(faces, donor, points, masks, masks * (1 - masks), plain, rng, near_mouth)
-
-
-def _pasted(
-    faces: FaceCrops,
-    donor: FaceCrops,
-    points: Affine,
-    masks: Float,
-    rim: Float,
-    style: Style,
-    rng: np.random.Generator,
-    weights: Affine,
-) -> ForgedFaces:
-    """The donor's frames warped onto `points` (by `weights` of the five), matched in colour under `rim`, blended."""
-    size = _side(faces)
-    maps = fit(credible(donor.landmarks, _side(donor)), points, weights)
+    maps = fit(credible(donor.landmarks, _side(donor)), points, _NEAR_MOUTH)
     maps[:, :, 2] += rng.uniform(-0.006, 0.006, 2) * size  # no tracker is exact
     warped = np.stack([warp(crop, matrix, size) for crop, matrix in zip(donor.crops, maps, strict=True)])
-    colour = match_colour(warped, faces.crops, rim)
-    styled = Style(colour, style.shrink, style.method, style.sharpen, style.quality)
+    colour = match_colour(warped, faces.crops, masks * (1 - masks))
+    styled = Style(colour, plain.shrink, plain.method, plain.sharpen, plain.quality)
     return _blended(faces, [styled(picture) for picture in warped], masks, 1.0)
 
 
@@ -220,16 +226,6 @@ def _blended(faces: FaceCrops, sources: Sequence[UInt8], masks: Float, ratio: fl
     if ratio < 1 and least_change(faces.crops, forged, masks) < LEAST_CHANGE:
         forged = mix(faces.crops, sources, masks, 1.0)
     return ForgedFaces(made_visible(faces.crops, forged, masks), masks)
-
-
-def _half(rng: np.random.Generator) -> Float:
-    """(CANVAS, CANVAS): 1 on one side of a soft line through the middle of the canonical face."""
-    upright, side = rng.random() < 0.5, rng.choice([-1.0, 1.0])
-    units = np.arange(CANVAS) + CORNER
-    middle = 56.1 if upright else rng.uniform(60, 74)
-    share = 1 / (1 + np.exp(np.clip(-side * (units - middle - rng.normal(0, 2)) / rng.uniform(0.7, 3), -30, 30)))
-    shape = (1, CANVAS) if upright else (CANVAS, 1)
-    return np.broadcast_to(share.reshape(shape), (CANVAS, CANVAS)).astype(np.float32)
 
 
 def _boxes(maps: Affine, size: int, jitter: Affine, feather: float) -> Float:
@@ -255,4 +251,6 @@ def _needed(donor: FaceCrops | None, faces: FaceCrops, method: str, name: str) -
     if donor is None or len(donor) != len(faces):
         found = "none" if donor is None else f"{len(donor)} frames for {len(faces)}"
         raise ValueError(f"{method} needs donors.{name} with as many frames as the face, got {found}")
+    if name == "moment" and identical(faces, donor):
+        raise ValueError(f"{method} needs another donors.{name}: this one is the face itself, pixel for pixel")
     return donor

@@ -10,7 +10,7 @@ Sound is (n,) float32 at 16 kHz with n >= MIN_SAMPLES, about -20 dBFS; results h
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import librosa
 import numpy as np
@@ -181,7 +181,7 @@ def tempo(samples: Float, rng: np.random.Generator) -> Float:
     return stretched(source, rate, length)[: len(samples)]
 
 
-def without_rumble(vocoder: Vocoder) -> Vocoder:
+def without_rumble(vocoder: Vocoder, samples: Float, rng: np.random.Generator) -> Float:
     """`vocoder`, with no more sound below RUMBLE_HERTZ than the input has there at that moment.
 
     Pulses of one sign and coarse envelopes leak energy below the voice. It is heard by nobody, but a detector would
@@ -189,25 +189,20 @@ def without_rumble(vocoder: Vocoder) -> Vocoder:
     """
     length = 1024
     bins = round(RUMBLE_HERTZ / SAMPLE_RATE * length) + 1
-
-    def quiet(samples: Float, rng: np.random.Generator) -> Float:
-        copy = stft(vocoder(samples, rng), length, length)
-        # Over a few frames: a copy's phase is its own, and so are the ups and downs of single frames.
-        ours, theirs = (
-            scipy.ndimage.uniform_filter1d(np.abs(x[:, :bins]), 5, axis=0)
-            for x in (copy, stft(samples, length, length))
-        )
-        copy[:, :bins] *= np.minimum(1, theirs / np.maximum(ours, TINY))
-        return istft(copy, length, length, len(samples))
-
-    return quiet
+    copy = stft(vocoder(samples, rng), length, length)
+    # Over a few frames: a copy's phase is its own, and so are the ups and downs of single frames.
+    ours, theirs = (
+        scipy.ndimage.uniform_filter1d(np.abs(x[:, :bins]), 5, axis=0) for x in (copy, stft(samples, length, length))
+    )
+    copy[:, :bins] *= np.minimum(1, theirs / np.maximum(ours, TINY))
+    return istft(copy, length, length, len(samples))
 
 
 VOCODERS: dict[str, Vocoder] = {
     "griffin_lim": griffin_lim,
-    "world": without_rumble(world),
-    "lpc": without_rumble(lpc),
+    "world": partial(without_rumble, world),
+    "lpc": partial(without_rumble, lpc),
     "pitch": pitch,
-    "formant": without_rumble(formant),
+    "formant": partial(without_rumble, formant),
     "tempo": tempo,
 }
