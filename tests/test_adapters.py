@@ -134,7 +134,24 @@ def test_dfdc_knows_only_the_whole(tmp_path: Path) -> None:
 def test_one_folder_of_dfdc_is_a_root_too(tmp_path: Path) -> None:
     TREES["dfdc"](tmp_path)
     rows = rows_of(ADAPTERS["dfdc"](tmp_path / "dfdc_train_part_2"), tmp_path / "dfdc_train_part_2")
-    assert rows.loc["fake.mp4", ["original", "group"]].tolist() == ["real.mp4", "dfdc:dfdc_train_part_2"]
+    assert rows.loc["fake.mp4", ["original", "group"]].tolist() == ["real.mp4", "dfdc:dfdc_train_part_2/real"]
+
+
+def test_a_few_folders_of_dfdc_are_grouped_by_originals(tmp_path: Path) -> None:
+    """One part of fifty was once one group, which nothing can be cut from; with all of them the folder is the group."""
+    for parts in (3, 4):
+        root = tmp_path / str(parts)
+        for part in range(parts):
+            folder = f"dfdc_train_part_{part}"
+            put(root, f"{folder}/r.mp4", f"{folder}/f.mp4", f"{folder}/s.mp4")
+            fake = {"label": "FAKE", "original": "r.mp4"}
+            content = {"r.mp4": {"label": "REAL"}, "f.mp4": fake, "s.mp4": {"label": "REAL"}}
+            put_text(root / folder / "metadata.json", content)
+        listing = ADAPTERS["dfdc"](root)
+        groups = rows_of(listing, root)["group"]
+        assert groups["dfdc_train_part_0/r.mp4"] == groups["dfdc_train_part_0/f.mp4"]
+        assert groups.nunique() == (6 if parts == 3 else 4)
+        assert any(p.kind == "groups are originals" for p in listing.problems) == (parts == 3)
 
 
 def test_dfdc_test_keeps_its_augmentations(tmp_path: Path) -> None:
@@ -492,7 +509,7 @@ def test_a_path_that_leaves_the_dataset_is_missing(tmp_path: Path) -> None:
     put_text(tmp_path / "part" / "metadata.json", content)
     listing = ADAPTERS["dfdc"](tmp_path / "part")
     assert len(listing.table) == 1
-    assert [p.kind for p in listing.problems] == ["missing file", "missing file"]
+    assert [p.kind for p in listing.problems if p.path != "."] == ["missing file", "missing file"]
 
 
 def test_extra_columns_may_start_late(tmp_path: Path) -> None:

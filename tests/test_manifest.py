@@ -697,3 +697,22 @@ def test_a_split_that_is_given_stays() -> None:
 def test_shares_that_leave_no_training_data_are_refused(shares: tuple[float, float]) -> None:
     with pytest.raises(ManifestError, match="shares"):
         assign_splits(people(5), *shares, seed=0)
+
+
+def test_files_of_equal_bytes_stay_on_one_side_of_a_fold() -> None:
+    table = pd.DataFrame(
+        {
+            "path": [f"/{i}" for i in range(12)],
+            "fake": [0, 1] * 6,
+            "video_fake": [0, 1] * 6,
+            "audio_fake": [0, 1] * 6,
+            "group": [f"g{i}" for i in range(12)],
+            "split": "train",
+            "dataset": "d",
+            "method": "",
+        }
+    )
+    table = validate(table).assign(sha256=[str(i // 4) for i in range(12)])
+    fold = folds(table, 3, by="group")
+    assert fold.groupby(table["sha256"]).nunique().eq(1).all()
+    assert fold.nunique() == 3

@@ -174,10 +174,29 @@ def test_dev_is_cut_from_train_where_the_official_splits_have_none(prepare: Main
 
 
 def test_one_group_gives_no_dev_and_says_so(prepare: Main, tmp_path: Path) -> None:
-    TREES["dfdc"](tmp_path)
-    part = tmp_path / "dfdc_train_part_0"
-    assert prepare(["dfdc", str(part), "--out", str(part / "m.csv"), "--report", str(tmp_path / "r.json")]) == 0
-    assert json.loads((tmp_path / "r.json").read_text())["problems"] == {"no dev": 1}
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "list.csv").write_text("path,fake,group\na.mp4,0,one\n")
+    out = tmp_path / "m.csv"
+    assert prepare(["csv", str(tmp_path / "list.csv"), "--out", str(out), "--report", str(tmp_path / "r.json")]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["problems"]["no dev"] == 1
+
+
+def test_a_reader_that_stops_reading_costs_no_manifest(tmp_path: Path) -> None:
+    """`prepare.py … | head -1` once ended in a traceback, with nothing written."""
+    (tmp_path / "real").mkdir()
+    for i in range(3000):
+        (tmp_path / "real" / f"{i}-{'x' * 60}.mp4").write_bytes(str(i).encode())
+    tool = Path(__file__).parents[1] / "tools" / "prepare.py"
+    command = [sys.executable, str(tool), "folder", str(tmp_path), "--out", str(tmp_path / "m.csv")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+    assert b"Traceback" not in errors
+    assert len(read_manifest(tmp_path / "m.csv")) == 3000
 
 
 def test_the_report_counts_originals(prepare: Main, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert process.returncode == 0, err
     assert out == f"7 clips of 7 files in {folder / 'cache'}\n"
     summary, same, *failed = err.splitlines()
-    assert summary.startswith("9 files: 7 preprocessed now, 0 taken")
+    assert summary.startswith("9 files: 7 tried now, 0 taken")
     assert summary.endswith("1 with the bytes of another, 2 failed (2 MediaError)")
     assert same == f"same bytes: {data / 'again.mp4'} = {data / 'v0.mp4'}"
     assert [line.split(":")[1] for line in failed] == [f" {data / 'noise.mp4'}", f" {data / 'gone.mp4'}"]

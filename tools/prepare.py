@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -79,8 +80,9 @@ def run(args: argparse.Namespace) -> None:
     listing = ADAPTERS[args.dataset](args.root)
     table, problems = _split(listing.table, listing.problems, args)
     report = describe(table, problems)
-    show(report)
-    _refuse_leaks(report)
+    if report["leaks"] or report["leaking_originals"]:
+        show(report)
+        _refuse_leaks(report)
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(table, args.out)
@@ -88,7 +90,11 @@ def run(args: argparse.Namespace) -> None:
         place.write_text(json.dumps({"dataset": args.dataset, **report}, indent=1) + "\n")
     except OSError as error:
         raise ManifestError(f"cannot write {error.filename}: {error.strerror}") from error
-    print(f"manifest: {args.out}\nreport: {place}")
+    try:
+        show(report)
+        print(f"manifest: {args.out}\nreport: {place}", flush=True)
+    except BrokenPipeError:  # whoever reads the report has seen enough; the files are written
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # what is still buffered must not fail at exit
 
 
 def _refuse_leaks(report: dict[str, Any]) -> None:

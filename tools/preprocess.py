@@ -119,7 +119,7 @@ def _progress(console: Console, total: int) -> Iterator[OnProgress]:
 def _show(report: Report, console: Console) -> None:
     counts = ", ".join(f"{count} {error}" for error, count in report.failures["error"].value_counts().items())
     lines = [
-        f"{report.files} files: {report.preprocessed} preprocessed now, {report.salvaged} taken from a run that broke "
+        f"{report.files} files: {report.preprocessed} tried now, {report.salvaged} taken from a run that broke "
         f"off, {len(report.duplicates)} with the bytes of another, {len(report.failures)} failed"
         + f" ({counts})"
         * bool(counts)

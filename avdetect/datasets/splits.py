@@ -54,7 +54,8 @@ def units(table: pd.DataFrame, by: Literal["group", "dataset"]) -> np.ndarray:
 def families(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Names of the groups (G,), sorted; the group of each row (N,); the family of each group (G,).
 
-    A fake's group is of one family with the group of its original; fakes of one absent original are one family too.
+    A fake's group is of one family with the group of its original; fakes of one absent original are one family too,
+    and so are files of equal bytes, where the table has their `sha256`.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -68,8 +69,15 @@ def families(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     files, place = np.unique(
         np.concatenate([table["path"].to_numpy(object)[sources], original.to_numpy(object)[fakes]]), return_inverse=True
     )
+    owner, place = np.concatenate([group[sources], group[fakes]]), place + len(names)
     size = len(names) + len(files)
-    ends = np.concatenate([group[sources], group[fakes]]), place + len(names)
+    if "sha256" in table:
+        contents = table["sha256"].fillna("").astype(str)
+        known = (contents != "").to_numpy(bool)
+        content = np.unique(contents.to_numpy(object)[known], return_inverse=True)[1]
+        owner, place = np.concatenate([owner, group[known]]), np.concatenate([place, content + size])
+        size += len(content)
+    ends = owner, place
     edges = coo_matrix((np.ones(len(place), bool), ends), shape=(size, size))
     return names, group, connected_components(edges, directed=False)[1][: len(names)]
 

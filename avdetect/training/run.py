@@ -34,7 +34,7 @@ from avdetect.export import export_bundle
 from avdetect.faces import FaceDetector, build_detector
 from avdetect.model import Model
 from avdetect.pooling import NUM_VALUES
-from avdetect.preprocess import Preprocessor
+from avdetect.preprocess import PREPROCESS_VERSION, Preprocessor
 from avdetect.training.checkpoint import replace_file
 from avdetect.training.fusion import FittedFusion, choose_clip, fit_candidates, label_matrix, logits_of
 from avdetect.training.outputs import read_part, score_part, stream_features
@@ -114,6 +114,11 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: str | None)
         raise ConfigError(
             f"the cache was preprocessed as {archive.config.digest()}, the configuration asks for "
             f"{config.preprocess.digest()}: name the configuration that tools/preprocess.py was given, or another cache"
+        )
+    if archive.version != PREPROCESS_VERSION:
+        raise ConfigError(
+            f"the cache was cut by preprocessing version {archive.version}, this avdetect scores with version "
+            f"{PREPROCESS_VERSION}: preprocess into a new --cache folder"
         )
     streams = tuple(name for name in ModelConfig().streams if getattr(config, name).steps)
     if config.model.streams not in (ModelConfig().streams, streams):

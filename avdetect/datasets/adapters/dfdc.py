@@ -11,11 +11,21 @@ from typing import Any
 
 from avdetect.datasets.adapters.listing import FAKE, REAL, Listing, Rows
 
+FEW_FOLDERS = 4  # below, folders are too coarse to be cut into train, dev and folds
+
 
 def dfdc(root: Path) -> Listing:
-    """`dfdc_train_part_N/metadata.json` beside the videos. Group = folder: fakes of one original share it."""
+    """`dfdc_train_part_N/metadata.json` beside the videos. Group = folder: fakes of one original share it.
+
+    Of fewer than FEW_FOLDERS folders, as when only some were downloaded, the groups are the originals with their fakes
+    (said in the report): people may then stand on both sides of a split.
+    """
     rows = Rows(root, "dfdc")
-    for metadata in sorted(f for f in rows.files if PurePosixPath(f).name == "metadata.json"):
+    found = sorted(f for f in rows.files if PurePosixPath(f).name == "metadata.json")
+    few = len(found) < FEW_FOLDERS
+    if few and found:
+        rows.problem("groups are originals", ".", f"only {len(found)} folder(s); DFDC's rule is to split by folder")
+    for metadata in found:
         folder = metadata.removesuffix("metadata.json")
         entries = _entries(rows, metadata)
         for name, entry in entries.items():
@@ -25,7 +35,9 @@ def dfdc(root: Path) -> Listing:
                 continue
             source = entry.get("original")
             original = folder + source if isinstance(source, str) and source and labels == FAKE else ""
-            rows.add(folder + name, labels, PurePosixPath(folder or rows.root.name).name, original=original)
+            part = PurePosixPath(folder or rows.root.name).name
+            group = f"{part}/{PurePosixPath(original or name).stem}" if few else part
+            rows.add(folder + name, labels, group, original=original)
     return rows.listing()
 
 

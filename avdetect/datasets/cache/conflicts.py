@@ -8,7 +8,7 @@ import pandas as pd
 
 from avdetect.datasets.manifest import LABELS
 
-ONE_CONTENT = (*LABELS, "split", "group")  # what files of equal bytes must agree in
+ONE_CONTENT = (*LABELS, "split")  # what files of equal bytes must agree in; their groups are joined when folds are cut
 
 
 def find_conflicts(table: pd.DataFrame, sha256: Sequence[str]) -> pd.DataFrame:
