@@ -31,8 +31,10 @@ from avdetect.errors import ConfigError, ManifestError
 from avdetect.model import Model
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.training import batches as module
-from avdetect.training.batches import AudioBatches, SyncBatches, VisualBatches
+from avdetect.training import treatment
+from avdetect.training.batches import AudioBatches, VisualBatches
 from avdetect.training.joint import CROPS, FACES, WINDOWS, JointBatches, JointModel, clip_only, joint_loss
+from avdetect.training.lipsync import SyncBatches
 from avdetect.training.pools import Originals, Part, Pool, source_weights
 from avdetect.training.streams import spec_augment
 from avdetect.types import Clip, Float, UInt8, Waveform
@@ -198,7 +200,7 @@ def note_treatments(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
         states.append((int(faces.crops[0, 16, 16, 0]), str(rng.bit_generator.state)))
         return faces.crops
 
-    monkeypatch.setattr(module, "augment_faces", record)
+    monkeypatch.setattr(treatment, "augment_faces", record)
     return states
 
 
@@ -321,7 +323,7 @@ def test_a_synthetic_voice_stands_beside_its_original(part: Part, monkeypatch: p
         states.append(str(rng.bit_generator.state))
         return samples
 
-    monkeypatch.setattr(module, "augment_voice", record)
+    monkeypatch.setattr(treatment, "augment_voice", record)
     batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, forged=0.0), 0)
     expected = {row: int(log_mel(media(row, "speech")[0].waveform.samples).mean(0).argmax()) for row in (0, 3, 6, 7)}
     for step in range(3):
@@ -392,7 +394,7 @@ def test_codecs_are_used_as_often_as_configured(part: Part, monkeypatch: pytest.
         used.append(how)
         return samples
 
-    monkeypatch.setattr(module, "through_audio_codec", codec)
+    monkeypatch.setattr(treatment, "through_audio_codec", codec)
     batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5), 0)
     for step in range(20):
         batches(step)

@@ -19,7 +19,7 @@ from avdetect.faces.detector import DETECTORS
 from avdetect.model import Model
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.streams.visual import VisualStream
-from avdetect.training.batches import choices
+from avdetect.training.treatment import choices
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 

@@ -1,4 +1,4 @@
-"""Batches as pure functions of the step number.
+"""Batches of the face and the voice stream, as pure functions of the step number.
 
 Item i of step s comes from a random generator seeded by (seed, stream, s, i) and from nothing else: a resumed run sees
 the batches it would have seen, and the parts that several devices make are those of the joint batch.
@@ -6,64 +6,23 @@ the batches it would have seen, and the parts that several devices make are thos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
-from avdetect.config import AudioConfig, PairLoopConfig, StreamLoopConfig
-from avdetect.datasets.augment.codecs import Recipe, through_audio_codec, through_video_codec
-from avdetect.datasets.augment.faces import augment_faces
-from avdetect.datasets.augment.mouths import augment_mouths
-from avdetect.datasets.augment.voice import augment_voice
+from avdetect.config import AudioConfig, PairLoopConfig
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries import audio as audio_forgeries
 from avdetect.datasets.forgeries import visual as visual_forgeries
 from avdetect.datasets.forgeries.clip import MIN_MOMENTS
 from avdetect.errors import ConfigError, ManifestError
-from avdetect.scoring import SYNC_FRAMES, mouth_windows, voice_windows
 from avdetect.training.pools import Originals, Part, Pool, forged_spans
-from avdetect.types import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, UInt8, Waveform
+from avdetect.training.treatment import choices, share_of, treated_faces, treated_voice
+from avdetect.types import FPS, SAMPLE_RATE, Float, UInt8
 
 NEAR = 5  # face crops, one second at five a second
 MAX_SILENT = 50  # windows drawn in vain, one after the other, before giving up
-
-
-def share_of(count: int, part: int, parts: int, what: str) -> range:
-    """The items of part `part` when `count` items are shared among `parts`."""
-    if count % parts or not count:
-        raise ConfigError(f"{what}: {count} cannot be shared among {parts} parts; change batch_size or accumulate")
-    return range(part * count // parts, (part + 1) * count // parts)
-
-
-def choices(named: Mapping[str, float], known: Mapping[str, object], where: str) -> tuple[list[str], np.ndarray]:
-    """Names and probabilities of the forgeries to draw from; an empty mapping means all of them alike."""
-    for name in named:
-        if name not in known:
-            raise ConfigError(f"{where}.forgeries: unknown forgery {name!r}; known: {', '.join(known)}")
-    weights = dict(named) or dict.fromkeys(known, 1.0)
-    total = sum(weights.values())
-    if min(weights.values()) < 0 or total <= 0:
-        raise ConfigError(f"{where}.forgeries: weights must be at least 0 and not all 0, got {weights}")
-    return list(weights), np.array(list(weights.values())) / total
-
-
-def treated_faces(faces: FaceCrops, codec: float, treatment: int) -> UInt8:
-    """(T, S, S, 3): `faces` through what the number `treatment` stands for; with probability `codec` a real codec."""
-    rng = np.random.default_rng(treatment)
-    recipe = Recipe.draw(rng)  # drawn whether used or not, so that what follows is alike
-    crops = through_video_codec(faces.crops, recipe.video) if rng.random() < codec else faces.crops
-    return augment_faces(FaceCrops(crops, faces.landmarks), rng)
-
-
-def treated_voice(samples: Float, codec: float, treatment: int) -> Float:
-    """(n,): `samples` through what the number `treatment` stands for; with probability `codec` a real codec."""
-    rng = np.random.default_rng(treatment)
-    recipe = Recipe.draw(rng)
-    samples = through_audio_codec(samples, recipe.audio) if rng.random() < codec else samples
-    return augment_voice(samples, rng)
 
 
 class _PairBatches:
@@ -317,74 +276,3 @@ class AudioBatches(_PairBatches):
             if rms(window) >= SILENCE_RMS:
                 break
         return window, wave.start_seconds + start / SAMPLE_RATE
-
-
-class SyncBatches:
-    """Moments of real clips: the windows of one clip are each other's shifts, the other clips are other voices.
-
-    "mouths" (C * W, 5, M, M), "mels" (C * W, 20, N_MELS), "voiced" (C * W,) whether a window holds sound; the W windows
-    of a clip stand together.
-    """
-
-    windows_per_clip = 24
-    frames_per_clip = windows_per_clip + SYNC_FRAMES - 1
-
-    def __init__(self, part: Part, config: StreamLoopConfig, seed: int, augment: bool = True) -> None:
-        self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
-        clips = self.archive.clips
-        first, last = self._starts()
-        real = part.label("fake")[clips["file"].to_numpy()] == 0
-        one = clips["tracks"].to_numpy() == 1  # with two people in the picture, whose voice is it?
-        loud = clips["sound_rms"].to_numpy() >= SILENCE_RMS
-        usable = part.has_file() & real & one & loud & (last >= first)
-        self.first, self.last = first, last
-        self.pool = Pool(self.archive, usable, config.source_balance, "real clip with a face and its voice")
-
-    def _starts(self) -> tuple[np.ndarray, np.ndarray]:
-        """(clips,) the first and the last mouth crop from which on there are enough crops with sound."""
-        clips = self.archive.clips
-        begin = np.round(clips["sound_start_seconds"].fillna(0).to_numpy(float) * FPS).astype(int)
-        voice = begin - clips["main_first_frame"].to_numpy()
-        heard = clips["sound_samples"].to_numpy() // SAMPLES_PER_FRAME + voice
-        return np.maximum(0, voice), np.minimum(clips["main_mouths"].to_numpy(), heard) - self.frames_per_clip
-
-    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
-        chosen = self._chosen(step)
-        made: dict[str, list[np.ndarray]] = {"mouths": [], "mels": [], "voiced": []}
-        for item in share_of(self.config.batch_size, part, parts, "sync.batch_size"):
-            rng = np.random.default_rng((self.seed, 3, step, item))
-            crops, sound = self._moment(chosen[item], rng)
-            if self.augment:
-                crops, sound = self._augmented(crops, sound, rng)
-            windows, heard = voice_windows(Waveform(sound))
-            made["mouths"].append(mouth_windows(crops))
-            made["mels"].append(windows)
-            made["voiced"].append(heard)
-        return {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in made.items()}
-
-    def _augmented(self, crops: UInt8, sound: Float, rng: np.random.Generator) -> tuple[UInt8, Float]:
-        recipe = Recipe.draw(rng)
-        if rng.random() < self.config.codec:
-            crops = through_video_codec(np.repeat(crops[..., None], 3, axis=3), recipe.video)[..., 0]
-        return augment_mouths(crops, rng), treated_voice(sound, self.config.codec, int(rng.integers(2**32)))
-
-    def _chosen(self, step: int) -> list[int]:
-        """The clips of a step: no file twice while there are others, for it would be a negative of itself."""
-        rng = np.random.default_rng((self.seed, 3, step))
-        files = self.archive.clips["file"].to_numpy()
-        chosen: dict[int, int] = {}  # file -> clip
-        drawn = [self.pool.draw(rng) for _ in range(20 * self.config.batch_size)]
-        for clip in drawn:
-            chosen.setdefault(int(files[clip]), clip)
-        return [*chosen.values(), *drawn][: self.config.batch_size]
-
-    def _moment(self, clip: int, rng: np.random.Generator) -> tuple[UInt8, Float]:
-        """Mouth crops and the sound of the same `frames_per_clip` frames."""
-        start = int(rng.integers(self.first[clip], self.last[clip] + 1))
-        track = int(self.archive.clips["main_track"].iat[clip])
-        crops = self.archive.mouths(clip, track, start, start + self.frames_per_clip)
-        wave = self.archive.waveform(clip)
-        assert wave is not None, "the pool holds clips with sound only"
-        frame = int(self.archive.clips["main_first_frame"].iat[clip]) + start
-        sample = (frame - round(wave.start_seconds * FPS)) * SAMPLES_PER_FRAME
-        return crops, wave.samples[sample : sample + self.frames_per_clip * SAMPLES_PER_FRAME]

@@ -18,9 +18,9 @@ from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, SILENCE_RMS, log_mel
 from avdetect.config import AudioConfig, StreamLoopConfig
 from avdetect.datasets.augment.mouths import augment_mouths
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, mouth_windows, voice_windows
-from avdetect.training.batches import share_of, treated_faces, treated_voice
 from avdetect.training.losses import multiple_instance_bce
 from avdetect.training.pools import Originals, Part, Pool
+from avdetect.training.treatment import share_of, treated_faces, treated_voice
 from avdetect.types import FPS, HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, Waveform
 
 FACES, CROPS = 2, 3  # of a clip: the two faces seen longest, three crops of each

@@ -19,8 +19,9 @@ from avdetect.model import Model
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.streams.audio import AudioStream
 from avdetect.streams.visual import VisualStream
-from avdetect.training.batches import AudioBatches, SyncBatches, VisualBatches
+from avdetect.training.batches import AudioBatches, VisualBatches
 from avdetect.training.joint import JointBatches, JointModel, clip_only, joint_loss
+from avdetect.training.lipsync import SyncBatches
 from avdetect.training.loop import Batch, Batches, fit
 from avdetect.training.losses import contrastive_sync, masked_bce
 from avdetect.training.pools import Part
