@@ -102,8 +102,8 @@ def _resynthesised(samples: Float, rng: np.random.Generator, change: Callable[[V
     envelope = pyworld.cheaptrick(sound, pitch, times, SAMPLE_RATE)
     noise = pyworld.d4c(sound, pitch, times, SAMPLE_RATE)
     voice = change(Voice(pitch, envelope, noise, period_ms))
-    parts = (np.ascontiguousarray(part) for part in (voice.pitch_hz, voice.envelope, voice.aperiodicity))
-    out = pyworld.synthesize(*parts, SAMPLE_RATE, voice.period_ms)[lead:]
+    pitch, envelope, noise = (np.ascontiguousarray(x) for x in (voice.pitch_hz, voice.envelope, voice.aperiodicity))
+    out = pyworld.synthesize(pitch, envelope, noise, SAMPLE_RATE, voice.period_ms)[lead:]
     return np.pad(out, (0, max(0, len(samples) - len(out))))[: len(samples)].astype(np.float32)
 
 
