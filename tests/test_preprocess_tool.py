@@ -87,7 +87,14 @@ def start(*arguments: object, limit_kb: int | None = None) -> subprocess.Popen[s
         command = ["bash", "-c", 'ulimit -f "$0"; exec "$@"', str(limit_kb), *command]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        # A runner in the background hands down SIG_IGN, and Python would not hear of an interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
