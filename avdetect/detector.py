@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from avdetect._version import __version__
-from avdetect.bundle import Bundle, OnnxNetworks, execution_providers
+from avdetect.bundle import Bundle, Calibration, OnnxNetworks, execution_providers
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.faces import build_detector
@@ -90,13 +90,7 @@ class Detector:
         self, path: str, outputs: StreamOutputs, stream: ClipStream, duration: float, timing: dict[str, float]
     ) -> Detection:
         info = self.bundle.info
-        fake = video_fake = audio_fake = None
-        judged = [name for name in ("visual", "audio", "sync") if name not in outputs.missing]
-        if judged:
-            logits = self.networks.fusion(outputs.features()[None])[0]
-            fake, video_fake, audio_fake = map(float, info.calibration.probabilities(logits))
-            video_fake = video_fake if "visual" in judged else None
-            audio_fake = audio_fake if "audio" in judged else None
+        fake, video_fake, audio_fake = probabilities(self.networks, info.calibration, outputs)
         verdict, reason = _verdict(fake, video_fake, audio_fake, info.calibration.threshold, outputs)
         reading = outputs.sync_reading()
         return Detection(
@@ -131,6 +125,18 @@ class Detector:
         if trained == used:
             return ()
         return (f"faces were found by {used}, but this bundle was trained on faces found by {trained}",)
+
+
+def probabilities(
+    networks: OnnxNetworks, calibration: Calibration, outputs: StreamOutputs
+) -> tuple[float | None, float | None, float | None]:
+    """P(fake), P(video_fake), P(audio_fake) of finished outputs; None for what no stream says anything of."""
+    judged = [name for name in ("visual", "audio", "sync") if name not in outputs.missing]
+    if not judged:
+        return None, None, None
+    logits = networks.fusion(outputs.features()[None])[0]
+    fake, video_fake, audio_fake = map(float, calibration.probabilities(logits))
+    return fake, video_fake if "visual" in judged else None, audio_fake if "audio" in judged else None
 
 
 def _verdict(

@@ -1,0 +1,205 @@
+"""Lip-sync measured as lip-sync: known shifts of the sound that must be found, and the voice of somebody else.
+
+On real files with enough of a face and its voice. Every mouth and voice window is embedded once; a shift only changes
+the frame at which the voice begins, which is what it does to a file (the clock has 25 ticks a second).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from avdetect.config import SyncConfig
+from avdetect.errors import MediaError
+from avdetect.evaluation.metrics import interval, measure, multiplicities
+from avdetect.evaluation.sources import ClipSource, clips_of
+from avdetect.pooling import SyncDistances, SyncReading, read_sync, sync_distances
+from avdetect.scoring import SYNC_FRAMES, Networks, mouth_windows, voice_windows
+from avdetect.types import FPS, Clip, Float
+
+MIN_SECONDS = 2.5  # of one face with sound
+MAX_SHIFT = 15  # frames
+TOLERANCE = 1  # frames
+# Score of a mismatch -> how it follows from a reading; higher = face and voice belong together less.
+MISMATCH = {
+    "-sync_confidence": lambda reading: -reading.confidence,
+    "sync_min_distance": lambda reading: reading.min_distance,
+    "sync_at_zero": lambda reading: reading.at_zero,
+}
+
+
+class SyncMeasurement(NamedTuple):
+    """What `measure_sync` found; both frames are empty when no file could be used."""
+
+    shifts: pd.DataFrame
+    summary: pd.DataFrame
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """The embedded windows of one clip."""
+
+    mouths: tuple[tuple[int, int, Float], ...]  # (track id, first frame, (W, E) unit vectors)
+    voice: Float  # (V, E) unit vectors
+    voice_frame: int
+    valid: np.ndarray  # (V,) whether the window holds sound
+
+
+def measure_sync(
+    table: pd.DataFrame,
+    source: ClipSource,
+    networks: Networks,
+    config: SyncConfig,
+    *,
+    rounds: int = 500,
+    seed: int = 0,
+) -> SyncMeasurement:
+    """Shifts found and swapped voices told apart, on the real files of `table` with MIN_SECONDS of face and voice.
+
+    shifts: for each shift_frames (-15..15; > 0: the audio lags) n files, unread (no reading: counts as not recovered),
+    recovered (share within TOLERANCE frames) and mean_error_frames (of those read). The sound's own offset in a file
+    counts as error.
+    summary: one row over all shifts (subset "shifted"), and one a score of MISMATCH (subset "another voice"): ROC AUC
+    of the files with their own voice against the same with the voice of another group, both cut to the shorter of the
+    two voices; n counts both. `_low` and `_high` are 95 % bounds by bootstrap over groups.
+    """
+    real = np.flatnonzero(table["fake"].eq(0).fillna(False).to_numpy(bool))
+    windows: dict[int, list[Windows]] = {}
+    for row in real.tolist():
+        try:
+            clips = clips_of(source, row)
+        except MediaError:
+            continue  # counted with the scores
+        if seconds_with_sound(clips) >= MIN_SECONDS:
+            embedded = [found for clip in clips if (found := embed(clip, networks)) is not None]
+            if embedded and reading(embedded, 0, config.max_offset) is not None:
+                windows[row] = embedded
+    if not windows:
+        return SyncMeasurement(pd.DataFrame(), pd.DataFrame())
+    groups = table["group"].to_numpy(object)[list(windows)]
+    files = list(windows.values())
+    shifts, shifted = _shifted(files, groups, config.max_offset, rounds, seed)
+    swapped = _swapped(files, groups, config.max_offset, rounds, seed)
+    return SyncMeasurement(shifts, pd.DataFrame([shifted, *swapped]))
+
+
+def seconds_with_sound(clips: Sequence[Clip]) -> float:
+    """How long the best track of a file is followed while there is sound, in seconds."""
+    frames: dict[int, int] = {}
+    for clip in clips:
+        if clip.waveform is None:
+            continue
+        begin = round(clip.waveform.start_seconds * FPS)
+        end = begin + int(clip.waveform.duration_seconds * FPS)
+        for track in clip.tracks:
+            shared = min(end, track.first_frame + len(track.mouth_crops)) - max(begin, track.first_frame)
+            frames[track.track_id] = frames.get(track.track_id, 0) + max(0, shared)
+    return max(frames.values(), default=0) / FPS
+
+
+def embed(clip: Clip, networks: Networks) -> Windows | None:
+    """None where there is no sound or no face long enough, as in `scoring.StreamScorer`."""
+    tracks = [track for track in clip.tracks if len(track.mouth_crops) >= SYNC_FRAMES]
+    if clip.waveform is None or not tracks:
+        return None
+    mels, valid = voice_windows(clip.waveform)
+    if not valid.any():
+        return None
+    mouths = [(t.track_id, t.first_frame, networks.mouth(mouth_windows(t.mouth_crops))) for t in tracks]
+    return Windows(tuple(mouths), networks.voice(mels), round(clip.waveform.start_seconds * FPS), valid)
+
+
+def reading(file: Sequence[Windows], shift: int, max_offset: int) -> SyncReading | None:
+    """The sync of a file whose sound comes `shift` frames later; of several faces the one that fits best."""
+    by_track: dict[int, list[SyncDistances]] = {}
+    for part in file:
+        for track, frame, mouth in part.mouths:
+            found = sync_distances(mouth, frame, part.voice, part.voice_frame + shift, part.valid, max_offset)
+            by_track.setdefault(track, []).append(found)
+    readings = [read_sync(SyncDistances.join(parts)) for parts in by_track.values()]
+    return max((r for r in readings if r is not None), key=lambda r: r.confidence, default=None)
+
+
+def _shifted(
+    files: Sequence[Sequence[Windows]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
+) -> tuple[pd.DataFrame, dict[str, object]]:
+    shifts = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
+    found = np.full((len(files), len(shifts)), np.nan)  # frames
+    for i, file in enumerate(files):
+        for j, shift in enumerate(shifts.tolist()):
+            if (read := reading(file, shift, max_offset)) is not None:
+                found[i, j] = round(read.offset_seconds * FPS)
+    error = np.abs(found - shifts)
+    recovered = error <= TOLERANCE  # False where there is no reading
+    rows = []
+    for j, shift in enumerate(shifts.tolist()):
+        rows.append(
+            {"shift_frames": shift, "n": len(files), "unread": int(np.isnan(found[:, j]).sum())}
+            | _with_bounds("recovered", recovered[:, [j]], groups, rounds, seed)
+            | _with_bounds("mean_error_frames", error[:, [j]], groups, rounds, seed)
+        )
+    summary: dict[str, object] = {"table": "sync", "subset": "shifted", "score": "offset", "n": len(files)}
+    summary |= {"unread": int(np.isnan(found).sum())}
+    summary |= _with_bounds("recovered", recovered, groups, rounds, seed)
+    summary |= _with_bounds("mean_error_frames", error, groups, rounds, seed)
+    return pd.DataFrame(rows), summary
+
+
+def _with_bounds(name: str, values: np.ndarray, groups: np.ndarray, rounds: int, seed: int) -> dict[str, float]:
+    """Mean of (N, K) values that are not NaN, with 95 % bounds; whole groups of rows are drawn again."""
+    known = ~np.isnan(values.astype(np.float64))
+    _, place = np.unique(groups.astype(str), return_inverse=True)
+    count = np.bincount(place, known.sum(axis=1))
+    total = np.bincount(place, np.where(known, values, 0).sum(axis=1))
+    if not count.sum():
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
+    drawn = np.concatenate(list(multiplicities(len(count), rounds, seed, rounds)))  # (rounds, groups)
+    with np.errstate(invalid="ignore"):
+        low, high = interval((drawn @ total) / (drawn @ count))
+    return {name: float(total.sum() / count.sum()), f"{name}_low": low, f"{name}_high": high}
+
+
+def partners(groups: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(N,) for each file another of another group, each file once; -1 where one group is most of them."""
+    _, place, sizes = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
+    drawn = np.random.default_rng(seed).permutation(len(groups))
+    order = drawn[
+        np.argsort(place[drawn], kind="stable")
+    ]  # group by group: a step of the largest one leads out of each
+    partner = np.empty(len(groups), np.int64)
+    partner[order] = np.roll(order, -int(sizes.max()))
+    return np.where(place[partner] == place, -1, partner)
+
+
+def _swapped(
+    files: Sequence[Sequence[Windows]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
+) -> list[dict[str, object]]:
+    pairs = []
+    for i, j in enumerate(partners(groups, seed).tolist()):
+        own, other = cut_to_shorter(files[i], files[j]) if j >= 0 else ([], [])
+        readings = reading(own, 0, max_offset), reading(other, 0, max_offset)
+        if None not in readings:
+            pairs.append((groups[i], *readings))
+    labels = np.tile([0, 1], len(pairs))
+    people = np.repeat(np.array([group for group, *_ in pairs], object), 2)
+    counts = {"n": len(labels), "fakes": len(pairs), "abstained": 2 * (len(files) - len(pairs))}
+    rows: list[dict[str, object]] = []
+    for name, of in MISMATCH.items():
+        values = np.array([of(found) for _, *readings in pairs for found in readings], np.float64)
+        measured = measure(labels, values, people, proper=False, rounds=rounds, seed=seed) if pairs else {}
+        rows.append({"table": "sync", "subset": "another voice", "score": name} | measured | counts)
+    return rows
+
+
+def cut_to_shorter(own: Sequence[Windows], other: Sequence[Windows]) -> tuple[list[Windows], list[Windows]]:
+    """The face of `own` with its own voice and with the one of `other`, clip by clip, of one length and one place."""
+    mine, theirs = [], []
+    for a, b in zip(own, other, strict=False):
+        count = min(len(a.voice), len(b.voice))
+        mine.append(dataclasses.replace(a, voice=a.voice[:count], valid=a.valid[:count]))
+        theirs.append(dataclasses.replace(a, voice=b.voice[:count], valid=b.valid[:count]))
+    return mine, theirs
