@@ -1,0 +1,342 @@
+"""The scores table: the numbers of the Detector, once a file, whatever the source of the clips; streams masked out."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from archive_factory import make_archive
+from clips import speech, talking_clip
+from face_factory import background, paste
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from media_factory import RENDERER, MediaFactory
+from readme_media import SAMPLE
+
+import avdetect
+from avdetect.bundle import Bundle, OnnxNetworks
+from avdetect.datasets.cache.build import Options, preprocess
+from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.manifest import validate
+from avdetect.detector import Detector
+from avdetect.errors import ConfigError, ManifestError, MediaError
+from avdetect.evaluation.ledger import Ledger
+from avdetect.evaluation.scores import (
+    NUMBERS,
+    OUTPUTS,
+    RESULTS,
+    STREAMS,
+    TEXTS,
+    CacheClips,
+    FileClips,
+    FileScorer,
+    masked,
+    read_scores,
+    score_table,
+)
+from avdetect.evaluation.sources import Held, Use, Without, clips_of
+from avdetect.pooling import FEATURES
+from avdetect.types import Clip, Waveform
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return avdetect.load_detector(device="cpu")
+
+
+def manifest(paths: list[str], **columns: list[object]) -> pd.DataFrame:
+    """Reals and fakes in turn; the first fake has a segment."""
+    fake = [i % 2 for i in range(len(paths))]
+    table = pd.DataFrame({"path": paths, "fake": fake, "video_fake": fake, "audio_fake": None, "dataset": "made"})
+    table["group"] = [f"g{i}" for i in range(len(paths))]
+    segments = [((0.5, 1.0),) if i == 1 else () for i in range(len(paths))]
+    return validate(table.assign(split="dev", method="", fake_segments=segments, **columns))
+
+
+@pytest.fixture(scope="module")
+def files(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """A face with its voice, the voice alone, neither, a photograph, and what is no media at all."""
+    folder = tmp_path_factory.mktemp("scored")
+
+    def made(name: str, *options: str) -> str:
+        subprocess.run([RENDERER, "-v", "error", *options, str(folder / name)], check=True)
+        return str(folder / name)
+
+    cut = ("-t", "2", "-i", str(SAMPLE))
+    cv2.imwrite(str(folder / "photo.png"), cv2.cvtColor(paste(background(), 300, 320, 160), cv2.COLOR_RGB2BGR))
+    return manifest(
+        [
+            made("face, and voice.mp4", *cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac"),
+            made("voice.wav", *cut, "-vn"),
+            str(media("silent_film.mp4")),
+            str(folder / "photo.png"),
+            str(media("text.mp4")),
+        ],
+        kind=["real", "speech", "real", "still", "real"],
+    )
+
+
+@pytest.fixture(scope="module")
+def scores(files: pd.DataFrame, detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    out = tmp_path_factory.mktemp("out") / "scores.csv"
+    found = score_table(files, FileClips(files, detector.preprocessor), detector.bundle, out, device="cpu")
+    pd.testing.assert_frame_equal(
+        read_scores(out), found, check_dtype=False
+    )  # text may be read as another kind of text
+    return found
+
+
+# -- from files
+
+
+def test_the_numbers_are_those_of_the_detector(scores: pd.DataFrame, detector: Detector) -> None:
+    for path in scores["path"][:3]:
+        found, row = detector.score(path), scores.set_index("path").loc[path]
+        for name in ("fake", "video_fake", "audio_fake"):
+            stated = getattr(found, name)
+            assert (np.isnan(row[f"p_{name}"]) and stated is None) or row[f"p_{name}"] == stated, "bit for bit"
+        assert {stream: row[f"missing_{stream}"] for stream in STREAMS if row[f"missing_{stream}"]} == found.missing
+        assert row["duration_seconds"] == found.duration_seconds
+        by_name = {stream.name: stream.score for stream in found.streams}
+        assert row["visual_logit"] == by_name.get("visual", 0)
+        assert row["audio_logit"] == by_name.get("audio", 0)
+        assert row["sync_at_zero"] == pytest.approx(by_name.get("sync", 0), abs=1e-6)
+        offset = found.sync.offset_seconds if found.sync else np.nan
+        np.testing.assert_allclose(row["sync_offset_seconds"], offset, atol=1e-9)
+
+
+def test_the_table_keeps_the_manifest_and_its_order(scores: pd.DataFrame, files: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(scores[list(files)], files)
+    assert list(scores)[len(files.columns) :] == list(RESULTS)
+    assert set(scores["treatment"]) == {""}
+
+
+def test_what_cannot_be_read_has_an_error_and_no_numbers(scores: pd.DataFrame) -> None:
+    row = scores.iloc[4]
+    assert row["error"].startswith("MediaError: ")
+    assert row[list(NUMBERS)].isna().all()
+    assert (scores["error"][:4] == "").all()
+
+
+def test_what_shows_nothing_abstains(scores: pd.DataFrame) -> None:
+    row = scores.iloc[2]
+    assert row[list(OUTPUTS)].isna().all()
+    assert row[list(FEATURES)].eq(0).all()
+    assert row["missing_audio"] == "no audio stream"
+
+
+def test_a_photograph_is_judged_by_its_face(scores: pd.DataFrame) -> None:
+    row = scores.iloc[3]
+    assert (row["has_visual"], row["has_audio"], row["has_sync"]) == (1, 0, 0)
+    assert 0 < row["p_video_fake"] < 1
+    assert np.isnan(row["p_audio_fake"])
+    assert row["missing_audio"] == "no audio stream"
+
+
+def test_a_cache_of_the_files_gives_their_numbers(
+    scores: pd.DataFrame, files: pd.DataFrame, detector: Detector, tmp_path: Path
+) -> None:
+    preprocess(files, tmp_path / "cache", detector.bundle.info.preprocess, Options())
+    source = CacheClips(ClipArchive(tmp_path / "cache"), files)
+    cached = score_table(files, source, detector.bundle, device="cpu")
+    pd.testing.assert_frame_equal(cached[list(NUMBERS)], scores[list(NUMBERS)])
+    assert cached["error"].iloc[4].startswith("MediaError: ")
+    assert cached["missing_visual"].iloc[2] == "no face"
+    with pytest.raises(ManifestError, match=r"has not seen 1 file\(s\) .* first /gone\.mp4"):
+        CacheClips(source.archive, manifest(["/gone.mp4"]))
+
+
+# -- from clips in memory
+
+
+class Clips:
+    """A source of given clips that counts, and can be told to stop."""
+
+    def __init__(self, clips: list[list[Clip]], stop_at: int = -1) -> None:
+        self.clips, self.stop_at, self.asked = clips, stop_at, list[int]()
+
+    def feed(self, row: int, use: Use) -> dict[str, str]:
+        if row == self.stop_at:
+            raise KeyboardInterrupt
+        self.asked.append(row)
+        if not self.clips[row]:
+            raise MediaError('damaged,\n"at" its start; copy it again')
+        for clip in self.clips[row]:
+            use(clip)
+        return {}
+
+
+def talking(seed: int, frames: int = 50) -> Clip:
+    return talking_clip(frames, seed=seed, size=160)
+
+
+def mute(seed: int) -> Clip:
+    return dataclasses.replace(talking(seed, 15), waveform=None)
+
+
+def voice(seed: int) -> Clip:
+    return Clip(0, 1, (), Waveform(speech(1, seed)))
+
+
+CLIPS = [[talking(0)], [mute(1)], [], [voice(2)], [talking(3)]]
+TABLE = manifest([f"/media/{i}.mp4" for i in range(len(CLIPS))])
+
+
+@pytest.fixture(scope="module")
+def bundle(detector: Detector) -> Bundle:
+    return detector.bundle
+
+
+@pytest.fixture(scope="module")
+def whole(bundle: Bundle) -> pd.DataFrame:
+    return score_table(TABLE, Clips(CLIPS), bundle, device="cpu")
+
+
+def test_a_killed_run_goes_on_where_it_stopped(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    first, second, third = Clips(CLIPS, stop_at=3), Clips(CLIPS), Clips(CLIPS)
+    with pytest.raises(KeyboardInterrupt):
+        score_table(TABLE, first, bundle, out, device="cpu")
+    assert len(out.read_text().splitlines()) == 1 + 3
+    found = score_table(TABLE, second, bundle, out, device="cpu")
+    assert (first.asked, second.asked) == ([0, 1, 2], [3, 4])
+    pd.testing.assert_frame_equal(found, whole)
+    pd.testing.assert_frame_equal(score_table(TABLE, third, bundle, out, device="cpu"), whole)
+    assert third.asked == []
+    longer = manifest(["/media/new.mp4", *TABLE["path"]])
+    fourth = Clips([[mute(9)], *CLIPS])
+    again = score_table(longer, fourth, bundle, out, device="cpu")
+    assert fourth.asked == [0], "of a longer manifest only what is new"
+    pd.testing.assert_frame_equal(again[list(RESULTS)][1:].reset_index(drop=True), whole[list(RESULTS)])
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+
+
+def test_processes_find_what_one_finds(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
+    given = [row for row in range(len(CLIPS)) if CLIPS[row]]
+    table = TABLE.iloc[given].reset_index(drop=True)
+    source = CacheClips(make_archive(tmp_path / "cache", table, [CLIPS[row] for row in given]))
+    found = score_table(table, source, bundle, tmp_path / "scores.csv", workers=2, device="cpu")
+    expected = whole.iloc[given].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[list(NUMBERS)], expected[list(NUMBERS)], atol=1e-6)
+    assert found["path"].tolist() == expected["path"].tolist()
+
+
+def test_a_source_of_files_can_be_sent_to_a_process(detector: Detector, files: pd.DataFrame) -> None:
+    make, arguments = FileClips(files, detector.preprocessor).__reduce__()
+    again = make(*arguments)
+    (here,), (there,) = (clips_of(s, 0) for s in (FileClips(files, detector.preprocessor), again))
+    np.testing.assert_array_equal(here.tracks[0].face_crops, there.tracks[0].face_crops)
+    paths, config, limits, name, _, face_model = arguments
+    with pytest.raises(ConfigError, match=r"of fingerprint .* name the detector's weights"):
+        make(paths, config, limits, name, "0" * 16, face_model)
+
+
+def test_zero_workers_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="workers must be at least 1"):
+        score_table(TABLE, Clips(CLIPS), bundle, workers=0)
+
+
+def test_scores_of_something_else_are_not_mixed_in(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu")
+    other = dataclasses.replace(bundle, digest="f" * 16)
+    with pytest.raises(ConfigError, match=rf"the bundle {bundle.digest}, this one is f{{16}}: name another file"):
+        score_table(TABLE, Clips(CLIPS), other, out, device="cpu")
+    with pytest.raises(ConfigError, match="scores of files as they are: name another file"):
+        score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu", remove="audio")
+    out.write_text("path,fake\na.mp4,1\n")
+    with pytest.raises(ConfigError, match="no scores table"):
+        score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu")
+
+
+ROW = dict.fromkeys(NUMBERS, 0.1) | dict.fromkeys(TEXTS, "")
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    paths=st.lists(TEXT.filter(bool), min_size=1, max_size=4, unique=True),
+    number=st.floats(allow_nan=True, allow_infinity=False),
+    text=TEXT,
+    data=st.data(),
+)
+def test_a_ledger_torn_anywhere_keeps_what_was_whole(
+    tmp_path_factory: pytest.TempPathFactory, paths: list[str], number: float, text: str, data: st.DataObject
+) -> None:
+    out = tmp_path_factory.mktemp("ledger") / "scores.csv"
+    with Ledger(out, "d") as ledger:
+        for path in paths:
+            ledger.add(path, "", ROW | {"p_fake": number, "missing_audio": text})
+        written = ledger.rows
+    content = out.read_bytes()
+    header = content.index(b"\r\n") + 2
+    out.write_bytes(content[: data.draw(st.integers(header, len(content)))].decode("utf-8", "ignore").encode())
+    with Ledger(out, "d") as again:
+        kept = list(again.rows)
+        assert kept == list(written)[: len(kept)]
+        for key, row in again.rows.items():
+            np.testing.assert_equal(row, written[key])
+        for path in paths[len(kept) :]:
+            again.add(path, "", written[path, ""])
+    with Ledger(out, "d") as whole:
+        np.testing.assert_equal(whole.rows, written)
+
+
+# -- streams left out
+
+
+def test_removing_a_half_is_masking_its_streams(bundle: Bundle, whole: pd.DataFrame) -> None:
+    """The same clips without their sound say what the fusion says with audio and sync masked out."""
+    shipped = masked(whole, bundle, device="cpu")
+    for part, streams in (("audio", "visual"), ("video", "audio")):
+        found = score_table(TABLE, Clips(CLIPS), bundle, device="cpu", remove=part)
+        np.testing.assert_allclose(found["p_fake"], shipped[f"ablation:{streams}:shipped"], atol=1e-6)
+        read = found["error"] == ""
+        assert (found.loc[read, f"missing_{'visual' if part == 'video' else 'audio'}"] == f"no {part} stream").all()
+        assert set(found["treatment"]) == {f"without {part}"}
+
+
+def test_masks_of_every_subset(bundle: Bundle, whole: pd.DataFrame) -> None:
+    found = masked(whole, bundle, device="cpu")
+    singles, pairs = ["visual", "audio", "sync"], ["visual+audio", "visual+sync", "audio+sync"]
+    expected = [*(f"ablation:{s}:shipped" for s in singles)]
+    expected += [f"ablation:{s}:{kind}" for s in (*pairs, "all") for kind in ("shipped", "max")]
+    assert list(found)[len(whole.columns) :] == expected
+    np.testing.assert_allclose(found["ablation:all:shipped"], whole["p_fake"], atol=1e-6)
+    # mute: the picture alone; unreadable: nothing; a voice: the sound alone
+    has = {"visual": [1, 1, 0, 0, 1], "audio": [1, 0, 0, 1, 1], "sync": [1, 0, 0, 0, 1]}
+    for name in (*singles, *pairs):
+        present = np.any([has[stream] for stream in name.split("+")], axis=0)
+        np.testing.assert_array_equal(found[f"ablation:{name}:shipped"].notna(), present)
+    highest = found[[f"ablation:{s}:shipped" for s in singles]].max(axis=1)
+    np.testing.assert_array_equal(found["ablation:all:max"], highest)
+
+
+def test_the_masked_table_counts_only_what_is_there(bundle: Bundle, whole: pd.DataFrame) -> None:
+    """A value that a mask hides does not reach the fusion."""
+    changed = whole.assign(visual_logit=whole["visual_logit"] + 3)
+    here, there = masked(whole, bundle, device="cpu"), masked(changed, bundle, device="cpu")
+    for name in ("audio", "sync", "audio+sync"):
+        pd.testing.assert_series_equal(here[f"ablation:{name}:shipped"], there[f"ablation:{name}:shipped"])
+    assert not here["ablation:visual:shipped"].equals(there["ablation:visual:shipped"])
+
+
+def test_only_video_and_audio_can_be_removed() -> None:
+    with pytest.raises(ConfigError, match="not 'sync'"):
+        Without(Clips(CLIPS), "sync")
+
+
+def test_held_clips_are_made_once(bundle: Bundle) -> None:
+    source = Clips(CLIPS)
+    held = Held(partial(source.feed, 0))
+    scorer = FileScorer(bundle, OnnxNetworks(bundle, "cpu"))
+    score: Callable[[], dict[str, object]] = partial(scorer.score, held)
+    np.testing.assert_equal(score(), score())
+    assert source.asked == [0]

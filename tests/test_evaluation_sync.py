@@ -1,0 +1,180 @@
+"""Sync measured as sync, on clips whose mouth and voice state the same code: every shift is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from clips import ToneNetworks, codes_of, make_track, talking_clip, tones
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avdetect.config import ModelConfig, SyncConfig
+from avdetect.datasets.manifest import validate
+from avdetect.errors import MediaError
+from avdetect.evaluation.sources import Use
+from avdetect.evaluation.sync import (
+    MAX_SHIFT,
+    MISMATCH,
+    cut_to_shorter,
+    embed,
+    measure_sync,
+    partners,
+    reading,
+    seconds_with_sound,
+)
+from avdetect.scoring import StreamScorer
+from avdetect.types import FPS, Clip, Waveform
+
+MAX_OFFSET = SyncConfig().max_offset
+
+
+class Clips:
+    """A source of given clips; None is a file that cannot be read."""
+
+    def __init__(self, clips: Sequence[Sequence[Clip] | None]) -> None:
+        self.clips = clips
+
+    def feed(self, row: int, use: Use) -> dict[str, str]:
+        clips = self.clips[row]
+        if clips is None:
+            raise MediaError("damaged; copy it again")
+        for clip in clips:
+            use(clip)
+        return {}
+
+
+def table(fake: Sequence[int | None], groups: Sequence[str] | None = None) -> pd.DataFrame:
+    paths = [f"/media/{i}.mp4" for i in range(len(fake))]
+    rows = pd.DataFrame({"path": paths, "fake": fake, "group": groups or paths, "split": "dev", "dataset": "made"})
+    return validate(rows.assign(video_fake=None, audio_fake=None, method=""))
+
+
+def two_clips(frames: int = 75, seed: int = 0, lag: int = 0) -> list[Clip]:
+    """One file in two clips, the second with a second face that does not speak."""
+    codes = codes_of(2 * frames + lag, seed)
+    sound = tones(codes)[: 2 * frames * 640]
+    clips = []
+    for i in range(2):
+        part = slice(i * frames, (i + 1) * frames)
+        tracks = [make_track(codes[lag:][part], i * frames)]
+        tracks += [make_track(codes_of(frames, 99), i * frames, track_id=1)] * i
+        wave = Waveform(sound[part.start * 640 : part.stop * 640], i * frames / FPS)
+        clips.append(Clip(i * frames / FPS, frames / FPS, tuple(tracks), wave))
+    return clips
+
+
+def delayed(clip: Clip, shift: int) -> Clip:
+    assert clip.waveform is not None
+    wave = dataclasses.replace(clip.waveform, start_seconds=clip.waveform.start_seconds + shift / FPS)
+    return dataclasses.replace(clip, waveform=wave)
+
+
+@pytest.mark.parametrize("shift", [-15, -7, -1, 0, 4, 15])
+@pytest.mark.parametrize("make", [two_clips, lambda: [talking_clip(80, lag=2)]], ids=["two clips", "late voice"])
+def test_shifted_indices_read_like_shifted_sound(make, shift: int) -> None:
+    """The reading of embeddings made once is the scorer's, of clips whose sound begins later."""
+    networks, clips = ToneNetworks(), make()
+    file = [found for clip in clips if (found := embed(clip, networks)) is not None]
+    scorer = StreamScorer(networks, ModelConfig(streams=("sync",)))
+    outputs = scorer.start()
+    for clip in clips:
+        scorer.add(outputs, delayed(clip, shift))
+    expected = scorer.finish(outputs, {}).sync_reading()
+    assert expected is not None
+    assert reading(file, shift, MAX_OFFSET) == expected[1]
+
+
+def test_every_shift_of_synced_files_is_recovered() -> None:
+    networks = ToneNetworks()
+    files = [[talking_clip(90, seed=i)] for i in range(6)]
+    measured = measure_sync(table([0] * 6), Clips(files), networks, SyncConfig(), rounds=50)
+    shifts = measured.shifts.set_index("shift_frames")
+    assert shifts.index.tolist() == list(range(-MAX_SHIFT, MAX_SHIFT + 1))
+    assert shifts["n"].eq(6).all()
+    assert shifts["unread"].eq(0).all()
+    assert shifts["recovered"].eq(1).all()
+    assert shifts["mean_error_frames"].eq(0).all()
+    assert networks.calls["voice"] == networks.calls["mouth"] == 6 * 86, "embedded once, whatever the shifts"
+    first, *others = measured.summary.to_dict("records")
+    assert first["subset"] == "shifted"
+    assert first["recovered"] == first["recovered_low"] == first["recovered_high"] == 1
+    assert [row["score"] for row in others] == list(MISMATCH)
+    for row in others:
+        assert (row["n"], row["fakes"], row["abstained"]) == (12, 6, 0)
+        assert [row["auc"], row["auc_low"], row["auc_high"]] == pytest.approx([1, 1, 1])
+
+
+def test_an_offset_of_its_own_counts_as_error() -> None:
+    """Four files in step, and one person whose two files lag by three frames."""
+    files = [[talking_clip(90, seed=i, lag=3 if i > 3 else 0)] for i in range(6)]
+    groups = ["a", "b", "c", "d", "late", "late"]
+    measured = measure_sync(table([0] * 6, groups), Clips(files), ToneNetworks(), SyncConfig(), rounds=200)
+    shifts = measured.shifts.set_index("shift_frames")
+    assert shifts.loc[0, ["recovered", "mean_error_frames"]].tolist() == pytest.approx([4 / 6, 1])
+    first = measured.summary.iloc[0]
+    assert first["recovered"] == pytest.approx(4 / 6, abs=0.02)
+    assert first["recovered_low"] < first["recovered"] < first["recovered_high"] <= 1
+
+
+def test_only_real_files_with_enough_of_face_and_voice_are_measured() -> None:
+    short, mute = talking_clip(62), dataclasses.replace(talking_clip(90), waveform=None)
+    silent = dataclasses.replace(talking_clip(90), waveform=Waveform(np.zeros(90 * 640, np.float32)))
+    good = [[talking_clip(90, seed=i)] for i in range(2)]
+    files = [*good, [short], [mute], [silent], None, [], [talking_clip(90)], [talking_clip(90)]]
+    measured = measure_sync(table([0] * 7 + [1, None]), Clips(files), ToneNetworks(), SyncConfig(), rounds=20)
+    assert measured.shifts["n"].eq(2).all()
+    assert seconds_with_sound([short]) == 2.48
+    assert seconds_with_sound([mute]) == 0
+    assert seconds_with_sound(two_clips(75)) == 6
+
+
+def test_without_such_files_both_tables_are_empty() -> None:
+    shifts, summary = measure_sync(table([1]), Clips([[talking_clip(90)]]), ToneNetworks(), SyncConfig())
+    assert shifts.empty
+    assert summary.empty
+
+
+def test_one_person_has_nobody_to_swap_with() -> None:
+    files = [[talking_clip(90, seed=i)] for i in range(3)]
+    measured = measure_sync(table([0] * 3, ["a"] * 3), Clips(files), ToneNetworks(), SyncConfig(), rounds=20)
+    swapped = measured.summary[measured.summary["subset"] == "another voice"]
+    assert swapped["n"].eq(0).all()
+    assert swapped["abstained"].eq(6).all()
+    assert "auc" not in swapped
+
+
+def test_both_voices_are_cut_to_the_shorter() -> None:
+    """Else the length of what was searched would tell the two apart."""
+    networks = ToneNetworks()
+    long, short = ([embed(talking_clip(n, seed=n, start_frame=s), networks)] for n, s in ((120, 0), (70, 300)))
+    mine, theirs = cut_to_shorter(long, short)
+    assert len(mine[0].voice) == len(theirs[0].voice) == 66
+    assert theirs[0].voice_frame == mine[0].voice_frame == 0, "the other's voice begins where the own one does"
+    assert mine[0].mouths is theirs[0].mouths
+    np.testing.assert_array_equal(mine[0].voice, long[0].voice[:66])
+    np.testing.assert_array_equal(theirs[0].voice, short[0].voice)
+
+
+def test_the_same_seed_gives_the_same_tables() -> None:
+    files = [[talking_clip(90, seed=i, lag=i % 3)] for i in range(5)]
+    runs = [measure_sync(table([0] * 5), Clips(files), ToneNetworks(), SyncConfig(), rounds=30) for _ in range(2)]
+    for one, other in zip(*runs, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=30), st.integers(0, 9))
+def test_partners_are_of_another_group_each_once(groups: list[str], seed: int) -> None:
+    names = np.array(groups, object)
+    partner = partners(names, seed)
+    paired = partner >= 0
+    assert (names[partner[paired]] != names[paired]).all()
+    assert len(set(partner[paired])) == paired.sum()
+    largest = max(groups.count(name) for name in groups)
+    if 2 * largest <= len(groups):
+        assert paired.all()
+    np.testing.assert_array_equal(partner, partners(names, seed))
