@@ -1,160 +1,198 @@
-"""Metrics on tables made by hand, against scikit-learn; abstentions are counted, never scored as 0.5."""
+"""Every metric against scikit-learn, the vectorised ones with weights; intervals by group, the same every time."""
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
-import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, log_loss, roc_auc_score, roc_curve
 
-from avdetect.evaluation.metrics import bootstrap_auc, evaluate
-from avdetect.pooling import FEATURES, SyncReading, fusion_features
+from avdetect.evaluation.metrics import METRICS, PROPER, RANKING, interval, measure, multiplicities, resampled
 
-READING = SyncReading(0.04, 0.5, 0.6, 0.7, ((0.5, 0.7),))
-
-
-def hand_made(rows: int = 40) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
-    """table, labels, features, probabilities. Every fifth row lacks a face, every seventh a voice."""
-    rng = np.random.default_rng(0)
-    video, audio = rng.integers(0, 2, rows), rng.integers(0, 2, rows)
-    labels = np.stack([video | audio, video, audio], 1).astype(np.float32)
-    labels[3, 1] = labels[4, 2] = labels[6, 0] = -1
-    features = np.stack(
-        [
-            fusion_features(
-                None if i % 5 == 0 else 2 * video[i] - 1 + 1.5 * rng.standard_normal(),
-                None if i % 7 == 0 else 2 * audio[i] - 1 + 1.5 * rng.standard_normal(),
-                None if i % 5 == 0 or i % 7 == 0 else READING,
-            )
-            for i in range(rows)
-        ]
-    )
-    p = np.clip(labels.clip(0) * 0.4 + 0.3 + 0.25 * rng.standard_normal((rows, 3)), 0.01, 0.99).astype(np.float32)
-    table = pd.DataFrame({"group": [f"g{i // 2}" for i in range(rows)], "dataset": "one", "kind": "real"})
-    return table, labels, features, p
+ROUNDS = 40
 
 
-def row_of(result: dict, subset: str, score: str) -> dict:
-    found = [r for r in result["rows"] if r["subset"] == subset and r["score"] == score]
-    assert len(found) == 1, [(r["subset"], r["score"]) for r in result["rows"]]
-    return found[0]
+def judged(rows: int = 80, seed: int = 0, levels: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """labels, probabilities with ties, groups of two or three."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, rows).astype(float)
+    p = np.round(np.clip(0.35 + 0.3 * y + 0.25 * rng.standard_normal(rows), 0.01, 0.99) * levels) / levels
+    return y, p.clip(0.01, 0.99), np.array([f"g{i * 2 // 5}" for i in range(rows)])
 
 
-@pytest.mark.parametrize(("column", "name"), list(enumerate(["fake", "video_fake", "audio_fake"])))
-def test_numbers_equal_scikit_learn(column: int, name: str) -> None:
-    table, labels, features, p = hand_made()
-    result = evaluate(table, labels, features, p, 0.6)
-    has = [features[:, -3:].any(1), features[:, -3] > 0, features[:, -2] > 0][column]
-    keep = has & (labels[:, column] >= 0)
-    y, q = labels[keep, column], p[keep, column].astype(float)
-    row = row_of(result, "clips", name)
-    assert row["n"] == keep.sum() < 40
-    assert row["fakes"] == y.sum()
-    assert row["auc"] == pytest.approx(roc_auc_score(y, q))
-    assert row["log_loss"] == pytest.approx(log_loss(y, q))
-    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
-    assert result["summary"][f"clips/{name}"]["auc"] == round(row["auc"], 4)
-    if name == "fake":
-        assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, q >= 0.6))
+def eer_by_bisection(y: np.ndarray, p: np.ndarray, weights: np.ndarray | None = None) -> float:
+    fpr, tpr, _ = roc_curve(y, p, sample_weight=weights, drop_intermediate=False)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        t = (low + high) / 2
+        # the curve as a function of its own length along (fpr + tpr), which only rises
+        x, z = (np.interp(2 * t, fpr + tpr, axis) for axis in (fpr, tpr))
+        low, high = (low, t) if x + z >= 1 else (t, high)
+    return float(np.interp(2 * high, fpr + tpr, fpr))
 
 
-def test_abstentions_are_counted_and_left_out() -> None:
-    table, labels, features, p = hand_made()
-    p[0] = 0.5  # what an abstention must never become
-    base = evaluate(table, labels, features, p, 0.5)
-    assert row_of(base, "clips", "fake")["abstained"] == 2  # rows 0 and 35
-    assert row_of(base, "clips", "video_fake")["abstained"] == 8
-    assert row_of(base, "clips", "audio_fake")["abstained"] == 6
-    p[[0, 35]] = 0.99
-    changed = evaluate(table, labels, features, p, 0.5)
-    assert row_of(changed, "clips", "fake") == row_of(base, "clips", "fake")
+def expected(y: np.ndarray, p: np.ndarray, w: np.ndarray | None, threshold: float) -> dict[str, float]:
+    """All metrics by scikit-learn, or by their definition."""
+    w = np.ones(len(y)) if w is None else w
+    fpr, tpr, _ = roc_curve(y, p, sample_weight=w, drop_intermediate=False)
+    ece, edges = 0.0, np.linspace(0, 1, 11)
+    for k in range(10):
+        inside = (p * 10 >= k) & ((p * 10 < k + 1) | (edges[k + 1] == 1))
+        if w[inside].sum():
+            gap = np.average(p[inside], weights=w[inside]) - np.average(y[inside], weights=w[inside])
+            ece += abs(gap) * w[inside].sum() / w.sum()
+    by_class = [log_loss(y[y == v], p[y == v], sample_weight=w[y == v], labels=[0, 1]) for v in (0, 1)]
+    return {
+        "auc": roc_auc_score(y, p, sample_weight=w),
+        "ap": average_precision_score(y, p, sample_weight=w),
+        "eer": eer_by_bisection(y, p, w),
+        "tpr_at_fpr_1": tpr[fpr <= 0.01 + 1e-12].max(),
+        "tpr_at_fpr_5": tpr[fpr <= 0.05 + 1e-12].max(),
+        "log_loss": log_loss(y, p, sample_weight=w),
+        "log_loss_balanced": sum(by_class) / 2,
+        "ece": ece,
+        "balanced_accuracy": balanced_accuracy_score(y, p >= threshold, sample_weight=w),
+        "false_alarms": np.average(p[y == 0] >= threshold, weights=w[y == 0]),
+    }
 
 
-def test_rows_with_an_unknown_label_are_left_out() -> None:
-    table, labels, features, p = hand_made()
-    base = evaluate(table, labels, features, p, 0.5)
-    p[6, 0] = 1 - p[6, 0]
-    p[3, 1] = 1 - p[3, 1]
-    assert evaluate(table, labels, features, p, 0.5) == base
+@pytest.mark.parametrize("seed", range(3))
+def test_values_are_those_of_scikit_learn(seed: int) -> None:
+    y, p, groups = judged(seed=seed)
+    found = measure(y, p, groups, proper=True, threshold=0.6, rounds=5)
+    assert (found["n"], found["fakes"]) == (80, y.sum())
+    want = expected(y, p, None, 0.6)
+    assert set(want) == set(METRICS)
+    for name, value in want.items():
+        assert found[name] == pytest.approx(value, abs=1e-9), name
+        assert found[f"{name}_low"] <= found[f"{name}_high"]
 
 
-def test_each_stream_alone_answers_for_its_own_label() -> None:
-    table, labels, features, p = hand_made()
-    result = evaluate(table, labels, features, p, 0.5)
-    for name, feature, column, mask in (("visual", "visual_logit", 1, -3), ("audio", "audio_logit", 2, -2)):
-        keep = (features[:, mask] > 0) & (labels[:, column] >= 0)
-        row = row_of(result, "clips", f"{name} alone -> {name.replace('visual', 'video')}_fake")
-        assert row["n"] == keep.sum()
-        assert row["auc"] == pytest.approx(roc_auc_score(labels[keep, column], features[keep, FEATURES.index(feature)]))
-        assert "log_loss" not in row, "a logit is no probability"
+@pytest.mark.parametrize("seed", range(3))
+def test_each_resample_is_scikit_learn_with_weights(seed: int) -> None:
+    y, p, groups = judged(rows=50, seed=seed)
+    found = resampled(y, p, groups, proper=True, threshold=0.4, rounds=ROUNDS, seed=seed)
+    names, group = np.unique(groups, return_inverse=True)
+    order = np.argsort([list(groups).index(name) for name in names])  # groups are numbered as they appear
+    group = np.argsort(order)[group]
+    rng = np.random.default_rng(seed)
+    for k in range(ROUNDS):
+        w = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[group]
+        kept = w > 0
+        for name, value in expected(y[kept], p[kept], w[kept].astype(float), 0.4).items():
+            assert found[name][k] == pytest.approx(value, abs=1e-9), (name, k)
 
 
-def test_low_sync_confidence_is_the_suspicious_side() -> None:
-    table, labels, features, p = hand_made()
-    confidence = FEATURES.index("sync_confidence")
-    features[:, confidence] = np.where(labels[:, 0] == 1, 0.1, 0.9) * features[:, -1]
-    row = row_of(evaluate(table, labels, features, p, 0.5), "clips", "sync alone (- confidence) -> fake")
-    assert row["auc"] == 1
-
-
-def test_speech_and_stills_are_kept_apart() -> None:
-    table, labels, features, p = hand_made()
-    table["kind"] = [("real", "speech", "still")[i % 3] for i in range(len(table))]
-    result = evaluate(table, labels, features, p, 0.5)
-    counted = {r["subset"]: r["n"] + r["abstained"] for r in result["rows"] if r["score"] == "fake"}
-    assert counted == {"clips": 13, "speech": 13, "stills": 13}  # one clip has no label
-    without = evaluate(table.drop(columns="kind"), labels, features, p, 0.5)
-    assert {r["subset"] for r in without["rows"] if r["score"] == "fake"} == {"clips"}
-
-
-def test_a_subset_with_one_class_has_no_auc() -> None:
-    table, labels, features, p = hand_made()
-    table["kind"] = np.where(labels[:, 2] == 1, "speech", "real")
-    result = evaluate(table, labels, features, p, 0.5)
-    assert not [r for r in result["rows"] if r["subset"] == "speech" and r["score"] == "audio_fake"]
-    assert "speech/audio_fake" not in result["summary"]
-
-
-def test_within_sources_needs_both_classes() -> None:
-    table, labels, features, p = hand_made(60)
-    fake = labels[:, 1] == 1
-    table["dataset"] = np.where(np.arange(60) < 30, "mixed", np.where(fake, "only fakes", "only reals"))
-    features[:, 0] = np.where(table["dataset"] == "mixed", 0, np.where(fake, 9, -9)) * features[:, -3]
-    result = evaluate(table, labels, features, p, 0.5)
-    rows = [r for r in result["rows"] if r["score"] == "visual_logit within source"]
-    assert [r["subset"] for r in rows] == ["mixed"]
-    assert rows[0]["auc"] == 0.5, "a source's look cannot help inside the source"
-    assert row_of(result, "clips", "visual alone -> video_fake")["auc"] > 0.6
+def test_intervals_are_quantiles_of_the_resamples() -> None:
+    y, p, groups = judged()
+    found = measure(y, p, groups, proper=True, threshold=0.5, rounds=ROUNDS, seed=4)
+    drawn = resampled(y, p, groups, proper=True, threshold=0.5, rounds=ROUNDS, seed=4)
+    for name in METRICS:
+        assert (found[f"{name}_low"], found[f"{name}_high"]) == pytest.approx(
+            tuple(np.quantile(drawn[name], [0.025, 0.975]))
+        )
+    again = measure(y, p, groups, proper=True, threshold=0.5, rounds=ROUNDS, seed=4)
+    assert again == found, "the same every time"
 
 
 def test_intervals_resample_whole_groups() -> None:
-    """Copies of one clip are no new evidence: the interval of 10 groups of 20 is as wide as that of 10 rows."""
+    """Copies of one clip are no new evidence: 20 groups of 20 copies say as little as 20 rows."""
     rng = np.random.default_rng(1)
-    labels, scores = np.array([0, 1] * 10), rng.standard_normal(20) + np.array([0, 1] * 10)
-    one_each = pd.Series(np.arange(20))
-    narrow = bootstrap_auc(np.repeat(labels, 20), np.repeat(scores, 20), pd.Series(np.arange(400)))
-    by_group = bootstrap_auc(np.repeat(labels, 20), np.repeat(scores, 20), one_each.repeat(20).reset_index(drop=True))
-    plain = bootstrap_auc(labels, scores, one_each)
-    assert by_group == pytest.approx(plain)
-    assert by_group[1] - by_group[0] > 2 * (narrow[1] - narrow[0])
-    assert bootstrap_auc(labels, scores, one_each) == plain, "the same interval every time"
+    y, p = np.array([0, 1] * 10), np.clip(0.4 + 0.2 * np.array([0, 1] * 10) + 0.2 * rng.standard_normal(20), 0, 1)
+    plain = measure(y, p, np.arange(20), proper=True)
+    copies = measure(np.repeat(y, 20), np.repeat(p, 20), np.repeat(np.arange(20), 20), proper=True)
+    loose = measure(np.repeat(y, 20), np.repeat(p, 20), np.arange(400), proper=True)
+    for name in (*RANKING, *PROPER):
+        assert copies[f"{name}_low"] == pytest.approx(plain[f"{name}_low"]), name
+    assert copies["auc_high"] - copies["auc_low"] > 2 * (loose["auc_high"] - loose["auc_low"])
 
 
-def test_intervals_are_quantiles_of_the_resampled_auc() -> None:
-    rng = np.random.default_rng(2)
-    labels, scores = rng.integers(0, 2, 30), rng.integers(0, 6, 30) / 5  # with ties
-    groups = pd.Series([f"g{i % 12}" for i in range(30)])
-    draws, expected = np.random.default_rng(4), []
-    for _ in range(60):
-        drawn = [np.flatnonzero(groups == f"g{g}") for g in draws.integers(12, size=12)]
-        rows = np.concatenate(drawn)
-        if len(set(labels[rows])) == 2:
-            expected.append(roc_auc_score(labels[rows], scores[rows]))
-    found = bootstrap_auc(labels, scores, groups, rounds=60, seed=4)
-    assert found == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])))
+def test_a_missing_class_is_no_measurement() -> None:
+    assert measure([1, 1], [0.2, 0.3], ["a", "b"], proper=True) == {}
+    assert measure([], [], [], proper=False) == {}
 
 
-def test_one_group_has_no_interval() -> None:
-    low, high = bootstrap_auc(np.array([0, 0]), np.array([0.1, 0.2]), pd.Series(["a", "b"]))
+def test_rounds_without_a_class_are_left_out() -> None:
+    drawn = resampled([0, 1], [0.1, 0.9], ["a", "b"], proper=True, threshold=0.5, rounds=60)
+    both = np.isfinite(drawn["auc"])
+    assert 0 < both.sum() < 60
+    assert (drawn["auc"][both] == 1).all()
+    for name in METRICS:
+        np.testing.assert_array_equal(np.isfinite(drawn[name]), both, err_msg=name)
+    low, high = interval(np.full(3, np.nan))
     assert np.isnan(low)
     assert np.isnan(high)
+
+
+def test_a_logit_has_no_log_loss_and_no_threshold_no_accuracy() -> None:
+    y, p, groups = judged()
+    ranked = measure(y, 9 * p - 4, groups, proper=False, threshold=0.5, rounds=3)
+    assert {name for name in METRICS if name in ranked} == set(RANKING)
+    without = measure(y, p, groups, proper=True, rounds=3)
+    assert {name for name in METRICS if name in without} == {*RANKING, *PROPER}
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "proper"),
+    [
+        ([0, -1], [0.1, 0.2], True),
+        ([0, np.nan], [0.1, 0.2], True),
+        ([0, 1], [0.1, np.nan], False),
+        ([0, 1], [0.1, 1.2], True),
+        ([0, 1, 1], [0.1, 0.2], True),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(labels: list, scores: list, proper: bool) -> None:
+    with pytest.raises(ValueError, match=r"must be|leave out|probability"):
+        measure(labels, scores, list("abc")[: len(labels)], proper=proper)
+
+
+def test_extreme_probabilities_have_a_finite_log_loss() -> None:
+    found = measure([0, 1, 0, 1], [1.0, 0.0, 0.0, 1.0], list("abcd"), proper=True, threshold=0.5, rounds=20)
+    assert found["log_loss"] == pytest.approx(log_loss([0, 1, 0, 1], [1.0, 0.0, 0.0, 1.0]))
+    assert np.isfinite(found["log_loss_high"])
+    assert found["ece"] == pytest.approx(0.5), "half of those at 0 and at 1 are the other class"
+
+
+def test_classes_weigh_alike_in_the_balanced_log_loss() -> None:
+    y, p = np.array([0] * 90 + [1] * 10), np.array([0.2] * 90 + [0.3] * 10)
+    found = measure(y, p, np.arange(100), proper=True, rounds=2)
+    assert found["log_loss_balanced"] == pytest.approx(-(np.log(0.8) + np.log(0.3)) / 2)
+    assert found["log_loss"] == pytest.approx(-(0.9 * np.log(0.8) + 0.1 * np.log(0.3)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8), st.integers(0, 5)), min_size=2, max_size=40))
+def test_any_table(rows: list[tuple[int, int, int]]) -> None:
+    y, p, groups = np.array(rows, float).T
+    found = measure(y, p / 8, groups, proper=True, threshold=0.5, rounds=10)
+    if len(set(y)) < 2:
+        assert found == {}
+        return
+    for name in METRICS:
+        assert np.isfinite(found[name])
+        assert found[name] >= 0
+    assert found["auc"] == pytest.approx(roc_auc_score(y, p))
+    assert found["eer"] == pytest.approx(eer_by_bisection(y, p), abs=1e-9)
+    assert found["tpr_at_fpr_1"] <= found["tpr_at_fpr_5"]
+    mirrored = measure(1 - y, 1 - p / 8, groups, proper=True, rounds=10)
+    for name in ("auc", "eer", "log_loss", "log_loss_balanced"):
+        assert mirrored[name] == pytest.approx(found[name], abs=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_the_draws_do_not_depend_on_the_chunks(chunk: int) -> None:
+    parts = list(multiplicities(6, 20, 5, chunk))
+    assert max(map(len, parts)) <= chunk
+    np.testing.assert_array_equal(np.concatenate(parts), next(multiplicities(6, 20, 5, 20)))
+    assert (np.concatenate(parts).sum(axis=1) == 6).all()
+
+
+def test_500_rounds_of_600_files_are_quick() -> None:
+    y, p, groups = judged(600, levels=10**6)
+    began = time.process_time()
+    measure(y, p, groups, proper=True, threshold=0.5)
+    assert time.process_time() - began < 2, "0.1 s of CPU when nothing else runs"

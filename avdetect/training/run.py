@@ -29,7 +29,7 @@ from avdetect.config import MediaLimits, ModelConfig, TrainConfig, from_dict, to
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import LABELS, digest, folds
 from avdetect.errors import AVDetectError, ConfigError, ManifestError, ModelError
-from avdetect.evaluation.metrics import evaluate
+from avdetect.evaluation.tables import as_result, measurements, with_outputs
 from avdetect.export import export_bundle
 from avdetect.faces import FaceDetector, build_detector
 from avdetect.model import Model
@@ -214,7 +214,8 @@ def _clipped(best: FittedFusion, dev: Float, part: Part) -> tuple[Calibration, d
 def _measure(model: Model, calibration: Calibration, part: Part, features: Float) -> dict[str, Any]:
     table = part.table.reset_index(drop=True)
     probabilities = calibration.probabilities(logits_of(model.fusion, features))
-    return evaluate(table, label_matrix(table), features, probabilities, calibration.threshold)
+    scores = with_outputs(table, features, probabilities)
+    return as_result(measurements(scores, calibration.threshold, tables=("output", "stream", "kind", "source")))
 
 
 def export(

@@ -21,8 +21,7 @@ import pandas as pd
 from avdetect.config import PairLoopConfig, StreamLoopConfig, TrainConfig, load_yaml
 from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import AVDetectError
-from avdetect.evaluation.metrics import evaluate
-from avdetect.training.fusion import label_matrix
+from avdetect.evaluation.tables import measurements, with_outputs
 from avdetect.training.loop import make_fabric
 from avdetect.training.outputs import stream_features
 from avdetect.training.pools import Part
@@ -65,10 +64,9 @@ def measured(args: argparse.Namespace) -> pd.DataFrame:
     print(f"trained on {len(train.rows)} real files in {time.perf_counter() - began:.0f} s")
     features = stream_features(trained, dev, fabric)
     table = dev.table.reset_index(drop=True)
-    labels = label_matrix(table)
-    rows = pd.DataFrame(evaluate(table, labels, features, np.full_like(labels, 0.5), 0.5)["rows"])
-    streams = rows["score"].str.contains("alone|within source")
-    return rows.loc[streams, ["subset", "score", "n", "fakes", "auc", "auc_low", "auc_high"]]
+    no_fusion = np.full((len(table), 3), np.nan, np.float32)
+    rows = measurements(with_outputs(table, features, no_fusion), 0.5, tables=("stream", "kind", "source"))
+    return rows[["table", "subset", "score", "n", "fakes", "auc", "auc_low", "auc_high"]]
 
 
 def _forged(loop: PairLoopConfig, steps: int | None) -> PairLoopConfig:

@@ -1,0 +1,228 @@
+"""Shortcut audit: how far real and fake can be told apart by what has nothing to do with a face or a voice.
+
+For each output, a gradient-boosted classifier sees only the file's container, its length, its silence, its loudness or
+its noise floor. It is trained on the other folds and measured on the very files that the model is measured on. A model
+that does not exceed it may have learned the files instead of the forgeries.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
+
+from avdetect.audio import SILENCE_RMS, rms
+from avdetect.datasets.manifest import LABELS, folds
+from avdetect.errors import ManifestError, MediaError
+from avdetect.evaluation.columns import Files, measurement_frame
+from avdetect.evaluation.metrics import measure
+from avdetect.media import MediaInfo, MediaReader
+from avdetect.types import SAMPLE_RATE, Float
+
+FRAME = SAMPLE_RATE // 50  # samples in 20 ms
+FLOOR = 1e-10  # of a power: digital silence reads -100 dB
+QUIET_DB = 40  # a frame this far below the loudest one is silence, like one below the house's -55 dBFS
+NOISE_PERCENTILE = 10  # of the energies of the frames
+CHUNK_SECONDS = 10.0
+# Names by ffmpeg. The code of a name is its place here, so only append; 0: there is none; -1: not listed.
+CODECS = (
+    *("", "h264", "hevc", "av1", "vp9", "vp8", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "ffv1", "prores", "gif"),
+    *("aac", "mp3", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "mp2", "amr_nb", "amr_wb", "wmav2", "wmv2"),
+    *("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw", "flv1"),
+)
+CONTAINERS = ("", *"mov matroska avi mpegts mpeg ogg wav flac mp3 aac flv asf gif webm aiff caf amr image2".split())
+CONTAINER = (
+    *("width", "height", "fps", "bit_rate", "file_bytes", "sample_rate", "channels", "has_video_stream"),
+    *("has_audio_stream", "container", "video_codec", "audio_codec"),
+)
+FEATURE_SETS = {
+    "container facts": CONTAINER,
+    "duration": ("duration_seconds",),
+    "silence": ("silence_share", "leading_silence_seconds"),
+    "loudness": ("loudness_db",),
+    "noise floor": ("noise_floor_db",),
+}
+FEATURE_SETS["all shortcuts"] = tuple(name for names in FEATURE_SETS.values() for name in names)
+FACTS = FEATURE_SETS["all shortcuts"]
+MIN_CLASS = 5  # files of a class below which nothing is trained or measured
+TRIED_FOLDS = [(by, number) for by in ("dataset", "group") for number in (5, 3, 2)]
+
+
+def facts(path: str | os.PathLike[str]) -> dict[str, float]:
+    """FACTS of one file; NaN where it has no picture or no sound, or does not state the fact.
+
+    Sizes and rates are those that the header states, but for the bit rate: it is that of the whole file, bytes over
+    seconds (`MediaInfo` knows none of a single stream). Raises MediaError for a file that is no media.
+    """
+    with MediaReader(path) as reader:
+        try:
+            parts = [chunk.samples for chunk in reader.audio(CHUNK_SECONDS)] if reader.info.audio else []
+        except MediaError:  # the header promises sound that cannot be decoded: there is none to describe
+            parts = []
+        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        found = _container(reader.info, os.path.getsize(path)) | sound_facts(samples)
+    if math.isnan(found["duration_seconds"]) and len(samples):
+        found["duration_seconds"] = len(samples) / SAMPLE_RATE
+    found["bit_rate"] = found["file_bytes"] * 8 / max(found["duration_seconds"], 1 / 25)
+    return {name: float(found[name]) for name in FACTS}
+
+
+def facts_table(paths: Iterable[str | os.PathLike[str]]) -> pd.DataFrame:
+    """A row of FACTS for each path, in order; a file that cannot be read is a row of NaN (the model abstains there)."""
+    rows = []
+    for path in paths:
+        try:
+            rows.append(facts(path))
+        except MediaError:
+            rows.append(dict.fromkeys(FACTS, float("nan")))
+    return pd.DataFrame(rows, columns=list(FACTS), dtype=np.float64)
+
+
+def _container(info: MediaInfo, size: int) -> dict[str, float]:
+    video, audio, unknown = info.video, info.audio, float("nan")
+    return {
+        "duration_seconds": unknown if info.duration_seconds is None else info.duration_seconds,
+        "width": video.width if video else unknown,
+        "height": video.height if video else unknown,
+        "fps": video.fps if video and video.fps else unknown,
+        "file_bytes": size,
+        "sample_rate": audio.sample_rate if audio else unknown,
+        "channels": audio.channels if audio else unknown,
+        "has_video_stream": video is not None,
+        "has_audio_stream": audio is not None,
+        "container": _code(CONTAINERS, info.container),
+        "video_codec": _code(CODECS, video.codec if video else ""),
+        "audio_codec": _code(CODECS, audio.codec if audio else ""),
+    }
+
+
+def _code(names: tuple[str, ...], name: str) -> int:
+    return names.index(name) if name in names else -1
+
+
+def sound_facts(samples: Float) -> dict[str, float]:
+    """Silence, loudness and noise floor of (num_samples,) at 16 kHz; NaN for less than one frame of 20 ms.
+
+    The noise floor is the 10th percentile of the frames' energies. dB are relative to full scale.
+    """
+    names = ("silence_share", "leading_silence_seconds", "loudness_db", "noise_floor_db")
+    count = len(samples) // FRAME
+    if not count:
+        return dict.fromkeys(names, float("nan"))
+    frames = samples[: count * FRAME].astype(np.float64).reshape(count, FRAME)
+    energy = 10 * np.log10(np.mean(frames**2, axis=1) + FLOOR)  # (count,) dB
+    silent = energy < max(20 * math.log10(SILENCE_RMS), energy.max() - QUIET_DB)
+    leading = count if silent.all() else int(silent.argmin())
+    loudness = 10 * math.log10(rms(samples) ** 2 + FLOOR)
+    values = (silent.mean(), leading * FRAME / SAMPLE_RATE, loudness, np.percentile(energy, NOISE_PERCENTILE))
+    return dict(zip(names, map(float, values), strict=True))
+
+
+def evaluation_folds(scores: pd.DataFrame) -> pd.Series:
+    """The fold of each row. The name of the series says how it was cut: "given", "dataset" or "group".
+
+    Given: the column `fold`, where every file has one. Else five folds that never split a dataset, so that a shortcut
+    must hold in sources it has not seen; three or two where there are too few sources; else the same by group. Raises
+    ManifestError for a table that cannot be cut at all.
+    """
+    if "fold" in scores and scores["fold"].notna().all():
+        return scores["fold"].astype(np.int64).rename("given")
+    reasons = []
+    for by, number in TRIED_FOLDS:
+        try:
+            return folds(scores, number, by=by).rename(by)  # type: ignore[arg-type]
+        except ManifestError as error:
+            reasons.append(str(error))
+    raise ManifestError(f"no folds for the shortcut audit: {reasons[-1]}")
+
+
+def shortcuts(
+    scores: pd.DataFrame,
+    facts: pd.DataFrame,
+    fold: np.ndarray | pd.Series,
+    seed: int = 0,
+    rounds: int = 500,
+    measured: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """One measurement (`evaluation.tables`) for each output, on clips and speech, and each of FEATURE_SETS.
+
+    table is "audit", score the feature set. `facts` and `fold` (N,) belong to the rows of `scores`. Only files with a
+    known label that the model judged are used; `abstained` counts those of them that no classifier could be trained
+    for, because the other folds lack a class. measured (N,): the rows to measure on (None: all); the classifiers are
+    trained on the others as well.
+    """
+    if not len(scores) == len(facts) == len(fold):
+        raise ValueError(f"{len(scores)} scores, {len(facts)} rows of facts and {len(fold)} folds must be as many")
+    files, parts = Files(scores, 0.5, rounds), np.asarray(fold)
+    wanted = np.ones(len(scores), bool) if measured is None else measured
+    rows = []
+    for subset, label in product(("clips", "speech"), LABELS):
+        known = files.masks[subset] & (files.judged(f"p_{label}", label, 0) | files.judged(f"p_{label}", label, 1))
+        y, asked = files.labels[label][known], wanted[known]
+        if min((y == 0).sum(), (y == 1).sum()) < MIN_CLASS:
+            continue
+        for name, columns in FEATURE_SETS.items():
+            p = out_of_fold(facts.loc[known, list(columns)].to_numpy(np.float64), y, parts[known], seed)
+            told = asked & ~np.isnan(p)
+            row = {"table": "audit", "subset": subset, "score": name, "label": label, "n": int(told.sum())}
+            row |= {"fakes": int(y[told].sum()), "abstained": int(asked.sum() - told.sum())}
+            rows.append(row | measure(y[told], p[told], files.groups[known][told], proper=False, rounds=rounds))
+    return measurement_frame(rows)
+
+
+@threadpool_limits.wrap(limits=1)  # on tables this small, threads only wait for each other
+def out_of_fold(x: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+    """(N,) probability of 1 by a classifier trained on the other folds, both classes alike; NaN if those lack a class.
+
+    x (N, F), NaN allowed; y (N,) of 0 and 1. scikit-learn's histogram gradient boosting: deterministic, and it takes a
+    missing fact for what it is. Facts that are missing everywhere tell nothing and are left out.
+    """
+    p = np.full(len(y), np.nan)
+    for part in np.unique(fold):
+        held, seen = fold == part, fold != part
+        counts = np.bincount(y[seen].astype(np.int64), minlength=2)
+        if counts.min() == 0:
+            continue
+        usable = ~np.isnan(x[seen]).all(axis=0)
+        if not usable.any():
+            p[held] = 0.5  # the classifier that knows nothing: all files are tied
+            continue
+        model = HistGradientBoostingClassifier(
+            max_iter=60, max_leaf_nodes=8, min_samples_leaf=10, early_stopping=False, random_state=seed
+        )
+        weights = len(y) / counts[y[seen].astype(np.int64)]
+        model.fit(x[seen][:, usable], y[seen], sample_weight=weights)
+        p[held] = model.predict_proba(x[held][:, usable])[:, 1]
+    return p
+
+
+def best_shortcuts(audit_rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each subset and label, the audit's row with the highest AUC."""
+    ordered = audit_rows.dropna(subset=["auc"]).sort_values("auc", ascending=False, kind="stable")
+    return ordered.drop_duplicates(["subset", "label"]).sort_index()
+
+
+def beaten(measurements: pd.DataFrame, audit_rows: pd.DataFrame) -> list[str]:
+    """A sentence for each output of the model whose AUC does not exceed that of the best shortcut on the same files."""
+    outputs = measurements[(measurements["table"] == "output") & measurements["auc"].notna()]
+    sentences = []
+    for row in best_shortcuts(audit_rows).to_dict("records"):
+        same = outputs[(outputs["subset"] == row["subset"]) & (outputs["label"] == row["label"])]
+        for auc in same["auc"]:
+            if auc <= row["auc"]:
+                sentences.append(
+                    f"{row['subset']}/{row['label']}: the model's AUC {_short(auc)} does not beat "
+                    f"{row['score']} alone ({_short(row['auc'])})"
+                )
+    return sentences
+
+
+def _short(auc: float) -> str:
+    """.65, as the field writes it."""
+    return f"{auc:.2f}".removeprefix("0")

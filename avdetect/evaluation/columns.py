@@ -1,0 +1,101 @@
+"""The columns of a scores table as arrays, and one measurement of some of its files.
+
+A measurement has the columns
+    table      output, stream, class, kind, method, source, pairs, ablation, modality removed or audit
+    subset     which files: "clips", "clips: <source>", "FVRA" ... Unique together with table, score and label
+    score      the column of the scores table, with a minus where a low value is the suspicious one
+    label      what it was measured against: fake, video_fake, audio_fake
+    n, fakes   files measured, and the fakes among them
+    abstained  files of the subset whose label is known and whose score is missing: counted, never scored
+    pairs      of a fake and a real file (table "pairs" only, where abstained is empty)
+and the metrics of `evaluation.metrics`, NaN where they do not apply or a class is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from avdetect.datasets.manifest import LABELS
+from avdetect.evaluation.metrics import METRICS, measure
+from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
+
+COUNTS = ("n", "fakes", "abstained", "pairs")
+COLUMNS = ("table", "subset", "score", "label", *COUNTS)
+SUBSETS = ("clips", "speech", "stills")
+REMOVED = {"no_video:p_fake": "video removed", "no_audio:p_fake": "audio removed"}
+
+
+def subset_masks(scores: pd.DataFrame) -> dict[str, np.ndarray]:
+    """clips, speech and stills -> (N,) bool, by the column `kind`; without it all files are clips."""
+    kinds = text(scores, "kind").to_numpy(object)
+    speech, stills = kinds == "speech", kinds == "still"
+    return dict(zip(SUBSETS, (~speech & ~stills, speech, stills), strict=True))
+
+
+def score_values(scores: pd.DataFrame, score: str) -> np.ndarray:
+    """(N,) values of a column, negated for a name with a minus; NaN where the stream behind it is missing."""
+    name = score.removeprefix("-")
+    values = numbers(scores, name)
+    if name in FEATURES[:NUM_VALUES]:
+        stream = FEATURES[NUM_VALUES + STREAM_OF_VALUE[FEATURES.index(name)]]
+        values = np.where(numbers(scores, stream) == 1, values, np.nan)
+    return -values if score.startswith("-") else values
+
+
+def numbers(scores: pd.DataFrame, column: str) -> np.ndarray:
+    """(N,) float64; NaN where unknown, or where there is no such column."""
+    if column not in scores:
+        return np.full(len(scores), np.nan)
+    return pd.to_numeric(scores[column]).astype("Float64").to_numpy(np.float64, na_value=np.nan)
+
+
+def text(scores: pd.DataFrame, column: str) -> pd.Series:
+    """(N,) of str, "" where missing, or where there is no such column."""
+    if column not in scores:
+        return pd.Series("", index=scores.index)
+    return scores[column].astype(object).where(scores[column].notna(), "").astype(str)
+
+
+def measurement_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Measurements as a table: all columns, also where no row has the metric; counts may be <NA>."""
+    values = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *values])
+    return frame.astype(dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(values, "float64"))
+
+
+class Files:
+    """A scores table as arrays, and how it is measured."""
+
+    def __init__(self, scores: pd.DataFrame, threshold: float, rounds: int) -> None:
+        self.scores, self.threshold, self.rounds = scores, threshold, rounds
+        self.labels = {label: numbers(scores, label) for label in LABELS}
+        self.groups = text(scores, "group").to_numpy(object)
+        self.masks = subset_masks(scores)
+        # Files are compared with files that have the same streams: what is missing must not speak for a class.
+        self.media = np.nan_to_num(numbers(scores, "has_visual")) + 2 * np.nan_to_num(numbers(scores, "has_audio"))
+
+    def column(self, name: str) -> np.ndarray:
+        return text(self.scores, name).to_numpy(object)
+
+    def row(self, table: str, subset: str, score: str, label: str, mask: np.ndarray) -> dict[str, Any]:
+        """One measurement of the files in `mask`; without metrics where a class is missing."""
+        y, values = self.labels[label], score_values(self.scores, score)
+        known = mask & ~np.isnan(y)
+        judged = known & ~np.isnan(values)
+        proper = score.startswith(("p_", "ablation:")) or score in REMOVED
+        row: dict[str, Any] = {"table": table, "subset": subset, "score": score.removeprefix("ablation:")}
+        row |= {"label": label, "n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())}
+        row["abstained"] = int(known.sum() - judged.sum())
+        options: dict[str, Any] = {"proper": proper, "threshold": self.threshold if proper else None}
+        return row | measure(y[judged], values[judged], self.groups[judged], rounds=self.rounds, **options)
+
+    def judged(self, score: str, label: str, value: int) -> np.ndarray:
+        return (self.labels[label] == value) & ~np.isnan(score_values(self.scores, score))
+
+    def like(self, fakes: np.ndarray, subset: np.ndarray) -> np.ndarray:
+        """The reals of the subset that have a face and a voice, or only one of them, as some of `fakes` do."""
+        return subset & (self.labels["fake"] == 0) & np.isin(self.media, self.media[fakes])

@@ -1,0 +1,274 @@
+"""Which rows of a scores table are measured, on what: the rows of metrics.csv.
+
+A scores table has a row a file: the manifest's columns, `pooling.FEATURES`, p_fake, p_video_fake, p_audio_fake (NaN
+where the model abstained or could not read the file). Speech has no picture and stills have no sound: they and clips,
+which is all else, are never measured together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from avdetect.datasets.manifest import LABELS
+from avdetect.evaluation.columns import (
+    COLUMNS,
+    REMOVED,
+    Files,
+    measurement_frame,
+    numbers,
+    score_values,
+    subset_masks,
+    text,
+)
+from avdetect.evaluation.metrics import DECISIONS, PROPER, interval, multiplicities, resampled
+from avdetect.pooling import FEATURES, NUM_VALUES
+from avdetect.types import Float
+
+OUTPUTS = {f"p_{label}": label for label in LABELS}
+STREAM_SCORES = {
+    "visual_logit": "video_fake",
+    "audio_logit": "audio_fake",
+    "sync_at_zero": "fake",
+    "-sync_confidence": "fake",
+    "sync_min_distance": "fake",
+}
+# (video_fake, audio_fake) of clips that are fake, by FakeAVCeleb's names; a mismatch is two real halves of two clips.
+CLASSES = {"RVFA": (0, 1), "FVRA": (1, 0), "FVFA": (1, 1), "mismatch": (0, 0)}
+MIN_CLASS = 5  # files of a class below which a kind, a method or a source is not measured on its own
+MEAN = "mean of sources"
+
+
+def measurements(
+    scores: pd.DataFrame, threshold: float, rounds: int = 500, tables: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says.
+
+    threshold is the shipped one.
+    """
+    files = Files(scores, threshold, rounds)
+    rows = [row for name in (TABLES if tables is None else tables) for row in TABLES[name](files)]
+    return measurement_frame(rows)
+
+
+def as_result(frame: pd.DataFrame) -> dict[str, Any]:
+    """Measurements as JSON values: "rows" without what is NaN, and "summary", the few numbers that go into a bundle."""
+    shown = [*COLUMNS, *(f"auc{end}" for end in ("", "_low", "_high")), *PROPER, *DECISIONS]
+    records = frame[shown].astype(object).to_dict("records")
+    rows = [{str(key): _plain(value) for key, value in row.items() if pd.notna(value)} for row in records]
+    summary = {
+        f"{row['subset']}/{row['score']}": {key: round(row[key], 4) for key in ("auc", "log_loss") if key in row}
+        for row in rows
+        if "auc" in row and (row["table"] in ("output", "stream") or row["subset"].endswith(MEAN))
+    }
+    return {"rows": rows, "summary": summary}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
+    """subset, stream, reason, files, share: how often each stream is missing, and why, most frequent first.
+
+    A file that could not be read has the reason "not read: <type of the error>" for all three.
+    """
+    rows = []
+    error = text(scores, "error")
+    for subset, mask in subset_masks(scores).items():
+        for stream in ("visual", "audio", "sync"):
+            gone = mask & (numbers(scores, f"has_{stream}") != 1)
+            reason = text(scores, f"missing_{stream}").replace("", "not stated")
+            reason = reason.mask(error != "", "not read: " + error.str.partition(":")[0])
+            for name, count in (
+                reason[gone].value_counts().sort_index().sort_values(ascending=False, kind="stable").items()
+            ):
+                share = count / mask.sum()
+                rows.append({"subset": subset, "stream": stream, "reason": name, "files": count, "share": share})
+    return pd.DataFrame(rows, columns=["subset", "stream", "reason", "files", "share"])
+
+
+def with_outputs(table: pd.DataFrame, features: Float, probabilities: Float) -> pd.DataFrame:
+    """The scores table of files that were scored in memory: `table` with features (N, F) and probabilities (N, 3).
+
+    A part is judged where its stream is there, the whole where any stream is: NaN elsewhere, as the Detector abstains.
+    """
+    has = features[:, NUM_VALUES:] > 0  # (N, 3) visual, audio, sync
+    judged = np.stack([has.any(axis=1), has[:, 0], has[:, 1]], axis=1)
+    outputs = np.where(judged, probabilities, np.nan)
+    columns = dict(zip(FEATURES, features.T, strict=True)) | dict(zip(OUTPUTS, outputs.T, strict=True))
+    return table.drop(columns=[c for c in columns if c in table]).assign(**columns)
+
+
+Rows = Iterator[dict[str, Any]]
+
+
+def _measured(rows: Sequence[dict[str, Any]] | Rows) -> Rows:
+    return (row for row in rows if "auc" in row)
+
+
+def _outputs(files: Files) -> Rows:
+    """Also where a class or every score is missing: abstentions are told."""
+    rows = (files.row("output", s, score, label, m) for s, m in files.masks.items() for score, label in OUTPUTS.items())
+    return (row for row in rows if row["n"] or row["abstained"])
+
+
+def _streams(files: Files) -> Rows:
+    return _measured(
+        files.row("stream", subset, score, label, mask)
+        for subset, mask in files.masks.items()
+        for score, label in STREAM_SCORES.items()
+    )
+
+
+def _classes(files: Files) -> Rows:
+    """Each class of fake clips against real clips; a class speaks of two halves, so both must be there."""
+    fake, video, audio = (files.labels[label] for label in LABELS)
+    whole = files.masks["clips"] & (files.media == 3)
+    real = whole & (fake == 0) & (video == 0) & (audio == 0)
+    for name, (face, voice) in CLASSES.items():
+        fakes = whole & (fake == 1) & (video == face) & (audio == voice)
+        yield from _measured([files.row("class", name, "p_fake", "fake", real | fakes)])
+
+
+def _kinds(files: Files) -> Rows:
+    return _by_column(files, "kind", prefixed=False)
+
+
+def _methods(files: Files) -> Rows:
+    return _by_column(files, "method", prefixed=True)
+
+
+def _by_column(files: Files, column: str, prefixed: bool) -> Rows:
+    """The fakes of each value against all reals with the same media, by p_fake and by the streams that should see."""
+    names = files.column(column)
+    for subset, mask in files.masks.items():
+        for name in sorted(set(names[mask & (files.labels["fake"] == 1)]) - {""}):
+            fakes = mask & (names == name) & (files.labels["fake"] == 1)
+            for score, label in {"p_fake": "fake", **_responsible(files, fakes)}.items():
+                judged = fakes & files.judged(score, label, 1)
+                if judged.sum() >= MIN_CLASS:
+                    title = f"{subset}: {name}" if prefixed else str(name)
+                    asked = (fakes & (files.labels[label] == 1)) | files.like(judged, mask)
+                    yield from _measured([files.row(column, title, score, label, asked)])
+
+
+def _responsible(files: Files, fakes: np.ndarray) -> dict[str, str]:
+    """score -> label of the streams that should see these fakes: of each forged half, or the sync where none is."""
+    forged = {label: (files.labels[label][fakes] == 1).sum() >= MIN_CLASS for label in LABELS[1:]}
+    found = {score: label for score, label in STREAM_SCORES.items() if forged.get(label)}
+    real_halves = (files.labels["video_fake"] == 0) & (files.labels["audio_fake"] == 0)
+    if (fakes & real_halves).sum() >= MIN_CLASS:
+        found["sync_at_zero"] = "fake"
+    return found
+
+
+def _sources(files: Files) -> Rows:
+    """Inside each source that holds both classes: what a source's look gives away cannot help there."""
+    names = files.column("dataset")
+    scores = {"visual_logit": "video_fake", "audio_logit": "audio_fake", "p_fake": "fake"}
+    for subset, mask in files.masks.items():
+        for score, label in scores.items():
+            inside = [
+                mask & (names == name)
+                for name in sorted(set(names[mask]))
+                if min((files.judged(score, label, v) & mask & (names == name)).sum() for v in (0, 1)) >= MIN_CLASS
+            ]
+            rows = [files.row("source", f"{subset}: {names[m][0]}", score, label, m) for m in inside]
+            yield from rows
+            if rows:
+                yield _mean_of_sources(files, subset, score, label, rows, inside)
+
+
+def _mean_of_sources(
+    files: Files, subset: str, score: str, label: str, rows: list[dict[str, Any]], inside: list[np.ndarray]
+) -> dict[str, Any]:
+    """Every source weighs alike, however many files it has; groups are resampled inside each source."""
+    values = score_values(files.scores, score)
+    drawn = []
+    for seed, mask in enumerate(inside):
+        kept = mask & ~np.isnan(values) & ~np.isnan(files.labels[label])
+        part = files.labels[label][kept], values[kept], files.groups[kept]
+        drawn.append(resampled(*part, rounds=files.rounds, seed=seed)["auc"])
+    told = np.isfinite(drawn)  # (sources, rounds); where a source drew one class only, the mean is that of the others
+    low, high = interval(np.where(told, drawn, 0).sum(axis=0) / np.where(told.any(axis=0), told.sum(axis=0), np.nan))
+    row = {"table": "source", "subset": f"{subset}: {MEAN}", "score": score, "label": label}
+    counts = {name: sum(r[name] for r in rows) for name in ("n", "fakes", "abstained")}
+    return row | counts | {"auc": float(np.mean([r["auc"] for r in rows])), "auc_low": low, "auc_high": high}
+
+
+def _pairs(files: Files) -> Rows:
+    """Fakes against their own original, or, where it is not in the table, against the reals of their group.
+
+    The AUC is the share of such pairs in the right order (ties half), in each group of fakes, then averaged over the
+    groups: a person with many fakes weighs as much as one with a single fake. For each subset, and each source of it
+    with at least MIN_CLASS such groups.
+    """
+    sources = files.column("dataset")
+    for subset, mask in files.masks.items():
+        for score, label in {"p_fake": "fake", "visual_logit": "video_fake", "audio_logit": "audio_fake"}.items():
+            fake, real = joined_pairs(files, score, label, mask)
+            if len(fake):
+                yield _pair_row(files, subset, score, label, fake, real)
+            for name in sorted(set(sources[fake])):
+                inside = sources[fake] == name
+                if len(set(files.groups[fake[inside]])) >= MIN_CLASS:
+                    yield _pair_row(files, f"{subset}: {name}", score, label, fake[inside], real[inside])
+
+
+def joined_pairs(files: Files, score: str, label: str, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers (P,) of fakes and (P,) of the reals that they are compared with; both have the score."""
+    fakes, reals = (np.flatnonzero(mask & files.judged(score, label, value)).tolist() for value in (1, 0))
+    paths, originals = files.column("path"), files.column("original")
+    by_path = {paths[i]: i for i in reals}
+    by_group: dict[str, list[int]] = {}
+    for i in reals:
+        by_group.setdefault(files.groups[i], []).append(i)
+    pairs = [
+        (fake, real)
+        for fake in fakes
+        for real in ([by_path[originals[fake]]] if originals[fake] in by_path else by_group.get(files.groups[fake], ()))
+    ]
+    found = np.array(pairs, np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def _pair_row(files: Files, subset: str, score: str, label: str, fake: np.ndarray, real: np.ndarray) -> dict[str, Any]:
+    values = score_values(files.scores, score)
+    right = (np.sign(values[fake] - values[real]) + 1) / 2  # 1, or 0.5 for a tie
+    group, names = pd.factorize(files.groups[fake])
+    share = np.bincount(group, weights=right) / np.bincount(group)  # (groups,)
+    drawn = [times @ share / times.sum(axis=1) for times in multiplicities(len(names), files.rounds, 0, 1000)]
+    low, high = interval(np.concatenate(drawn))
+    row = {"table": "pairs", "subset": subset, "score": score, "label": label, "pairs": len(fake)}
+    row |= {"n": len(np.unique(np.concatenate([fake, real]))), "fakes": len(np.unique(fake))}
+    return row | {"auc": float(share.mean()), "auc_low": low, "auc_high": high}
+
+
+def _ablations(files: Files) -> Rows:
+    columns = [column for column in files.scores if str(column).startswith("ablation:")]
+    return _measured(files.row("ablation", s, column, "fake", m) for s, m in files.masks.items() for column in columns)
+
+
+def _removed(files: Files) -> Rows:
+    """The same clips with one half removed, and whole: both where the remaining half can be judged."""
+    for column, what in REMOVED.items():
+        judged = files.masks["clips"] & ~np.isnan(score_values(files.scores, column))
+        for score in (column, "p_fake"):
+            yield from _measured([files.row("modality removed", f"clips, {what}", score, "fake", judged)])
+
+
+TABLES: dict[str, Callable[[Files], Rows]] = {
+    "output": _outputs,
+    "stream": _streams,
+    "class": _classes,
+    "kind": _kinds,
+    "method": _methods,
+    "source": _sources,
+    "pairs": _pairs,
+    "ablation": _ablations,
+    "modality removed": _removed,
+}
