@@ -1,0 +1,118 @@
+"""Result tables of README and MODEL_CARD, generated from the CSV files of an evaluation: no number there is typed.
+
+A document holds the markers
+
+    <!-- results: outputs -->
+    <!-- end results -->
+
+and whatever stands between them is replaced. The name may be followed by a part of the manifest (`outputs dev`);
+without one the part is that which the evaluation's report shows first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from avdetect.errors import ConfigError
+from avdetect.evaluation.report import SUMMARY
+from avdetect.evaluation.views import METRIC_VIEWS, TABLE_VIEWS, View
+
+NAMES = (*METRIC_VIEWS, *TABLE_VIEWS)
+BEGIN, END = re.compile(r"^<!-- results: *(.*?) *-->$"), "<!-- end results -->"
+
+
+def results_table(folder: Path, name: str, part: str = "") -> str:
+    """The Markdown table `name` (one of NAMES) of the evaluation in `folder`.
+
+    Raises ConfigError for an unknown name or part, for a folder without an evaluation, and for one that did not measure
+    this.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"there is no results table {name!r}; known ones: {', '.join(NAMES)}")
+    if name in TABLE_VIEWS:
+        view = TABLE_VIEWS[name](_read(folder, f"{name}.csv"))
+    else:
+        metrics = _read(folder, "metrics.csv")
+        part = part or _first_part(folder)
+        if part not in set(metrics["part"]):
+            known = ", ".join(sorted(metrics["part"].unique()))
+            raise ConfigError(f"{folder} did not measure the part {part!r} of its manifest; it has {known}")
+        view = METRIC_VIEWS[name](metrics, part)
+    if not view.rows:
+        raise ConfigError(f"{folder} holds no measurement for the results table {name!r}: evaluate more, or drop it")
+    return markdown(view)
+
+
+def markdown(view: View) -> str:
+    """A view as a GitHub table, without its title."""
+    rules = ["---" if i < view.texts else "---:" for i in range(len(view.columns))]
+    rows = [view.columns, rules, *view.rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+
+
+def update_documents(folder: Path, documents: Sequence[Path]) -> list[Path]:
+    """Replace what stands between the markers of each document; returns those that changed.
+
+    All are read and made before one is written. Raises ConfigError, naming document and line, for what cannot be done.
+    """
+    made = {path: _updated(path, folder) for path in documents}
+    changed = [path for path, text in made.items() if text != path.read_text(encoding="utf-8")]
+    for path in changed:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(made[path], encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    return changed
+
+
+def _updated(path: Path, folder: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    kept: list[str] = []
+    inside = 0  # line of the marker that is open
+    for number, line in enumerate(lines, 1):
+        marker = BEGIN.match(line.strip())
+        if marker and inside:
+            raise ConfigError(f"{path}:{number}: the results that begin in line {inside} have no `{END}`")
+        if marker:
+            inside = number
+            kept += [line, _table(f"{path}:{number}", folder, marker[1])]
+        elif line.strip() == END:
+            if not inside:
+                raise ConfigError(f"{path}:{number}: `{END}` without a `<!-- results: NAME -->` before it")
+            inside = 0
+            kept.append(line)
+        elif not inside:
+            kept.append(line)
+    if inside:
+        raise ConfigError(f"{path}:{inside}: the results that begin here have no `{END}`")
+    return "".join(kept)
+
+
+def _table(where: str, folder: Path, marker: str) -> str:
+    name, _, part = marker.partition(" ")
+    try:
+        return results_table(folder, name, part.strip())
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    try:
+        return pd.read_csv(folder / name, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder} holds no {name} ({error}): run tools/evaluate.py with --out {folder}") from error
+
+
+def _first_part(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["parts"][0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ConfigError(f"{folder / SUMMARY} cannot be read ({error!r}): evaluate again") from error

@@ -1,0 +1,279 @@
+"""The report of an evaluation: CSV, PNG and HTML that agree, hostile names, and the tables in documents."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avdetect.errors import ConfigError
+from avdetect.evaluation import plots, views
+from avdetect.evaluation.readme import NAMES, markdown, results_table, update_documents
+from avdetect.evaluation.report import Results, write_report
+from avdetect.evaluation.tables import measurements, missing_streams
+from avdetect.pooling import FEATURES
+
+HOSTILE = '<script>alert("x")</script>|a&b'  # the name of a source
+VOID = {"meta", "img", "br", "link"}
+
+
+def scores_table(count: int = 48) -> pd.DataFrame:
+    """Clips of two sources, speech and stills with scores that say something; some abstentions."""
+    rng = np.random.default_rng(0)
+    fake = np.arange(count) % 2
+    logit = rng.normal(fake * 1.2 - 0.6, 1)
+    table = pd.DataFrame({"path": [f"/x/{i}.mp4" for i in range(count)], "group": [f"g{i // 2}" for i in range(count)]})
+    for label in ("fake", "video_fake", "audio_fake"):
+        table[label] = pd.Series(fake).astype("Int8")
+    table["split"] = np.where(np.arange(count) < count // 2, "dev", "train")
+    table["dataset"] = np.where(np.arange(count) % 4 < 2, HOSTILE, "plain")
+    table["method"], table["original"] = np.where(fake == 1, "swap", ""), ""
+    table["kind"] = np.select([np.arange(count) % 8 == 6, np.arange(count) % 8 == 7], ["speech", "speech"], "clip")
+    for name in FEATURES:
+        table[name] = 1.0 if name.startswith("has_") else logit
+    p = 1 / (1 + np.exp(-logit))
+    p[:2] = np.nan
+    table["p_fake"] = table["p_video_fake"] = table["p_audio_fake"] = p
+    table["ablation:visual:shipped"] = table["ablation:all:max"] = p
+    return table.assign(missing_visual="", missing_audio="", missing_sync="", error="")
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    scores = scores_table()
+    parts = {"dev": (scores["split"] == "dev").to_numpy(), "all": np.ones(len(scores), bool)}
+    frames = [measurements(scores[mask], 0.5, rounds=50).assign(part=name) for name, mask in parts.items()]
+    audit = frames[1][frames[1]["table"] == "output"].assign(table="audit", score="duration")
+    shifts = pd.DataFrame({"shift_frames": [-1, 0, 1], "n": 3, "recovered": [0.5, 1, 0.5], "mean_error_frames": 1.0})
+    for name in ("recovered", "mean_error_frames"):
+        shifts[f"{name}_low"], shifts[f"{name}_high"] = shifts[name] / 2, shifts[name]
+    curve = pd.DataFrame(
+        {
+            "subset": "clips",
+            "condition": ["clean", "h264", "h264"],
+            "severity": [np.nan, 18, 43],
+            "unit": ["", "crf", "crf"],
+        }
+    ).assign(score="p_fake", n=4, fakes=2, abstained=0, auc=[0.9, 0.8, 0.6], auc_low=0.5, auc_high=1.0)
+    located = pd.DataFrame([{"score": "visual", "files": 2, "segments": 3, "failed": 0, "ap_50": 0.25, "ap_mean": 0.1}])
+    tables = {
+        "metrics": pd.concat([*frames, audit], ignore_index=True),
+        "missing": missing_streams(scores.assign(has_sync=0.0, missing_sync="no face")),
+        "sync_shifts": shifts,
+        "sync": pd.DataFrame([{"subset": "shifted", "score": "offset", "n": 3, "recovered": 0.7}]),
+        "robustness": curve.assign(mean_p_real=0.3, mean_p_fake=0.7),
+        "localisation": located,
+    }
+    return Results(
+        scores=scores,
+        tables=tables,
+        parts=parts,
+        about={"Bundle": "test (0123)", "Command": "avdetect evaluate <m>.csv"},
+        summary={"parts": list(parts), "sync_measured_on": "dev", "out_of_fold": False},
+        warnings=["The model does not beat its audit & more."],
+        unmeasured=["Nothing else."],
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    write_report(results, out)
+    return out
+
+
+class Page(HTMLParser):
+    """Open tags, the text of cells, and what the page would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.loads: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_is_whole_and_loads_nothing(folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert HOSTILE in "".join(page.words)
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
+    assert {load for load in page.loads if load.startswith("#")} <= {f"#{i}" for i in re.findall(r' id="(s\d+)"', text)}
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    assert "url(" not in text
+
+
+def test_pictures_stand_in_the_page_and_beside_it(folder: Path) -> None:
+    page = Page((folder / "report.html").read_text())
+    shown = {base64.b64decode(load.split(",")[1]) for load in page.loads if load.startswith("data:")}
+    written = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    assert set(written.values()) == shown
+    assert all(content.startswith(b"\x89PNG") for content in shown)
+    parts = {
+        f"{name}_{part}.png"
+        for name in ("auc", "roc", "reliability", "ablations", "sources")
+        for part in ("dev", "all")
+    }
+    assert set(written) == parts | {"sync.png", "robustness.png"}
+
+
+def test_the_page_says_what_the_csv_says(folder: Path, results: Results) -> None:
+    words = "".join(Page((folder / "report.html").read_text()).words)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    for row in metrics[metrics["table"].isin(["output", "stream", "ablation", "source", "audit"])].to_dict("records"):
+        assert f"{row['auc']:.3f} [{row['auc_low']:.2f}–{row['auc_high']:.2f}]" in words
+    assert "abstained" in words
+    for sentence in (*results.warnings, *results.unmeasured, results.about["Command"]):
+        assert sentence in words
+    assert len(pd.read_csv(folder / "scores.csv")) == len(results.scores)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["warnings"] == results.warnings
+    assert summary["not_measured"] == results.unmeasured
+
+
+def test_the_best_shortcut_stands_beside_each_output(results: Results) -> None:
+    metrics = results.tables["metrics"]
+    table = views.outputs(metrics, "all")
+    place = table.columns.index("best shortcut: AUC")
+    for row, cells in zip(views.part_of(metrics, "all", "output").to_dict("records"), table.rows, strict=True):
+        assert cells[place] == f"duration: {views.interval(row, 'auc')}"
+    assert {cells[place] for cells in views.outputs(metrics, "dev").rows} == {"not measured"}
+
+
+def test_the_same_results_give_the_same_bytes(results: Results, folder: Path, tmp_path: Path) -> None:
+    write_report(results, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_what_an_earlier_run_measured_does_not_stay(results: Results, tmp_path: Path) -> None:
+    write_report(results, tmp_path)
+    fewer = {name: results.tables[name] for name in ("metrics", "missing")}
+    write_report(Results(results.scores, fewer, results.parts, results.about, results.summary), tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not left & {
+        "sync.csv",
+        "sync_shifts.csv",
+        "robustness.csv",
+        "localisation.csv",
+        "sync.png",
+        "robustness.png",
+    }
+    assert "Robustness" not in (tmp_path / "report.html").read_text()
+
+
+def test_one_class_alone_draws_no_curves(results: Results) -> None:
+    reals = results.scores[results.scores["fake"] == 0]
+    everything = {"clips": np.ones(len(reals), bool)}
+    assert plots.roc(reals, everything) is None
+    assert plots.reliability(reals, everything) is None
+    assert plots.forest([]) is None
+    assert plots.robustness(pd.DataFrame()) is None
+    assert plots.sync_shifts(pd.DataFrame()) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.12345, "0.123"), (1, "1.000"), (float("nan"), "–"), (None, "–"), ("", "–"), (pd.NA, "–")]
+)
+def test_numbers(value: object, shown: str) -> None:
+    assert views.number(value) == shown
+
+
+def test_an_interval_needs_its_bounds() -> None:
+    assert views.interval({"auc": 0.5, "auc_low": 0.25, "auc_high": 0.75}, "auc") == "0.500 [0.25–0.75]"
+    assert views.interval({"auc": 0.5, "auc_low": float("nan"), "auc_high": 0.75}, "auc") == "0.500"
+    assert views.interval({}, "auc") == "–"
+
+
+# -- documents
+
+MARKED = "# Title\n\n<!-- results: {} -->\nold\n<!-- end results -->\ntail\n"
+
+
+def test_documents_are_generated_once(folder: Path, tmp_path: Path) -> None:
+    names = sorted(set(NAMES) - {"removed", "audit"})  # what these scores have of dev
+    document, other = tmp_path / "README.md", tmp_path / "CARD.md"
+    document.write_text("\n".join(MARKED.format(name) for name in names), encoding="utf-8")
+    other.write_text("no markers\n")
+    assert update_documents(folder, [document, other]) == [document]
+    text = document.read_text()
+    assert "old" not in text
+    for name in names:
+        assert f"<!-- results: {name} -->\n{results_table(folder, name)}<!-- end results -->\ntail\n" in text
+    assert update_documents(folder, [document, other]) == []
+    assert document.read_text() == text
+
+
+def test_a_marker_may_name_the_part(folder: Path, tmp_path: Path) -> None:
+    assert results_table(folder, "outputs") == results_table(folder, "outputs", "dev")  # the report shows it first
+    assert results_table(folder, "outputs", "all") != results_table(folder, "outputs", "dev")
+    document = tmp_path / "a.md"
+    document.write_text(MARKED.format("outputs all"))
+    update_documents(folder, [document])
+    assert results_table(folder, "outputs", "all") in document.read_text()
+
+
+def test_the_numbers_are_those_of_the_csv(folder: Path) -> None:
+    metrics = pd.read_csv(folder / "metrics.csv")
+    rows = metrics[(metrics["part"] == "dev") & (metrics["table"] == "output")]
+    lines = results_table(folder, "readme").splitlines()[2:]
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows.to_dict("records"), strict=True):
+        assert f"| {row['auc']:.3f} [" in line
+        assert f"| {row['n']} ({row['fakes']}) |" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MARKED.format("nonsense"), r"a\.md:3: there is no results table 'nonsense'; known ones: readme, outputs"),
+        (MARKED.format(""), "no results table ''"),
+        (MARKED.format("outputs test"), "did not measure the part 'test'"),
+        (MARKED.format("removed"), "no measurement for the results table 'removed'"),
+        ("<!-- results: outputs -->\n", r"a\.md:1: the results that begin here have no"),
+        ("<!-- results: outputs -->\n" * 2 + "<!-- end results -->\n", "begin in line 1 have no"),
+        ("<!-- end results -->\n", r"a\.md:1: .* without a"),
+    ],
+)
+def test_a_bad_marker_changes_nothing(folder: Path, tmp_path: Path, text: str, message: str) -> None:
+    good, bad = tmp_path / "good.md", tmp_path / "a.md"
+    good.write_text(MARKED.format("outputs"))
+    bad.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        update_documents(folder, [good, bad])
+    assert (good.read_text(), bad.read_text()) == (MARKED.format("outputs"), text)
+
+
+def test_a_folder_without_an_evaluation_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no metrics\.csv"):
+        results_table(tmp_path, "outputs")
+
+
+@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["C", "Z"])), min_size=2, max_size=2), max_size=4))
+def test_no_cell_breaks_a_markdown_table(rows: list[list[str]]) -> None:
+    lines = markdown(views.View("", "", ("a", "b"), tuple(map(tuple, rows)))).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert {len(re.findall(r"(?<!\\)\|", line.replace("\\\\", ""))) for line in lines} == {3}
