@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -134,6 +135,81 @@ def doctor(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
         typer.echo(f"{mark} {check.name}: {check.detail}")
     if not all(check.ok for check in checks):
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def evaluate(
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST", help="CSV or Parquet, as tools/prepare.py writes it.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results.", show_default=False)],
+    bundle: BundleOption = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="DIR", help="Take the clips from this cache (tools/preprocess.py)."),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Measure these files only: train, dev or test.")] = None,
+    out_of_fold: Annotated[
+        bool,
+        typer.Option("--out-of-fold", help="Measure what training kept of streams that never saw a file's source."),
+    ] = False,
+    robustness: Annotated[
+        int, typer.Option("--robustness", metavar="N", min=0, help="Re-encode N files a class, for robustness curves.")
+    ] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that score.")] = 1,
+    no_audit: Annotated[bool, typer.Option("--no-audit", help="Leave the shortcut audit out.")] = False,
+    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not measure lip-sync as lip-sync.")] = False,
+) -> None:
+    """Measure the model on labelled files: CSV tables, plots and one HTML page.
+
+    Stop it whenever you like and run it again: it goes on where it was.
+    """
+    from avdetect.evaluation import require_libraries
+
+    require_libraries()
+    from avdetect.bundle import Bundle
+    from avdetect.datasets.manifest import read_manifest
+    from avdetect.evaluation import run as evaluation
+
+    try:
+        results = evaluation.evaluate(
+            read_manifest(manifest),
+            Bundle.load(bundle),
+            out,
+            cache=cache,
+            out_of_fold=out_of_fold,
+            split=split,
+            robustness_files=robustness,
+            workers=workers,
+            audit=not no_audit,
+            sync=not no_sync,
+            command=_evaluation(manifest, bundle, cache, split, out_of_fold, robustness, no_audit, no_sync),
+        )
+    except OSError as error:
+        raise AVDetectError(
+            f"cannot write {out}: {error.strerror or error}; what is done is kept, run again"
+        ) from error
+    for warning in results.warnings:
+        typer.echo(f"note: {warning}", err=True)
+    typer.echo(out / "report.html")
+
+
+def _evaluation(
+    manifest: Path,
+    bundle: Path | None,
+    cache: Path | None,
+    split: str | None,
+    out_of_fold: bool,
+    robustness: int,
+    no_audit: bool,
+    no_sync: bool,
+) -> str:
+    """The command that gives these results again; where they go and how many processes work changes nothing."""
+    values = {"--bundle": bundle, "--cache": cache, "--split": split, "--robustness": robustness or None}
+    flags = {"--out-of-fold": out_of_fold, "--no-audit": no_audit, "--no-sync": no_sync}
+    words = [word for name, value in values.items() if value is not None for word in (name, str(value))]
+    return shlex.join(["avdetect", "evaluate", str(manifest), *words, *(name for name, on in flags.items() if on)])
 
 
 @models.command("fetch")
@@ -285,24 +361,32 @@ def _write(out: Path, results: Sequence[Result]) -> None:
 
 
 def main() -> None:
-    """Entry point: typed errors become one line on stderr and an exit code, never a traceback."""
+    """Entry point."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (None: the process's own). Typed errors become one line on stderr and an exit code."""
     try:
         try:
-            app()
+            app(args=arguments, prog_name=None if arguments is None else "avdetect")
         finally:
             sys.stdout.flush()
+    except SystemExit as end:  # click's way to say the exit code
+        return end.code if isinstance(end.code, int) else 0
     except ConfigError as error:
         typer.echo(f"avdetect: {error}", err=True)
-        sys.exit(EXIT_USAGE)
+        return EXIT_USAGE
     except AVDetectError as error:
         typer.echo(f"avdetect: {type(error).__name__}: {error}", err=True)
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
     except OSError as error:  # standard output: a full disk, a closed pipe
         sys.stdout = None  # or Python would try to flush it once more, and complain
         typer.echo(f"avdetect: cannot write the results: {error.strerror or error}; use --out to keep a copy", err=True)
-        sys.exit(EXIT_FAILED)
+        return EXIT_FAILED
     except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ BESIDE = {
     "training": {"datasets", "evaluation", "export"},
     "evaluation": {"datasets"},
     "doctor": set(),
-    "cli": {"doctor"},
+    "cli": {"doctor", "evaluation", "datasets"},  # only inside the command that needs them
 }
 NEEDS_TORCH = {"streams", "fusion", "model"}  # the only layers that scoring does not load
 SCORING = [name for name in ORDER if name not in NEEDS_TORCH] + ["doctor", "cli"]
 TRAINING_ONLY = {
     *("torch", "torchaudio", "torchvision", "lightning", "lightning_fabric", "pytorch_lightning", "timm"),
-    *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pyarrow"),
+    *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pyarrow", "matplotlib", "jinja2"),
 }
 
 UNPICKLERS = ("pickle", "_pickle", "cPickle", "dill", "joblib", "shelve")
@@ -64,8 +64,9 @@ def layers_of(names: set[str]) -> set[str]:
 
 def allowed(layer: str) -> set[str]:
     if layer in BESIDE:
-        last = ORDER.index("report") if layer in ("cli", "doctor") else ORDER.index("bundle")
-        return {*ORDER[: last + 1], layer, *BESIDE[layer]}
+        top = {"cli": "report", "doctor": "report", "evaluation": "detector"}.get(layer, "bundle")
+        torch_free = NEEDS_TORCH if layer == "evaluation" else set()
+        return {*ORDER[: ORDER.index(top) + 1], layer, *BESIDE[layer]} - torch_free
     return {*ORDER[: ORDER.index(layer) + 1]}
 
 
@@ -133,9 +134,19 @@ def test_scoring_loads_neither_torch_nor_training() -> None:
     assert "avdetect.scoring" in loaded
     # scikit-learn, SciPy and the like may come with a dependency of ours, torch and its friends may not.
     heavy = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
+    heavy |= {"matplotlib", "jinja2", "sklearn"}
     assert not {name.split(".")[0] for name in loaded} & heavy
     beside = tuple(f"avdetect.{n}" for n in ("datasets", "training", "evaluation", "export", *NEEDS_TORCH))
     assert not [name for name in loaded if name.startswith(beside)]
+
+
+def test_evaluation_needs_no_torch() -> None:
+    wanted = sorted(f"avdetect.{name}" for name in NAMED if name.split(".")[0] == "evaluation")
+    assert {"avdetect.evaluation.run", "avdetect.evaluation.report"} <= set(wanted)
+    loaded = modules_after(f"import sys, importlib\nfor n in {wanted}: importlib.import_module(n)\nprint(*sys.modules)")
+    assert "sklearn" in loaded
+    heavy = {"torch", "torchaudio", "lightning", "timm", "librosa", "matplotlib", "jinja2"}  # plots when they are drawn
+    assert not {name.split(".")[0] for name in loaded} & heavy
 
 
 def test_importing_the_package_loads_no_library() -> None:

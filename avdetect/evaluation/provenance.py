@@ -1,0 +1,89 @@
+"""What a reader must know beside the numbers: the bundle, the files, how they were scored, and what to beware of."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pandas as pd
+
+from avdetect._version import __version__
+from avdetect.bundle import Bundle
+from avdetect.datasets.manifest import digest
+from avdetect.evaluation.held_out import NOT_HELD_OUT
+from avdetect.evaluation.setting import Setting
+
+VERSIONS = ("numpy", "pandas", "scikit-learn", "matplotlib", "onnxruntime", "opencv-python")
+SEED = 0
+
+
+def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
+    """The splits of this manifest that the bundle states it was trained on."""
+    stated = bundle.info.training.get("manifest_digest")
+    for splits in (["train"], ["train", "dev"]):
+        rows = table[table["split"].isin(splits)]
+        if len(rows) and digest(rows) == stated:
+            return splits
+    return []
+
+
+def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool) -> list[str]:
+    found = []
+    seen = trained_on(setting.table, setting.bundle)
+    if seen and not out_of_fold:
+        found.append(
+            f"The bundle was trained on the files of split {' and '.join(seen)} of this manifest. On them it looks "
+            "better than it is: measure it with --out-of-fold, or on other files."
+        )
+    errors = scores["error"] != ""
+    left_out = int((scores["error"] == NOT_HELD_OUT).sum())
+    failed = int(errors.sum()) - left_out
+    if left_out:
+        found.append(f"{left_out} of {len(scores)} files have no out-of-fold output in the bundle and are left out.")
+    if failed:
+        found.append(f"{failed} of {len(scores)} files could not be read; scores.csv says why (column error).")
+    return found
+
+
+def about(setting: Setting, out_of_fold: bool, command: str) -> dict[str, str]:
+    table, info = setting.table, setting.bundle.info
+    splits = ", ".join(f"{split}: {count}" for split, count in table["split"].value_counts().sort_index().items())
+    how = "by the bundle, as avdetect score does"
+    if out_of_fold:
+        unit = {"dataset": "source (dataset)"}.get(info.training.get("config", {}).get("fold_by", ""), "group")
+        how = (
+            f"out of fold: every file was scored by streams that never saw its {unit}, and neither did the fusion and"
+            " the calibration that joined them. These are not the networks in the bundle, which were trained on all "
+            "of these files, but others of the same recipe."
+        )
+    return {
+        "Bundle": f"{info.name} ({setting.bundle.digest})",
+        "Manifest": f"{len(table)} files of {table['group'].nunique()} groups and {table['dataset'].nunique()} sources "
+        f"({splits}); digest {digest(table)}",
+        "Scored": how,
+        "Threshold": f"{info.calibration.threshold:g} of P(fake), as shipped",
+        "avdetect": __version__,
+        **({"Command": command} if command else {}),
+    }
+
+
+def summary(setting: Setting, out_of_fold: bool, split: str | None, parts: list[str], command: str) -> dict[str, Any]:
+    table, info = setting.table, setting.bundle.info
+    return {
+        "command": command,
+        "bundle": {"name": info.name, "digest": setting.bundle.digest, "threshold": info.calibration.threshold},
+        "manifest": {"digest": digest(table), "rows": len(table), "split": split},
+        "out_of_fold": out_of_fold,
+        "parts": parts,
+        "bootstrap_rounds": setting.rounds,
+        "seed": SEED,
+        "versions": {"avdetect": __version__, "python": platform.python_version()} | {p: _version(p) for p in VERSIONS},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,90 @@
+"""One evaluation: a manifest and a bundle in, a folder of CSV files, pictures and one HTML page out.
+
+run.json     the bundle and the manifest that the folder belongs to
+progress/    what took long, row by row: a run that was killed goes on, a run that ended does nothing twice
+scores.csv   a row a file; every other number follows from it, but for those that need the media
+metrics.csv, missing.csv, sync.csv, sync_shifts.csv, localisation.csv, robustness.csv, *.png, report.html
+summary.json versions, digests, seeds, and what was not measured
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from avdetect.bundle import Bundle
+from avdetect.datasets.manifest import digest
+from avdetect.evaluation import provenance, steps
+from avdetect.evaluation.columns import subset_masks
+from avdetect.evaluation.held_out import held_out_scores
+from avdetect.evaluation.report import Results, write_report
+from avdetect.evaluation.scores import Removed, masked, score_table
+from avdetect.evaluation.setting import Setting, claim, open_archive, selected
+
+
+def evaluate(
+    table: pd.DataFrame,
+    bundle: Bundle,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    out_of_fold: bool = False,
+    split: str | None = None,
+    robustness_files: int = 0,
+    workers: int = 1,
+    audit: bool = True,
+    rounds: int = 500,
+    sync: bool = True,
+    command: str = "",
+) -> Results:
+    """Measure `bundle` on the files of `table` (a validated manifest) and write the report into the folder `out`.
+
+    cache: take the clips from this preprocessing cache instead of decoding the files. out_of_fold: do not score, but
+    take what training kept of streams that never saw a file's source. split: measure these files only.
+    robustness_files: how many files a class are re-encoded for the robustness curves. command: stated in the report.
+    Raises ConfigError for a folder that belongs to another evaluation, and what the measurements raise.
+    """
+    table = selected(table, split)
+    archive = open_archive(cache, bundle)
+    claim(out, {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold})
+    setting = Setting(table, bundle, out, archive, workers, rounds)
+    scores = held_out_scores(table, bundle, archive) if out_of_fold else _scores(setting)
+    parts = _parts(table, out_of_fold)
+    results = Results(
+        scores=scores,
+        tables={},
+        parts=parts,
+        about=provenance.about(setting, out_of_fold, command),
+        summary=provenance.summary(setting, out_of_fold, split, list(parts), command),
+        warnings=provenance.warnings_of(setting, scores, out_of_fold),
+    )
+    steps.measure_scores(setting, results, audit=audit)
+    steps.measure_media(setting, results, sync=sync, robustness_files=robustness_files)
+    write_report(results, out)
+    return results
+
+
+def _scores(setting: Setting) -> pd.DataFrame:
+    """The files through the bundle; the ablations; and the clips with either half removed."""
+    table, bundle, progress = setting.table, setting.bundle, setting.progress
+    everything = np.ones(len(table), bool)
+    scores = score_table(table, setting.source(everything), bundle, progress / "scores.csv", workers=setting.workers)
+    scores = masked(scores, bundle)
+    whole = subset_masks(scores)["clips"] & scores["has_visual"].eq(1).to_numpy() & scores["has_audio"].eq(1).to_numpy()
+    halves: tuple[Removed, ...] = ("video", "audio") if whole.any() else ()
+    for part in halves:
+        place, source = progress / f"no_{part}.csv", setting.source(whole)
+        left = score_table(table[whole], source, bundle, place, workers=setting.workers, remove=part)
+        scores[f"no_{part}:p_fake"] = left["p_fake"]
+    return scores
+
+
+def _parts(table: pd.DataFrame, out_of_fold: bool) -> dict[str, np.ndarray]:
+    """The rows that are measured together; what the bundle did not see comes first."""
+    everything = np.ones(len(table), bool)
+    dev = (table["split"] == "dev").to_numpy(bool)
+    if not dev.any() or dev.all():
+        return {"all": everything}
+    return {"all": everything, "dev": dev} if out_of_fold else {"dev": dev, "all": everything}

@@ -1,0 +1,88 @@
+"""What an evaluation measures, where its clips come from, and the folder that belongs to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from avdetect.bundle import Bundle
+from avdetect.config import MediaLimits
+from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.manifest import SPLITS
+from avdetect.errors import ConfigError, ManifestError
+from avdetect.evaluation.sources import CacheClips, ClipSource, FileClips
+from avdetect.faces import build_detector
+from avdetect.preprocess import Preprocessor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured and where its clips come from."""
+
+    table: pd.DataFrame
+    bundle: Bundle
+    out: Path
+    archive: ClipArchive | None
+    workers: int
+    rounds: int
+
+    @property
+    def progress(self) -> Path:
+        return self.out / "progress"
+
+    def source(self, rows: np.ndarray) -> ClipSource:
+        """The clips of some rows of the table: from the cache, or from the files."""
+        table = self.table[rows]
+        if self.archive is not None:
+            return CacheClips(self.archive, table)
+        return FileClips(table, self.preprocessor())
+
+    def preprocessor(self) -> Preprocessor:
+        config = self.bundle.info.preprocess
+        return Preprocessor(config, build_detector(config.detector), MediaLimits())
+
+
+def selected(table: pd.DataFrame, split: str | None) -> pd.DataFrame:
+    if split is not None and split not in SPLITS:
+        raise ConfigError(f"--split {split}: it must be one of {', '.join(SPLITS)}")
+    kept = table if split is None else table[table["split"] == split]
+    if not len(kept):
+        raise ManifestError("the manifest has no files" + (f" of the split {split}" if split else ""))
+    return kept.reset_index(drop=True)
+
+
+def open_archive(cache: Path | None, bundle: Bundle) -> ClipArchive | None:
+    if cache is None:
+        return None
+    archive = ClipArchive(cache)
+    if archive.config.digest() != bundle.info.preprocess_digest:
+        raise ConfigError(
+            f"the clips of {cache} were made with preprocessing {archive.config.digest()}, the bundle expects "
+            f"{bundle.info.preprocess_digest}: leave --cache out, or preprocess with the bundle's configuration"
+        )
+    return archive
+
+
+def claim(out: Path, identity: dict[str, Any]) -> None:
+    """Make the folder, or make sure that it belongs to this very evaluation. Raises ConfigError."""
+    path = out / "run.json"
+    if path.exists():
+        try:
+            stated = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): name another --out, or delete the folder") from error
+        if stated != identity:
+            known = stated if isinstance(stated, dict) else {}
+            unlike = [f"{k} {known.get(k)!r} instead of {v!r}" for k, v in identity.items() if known.get(k) != v]
+            raise ConfigError(
+                f"{out} holds another evaluation ({'; '.join(unlike)}): name another --out, or delete the folder"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is there and is no folder of an evaluation: name another --out")
+    (out / "progress").mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")

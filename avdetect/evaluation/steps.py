@@ -1,0 +1,166 @@
+"""The measurements of an evaluation, one after the other, into its `Results`.
+
+What cannot be measured, because the manifest or the machine lacks what it needs, is said in `Results.unmeasured`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from avdetect.bundle import OnnxNetworks
+from avdetect.detector import Detector
+from avdetect.errors import ManifestError
+from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts_table, shortcuts
+from avdetect.evaluation.columns import subset_masks
+from avdetect.evaluation.localisation import measure_localisation
+from avdetect.evaluation.provenance import SEED, trained_on
+from avdetect.evaluation.report import Results, write_csv
+from avdetect.evaluation.robustness import robustness
+from avdetect.evaluation.setting import Setting
+from avdetect.evaluation.sync import MIN_SECONDS, measure_sync
+from avdetect.evaluation.tables import measurements, missing_streams
+
+CHUNK = 64  # files whose container facts are written at once
+
+
+def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
+    """All that follows from the scores table, and the shortcut audit, for each part."""
+    scores, threshold = results.scores, setting.bundle.info.calibration.threshold
+    results.tables["missing"] = missing_streams(scores)
+    found = _audit(setting, results) if audit else {}
+    if not audit:
+        results.unmeasured.append(
+            "The shortcut audit was switched off (--no-audit): nothing says what files alone tell."
+        )
+    frames = []
+    for part, mask in results.parts.items():
+        rows = measurements(scores[mask], threshold, setting.rounds)
+        shortcut_rows = found.get(part, pd.DataFrame())
+        if len(shortcut_rows):
+            title = "all files" if len(results.parts) == 1 or part == "all" else f"split {part}"
+            results.warnings += [f"{title}: {sentence}." for sentence in beaten(rows, shortcut_rows)]
+        frames += [frame.assign(part=part) for frame in (rows, shortcut_rows) if len(frame)]
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    results.tables["metrics"] = table[["part", *(name for name in table if name != "part")]]
+    if "no_video:p_fake" not in scores:
+        results.unmeasured.append(
+            "Clips with the video or the sound removed: there is no clip with both, or the scores are out of fold (the "
+            "ablations with one stream are the like of it)."
+        )
+
+
+def _audit(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
+    """Part -> rows of the audit of clips and speech, each by classifiers trained on the other folds of all files."""
+    judged = (results.scores["error"] == "").to_numpy(bool) & ~subset_masks(results.scores)["stills"]
+    scores = results.scores[judged].reset_index(drop=True)
+    facts = container_facts(scores["path"].tolist(), setting.progress / "facts.csv", setting.workers)
+    read = int(facts.notna().any(axis=1).sum())
+    if not read:
+        results.unmeasured.append("The shortcut audit: none of the files is there to be read.")
+        return {}
+    if read < len(facts):
+        results.warnings.append(f"Shortcut audit: {len(facts) - read} of {len(facts)} files are not there, or no media.")
+    try:
+        fold = evaluation_folds(scores)
+    except ManifestError as error:
+        results.unmeasured.append(f"The shortcut audit: {error}.")
+        return {}
+    results.summary["audit_folds"] = {"by": str(fold.name), "number": int(fold.nunique())}
+    rows = {}
+    for part, mask in results.parts.items():
+        rows[part] = shortcuts(scores, facts, fold, SEED, setting.rounds, measured=mask[judged])
+        if rows[part].empty:
+            results.unmeasured.append(f"The shortcut audit of part {part}: too few files of both classes.")
+    return rows
+
+
+def container_facts(paths: list[str], target: Path, workers: int) -> pd.DataFrame:
+    """(N, FACTS) of the files, kept in the CSV `target`; NaN for a file that cannot be read, which is tried anew."""
+    known = pd.read_csv(target, dtype={"path": str}) if target.exists() else pd.DataFrame(columns=["path", *FACTS])
+    todo = sorted(set(paths) - set(known["path"]))
+    with ThreadPoolExecutor(workers) as pool:  # the work is ffmpeg's, in processes of its own
+        for start in range(0, len(todo), CHUNK):
+            chunk = todo[start : start + CHUNK]
+            rows = pd.concat(list(pool.map(lambda path: facts_table([path]), chunk)), ignore_index=True)
+            read = rows.assign(path=chunk)[rows.notna().any(axis=1)]
+            known = pd.concat([known, read], ignore_index=True) if len(known) else read[["path", *FACTS]]
+            write_csv(known, target)
+    return known.set_index("path")[list(FACTS)].astype(np.float64).reindex(paths).reset_index(drop=True)
+
+
+def measure_media(setting: Setting, results: Results, *, sync: bool, robustness_files: int) -> None:
+    """What needs the clips or the files again: always with the networks that are in the bundle."""
+    tables, progress = results.tables, setting.progress
+    table = setting.table
+    if sync:
+        for name, frame in _sync(setting, results).items():
+            tables[name] = frame
+    else:
+        results.unmeasured.append("Lip-sync as lip-sync was switched off (--no-sync).")
+    if "fake_segments" in table and table["fake_segments"].map(bool).any():
+        tables["localisation"] = kept(
+            progress / "localisation.csv", lambda: measure_localisation(table, _detector(setting))
+        )
+    else:
+        results.unmeasured.append("Localisation: no partial forgery (fake_segments) in this manifest.")
+    if robustness_files:
+        place = progress / f"robustness_{robustness_files}.csv"
+        tables["robustness"] = kept(
+            place,
+            lambda: robustness(table, _detector(setting), progress, robustness_files, SEED, rounds=setting.rounds),
+        )
+        if tables["robustness"].empty:
+            results.unmeasured.append("Robustness: there is no clip and no speech to re-encode.")
+    else:
+        results.unmeasured.append("Robustness curves were not asked for (--robustness N).")
+    used = [name for name in ("sync", "localisation", "robustness") if len(tables.get(name, ()))]
+    seen = trained_on(table, setting.bundle)
+    if used and seen and results.summary["out_of_fold"]:
+        results.warnings.append(
+            f"The tables {', '.join(used)} were measured with the networks of the bundle, which were trained on the "
+            f"split {' and '.join(seen)} of this manifest: unlike all others they are not out of fold."
+        )
+
+
+def _sync(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
+    """`sync_shifts` and `sync`, on the real files of dev where there is one."""
+    mask = results.parts.get("dev", np.ones(len(setting.table), bool))
+    config = setting.bundle.info.model
+    reason = f"Lip-sync as lip-sync: no real file shows {MIN_SECONDS:g} s of one face with its voice."
+    if "sync" not in config.streams:
+        results.unmeasured.append("Lip-sync as lip-sync: the model was trained without a sync stream.")
+        return {}
+    if not (mask & setting.table["fake"].eq(0).fillna(False).to_numpy(bool)).any():
+        results.unmeasured.append(reason)
+        return {}
+    shifts, summary = (setting.progress / f"{name}.csv" for name in ("sync_shifts", "sync"))
+    if not (shifts.exists() and summary.exists()):
+        networks = OnnxNetworks(setting.bundle)
+        table = setting.table[mask]
+        found = measure_sync(table, setting.source(mask), networks, config.sync, rounds=setting.rounds, seed=SEED)
+        if found.shifts.empty:
+            results.unmeasured.append(reason)
+            return {}
+        write_csv(found.shifts, shifts)
+        write_csv(found.summary, summary)
+    results.summary["sync_measured_on"] = "dev" if "dev" in results.parts else "all"
+    return {"sync_shifts": pd.read_csv(shifts), "sync": pd.read_csv(summary)}
+
+
+def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table in `path`, made when it is not there. Always read back, so that both ways give the same."""
+    if not path.exists():
+        made = make()
+        if made.empty:
+            return made
+        write_csv(made, path)
+    return pd.read_csv(path)
+
+
+def _detector(setting: Setting) -> Detector:
+    return Detector(setting.bundle, setting.preprocessor(), OnnxNetworks(setting.bundle))
