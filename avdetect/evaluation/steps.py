@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 
 from avdetect.bundle import OnnxNetworks
 from avdetect.detector import Detector
@@ -73,7 +74,8 @@ def _audit(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
     results.summary["audit_folds"] = {"by": str(fold.name), "number": int(fold.nunique())}
     rows = {}
     for part, mask in results.parts.items():
-        rows[part] = shortcuts(scores, facts, fold, SEED, setting.rounds, measured=mask[judged])
+        with threadpool_limits(1, "openmp"):  # trees this small gain nothing from threads, and wait for busy cores
+            rows[part] = shortcuts(scores, facts, fold, SEED, setting.rounds, measured=mask[judged])
         if rows[part].empty:
             results.unmeasured.append(f"The shortcut audit of part {part}: too few files of both classes.")
     return rows
