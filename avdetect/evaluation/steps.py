@@ -65,7 +65,9 @@ def _audit(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
         results.unmeasured.append("The shortcut audit: none of the files is there to be read.")
         return {}
     if read < len(facts):
-        results.warnings.append(f"Shortcut audit: {len(facts) - read} of {len(facts)} files are not there, or no media.")
+        results.warnings.append(
+            f"Shortcut audit: {len(facts) - read} of {len(facts)} files are not there, or no media."
+        )
     try:
         fold = evaluation_folds(scores)
     except ManifestError as error:
