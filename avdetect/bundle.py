@@ -7,6 +7,7 @@
     voice.onnx     mels (N, 20, 80) -> (N, E)
     fusion.onnx    features (N, len(pooling.FEATURES)) -> logits (N, 3): fake, video_fake, audio_fake
     golden.npz     an input and the expected output of each graph
+    out_of_fold.csv.gz  (may be absent) what streams and fusions that never saw a training file's fold say of it
 
 Nothing is unpickled: graphs are ONNX, arrays are read with allow_pickle=False, the rest is JSON.
 """
@@ -28,6 +29,7 @@ from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.types import Float, UInt8
 
 FORMAT = (1, 0)  # a bundle of another major version is refused
+OUT_OF_FOLD = "out_of_fold.csv.gz"
 GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
@@ -91,7 +93,7 @@ class Bundle:
         folder = Path(folder) if folder is not None else DEFAULT_BUNDLE
         info, digest = _read_info(folder / "bundle.json")
         names = {f"{graph}.onnx" for graph in GRAPHS} | {"golden.npz"}
-        if set(info.files) != names:
+        if set(info.files) - {OUT_OF_FOLD} != names:
             raise ModelError(f"{folder} lists the files {sorted(info.files)}; a bundle has {sorted(names)}")
         files = {name: _read_verified(folder / name, expected) for name, expected in info.files.items()}
         if info.preprocess.digest() != info.preprocess_digest:

@@ -42,11 +42,12 @@ class _Positive:
     _zero_is_fine: ClassVar[frozenset[str]] = frozenset()
     _shares: ClassVar[frozenset[str]] = frozenset()
     _below_one: ClassVar[frozenset[str]] = frozenset()
+    _may_be_empty: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for field_ in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field_.name)
-            if value == ():
+            if value == () and field_.name not in self._may_be_empty:
                 raise ConfigError(f"{type(self).__name__}.{field_.name} must have at least one entry")
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, int | float) and not isinstance(number, bool):
@@ -126,6 +127,7 @@ class VisualConfig(_Positive):
     """The frame encoder: any timm model."""
 
     _zero_is_fine = frozenset({"mean", "dropout"})
+    _may_be_empty = frozenset({"levels"})
     _below_one = frozenset({"dropout"})
 
     encoder: str = "mobilenetv2_100"
@@ -136,6 +138,10 @@ class VisualConfig(_Positive):
     # was trained with: timm's pretrained_cfg of it, times 255.
     mean: float | tuple[float, ...] = 127.5
     std: float | tuple[float, ...] = 127.5
+    # Modules of the encoder (timm's names: blocks.1, layer2 …) whose maps the head sees, each as the mean and the
+    # standard deviation of its channels; (): the encoder's own pooled output.
+    levels: tuple[str, ...] = ()
+    frozen: bool = False  # the encoder keeps the weights that it starts with, and only the head learns
     dropout: float = 0.3
     pooling: Literal["confident", "mean"] = "confident"  # of a track's frame logits (avdetect.pooling)
 
@@ -257,6 +263,8 @@ class PairLoopConfig(StreamLoopConfig):
     # Name -> weight (avdetect.datasets.forgeries); {}: all, alike. The names are checked when training starts.
     forgeries: dict[str, float] = field(default_factory=dict)
     reals_per_fake: int = 1  # the fake's original, and reals of other files
+    # Of face crops: light wears less of the texture away (avdetect.datasets.augment.faces). Voices know no light one.
+    augmentation: Literal["full", "light"] = "full"
     clip_labels: bool = False  # where the part's own label is unknown, take the clip's, as the DFDC solutions did
 
     def __post_init__(self) -> None:
@@ -276,7 +284,8 @@ class PairLoopConfig(StreamLoopConfig):
 class FusionFitConfig(_Positive):
     """The fit of the fusion on out-of-fold stream outputs."""
 
-    _zero_is_fine = frozenset({"weight_decay", "label_smoothing", "forged"})
+    _zero_is_fine = frozenset({"weight_decay", "label_smoothing", "forged", "max_false_alarms"})
+    _shares = frozenset({"max_false_alarms"})
     _below_one = frozenset({"label_smoothing"})
 
     steps: int = 400  # of full-batch AdamW, on a cosine
@@ -285,6 +294,8 @@ class FusionFitConfig(_Positive):
     label_smoothing: float = 0.0
     forged: int = 1  # forged copies of each real clip that are scored and fitted on beside the manifest's files
     kind: Literal["best", "mlp", "logistic"] = "best"  # best: the lower out-of-fold log loss; both are always reported
+    # The threshold is that of the best balanced accuracy among those that call no more of the reals fake, out of fold.
+    max_false_alarms: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -298,6 +309,8 @@ class TrainConfig(_Positive):
     licence: str = "unstated"  # of the weights; goes into the bundle
     folds: int = 2  # out-of-fold stream outputs for the fusion
     fold_by: Literal["group", "dataset"] = "group"  # what a fold never splits; dataset: whole sources are left out
+    # Every choice is made: train on dev too. Fold 0 is then what dev touches; what is measured is out of fold.
+    release: bool = False
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     visual: PairLoopConfig = field(default_factory=PairLoopConfig)
@@ -312,6 +325,15 @@ class TrainConfig(_Positive):
         super().__post_init__()
         if self.folds < 2:
             raise ConfigError(f"TrainConfig.folds must be at least 2, got {self.folds}: the fusion learns out of fold")
+        if self.audio.augmentation != "full":
+            raise ConfigError("audio.augmentation must be full: there is no light one for voices")
+        if self.model.visual.frozen and (self.visual.evaluate_every or self.joint.steps):
+            raise ConfigError(
+                "model.visual.frozen fits the head to its optimum: visual.evaluate_every and joint.steps must be 0"
+            )
+        for name in ("visual", "audio", "sync", "joint") if self.release else ():
+            if getattr(self, name).evaluate_every:
+                raise ConfigError(f"{name}.evaluate_every must be 0 with release: true, for dev is trained on")
         for name in ("sync", "joint"):
             if (parts := getattr(self, name).accumulate) != 1:
                 raise ConfigError(

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from avdetect import __version__
-from avdetect.bundle import FORMAT, GRAPHS, Bundle, BundleInfo, Calibration, OnnxNetworks, write_bundle
+from avdetect.bundle import FORMAT, GRAPHS, OUT_OF_FOLD, Bundle, BundleInfo, Calibration, OnnxNetworks, write_bundle
 from avdetect.config import PreprocessConfig
 from avdetect.errors import ModelError
 from avdetect.model import Model
@@ -39,10 +39,12 @@ def export_bundle(
     calibration: Calibration,
     training: dict[str, Any],
     sample: Sequence[Clip],
+    out_of_fold: bytes | None = None,
 ) -> Bundle:
     """Export `model` into `folder` and read it back.
 
     `sample`: the clips of a redistributable file with a face and a voice; the golden inputs are cut from it.
+    out_of_fold: content of the table of that name (see avdetect.bundle), to travel with the bundle.
     Raises ModelError when a graph differs from torch by more than 1e-4.
     """
     model = model.cpu().eval()
@@ -66,6 +68,8 @@ def export_bundle(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **golden)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
     files["golden.npz"] = buffer.getvalue()
+    if out_of_fold is not None:
+        files[OUT_OF_FOLD] = out_of_fold
     info = BundleInfo(
         format=FORMAT,
         name=name,

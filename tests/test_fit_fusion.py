@@ -232,6 +232,24 @@ def test_no_other_threshold_is_better(seed: int) -> None:
 # -- candidates, calibration, clip
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.02, 0.1, 1.0])
+def test_the_threshold_keeps_false_alarms_below_the_limit(limit: float) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat([0.0, 1.0], 500).astype(np.float32)
+    p = (1 / (1 + np.exp(-(0.8 * (2 * y - 1) + rng.standard_normal(1000))))).astype(np.float32)
+    threshold = best_threshold(p, y, np.ones(1000, np.float32), limit)
+    alarms = (p[y == 0] >= threshold).mean()
+    assert alarms <= limit
+    if limit < 1:  # the balanced optimum lies near 0.2, so the limit binds, and no more is given away than needed
+        assert alarms >= limit - 0.02
+        assert (p[y == 1] >= threshold).any()
+
+
+def test_a_fake_below_all_reals_leaves_the_highest_threshold() -> None:
+    p, y = np.array([0.1, 0.2, 0.3, 0.9], np.float32), np.array([1, 1, 0, 0], np.float32)
+    assert best_threshold(p, y, np.ones(4, np.float32), 0.0) == 0.6
+
+
 def test_the_logistic_regression_always_stands_beside_the_mlp() -> None:
     data = separable(120)
     best = fit(*data)

@@ -14,6 +14,7 @@ import torch
 from archive_factory import make_archive
 from clips import talking_clip
 
+from avdetect.bundle import OUT_OF_FOLD
 from avdetect.config import (
     AudioConfig,
     FaceConfig,
@@ -33,7 +34,8 @@ from avdetect.errors import ConfigError, ManifestError, ModelError
 from avdetect.training import run as run_module
 from avdetect.training.loop import make_fabric
 from avdetect.training.pools import Part
-from avdetect.training.run import SAMPLE, Settings, export, train
+from avdetect.training.results import SAMPLE, export
+from avdetect.training.run import Settings, train
 
 torch.set_num_threads(1)
 PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
@@ -176,6 +178,58 @@ def test_no_stream_scores_what_it_was_trained_on(
         assert not set(seen.table["group"]) & set(held.table["group"])
     assert set().union(*(part.rows.tolist() for part in scored.values())) == everything
     assert set(trained["final"].rows.tolist()) == everything
+
+
+def test_the_bundle_carries_what_was_scored_out_of_fold(finished: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, result = finished
+    bundle, _ = export(folder, tmp_path / "bundle")
+    assert bundle.files[OUT_OF_FOLD] == (folder / OUT_OF_FOLD).read_bytes()
+    table = pd.read_csv(folder / OUT_OF_FOLD)
+    assert len(table) == 12, "every training file, none of dev, no forgery"
+    assert set(table["fold"]) == {0, 1}
+    clip = result["calibration"]["clip"]
+    assert table["p_fake"].between(clip - 1e-6, 1 - clip + 1e-6).all()
+    for streams in ("visual", "audio", "visual+audio", "all"):
+        for kind in ("mlp", "logistic"):
+            assert table[f"ablation:{streams}:{kind}"].between(0, 1).all()
+    alone = table[[f"ablation:{name}:logistic" for name in ("visual", "audio", "sync")]]
+    np.testing.assert_allclose(table["ablation:all:max"], alone.max(axis=1), rtol=1e-4)
+
+
+def test_a_release_trains_on_dev_and_measures_it_out_of_fold(
+    archive: ClipArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: dict[str, Part] = {}
+    train_streams = run_module.train_streams
+
+    def spy(config, part, dev, folder, fabric, workers):
+        trained[folder.name] = part
+        return train_streams(config, part, dev, folder, fabric, workers)
+
+    monkeypatch.setattr(run_module, "train_streams", spy)
+    config = dataclasses.replace(
+        CONFIG,
+        release=True,
+        **{
+            name: dataclasses.replace(getattr(CONFIG, name), evaluate_every=0)
+            for name in ("visual", "audio", "sync", "joint")
+        },
+    )
+    result = run(config, archive, tmp_path)
+    assert set(trained["final"].rows.tolist()) == set(range(16))
+    assert set(trained["fold0"].rows.tolist()) == set(range(12)), "fold 0 is dev"
+    assert set(trained["fold1"].rows.tolist()) == set(range(12, 16))
+    assert set(result["metrics"]) == {"out of fold"}
+    assert len(pd.read_csv(tmp_path / OUT_OF_FOLD)) == 16
+    with pytest.raises(ConfigError, match="evaluate_every"):
+        dataclasses.replace(config, audio=dataclasses.replace(config.audio, evaluate_every=1))
+
+
+def test_a_release_needs_sources_that_dev_does_not_touch(archive: ClipArchive, tmp_path: Path) -> None:
+    loops = {n: dataclasses.replace(getattr(CONFIG, n), evaluate_every=0) for n in ("visual", "audio", "sync", "joint")}
+    config = dataclasses.replace(CONFIG, release=True, fold_by="dataset", **loops)
+    with pytest.raises(ManifestError, match="tied to dev"):
+        run(config, archive, tmp_path)
 
 
 def test_what_is_wrong_shows_before_anything_is_trained(archive: ClipArchive, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--licence", help="of the weights; overrides the configuration's")
     parser.add_argument("--detector-model", type=Path, help="weights of the face detector, as for preprocess.py")
     args = parser.parse_args(argv)
-    from avdetect.training.run import export  # takes seconds, and --help does not need it
+    from avdetect.training.results import export  # takes seconds, and --help does not need it
 
     try:
         export(args.run, args.out, name=args.name, licence=args.licence, detector_model=args.detector_model)

@@ -49,7 +49,8 @@ def _run(args: argparse.Namespace) -> int:
     from avdetect.config import TrainConfig, load_yaml
     from avdetect.datasets.clips import ClipArchive
     from avdetect.training.loop import make_fabric
-    from avdetect.training.run import Settings, check_detector, export, train
+    from avdetect.training.results import check_detector, export
+    from avdetect.training.run import Settings, train
 
     config = load_yaml(TrainConfig, args.config)
     fabric = make_fabric(args.devices, args.accelerator)

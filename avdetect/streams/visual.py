@@ -1,12 +1,19 @@
-"""Visual stream: one logit a face crop, from any timm encoder."""
+"""Visual stream: one logit a face crop, from any timm encoder.
+
+The head sees either the encoder's pooled output or, with `levels`, what texture statistics see: the mean and the
+standard deviation of the channels of several levels. A forged face is given away by texture at every scale more than by
+what it shows, and on few sources a linear head on an encoder that is left as it was remembers the sources least.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models import create_feature_extractor
 from torch import Tensor, nn
 
 from avdetect.config import VisualConfig
@@ -40,8 +47,19 @@ class VisualStream(nn.Module):
             raise ConfigError(f"visual.encoder {config.encoder!r} cannot be built by timm: {error}") from error
         if isinstance(config.pretrained, str) and load_pretrained:
             _load_encoder(self.encoder, config.pretrained)
+        if config.levels:
+            self.encoder = LevelStatistics(self.encoder, config.levels)
+            width = self.encoder.width
+        else:
+            width = cast(int, self.encoder.head_hidden_size)
+        self.frozen = config.frozen
+        if config.frozen:
+            self.encoder.requires_grad_(False)
+        # Not learned: what is standardised is what was seen while training, as in batch normalisation.
+        standardised = config.levels or config.frozen
+        self.standard = nn.BatchNorm1d(width, affine=False, momentum=0.02) if standardised else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(cast(int, self.encoder.head_hidden_size), 1)
+        self.head = nn.Linear(width, 1)
         # One number or one a channel. Not in the state dict: they are configuration, which travels beside the weights.
         for name, value in (("mean", config.mean), ("std", config.std)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
@@ -50,8 +68,47 @@ class VisualStream(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """crops (N, S, S, 3) RGB uint8 (or float in 0..255) -> logits (N,)."""
+        return self.head(self.dropout(self.standard(self.features(crops)))).squeeze(1)
+
+    def features(self, crops: Tensor) -> Tensor:
+        """crops (N, S, S, 3), as above -> (N, F): what the encoder says of them, before it is standardised."""
         x = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (N, 3, S, S)
-        return self.head(self.dropout(self.encoder(x))).squeeze(1)
+        return self.encoder(x)
+
+    def train(self, mode: bool = True) -> VisualStream:
+        """A frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+
+class LevelStatistics(nn.Module):
+    """Mean and standard deviation of the channels of several levels: (N, 3, S, S) -> (N, width)."""
+
+    def __init__(self, encoder: nn.Module, levels: Sequence[str]) -> None:
+        """Raises ConfigError for a level that the encoder does not have."""
+        super().__init__()
+        known = dict(encoder.named_modules())
+        for name in levels:
+            if name not in known:
+                raise ConfigError(f"visual.levels: the encoder has no {name!r}; it has {', '.join(_outline(encoder))}")
+        self.maps = create_feature_extractor(encoder, {name: name for name in levels})
+        with torch.no_grad():
+            self.width = self(torch.zeros(1, 3, 160, 160)).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = []
+        for maps in self.maps(x).values():  # (N, C, H, W)
+            mean = maps.mean((2, 3))
+            variance = maps.square().mean((2, 3)) - mean.square()
+            found += [mean, variance.clamp_min(1e-5).sqrt()]
+        return torch.cat(found, dim=1)
+
+
+def _outline(encoder: nn.Module) -> list[str]:
+    """Names of the encoder's first parts, two levels deep at most."""
+    return [name for name, _ in encoder.named_modules() if name and name.count(".") < 2][:60]
 
 
 def _load_encoder(encoder: nn.Module, path: str) -> None:

@@ -151,7 +151,9 @@ class VisualBatches(_PairBatches):
         return (need != "moment" or moment is not None) and (need != "other" or self.groups_of_reals > 1)
 
     def _augmented(self, faces: FaceCrops, treatment: int) -> UInt8:
-        return (treated_faces(faces, self.config.codec, treatment) if self.augment else faces.crops)[0]
+        if not self.augment:
+            return faces.crops[0]
+        return treated_faces(faces, self.config.codec, treatment, light=self.config.augmentation == "light")[0]
 
     def _faces(self, item: tuple[int, int]) -> FaceCrops:
         clip, index = item

@@ -25,6 +25,7 @@ from avdetect.types import Float
 
 CLIPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # bounds of the probabilities, to be chosen from
 INNER_FOLDS = (5, 3, 2)  # the most that the data allows
+FoldBy = Literal["group", "dataset"]
 
 
 def label_matrix(table: pd.DataFrame) -> Float:
@@ -91,8 +92,8 @@ class FittedFusion:
     calibrated_by: str  # platt or temperature
     oof_logits: Float  # (N, 3) of the rows that have a stream
     oof_labels: Float  # (N, 3)
-    # Of fake, video_fake, audio_fake by fusions and calibrations that did not see the row's group; nan: not measured.
-    log_loss: tuple[float, ...]
+    oof_probabilities: Float  # (N, 3) by fusions and calibrations that did not see the row's fold
+    log_loss: tuple[float, ...]  # of fake, video_fake, audio_fake by oof_probabilities; nan: not measured
 
 
 def fit_candidates(
@@ -101,7 +102,7 @@ def fit_candidates(
     config: ModelConfig,
     fit: FusionFitConfig,
     seed: int,
-    by: Literal["group", "dataset"] = "group",
+    by: FoldBy = "group",
 ) -> list[FittedFusion]:
     """The MLP (unless `config.fusion.hidden` is 0) and, always beside it, the plain logistic regression; the better one
     first. `by`: what their own folds never split.
@@ -123,7 +124,7 @@ def fit_candidates(
     return sorted(fitted, key=lambda f: (fit.kind not in ("best", f.kind), f.log_loss[0]))
 
 
-def _inner_folds(table: pd.DataFrame, by: Literal["group", "dataset"]) -> np.ndarray:
+def _inner_folds(table: pd.DataFrame, by: FoldBy) -> np.ndarray:
     """(N,) as many folds as small data allows."""
     for number in INNER_FOLDS[:-1]:
         try:
@@ -149,38 +150,39 @@ def _fit_one(kind, config, fold, features, labels, weights, fit, seed) -> Fitted
         held = fold == k
         part = fit_fusion(features[~held], labels[~held], weights[~held], config, fit, seed)
         oof[held] = logits_of(part, features[held])
-    half = fold % 2 == 0
-    calibration, how = calibrate(oof, labels, weights, half)
-    honest = crossed(oof, labels, weights, half, how)
+    calibration, how = calibrate(oof, labels, weights, fold, fit.max_false_alarms)
+    honest = crossed(oof, labels, weights, fold, how)
     losses = tuple(_log_loss(honest[:, c], labels[:, c], weights[:, c]) for c in range(3))
     fusion = fit_fusion(features, labels, weights, config, fit, seed)
-    return FittedFusion(kind, config, fusion, calibration, how, oof, labels, losses)
+    return FittedFusion(kind, config, fusion, calibration, how, oof, labels, honest, losses)
 
 
-def calibrate(logits: Float, labels: Float, weights: Float, half: np.ndarray) -> tuple[Calibration, str]:
+def calibrate(
+    logits: Float, labels: Float, weights: Float, fold: np.ndarray, max_false_alarms: float = 1.0
+) -> tuple[Calibration, str]:
     """Platt scaling (1999) or temperature alone (Guo et al., 2017), whichever has the lower log loss of `fake` when
-    fitted on one half and measured on the other; and the threshold with the best balanced accuracy.
+    fitted on all folds but one and measured on that one; and the threshold (see `best_threshold`).
 
-    logits, labels, weights (N, 3); half (N,) which half a row is in: no group may stand in both. The probabilities are
-    not clipped yet. An output with one class only keeps its logits: its stream was not trained.
+    logits, labels, weights (N, 3); fold (N,): no group may stand in two. The probabilities are not clipped yet. An
+    output with one class only keeps its logits: its stream was not trained.
     """
-    losses = {
-        how: _log_loss(crossed(logits, labels, weights, half, how)[:, 0], labels[:, 0], weights[:, 0])
-        for how in ("temperature", "platt")
-    }
+    tried = {how: crossed(logits, labels, weights, fold, how) for how in ("temperature", "platt")}
+    losses = {how: _log_loss(p[:, 0], labels[:, 0], weights[:, 0]) for how, p in tried.items()}
     how = min(losses, key=lambda name: losses[name])
     calibration = _calibration(logits, labels, weights, how)
     known = labels[:, 0] >= 0
-    threshold = best_threshold(calibration.probabilities(logits)[known, 0], labels[known, 0], weights[known, 0])
+    p = calibration.probabilities(logits)[known, 0]
+    threshold = best_threshold(p, labels[known, 0], weights[known, 0], max_false_alarms)
     return replace(calibration, threshold=threshold), how
 
 
-def crossed(logits: Float, labels: Float, weights: Float, half: np.ndarray, how: str) -> Float:
-    """(N, 3) probabilities of each half by the calibration of the other."""
+def crossed(logits: Float, labels: Float, weights: Float, fold: np.ndarray, how: str) -> Float:
+    """(N, 3) probabilities of each fold by the calibration of the others."""
     result = np.empty_like(logits)
-    for fitted, measured in ((half, ~half), (~half, half)):
-        calibration = _calibration(logits[fitted], labels[fitted], weights[fitted], how)
-        result[measured] = calibration.probabilities(logits[measured])
+    for k in np.unique(fold):
+        held = fold == k
+        calibration = _calibration(logits[~held], labels[~held], weights[~held], how)
+        result[held] = calibration.probabilities(logits[held])
     return result
 
 
@@ -238,8 +240,9 @@ def _log_loss(probabilities: Float, labels: Float, weights: Float) -> float:
     return float((losses * w).sum() / w.sum())
 
 
-def best_threshold(probabilities: Float, labels: Float, weights: Float) -> float:
-    """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities.
+def best_threshold(probabilities: Float, labels: Float, weights: Float, max_false_alarms: float = 1.0) -> float:
+    """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities, among those
+    that call at most the share `max_false_alarms` of the reals fake; where none does, the highest.
 
     0.5 when all are equal. Equal probabilities cannot be told apart by any threshold.
     """
@@ -251,4 +254,8 @@ def best_threshold(probabilities: Float, labels: Float, weights: Float) -> float
         return 0.5
     below = np.cumsum(w * (y == 0))[:-1]  # reals that the cut after row i calls real
     above = np.cumsum((w * (y == 1))[::-1])[::-1][1:]
-    return float(cuts[int(np.argmax(np.where(apart, below + above, -np.inf)))])
+    reals = float((w * (y == 0)).sum())
+    allowed = apart & (reals - below <= max_false_alarms * reals + 1e-9)
+    if not allowed.any():
+        return float(cuts[np.flatnonzero(apart)[-1]])
+    return float(cuts[int(np.argmax(np.where(allowed, below + above, -np.inf)))])

@@ -117,7 +117,7 @@ def fit(
     run = _Run(module, _in_precision(fabric, config.precision), config, seed, checkpoint)
     first = run.resume()
     # The workers are forked before the threads of the log start.
-    parts = _parts(batches, run.fabric, config, first, workers) if first < config.steps else iter(())
+    parts = prepared(batches, run.fabric, config, first, workers) if first < config.steps else iter(())
     evaluate = evaluate if config.evaluate_every else None
     with RunLog(checkpoint, name, config, first, enabled=fabric.is_global_zero) as log:
         for step in range(first, config.steps):
@@ -263,7 +263,8 @@ class _Parts(Dataset):
         return self.batches(self.first + step, self.rank * self.config.accumulate + part, parts)
 
 
-def _parts(batches: Batches, fabric: Fabric, config: LoopConfig, first: int, workers: int) -> Iterator[Batch]:
+def prepared(batches: Batches, fabric: Fabric, config: LoopConfig, first: int, workers: int) -> Iterator[Batch]:
+    """This rank's parts of the batches from step `first` on, made by `workers` processes (0: by this one)."""
     parts = _Parts(batches, fabric.global_rank, fabric.world_size, config, first)
     return iter(DataLoader(parts, batch_size=None, num_workers=workers, pin_memory=fabric.device.type == "cuda"))
 

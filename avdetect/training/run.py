@@ -6,7 +6,9 @@ Everything is kept in the run's folder; what took long is not done again when th
     fold0/ fold1/ …     streams that did not see the fold (checkpoints, logs); scores/: the fold's files through them
     final/              streams trained on every training file
     model.safetensors   the final streams and the fusion
+    out_of_fold.csv.gz  what the folds' streams, and fusions that did not see them either, say of every training file
     result.json         calibration, candidates of the fusion, metrics: with the weights, all that an export needs
+    held_out/           of a release: a run of its own, of what never saw dev
 """
 
 from __future__ import annotations
@@ -17,33 +19,20 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from lightning.fabric import Fabric
-from safetensors.torch import save as to_safetensors
 
-from avdetect.bundle import Bundle, Calibration
-from avdetect.config import MediaLimits, ModelConfig, TrainConfig, from_dict, to_dict
+from avdetect.config import ModelConfig, TrainConfig, to_dict
 from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.manifest import LABELS, digest, folds
-from avdetect.errors import AVDetectError, ConfigError, ManifestError, ModelError
-from avdetect.evaluation.tables import as_result, measurements, with_outputs
-from avdetect.export import export_bundle
-from avdetect.faces import FaceDetector, build_detector
-from avdetect.model import Model
-from avdetect.pooling import NUM_VALUES
-from avdetect.preprocess import PREPROCESS_VERSION, Preprocessor
-from avdetect.training.checkpoint import replace_file
-from avdetect.training.fusion import FittedFusion, choose_clip, fit_candidates, label_matrix, logits_of
-from avdetect.training.outputs import read_part, score_part, stream_features
+from avdetect.datasets.manifest import LABELS, folds
+from avdetect.datasets.splits import units
+from avdetect.errors import AVDetectError, ConfigError, ManifestError
+from avdetect.preprocess import PREPROCESS_VERSION
+from avdetect.training.outputs import read_part, score_part
 from avdetect.training.pools import Part
+from avdetect.training.results import HELD_OUT, Held, finish, hold_out, write_json
 from avdetect.training.streams import check_streams, train_streams
-from avdetect.types import Float
-
-SAMPLE = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,34 +52,56 @@ def train(
     Raises ManifestError and ConfigError for data or settings that cannot be trained on, before anything is trained.
     """
     config = _prepared(config, archive, pretrained)
-    table = archive.files
-    parts = {name: Part(archive, np.flatnonzero(table["split"] == name)) for name in ("train", "dev", "test")}
-    for name in ("train", "dev"):
-        if not len(parts[name].rows):
-            raise ManifestError(f"no file of the cache has the split {name}: both train and dev are needed")
+    parts, fold = _parts(config, archive)
     rows = parts["train"].rows
-    fold = folds(parts["train"].table, config.folds, by=config.fold_by).to_numpy()
     held = [Part(archive, rows[fold == k]) for k in range(config.folds)]
     seen = [Part(archive, rows[fold != k]) for k in range(config.folds)]
     fabric = settings.fabric
     on_rank_zero(fabric, lambda: _claim(run, _data_digest(archive), config))
     for part in (*seen, parts["train"]):
         check_streams(config, part, parts["dev"])
+    first = None
     for k in range(config.folds):
         folder = run / f"fold{k}"
         model = train_streams(config, seen[k], parts["dev"], folder, fabric, settings.workers)
         score_part(config, model, held[k], folder / "scores", fabric)
+        first = first or model
         fabric.barrier()
     model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers)
 
-    def finish() -> None:
+    def end() -> None:
         scored = [read_part(held[k], run / f"fold{k}" / "scores") for k in range(config.folds)]
-        tables, features = zip(*scored, strict=True)
-        joined = pd.concat(tables, ignore_index=True), np.concatenate(features)
-        candidates = fit_candidates(*joined, config.model, config.fusion, config.seed, by=config.fold_by)
-        _finish(config, model, candidates, parts, run, settings)
+        outputs = [Held(*both, len(part.rows)) for both, part in zip(scored, held, strict=True)]
+        if config.release and first:
+            hold_out(config, first, parts, outputs, run / HELD_OUT)
+        finish(config, model, parts, outputs, run, fabric)
 
-    on_rank_zero(fabric, finish)
+    on_rank_zero(fabric, end)
+
+
+def _parts(config: TrainConfig, archive: ClipArchive) -> tuple[dict[str, Part], np.ndarray]:
+    """The files of each split, and the fold of each training file.
+
+    A release trains on dev too; fold 0 is then all that dev touches, and what is said of dev is as honest as before.
+    Raises ManifestError without a file to train on or, unless it is a release, for dev.
+    """
+    split = archive.files["split"].to_numpy(object)
+    parts = {name: Part(archive, np.flatnonzero(split == name)) for name in ("train", "dev", "test")}
+    if not len(parts["train"].rows) or not len(parts["dev"].rows):
+        missing = "dev" if len(parts["train"].rows) else "train"
+        raise ManifestError(f"no file of the cache has the split {missing}: both train and dev are needed")
+    if not config.release:
+        return parts, folds(parts["train"].table, config.folds, by=config.fold_by).to_numpy()
+    parts["train"] = Part(archive, np.flatnonzero((split == "train") | (split == "dev")))
+    table = parts["train"].table
+    unit = units(table, config.fold_by)
+    first = np.isin(unit, unit[(table["split"] == "dev").to_numpy()])
+    fold = np.zeros(len(table), np.int64)
+    if first.all():
+        raise ManifestError(f"every {config.fold_by} is tied to dev: a release needs others to train the first fold on")
+    rest = table[~first]
+    fold[~first] = 1 if config.folds == 2 else 1 + folds(rest, config.folds - 1, by=config.fold_by).to_numpy()
+    return parts, fold
 
 
 def on_rank_zero(fabric: Fabric, work: Callable[[], None]) -> None:
@@ -144,7 +155,7 @@ def _claim(run: Path, data: str, config: TrainConfig) -> None:
     mine = {"data": data, "config": to_dict(config)}
     stated = run / "run.json"
     if not stated.exists():
-        _write_json(stated, mine)
+        write_json(stated, mine)
         return
     try:
         theirs = json.loads(stated.read_text(encoding="utf-8"))
@@ -153,112 +164,3 @@ def _claim(run: Path, data: str, config: TrainConfig) -> None:
     if theirs != mine:
         what = "another configuration" if theirs.get("data") == data else "other data (or another order of it)"
         raise ConfigError(f"{run} holds a run with {what}; name a new folder as --run")
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    replace_file(path, lambda file: file.write((json.dumps(values, indent=1) + "\n").encode()))
-
-
-def _finish(
-    config: TrainConfig,
-    model: Model,
-    candidates: list[FittedFusion],
-    parts: dict[str, Part],
-    run: Path,
-    settings: Settings,
-) -> None:
-    """Choose the clip on dev, measure, and store all that an export needs."""
-    best = candidates[0]
-    model.fusion = best.fusion
-    # Where the encoder's start lay on this machine is no property of the trained model.
-    visual = dataclasses.replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
-    final = dataclasses.replace(config.model, visual=visual, fusion=best.config)
-    dev = stream_features(model, parts["dev"], settings.fabric)
-    calibration, tried, chosen_on = _clipped(best, dev, parts["dev"])
-    metrics = {"dev": _measure(model, calibration, parts["dev"], dev)}
-    if len(parts["test"].rows):
-        test = stream_features(model, parts["test"], settings.fabric)
-        metrics["test"] = _measure(model, calibration, parts["test"], test)
-    losses = {c.kind: dict(zip(LABELS, np.round(c.log_loss, 5).tolist(), strict=True)) for c in candidates}
-    archive = parts["train"].archive
-    result = {
-        "config": to_dict(dataclasses.replace(config, model=final)),
-        "calibration": to_dict(calibration),
-        "fusion": {
-            "kind": best.kind,
-            "calibrated_by": best.calibrated_by,
-            "oof_log_loss": losses,
-            "clip_chosen_on": chosen_on,
-            "log_loss_by_clip": {str(clip): round(loss, 5) for clip, loss in tried.items()},
-        },
-        "detector_fingerprint": archive.fingerprint,
-        "manifest_digest": digest(parts["train"].table),
-        "rows": {name: len(part.rows) for name, part in parts.items()},
-        "metrics": metrics,
-    }
-    weights = {key: value.contiguous() for key, value in model.cpu().state_dict().items()}
-    (run / "result.json").unlink(missing_ok=True)  # it vouches for the weights beside it
-    replace_file(run / "model.safetensors", lambda file: file.write(to_safetensors(weights)))
-    _write_json(run / "result.json", result)
-
-
-def _clipped(best: FittedFusion, dev: Float, part: Part) -> tuple[Calibration, dict[float, float], str]:
-    """The calibration with its clip, chosen on dev; where dev lacks a class, on the training files out of fold."""
-    judged = dev[:, NUM_VALUES:].any(axis=1)  # the Detector abstains on the others
-    labels = label_matrix(part.table)[judged]
-    if len(np.unique(labels[labels[:, 0] >= 0, 0])) == 2:
-        return *choose_clip(best.calibration, logits_of(best.fusion, dev[judged]), labels), "dev"
-    return *choose_clip(best.calibration, best.oof_logits, best.oof_labels), "train, out of fold"
-
-
-def _measure(model: Model, calibration: Calibration, part: Part, features: Float) -> dict[str, Any]:
-    table = part.table.reset_index(drop=True)
-    probabilities = calibration.probabilities(logits_of(model.fusion, features))
-    scores = with_outputs(table, features, probabilities)
-    return as_result(measurements(scores, calibration.threshold, tables=("output", "stream", "kind", "source")))
-
-
-def export(
-    run: Path,
-    out: Path,
-    name: str | None = None,
-    licence: str | None = None,
-    detector_model: Path | None = None,
-) -> tuple[Bundle, dict[str, Any]]:
-    """Write the bundle of a finished run to `out`; also returns result.json. `name` and `licence` override the
-    configuration's; detector_model: weights of the face detector where they are not in their default place.
-
-    Raises ModelError for an unfinished run, ConfigError for another face detector than the one trained with.
-    """
-    try:
-        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{run} holds no finished run ({error}): let tools/train.py end first") from error
-    config = from_dict(TrainConfig, result["config"], "result.json")
-    model = Model.load(config.model, run / "model.safetensors")
-    detector = check_detector(config, result["detector_fingerprint"], detector_model)
-    preprocessor = Preprocessor(config.preprocess, detector, MediaLimits())
-    summaries = {split: metrics["summary"] for split, metrics in result["metrics"].items()}
-    stated = ("manifest_digest", "detector_fingerprint", "rows", "config", "fusion")
-    bundle = export_bundle(
-        model,
-        out,
-        name=name or config.name,
-        licence=licence or config.licence,
-        preprocess=config.preprocess,
-        calibration=from_dict(Calibration, result["calibration"], "result.json"),
-        training={key: result[key] for key in stated} | summaries,
-        sample=preprocessor.clips(SAMPLE),
-    )
-    return bundle, result
-
-
-def check_detector(config: TrainConfig, fingerprint: str, model: Path | None) -> FaceDetector:
-    """The face detector that the clips were cut with. Raises ModelError without its weights, ConfigError for others."""
-    detector = build_detector(config.preprocess.detector, path=model)
-    if detector.fingerprint != fingerprint:
-        raise ConfigError(
-            f"the clips were cut with {detector.name} of fingerprint {fingerprint}, this one has "
-            f"{detector.fingerprint}: name its weights with --detector-model"
-        )
-    return detector

@@ -25,6 +25,7 @@ from avdetect.training.lipsync import SyncBatches
 from avdetect.training.loop import Batch, Batches, fit
 from avdetect.training.losses import contrastive_sync, masked_bce
 from avdetect.training.pools import Part
+from avdetect.training.probe import fit_probe
 from avdetect.types import Clip, Float, UInt8
 
 STREAMS = ("visual", "audio", "sync", "joint")  # in the order of training
@@ -71,6 +72,18 @@ def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric:
     for name in active(config, part):
         loop: LoopConfig = getattr(config, name)
         stage = make_stage(name, model, config, part)
+        if isinstance(stage.module, VisualStream) and stage.module.frozen:
+            model.visual = fit_probe(
+                stage.module,
+                stage.batches,
+                loop,
+                fabric=fabric,
+                workers=workers,
+                seed=config.seed,
+                checkpoint=run / f"{name}.ckpt",
+                name=f"{run.name} {name}",
+            )
+            continue
         trained = fit(
             stage.module,
             stage.batches,

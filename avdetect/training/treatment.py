@@ -33,12 +33,12 @@ def choices(named: Mapping[str, float], known: Mapping[str, object], where: str)
     return list(weights), np.array(list(weights.values())) / total
 
 
-def treated_faces(faces: FaceCrops, codec: float, treatment: int) -> UInt8:
+def treated_faces(faces: FaceCrops, codec: float, treatment: int, light: bool = False) -> UInt8:
     """(T, S, S, 3): `faces` through what the number `treatment` stands for; with probability `codec` a real codec."""
     rng = np.random.default_rng(treatment)
     recipe = Recipe.draw(rng)  # drawn whether used or not, so that what follows is alike
     crops = through_video_codec(faces.crops, recipe.video) if rng.random() < codec else faces.crops
-    return augment_faces(FaceCrops(crops, faces.landmarks), rng)
+    return augment_faces(FaceCrops(crops, faces.landmarks), rng, light)
 
 
 def treated_voice(samples: Float, codec: float, treatment: int) -> Float:

@@ -1,0 +1,186 @@
+"""What a finished run leaves behind: the weights, and in result.json all else that an export needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightning.fabric import Fabric
+from safetensors.torch import save as to_safetensors
+
+from avdetect.bundle import OUT_OF_FOLD, Bundle, Calibration
+from avdetect.config import MediaLimits, TrainConfig, from_dict, to_dict
+from avdetect.datasets.manifest import LABELS, digest
+from avdetect.errors import ConfigError, ModelError
+from avdetect.evaluation.tables import as_result, measurements, with_outputs
+from avdetect.export import export_bundle
+from avdetect.faces import FaceDetector, build_detector
+from avdetect.model import Model
+from avdetect.pooling import NUM_VALUES
+from avdetect.preprocess import Preprocessor
+from avdetect.training.checkpoint import replace_file
+from avdetect.training.fusion import FittedFusion, choose_clip, fit_candidates, label_matrix, logits_of
+from avdetect.training.out_of_fold import out_of_fold, write
+from avdetect.training.outputs import stream_features
+from avdetect.training.pools import Part
+from avdetect.types import Float
+
+SAMPLE = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
+HELD_OUT = "held_out"  # folder of a release's run that holds a run of its own: what never saw dev
+TABLES = ("output", "stream", "kind", "source")  # that are measured while training; tools/evaluate.py measures all
+
+
+@dataclass(frozen=True)
+class Held:
+    """The outputs of one fold: rows and (N, F) features, the first `files` of files, the others of forgeries."""
+
+    table: pd.DataFrame
+    features: Float
+    files: int
+
+
+def finish(
+    config: TrainConfig, model: Model, parts: dict[str, Part], held: Sequence[Held], run: Path, fabric: Fabric
+) -> None:
+    """Fit the fusion on the folds' outputs, choose the clip, measure, and store the run.
+
+    model: the final streams; it gets the fusion. parts: of each split, "train" being all that was trained on.
+    """
+    candidates = _fitted(config, held)
+    dev = None if config.release else stream_features(model, parts["dev"], fabric)
+    best, chosen = _clipped(candidates[0], dev, parts["dev"].table)
+    model.fusion = best.fusion
+    scores = out_of_fold(config, held, best)
+    write(scores, run / OUT_OF_FOLD)
+    metrics = {"out of fold": as_result(measurements(scores, best.calibration.threshold, tables=TABLES))}
+    if dev is not None:
+        metrics["dev"] = _measure(best, parts["dev"].table, dev)
+    if len(parts["test"].rows):
+        metrics["test"] = _measure(best, parts["test"].table, stream_features(model, parts["test"], fabric))
+    _store(config, model, best, {**_facts(parts), **_fusion(candidates, chosen), "metrics": metrics}, run)
+
+
+def hold_out(config: TrainConfig, model: Model, parts: dict[str, Part], held: Sequence[Held], run: Path) -> None:
+    """Store what a release's first fold leaves out: streams and a fusion that never saw what dev touches.
+
+    model: the streams of fold 0. Its bundle (tools/export.py on this folder) is what can be measured on dev with media
+    in hand; the release itself has seen dev.
+    """
+    candidates = _fitted(config, held[1:])
+    best, chosen = _clipped(candidates[0], None, parts["dev"].table)
+    model.fusion = best.fusion
+    table, features = held[0].table[: held[0].files], held[0].features[: held[0].files]
+    dev = (table["split"] == "dev").to_numpy()
+    metrics = {"dev": _measure(best, table[dev], features[dev])}
+    rows = pd.concat([fold.table[: fold.files] for fold in held[1:]])
+    facts = _facts(parts) | {"manifest_digest": digest(rows), "rows": {"train": len(rows), "dev": int(dev.sum())}}
+    config = dataclasses.replace(config, name=f"{config.name} held out")
+    _store(config, model, best, {**facts, **_fusion(candidates, chosen), "metrics": metrics}, run)
+
+
+def _fitted(config: TrainConfig, held: Sequence[Held]) -> list[FittedFusion]:
+    table = pd.concat([fold.table for fold in held], ignore_index=True)
+    features = np.concatenate([fold.features for fold in held])
+    return fit_candidates(table, features, config.model, config.fusion, config.seed, by=config.fold_by)
+
+
+def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tuple[FittedFusion, dict[str, Any]]:
+    """With the clip of its probabilities, chosen on dev; in a release, and where dev lacks a class, out of fold."""
+    chosen_on, logits, labels = "train, out of fold", best.oof_logits, best.oof_labels
+    if dev is not None:
+        judged = dev[:, NUM_VALUES:].any(axis=1)  # the Detector abstains on the others
+        found = label_matrix(table)[judged]
+        if len(np.unique(found[found[:, 0] >= 0, 0])) == 2:
+            chosen_on, logits, labels = "dev", logits_of(best.fusion, dev[judged]), found
+    calibration, tried = choose_clip(best.calibration, logits, labels)
+    losses = {str(clip): round(loss, 5) for clip, loss in tried.items()}
+    return dataclasses.replace(best, calibration=calibration), {"clip_chosen_on": chosen_on, "log_loss_by_clip": losses}
+
+
+def _measure(best: FittedFusion, table: pd.DataFrame, features: Float) -> dict[str, Any]:
+    probabilities = best.calibration.probabilities(logits_of(best.fusion, features))
+    scores = with_outputs(table.reset_index(drop=True), features, probabilities)
+    return as_result(measurements(scores, best.calibration.threshold, tables=TABLES))
+
+
+def _facts(parts: dict[str, Part]) -> dict[str, Any]:
+    return {
+        "detector_fingerprint": parts["train"].archive.fingerprint,
+        "manifest_digest": digest(parts["train"].table),
+        "rows": {name: len(part.rows) for name, part in parts.items()},
+    }
+
+
+def _fusion(candidates: list[FittedFusion], chosen: dict[str, Any]) -> dict[str, Any]:
+    losses = {c.kind: dict(zip(LABELS, np.round(c.log_loss, 5).tolist(), strict=True)) for c in candidates}
+    best = candidates[0]
+    return {"fusion": {"kind": best.kind, "calibrated_by": best.calibrated_by, "oof_log_loss": losses, **chosen}}
+
+
+def _store(config: TrainConfig, model: Model, best: FittedFusion, facts: dict[str, Any], run: Path) -> None:
+    """Write model.safetensors and then result.json, which vouches for it."""
+    # Where the encoder's start lay on this machine is no property of the trained model.
+    visual = dataclasses.replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, visual=visual, fusion=best.config))
+    result = {"config": to_dict(config), "calibration": to_dict(best.calibration), **facts}
+    weights = {key: value.contiguous() for key, value in model.cpu().state_dict().items()}
+    (run / "result.json").unlink(missing_ok=True)
+    replace_file(run / "model.safetensors", lambda file: file.write(to_safetensors(weights)))
+    write_json(run / "result.json", result)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    replace_file(path, lambda file: file.write((json.dumps(values, indent=1) + "\n").encode()))
+
+
+def export(
+    run: Path,
+    out: Path,
+    name: str | None = None,
+    licence: str | None = None,
+    detector_model: Path | None = None,
+) -> tuple[Bundle, dict[str, Any]]:
+    """Write the bundle of a finished run to `out`; also returns result.json. `name` and `licence` override the
+    configuration's; detector_model: weights of the face detector where they are not in their default place.
+
+    Raises ModelError for an unfinished run, ConfigError for another face detector than the one trained with.
+    """
+    try:
+        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{run} holds no finished run ({error}): let tools/train.py end first") from error
+    config = from_dict(TrainConfig, result["config"], "result.json")
+    model = Model.load(config.model, run / "model.safetensors")
+    detector = check_detector(config, result["detector_fingerprint"], detector_model)
+    preprocessor = Preprocessor(config.preprocess, detector, MediaLimits())
+    summaries = {split: metrics["summary"] for split, metrics in result["metrics"].items()}
+    stated = ("manifest_digest", "detector_fingerprint", "rows", "config", "fusion")
+    bundle = export_bundle(
+        model,
+        out,
+        name=name or config.name,
+        licence=licence or config.licence,
+        preprocess=config.preprocess,
+        calibration=from_dict(Calibration, result["calibration"], "result.json"),
+        training={key: result[key] for key in stated} | summaries,
+        sample=preprocessor.clips(SAMPLE),
+        out_of_fold=(run / OUT_OF_FOLD).read_bytes() if (run / OUT_OF_FOLD).exists() else None,
+    )
+    return bundle, result
+
+
+def check_detector(config: TrainConfig, fingerprint: str, model: Path | None) -> FaceDetector:
+    """The face detector that the clips were cut with. Raises ModelError without its weights, ConfigError for others."""
+    detector = build_detector(config.preprocess.detector, path=model)
+    if detector.fingerprint != fingerprint:
+        raise ConfigError(
+            f"the clips were cut with {detector.name} of fingerprint {fingerprint}, this one has "
+            f"{detector.fingerprint}: name its weights with --detector-model"
+        )
+    return detector
