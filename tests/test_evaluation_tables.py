@@ -1,0 +1,317 @@
+"""Which rows are measured, on scores tables made by hand; every number again by scikit-learn or by counting."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, roc_auc_score
+
+from avdetect.evaluation.columns import COLUMNS, Files
+from avdetect.evaluation.metrics import METRICS, PROPER
+from avdetect.evaluation.tables import (
+    MEAN,
+    TABLES,
+    as_result,
+    joined_pairs,
+    measurements,
+    missing_streams,
+    with_outputs,
+)
+from avdetect.pooling import FEATURES, SyncReading, fusion_features
+
+READING = SyncReading(0.04, 0.5, 0.6, 0.7, ((0.5, 0.7),))
+CLASS_OF_ROW = ("real", "faceswap", "tts-dub", "mixed", "audio-swap")  # RVRA, FVRA, RVFA, FVFA, mismatch
+PARTS = ((0, 0, 0), (1, 1, 0), (1, 0, 1), (1, 1, 1), (1, 0, 0))  # fake, video_fake, audio_fake
+
+
+def clips(rows: int = 60, seed: int = 0) -> pd.DataFrame:
+    """Clips of five classes in turn, 12 of each, in two sources; row 0 lacks a face, row 1 a voice, row 5 both."""
+    rng = np.random.default_rng(seed)
+    labels = np.array([PARTS[i % 5] for i in range(rows)])
+    features = np.stack(
+        [
+            fusion_features(
+                None if i in (0, 5) else 2 * labels[i, 1] - 1 + rng.standard_normal(),
+                None if i in (1, 5) else 2 * labels[i, 2] - 1 + rng.standard_normal(),
+                None if i in (0, 1, 5) else READING,
+            )
+            for i in range(rows)
+        ]
+    )
+    p = np.clip(labels * 0.4 + 0.3 + 0.2 * rng.standard_normal((rows, 3)), 0.01, 0.99).astype(np.float32)
+    table = pd.DataFrame(labels, columns=["fake", "video_fake", "audio_fake"]).astype("Int8")
+    table["path"] = [f"{i}.mp4" for i in range(rows)]
+    table["group"] = [f"g{i // 10}" for i in range(rows)]
+    table["dataset"] = np.where(np.arange(rows) < rows // 2, "one", "two")
+    table["kind"] = [CLASS_OF_ROW[i % 5] for i in range(rows)]
+    table["method"] = ["" if i % 5 == 0 else "m" if i % 10 == 1 else "n" for i in range(rows)]
+    table["original"] = ""
+    return with_outputs(table, features, p)
+
+
+def mixed() -> pd.DataFrame:
+    """Clips, speech and stills; a still has no voice, a recording no face."""
+    one, two, three = clips(), clips(40, 1), clips(30, 2)
+    two = two.assign(kind="speech", dataset="page", video_fake=pd.NA, fake=two["audio_fake"], has_visual=0, has_sync=0)
+    three = three.assign(kind="still", audio_fake=pd.NA, fake=three["video_fake"], has_audio=0, has_sync=0)
+    two["p_video_fake"] = three["p_audio_fake"] = np.nan
+    return pd.concat([one, two, three], ignore_index=True)
+
+
+def measured(scores: pd.DataFrame, *tables: str) -> pd.DataFrame:
+    return measurements(scores, 0.6, rounds=10, tables=tables or None)
+
+
+def one(frame: pd.DataFrame, table: str, subset: str, score: str) -> pd.Series:
+    found = frame[(frame["table"] == table) & (frame["subset"] == subset) & (frame["score"] == score)]
+    assert len(found) == 1, frame[["table", "subset", "score"]].to_string()
+    return found.iloc[0]
+
+
+@pytest.mark.parametrize(("label", "abstained"), [("fake", 1), ("video_fake", 2), ("audio_fake", 2)])
+def test_outputs_equal_scikit_learn_and_count_abstentions(label: str, abstained: int) -> None:
+    scores = clips()
+    scores.loc[7, label] = pd.NA
+    row = one(measured(scores, "output"), "output", "clips", f"p_{label}")
+    kept = scores[f"p_{label}"].notna() & scores[label].notna()
+    y, p = scores[label][kept].astype(float), scores[f"p_{label}"][kept].astype(float)
+    assert (row["n"], row["fakes"], row["abstained"]) == (60 - 1 - abstained, y.sum(), abstained)
+    assert row["label"] == label
+    assert row["auc"] == pytest.approx(roc_auc_score(y, p))
+    assert row["log_loss"] == pytest.approx(log_loss(y, p))
+    assert row["false_alarms"] == pytest.approx((p[y == 0] >= 0.6).mean())
+    assert row[[f"{name}_low" for name in METRICS]].notna().all()
+
+
+def test_abstentions_stand_even_where_nothing_can_be_measured() -> None:
+    scores = clips().query("fake == 1").reset_index(drop=True).assign(p_fake=np.nan)
+    row = one(measured(scores, "output"), "output", "clips", "p_fake")
+    assert (row["n"], row["abstained"]) == (0, 48)
+    assert np.isnan(row["auc"])
+
+
+def test_each_stream_answers_for_its_own_label() -> None:
+    scores = clips()
+    scores["sync_confidence"] = np.where(scores["fake"] == 1, 0.1, 0.9) * scores["has_sync"]
+    found = measured(scores, "stream")
+    for score, label, has in (("visual_logit", "video_fake", "has_visual"), ("audio_logit", "audio_fake", "has_audio")):
+        row, kept = one(found, "stream", "clips", score), scores[has] == 1
+        assert (row["label"], row["n"], row["abstained"]) == (label, 58, 2)
+        assert row["auc"] == pytest.approx(roc_auc_score(scores[label][kept].astype(int), scores[score][kept]))
+        assert np.isnan(row["log_loss"]), "a logit is no probability"
+    low_is_suspicious = one(found, "stream", "clips", "-sync_confidence")
+    assert (low_is_suspicious["auc"], low_is_suspicious["n"]) == (1, 57)
+    assert one(found, "stream", "clips", "sync_at_zero")["auc"] == 0.5
+
+
+def test_speech_and_stills_are_kept_apart() -> None:
+    found = measured(mixed(), "output", "stream", "source", "pairs", "kind")
+    counted = found[(found["table"] == "output") & (found["score"] == "p_fake")].set_index("subset")
+    assert (counted["n"] + counted["abstained"]).to_dict() == {"clips": 60, "speech": 40, "stills": 30}
+    assert set(found[(found["table"] == "stream") & (found["subset"] == "speech")]["score"]) == {"audio_logit"}
+    assert set(found[(found["table"] == "stream") & (found["subset"] == "stills")]["score"]) == {"visual_logit"}
+    assert {"speech: page", f"speech: {MEAN}", f"clips: {MEAN}"} <= set(found[found["table"] == "source"]["subset"])
+    assert set(measured(mixed().drop(columns="kind"), "output")["subset"]) == {"clips"}
+
+
+def test_classes_are_measured_against_whole_real_clips() -> None:
+    scores = clips()
+    found = measured(scores, "class").set_index("subset")
+    assert list(found.index) == ["RVFA", "FVRA", "FVFA", "mismatch"]
+    whole = (scores["has_visual"] == 1) & (scores["has_audio"] == 1)
+    for name, kind in (("FVRA", "faceswap"), ("RVFA", "tts-dub"), ("FVFA", "mixed"), ("mismatch", "audio-swap")):
+        kept = whole & scores["kind"].isin(["real", kind])
+        want = roc_auc_score(scores["fake"][kept].astype(int), scores["p_fake"][kept])
+        assert found.loc[name, "auc"] == pytest.approx(want)
+        assert found.loc[name, "n"] == kept.sum()
+        assert found.loc[name, "fakes"] == (kept & (scores["kind"] == kind)).sum()
+
+
+def test_a_kind_is_measured_by_what_should_see_it_against_reals_with_the_same_streams() -> None:
+    found = measured(clips(), "kind")
+    by_kind = {kind: set(rows["score"]) for kind, rows in found.groupby("subset")}
+    assert by_kind == {
+        "faceswap": {"p_fake", "visual_logit"},
+        "tts-dub": {"p_fake", "audio_logit"},
+        "mixed": {"p_fake", "visual_logit", "audio_logit"},
+        "audio-swap": {"p_fake", "sync_at_zero"},
+    }
+    # Fakes of the kind faceswap: row 1 has no voice, the others both; row 0, a real file, has a voice only.
+    assert one(found, "kind", "faceswap", "p_fake")["n"] == 12 + 10
+    assert one(found, "kind", "tts-dub", "p_fake")["n"] == 12 + 10
+
+
+def test_methods_need_five_fakes() -> None:
+    scores = clips()
+    scores.loc[scores["method"] == "m", "method"] = [f"rare{i // 4}" for i in range(6)]  # 4 and 2
+    assert set(measured(scores, "method")["subset"]) == {"clips: n"}
+
+
+def test_a_sources_look_cannot_help_inside_the_source() -> None:
+    scores = clips()
+    forged = scores["video_fake"] == 1
+    scores["dataset"] = np.where(np.arange(60) < 30, "both", np.where(forged, "only fakes", "only reals"))
+    scores["visual_logit"] = np.where(scores["dataset"] == "both", 0, np.where(forged, 9, -9)).astype(float)
+    found = measured(scores, "source", "stream")
+    inside = found[(found["table"] == "source") & (found["score"] == "visual_logit")]
+    assert list(inside["subset"]) == ["clips: both", f"clips: {MEAN}"]
+    assert (inside["auc"] == 0.5).all()
+    assert one(found, "stream", "clips", "visual_logit")["auc"] > 0.7
+
+
+def test_sources_weigh_alike_in_their_mean() -> None:
+    scores = clips()
+    scores.loc[:34, "dataset"], scores.loc[35:, "dataset"] = "large", "small"
+    found = measured(scores, "source")
+    large, small = (one(found, "source", f"clips: {name}", "p_fake") for name in ("large", "small"))
+    mean = one(found, "source", f"clips: {MEAN}", "p_fake")
+    assert (large["n"], small["n"]) == (34, 25)
+    assert mean["auc"] == pytest.approx((large["auc"] + small["auc"]) / 2)
+    assert mean["n"] == large["n"] + small["n"]
+    assert mean["auc_low"] <= mean["auc"] <= mean["auc_high"]
+
+
+def speech_pairs() -> pd.DataFrame:
+    """Group a: a recording and two fakes of it (one right, one wrong, one tied below); group b: two recordings."""
+    rows = [
+        ("a0", "a", 0, "", 0.0),
+        ("a1", "a", 1, "a0", 1.0),
+        ("a2", "a", 1, "a0", -1.0),
+        ("b0", "b", 0, "", 0.0),
+        ("b1", "b", 0, "", 2.0),
+        ("b2", "b", 1, "", 2.0),  # no original: above b0, tied with b1
+        ("c0", "c", 1, "", 5.0),  # nobody to be compared with
+        ("d0", "d", 1, "a0", 3.0),  # its original is of another group
+        ("d1", "d", 0, "", 9.0),
+    ]
+    table = pd.DataFrame(rows, columns=["path", "group", "audio_fake", "original", "audio_logit"])
+    return table.assign(kind="speech", dataset="page", fake=table["audio_fake"], has_audio=1.0)
+
+
+def test_pairs_are_counted_by_hand() -> None:
+    row = one(measured(speech_pairs(), "pairs"), "pairs", "speech", "audio_logit")
+    assert row["auc"] == pytest.approx((1 / 2 + (1 + 0.5) / 2 + 1) / 3)
+    assert (row["pairs"], row["n"], row["fakes"]) == (5, 7, 4)
+    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+    assert pd.isna(row["abstained"])
+
+
+def test_pairs_stay_inside_their_original_or_their_group() -> None:
+    scores = speech_pairs()
+    files = Files(scores, 0.5, 1)
+    fake, real = joined_pairs(files, "audio_logit", "audio_fake", files.masks["speech"])
+    paths = scores["path"].to_numpy(object)
+    assert list(zip(paths[fake], paths[real], strict=True)) == [
+        ("a1", "a0"), ("a2", "a0"), ("b2", "b0"), ("b2", "b1"), ("d0", "a0")
+    ]  # fmt: skip
+    scores.loc[scores["path"] == "a0", "has_audio"] = 0
+    assert one(measured(scores, "pairs"), "pairs", "speech", "audio_logit")["pairs"] == 3, "d0 has its group's d1"
+
+
+def test_pairs_by_source_need_five_groups() -> None:
+    parts = [speech_pairs().assign(group=lambda t, k=k: t["group"] + str(k), dataset=f"page{k % 2}") for k in range(4)]
+    scores = pd.concat(parts[:2], ignore_index=True)
+    assert set(measured(scores, "pairs")["subset"]) == {"speech"}
+    scores = pd.concat([parts[0], parts[2]], ignore_index=True)
+    assert set(measured(scores, "pairs")["subset"]) == {"speech", "speech: page0"}
+
+
+def test_ablations_are_probabilities_on_each_subset_that_has_them() -> None:
+    scores = mixed()
+    scores["ablation:visual+audio:mlp"] = scores["p_fake"]
+    scores["ablation:visual:max"] = scores["p_fake"].where(scores["has_visual"] == 1)
+    found = measured(scores, "ablation", "output")
+    for subset in ("clips", "speech", "stills"):
+        both = one(found, "ablation", subset, "visual+audio:mlp")
+        output = one(found, "output", subset, "p_fake")
+        for name in (*PROPER, "auc", "balanced_accuracy"):
+            assert both[name] == output[name]
+    alone = found[(found["table"] == "ablation") & (found["score"] == "visual:max")]
+    assert list(alone["subset"]) == ["clips", "stills"]
+    assert alone["abstained"].iloc[0] == 2
+
+
+def test_a_removed_half_is_compared_with_the_whole_on_the_same_clips() -> None:
+    scores = clips()
+    scores["no_video:p_fake"] = (1 - scores["p_fake"]).where(scores["has_audio"] == 1)
+    found = measured(scores, "modality removed")
+    assert list(found["score"]) == ["no_video:p_fake", "p_fake"]
+    assert set(found["subset"]) == {"clips, video removed"}
+    assert (found["n"] == 58).all()
+    assert found["auc"].sum() == pytest.approx(1)
+    assert found["log_loss"].notna().all()
+
+
+def test_missing_streams_are_counted_with_their_reason() -> None:
+    scores = clips().assign(error="", missing_visual="", missing_audio="", missing_sync="")
+    scores.loc[[0, 5], "missing_visual"] = "no face"
+    scores.loc[1, "missing_audio"] = "silent"
+    scores.loc[5, "error"] = "MediaError: damaged"
+    found = missing_streams(scores).set_index(["stream", "reason"])["files"].to_dict()
+    assert found == {
+        ("visual", "no face"): 1,
+        ("visual", "not read: MediaError"): 1,
+        ("audio", "silent"): 1,
+        ("audio", "not read: MediaError"): 1,
+        ("sync", "not stated"): 2,
+        ("sync", "not read: MediaError"): 1,
+    }
+    assert missing_streams(scores)["share"].max() == pytest.approx(2 / 60)
+    assert missing_streams(scores[10:20]).empty
+
+
+def test_a_table_from_csv_measures_the_same() -> None:
+    scores = mixed()
+    text = scores.to_csv(index=False)
+    again = pd.read_csv(io.StringIO(text), keep_default_na=True)
+    pd.testing.assert_frame_equal(measured(again), measured(scores), rtol=1e-6)
+
+
+def test_rows_are_unique_typed_and_complete() -> None:
+    found = measured(mixed())
+    assert set(found["table"]) == set(TABLES) - {"ablation", "modality removed"}
+    assert not found.duplicated(["table", "subset", "score", "label"]).any()
+    assert list(found.columns[: len(COLUMNS)]) == list(COLUMNS)
+    empty = measured(clips()[:0])
+    assert empty.empty
+    assert list(empty.columns) == list(found.columns)
+
+
+def test_results_are_json_without_nan() -> None:
+    scores = clips()
+    result = as_result(measured(scores, "output", "stream", "kind", "source"))
+    text = json.dumps(result, allow_nan=False)
+    assert json.loads(text) == result
+    auc = one(measured(scores, "output"), "output", "clips", "p_fake")["auc"]
+    assert result["summary"]["clips/p_fake"]["auc"] == round(auc, 4)
+    assert f"clips: {MEAN}/visual_logit" in result["summary"]
+    assert set(result["summary"]["clips/visual_logit"]) == {"auc"}
+
+
+def test_outputs_without_their_stream_are_missing_never_half() -> None:
+    scores = clips()
+    assert scores.loc[[0, 5], "p_video_fake"].isna().all()
+    assert scores.loc[[1, 5], "p_audio_fake"].isna().all()
+    assert np.flatnonzero(scores["p_fake"].isna()).tolist() == [5]
+    assert list(scores[list(FEATURES)].iloc[5]) == [0] * len(FEATURES)
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.integers(0, 10**6), st.permutations(range(60)))
+def test_the_order_of_the_files_does_not_matter(seed: int, order: list[int]) -> None:
+    scores = clips(seed=seed)
+    values = ["n", "fakes", "abstained", *METRICS]
+    key = ["table", "subset", "score"]
+    straight, shuffled = (
+        measurements(t, 0.5, rounds=1, tables=("output", "class", "kind", "source", "pairs"))
+        .sort_values(key)
+        .reset_index(drop=True)[[*key, *values]]
+        for t in (scores, scores.iloc[order].reset_index(drop=True))
+    )
+    pd.testing.assert_frame_equal(straight, shuffled)
