@@ -236,6 +236,18 @@ def test_a_marker_may_name_the_part(folder: Path, tmp_path: Path) -> None:
     assert results_table(folder, "outputs", "all") in document.read_text()
 
 
+def test_each_evaluation_fills_the_markers_with_its_label(folder: Path, tmp_path: Path) -> None:
+    document = tmp_path / "a.md"
+    labelled = "<!-- results of held-out: readme -->\nold\n<!-- end results -->\n"
+    document.write_text(MARKED.format("outputs") + labelled)
+    update_documents(folder, [document])
+    assert results_table(folder, "outputs") in document.read_text()
+    assert labelled in document.read_text()
+    update_documents(folder, [document], label="held-out")
+    assert f"readme -->\n{results_table(folder, 'readme')}<!-- end" in document.read_text()
+    assert results_table(folder, "outputs") in document.read_text()
+
+
 def test_the_numbers_are_those_of_the_csv(folder: Path) -> None:
     metrics = pd.read_csv(folder / "metrics.csv")
     rows = metrics[(metrics["part"] == "dev") & (metrics["table"] == "output")]

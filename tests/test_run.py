@@ -225,11 +225,22 @@ def test_a_release_trains_on_dev_and_measures_it_out_of_fold(
         dataclasses.replace(config, audio=dataclasses.replace(config.audio, evaluate_every=1))
 
 
-def test_a_release_needs_sources_that_dev_does_not_touch(archive: ClipArchive, tmp_path: Path) -> None:
-    loops = {n: dataclasses.replace(getattr(CONFIG, n), evaluate_every=0) for n in ("visual", "audio", "sync", "joint")}
-    config = dataclasses.replace(CONFIG, release=True, fold_by="dataset", **loops)
+def test_a_fold_of_a_release_sees_no_source_that_it_holds_out(archive: ClipArchive) -> None:
+    """Both sources have files in dev: what they have in train is held out with nothing of them, but for dev itself."""
+    config = dataclasses.replace(CONFIG, release=True, folds=3, fold_by="dataset")
+    part = Part(archive, np.arange(16))
+    held, seen = run_module._folds(config, part)
+    assert [set(p.rows.tolist()) for p in held][0] == set(range(12, 16)), "dev"
+    assert set(seen[0].rows.tolist()) == set(range(12)), "dev's own groups are left out, not their sources"
+    for k in (1, 2):
+        assert not set(held[k].table["dataset"]) & set(seen[k].table["dataset"])
+    assert set().union(*(p.rows.tolist() for p in held)) == set(range(16))
+
+
+def test_a_release_needs_groups_that_dev_does_not_touch(archive: ClipArchive) -> None:
+    part = Part(archive, np.flatnonzero(archive.files["split"] == "dev"))
     with pytest.raises(ManifestError, match="tied to dev"):
-        run(config, archive, tmp_path)
+        run_module._folds(dataclasses.replace(CONFIG, release=True), part)
 
 
 def test_what_is_wrong_shows_before_anything_is_trained(archive: ClipArchive, tmp_path: Path) -> None:

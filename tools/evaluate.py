@@ -5,7 +5,8 @@
     python tools/evaluate.py --out results --update-docs README.md MODEL_CARD.md
 
 --update-docs, the last option, writes the tables of the evaluation in --out into documents, between their markers
-`<!-- results: NAME -->` and `<!-- end results -->`; with a manifest before it, after evaluating.
+`<!-- results: NAME -->` and `<!-- end results -->`; with a manifest before it, after evaluating. With --label LABEL
+only the markers `<!-- results of LABEL: NAME -->` are filled.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--update-docs", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--label", default="")
     parser.add_argument("--out", type=Path)
     known, rest = parser.parse_known_args(arguments)
     if "--help" in rest:
@@ -36,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if known.out is None:
         print("evaluate: --update-docs needs --out DIR, the folder of the evaluation", file=sys.stderr)
         return EXIT_USAGE
-    return update(known.out, known.update_docs)
+    return update(known.out, known.update_docs, known.label)
 
 
-def update(folder: Path, documents: Sequence[Path]) -> int:
+def update(folder: Path, documents: Sequence[Path], label: str = "") -> int:
     """Write the results into the documents."""
     from avdetect.evaluation.readme import update_documents
 
     try:
-        changed = update_documents(folder, documents)
+        changed = update_documents(folder, documents, label)
     except (AVDetectError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return EXIT_FAILED

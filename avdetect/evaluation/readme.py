@@ -6,7 +6,8 @@ A document holds the markers
     <!-- end results -->
 
 and whatever stands between them is replaced. The name may be followed by a part of the manifest (`outputs dev`);
-without one the part is that which the evaluation's report shows first.
+without one the part is that which the evaluation's report shows first. A document that reports several evaluations gives
+each a label, `<!-- results of held_out: sync -->`, and only the markers with the given label are replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from avdetect.evaluation.report import SUMMARY
 from avdetect.evaluation.views import METRIC_VIEWS, TABLE_VIEWS, View
 
 NAMES = (*METRIC_VIEWS, *TABLE_VIEWS)
-BEGIN, END = re.compile(r"^<!-- results: *(.*?) *-->$"), "<!-- end results -->"
+BEGIN, END = re.compile(r"^<!-- results(?: of ([\w-]+))?: *(.*?) *-->$"), "<!-- end results -->"
 
 
 def results_table(folder: Path, name: str, part: str = "") -> str:
@@ -56,12 +57,12 @@ def markdown(view: View) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
 
 
-def update_documents(folder: Path, documents: Sequence[Path]) -> list[Path]:
-    """Replace what stands between the markers of each document; returns those that changed.
+def update_documents(folder: Path, documents: Sequence[Path], label: str = "") -> list[Path]:
+    """Replace what stands between the markers of each document that have this label; returns the documents that changed.
 
     All are read and made before one is written. Raises ConfigError, naming document and line, for what cannot be done.
     """
-    made = {path: _updated(path, folder) for path in documents}
+    made = {path: _updated(path, folder, label) for path in documents}
     changed = [path for path, text in made.items() if text != path.read_text(encoding="utf-8")]
     for path in changed:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -70,26 +71,27 @@ def update_documents(folder: Path, documents: Sequence[Path]) -> list[Path]:
     return changed
 
 
-def _updated(path: Path, folder: Path) -> str:
+def _updated(path: Path, folder: Path, label: str) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     kept: list[str] = []
     inside = 0  # line of the marker that is open
+    mine = False  # has that marker the label?
     for number, line in enumerate(lines, 1):
         marker = BEGIN.match(line.strip())
         if marker and inside:
             raise ConfigError(f"{path}:{number}: the results that begin in line {inside} have no `{END}`")
         if marker:
-            inside = number
-            kept += [line, _table(f"{path}:{number}", folder, marker[1])]
+            inside, mine = number, (marker[1] or "") == label
+            kept += [line, _table(f"{path}:{number}", folder, marker[2])] if mine else [line]
         elif line.strip() == END:
             if not inside:
                 raise ConfigError(f"{path}:{number}: `{END}` without a `<!-- results: NAME -->` before it")
             inside = 0
             kept.append(line)
-        elif not inside:
+        elif not inside or not mine:
             kept.append(line)
     if inside:
         raise ConfigError(f"{path}:{inside}: the results that begin here have no `{END}`")

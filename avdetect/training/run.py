@@ -52,10 +52,8 @@ def train(
     Raises ManifestError and ConfigError for data or settings that cannot be trained on, before anything is trained.
     """
     config = _prepared(config, archive, pretrained)
-    parts, fold = _parts(config, archive)
-    rows = parts["train"].rows
-    held = [Part(archive, rows[fold == k]) for k in range(config.folds)]
-    seen = [Part(archive, rows[fold != k]) for k in range(config.folds)]
+    parts = _parts(config, archive)
+    held, seen = _folds(config, parts["train"])
     fabric = settings.fabric
     on_rank_zero(fabric, lambda: _claim(run, _data_digest(archive), config))
     for part in (*seen, parts["train"]):
@@ -79,29 +77,43 @@ def train(
     on_rank_zero(fabric, end)
 
 
-def _parts(config: TrainConfig, archive: ClipArchive) -> tuple[dict[str, Part], np.ndarray]:
-    """The files of each split, and the fold of each training file.
-
-    A release trains on dev too; fold 0 is then all that dev touches, and what is said of dev is as honest as before.
-    Raises ManifestError without a file to train on or, unless it is a release, for dev.
-    """
+def _parts(config: TrainConfig, archive: ClipArchive) -> dict[str, Part]:
+    """The files of each split; a release trains on dev too. Raises ManifestError without a file of train or dev."""
     split = archive.files["split"].to_numpy(object)
     parts = {name: Part(archive, np.flatnonzero(split == name)) for name in ("train", "dev", "test")}
-    if not len(parts["train"].rows) or not len(parts["dev"].rows):
-        missing = "dev" if len(parts["train"].rows) else "train"
-        raise ManifestError(f"no file of the cache has the split {missing}: both train and dev are needed")
-    if not config.release:
-        return parts, folds(parts["train"].table, config.folds, by=config.fold_by).to_numpy()
-    parts["train"] = Part(archive, np.flatnonzero((split == "train") | (split == "dev")))
-    table = parts["train"].table
+    for name in ("train", "dev"):
+        if not len(parts[name].rows):
+            raise ManifestError(f"no file of the cache has the split {name}: both train and dev are needed")
+    if config.release:
+        parts["train"] = Part(archive, np.flatnonzero((split == "train") | (split == "dev")))
+    return parts
+
+
+def _folds(config: TrainConfig, part: Part) -> tuple[list[Part], list[Part]]:
+    """Of each fold the files that are held out and those that its streams see.
+
+    In a release fold 0 is dev, with the groups that it touches: what is said of dev is what would have been said before.
+    The other folds are cut from the rest and see nothing that shares a unit (`fold_by`) with what they hold out.
+    """
+    table, rows = part.table, part.rows
     unit = units(table, config.fold_by)
-    first = np.isin(unit, unit[(table["split"] == "dev").to_numpy()])
-    fold = np.zeros(len(table), np.int64)
-    if first.all():
-        raise ManifestError(f"every {config.fold_by} is tied to dev: a release needs others to train the first fold on")
-    rest = table[~first]
-    fold[~first] = 1 if config.folds == 2 else 1 + folds(rest, config.folds - 1, by=config.fold_by).to_numpy()
-    return parts, fold
+    if config.release:
+        group = units(table, "group")
+        first = np.isin(group, group[(table["split"] == "dev").to_numpy()])
+        if first.all():
+            raise ManifestError("every group is tied to dev: a release needs others to train the first fold on")
+        fold = np.zeros(len(table), np.int64)
+        rest = config.folds - 1
+        fold[~first] = 1 if rest == 1 else 1 + folds(table[~first], rest, by=config.fold_by).to_numpy()
+    else:
+        fold = folds(table, config.folds, by=config.fold_by).to_numpy()
+    held, seen = [], []
+    for k in range(config.folds):
+        out = fold == k
+        tied = out if config.release and k == 0 else np.isin(unit, unit[out])
+        held.append(Part(part.archive, rows[out]))
+        seen.append(Part(part.archive, rows[~tied]))
+    return held, seen
 
 
 def on_rank_zero(fabric: Fabric, work: Callable[[], None]) -> None:
@@ -139,6 +151,11 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: str | None)
     model = dataclasses.replace(config.model, streams=streams)
     if pretrained:
         model = dataclasses.replace(model, visual=dataclasses.replace(model.visual, pretrained=pretrained))
+    if model.visual.frozen and "visual" in streams and not model.visual.pretrained:
+        raise ConfigError(
+            "model.visual.frozen keeps the encoder as it starts, so it needs weights to start from: name a safetensors "
+            "file with --pretrained, or set model.visual.pretrained: true"
+        )
     return dataclasses.replace(config, model=model)
 
 
