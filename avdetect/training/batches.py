@@ -61,16 +61,18 @@ class _PairBatches:
         """Is there a moment of a fake file's clip that is known to be forged?"""
         raise NotImplementedError
 
-    def items(self, step: int, part: int, parts: int) -> tuple[list, Tensor]:
-        """Fake, original, other reals; fake, original, … and their labels."""
+    def items(self, step: int, part: int, parts: int) -> tuple[list, Tensor, Tensor]:
+        """Fake, original, other reals; fake, original, …, their labels, and the clips they were made of."""
         items: list = []
+        clips: list[int] = []
         for group in share_of(self.groups, part, parts, f"groups of {1 + self.config.reals_per_fake}"):
             rng = np.random.default_rng((self.seed, self.stream, step, group))
-            fake, original = self.pair(rng)
-            items += [fake, original]
-            items += [self.single(self.real.draw(rng), rng) for _ in range(self.config.reals_per_fake - 1)]
+            pair, of = self.pair(rng)
+            reals = [self.real.draw(rng) for _ in range(self.config.reals_per_fake - 1)]
+            items += [*pair, *(self.single(clip, rng) for clip in reals)]
+            clips += [*of, *reals]
         labels = [1.0, *[0.0] * self.config.reals_per_fake] * (len(items) // (1 + self.config.reals_per_fake))
-        return items, torch.tensor(labels)
+        return items, torch.tensor(labels), torch.tensor(clips)
 
     def _stranger(self, clip: int, rng: np.random.Generator) -> int:
         """A real clip of another group than `clip`'s; there must be one."""
@@ -79,8 +81,8 @@ class _PairBatches:
             if self.group[other] != self.group[clip]:
                 return other
 
-    def pair(self, rng: np.random.Generator) -> tuple:
-        """(fake, real), augmented alike when they are of one recording."""
+    def pair(self, rng: np.random.Generator) -> tuple[tuple, tuple[int, int]]:
+        """(fake, real), augmented alike when they are of one recording, and the clips of the two."""
         raise NotImplementedError
 
     def single(self, clip: int, rng: np.random.Generator):
@@ -89,7 +91,7 @@ class _PairBatches:
 
 
 class VisualBatches(_PairBatches):
-    """ "crops" (B, S, S, 3) uint8 and "labels" (B,)."""
+    """ "crops" (B, S, S, 3) uint8, "labels" (B,), and "clips" (B,) that the crops, or their originals, are from."""
 
     stream, part_name, label = 1, "face", "video_fake"
 
@@ -98,15 +100,16 @@ class VisualBatches(_PairBatches):
         self.names, self.weights = choices(config.forgeries, visual_forgeries.VISUAL, "visual")
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
-        crops, labels = self.items(step, part, parts)
-        return {"crops": torch.from_numpy(np.stack(crops)), "labels": labels}
+        crops, labels, clips = self.items(step, part, parts)
+        return {"crops": torch.from_numpy(np.stack(crops)), "labels": labels, "clips": clips}
 
-    def pair(self, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
-        twins = True
+    def pair(self, rng: np.random.Generator) -> tuple[tuple[UInt8, UInt8], tuple[int, int]]:
+        twins = forged = True
         if self.fake is None or rng.random() < self.config.forged:
             real = self._moment(self.real.draw(rng), rng)
-            fake = self.forge(real, rng)
+            fake, clip = self.forge(real, rng), real[0]
         else:
+            forged = False
             clip = self.fake.draw(rng)
             shown, seconds = self._forged_moment(clip, rng)
             fake = self._faces(shown)
@@ -115,7 +118,8 @@ class VisualBatches(_PairBatches):
             real = self._nearest(original, seconds) if original is not None else self._moment(self.real.draw(rng), rng)
         treatment = int(rng.integers(2**32))
         other = treatment if twins else int(rng.integers(2**32))
-        return self._augmented(fake, treatment), self._augmented(self._faces(real), other)
+        pair = self._augmented(fake, treatment, forged), self._augmented(self._faces(real), other, forged)
+        return pair, (clip, real[0])
 
     def single(self, clip: int, rng: np.random.Generator) -> UInt8:
         return self._augmented(self._faces(self._moment(clip, rng)), int(rng.integers(2**32)))
@@ -150,10 +154,12 @@ class VisualBatches(_PairBatches):
         need = visual_forgeries.NEEDS.get(name)
         return (need != "moment" or moment is not None) and (need != "other" or self.groups_of_reals > 1)
 
-    def _augmented(self, faces: FaceCrops, treatment: int) -> UInt8:
-        if not self.augment:
+    def _augmented(self, faces: FaceCrops, treatment: int, forged: bool = False) -> UInt8:
+        light = self.config.augmentation == "light"
+        # Half of the real media stays as it is. A forgery never does: what is left of its making would be the label.
+        if not self.augment or (light and not forged and treatment % 2):
             return faces.crops[0]
-        return treated_faces(faces, self.config.codec, treatment, light=self.config.augmentation == "light")[0]
+        return treated_faces(faces, self.config.codec, treatment, light)[0]
 
     def _faces(self, item: tuple[int, int]) -> FaceCrops:
         clip, index = item
@@ -204,37 +210,36 @@ class AudioBatches(_PairBatches):
         self.names, self.weights = choices(config.forgeries, audio_forgeries.AUDIO, "audio")
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
-        mels, labels = self.items(step, part, parts)
+        mels, labels, _ = self.items(step, part, parts)
         return {"mels": torch.from_numpy(np.stack(mels)), "labels": labels}
 
-    def pair(self, rng: np.random.Generator) -> tuple[Float, Float]:
+    def pair(self, rng: np.random.Generator) -> tuple[tuple[Float, Float], tuple[int, int]]:
         if self.fake is None or rng.random() < self.config.forged:
-            real, fake = self.forged(rng)
-            twins = True
+            real, fake, clip = self.forged(rng)
+            source, twins = clip, True
         else:
             clip = self.fake.draw(rng)
             fake, start = self._window(clip, rng, forged=True)
             original = self.originals.of(clip)
             twins = original is not None
-            if original is not None:
-                real, _ = self._window(original, rng, at_seconds=start)
-            else:
-                real, _ = self._window(self.real.draw(rng), rng)
+            source = original if original is not None else self.real.draw(rng)
+            real, _ = self._window(source, rng, at_seconds=start if twins else None)
         treatment = int(rng.integers(2**32))
         other = treatment if twins else int(rng.integers(2**32))
-        return self._augmented(fake, treatment), self._augmented(real, other)
+        return (self._augmented(fake, treatment), self._augmented(real, other)), (clip, source)
 
     def single(self, clip: int, rng: np.random.Generator) -> Float:
         return self._augmented(self._window(clip, rng)[0], int(rng.integers(2**32)))
 
-    def forged(self, rng: np.random.Generator) -> tuple[Float, Float]:
-        """A window of real sound and a forgery of it."""
+    def forged(self, rng: np.random.Generator) -> tuple[Float, Float, int]:
+        """A window of real sound, a forgery of it, and the clip it is from."""
         for _ in range(MAX_SILENT):
-            real, _ = self._window(self.real.draw(rng), rng)
+            clip = self.real.draw(rng)
+            real, _ = self._window(clip, rng)
             other, _ = self._window(self.real.draw(rng), rng)
             forged = audio_forgeries.AUDIO[str(rng.choice(self.names, p=self.weights))](real, rng, other)
             if forged.segments:
-                return real, forged.samples
+                return real, forged.samples, clip
         raise ManifestError(f"{MAX_SILENT} real voices in turn were silent where they were drawn; leave such files out")
 
     def _augmented(self, samples: Float, treatment: int) -> Float:

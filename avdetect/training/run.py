@@ -32,7 +32,7 @@ from avdetect.preprocess import PREPROCESS_VERSION
 from avdetect.training.outputs import read_part, score_part
 from avdetect.training.pools import Part
 from avdetect.training.results import HELD_OUT, Held, finish, hold_out, write_json
-from avdetect.training.streams import check_streams, train_streams
+from avdetect.training.streams import check_streams, probe_sets, train_streams
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ def train(
     held, seen = _folds(config, parts["train"])
     fabric = settings.fabric
     on_rank_zero(fabric, lambda: _claim(run, _data_digest(archive), config))
-    for part in (*seen, parts["train"]):
-        check_streams(config, part, parts["dev"])
+    check_streams(config, held, [*seen, parts["train"]], parts["dev"])
+    probes = probe_sets(config, held, run, fabric, settings.workers)
     first = None
     for k in range(config.folds):
         folder = run / f"fold{k}"
-        model = train_streams(config, seen[k], parts["dev"], folder, fabric, settings.workers)
+        model = train_streams(config, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
         score_part(config, model, held[k], folder / "scores", fabric)
         first = first or model
         fabric.barrier()
-    model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers)
+    model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers, probes)
 
     def end() -> None:
         scored = [read_part(held[k], run / f"fold{k}" / "scores") for k in range(config.folds)]
@@ -92,7 +92,7 @@ def _parts(config: TrainConfig, archive: ClipArchive) -> dict[str, Part]:
 def _folds(config: TrainConfig, part: Part) -> tuple[list[Part], list[Part]]:
     """Of each fold the files that are held out and those that its streams see.
 
-    In a release fold 0 is dev, with the groups that it touches: what is said of dev is what would have been said before.
+    In a release fold 0 is dev, with the groups that it touches: dev is judged as it would have been without one.
     The other folds are cut from the rest and see nothing that shares a unit (`fold_by`) with what they hold out.
     """
     table, rows = part.table, part.rows

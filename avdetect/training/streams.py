@@ -25,7 +25,7 @@ from avdetect.training.lipsync import SyncBatches
 from avdetect.training.loop import Batch, Batches, fit
 from avdetect.training.losses import contrastive_sync, masked_bce
 from avdetect.training.pools import Part
-from avdetect.training.probe import fit_probe
+from avdetect.training.probe import ProbeSet, fit_head, probe_set
 from avdetect.types import Clip, Float, UInt8
 
 STREAMS = ("visual", "audio", "sync", "joint")  # in the order of training
@@ -48,12 +48,25 @@ def active(config: TrainConfig, part: Part) -> list[str]:
     return [name for name in names if name != "joint" or clip_only(part)[part.rows].any()]
 
 
-def check_streams(config: TrainConfig, part: Part, dev: Part) -> None:
+def check_streams(config: TrainConfig, held: Sequence[Part], seen: Sequence[Part], dev: Part) -> None:
     """Make the first batch of every stage, so that what is wrong with data or settings shows before hours of training.
 
-    Raises ManifestError for data that lacks a class, ConfigError for settings that cannot be followed.
+    held: the files of each fold; seen: those that streams are trained on. Raises ManifestError for data that lacks a
+    class, ConfigError for settings that cannot be followed.
     """
-    for name in active(config, part):
+    for part in seen:
+        _check(config, part, [name for name in active(config, part) if not (name == "visual" and _probed(config))], dev)
+    for part in held if _probed(config) else ():
+        _check(config, part, ["visual"], dev)
+
+
+def _probed(config: TrainConfig) -> bool:
+    """Is the head of a frozen encoder fitted, on features of each fold?"""
+    return config.model.visual.frozen and config.visual.steps > 0
+
+
+def _check(config: TrainConfig, part: Part, names: Sequence[str], dev: Part) -> None:
+    for name in names:
         try:
             batches_of(name, config, part)(0, 0, 1)
         except ManifestError as error:
@@ -62,28 +75,28 @@ def check_streams(config: TrainConfig, part: Part, dev: Part) -> None:
             _dev_batches(name, config, dev)(0, 0, 1)
 
 
-def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric: Fabric, workers: int = 1) -> Model:
+def train_streams(
+    config: TrainConfig,
+    part: Part,
+    dev: Part,
+    run: Path,
+    fabric: Fabric,
+    workers: int = 1,
+    probes: Sequence[ProbeSet] = (),
+) -> Model:
     """Train the streams on `part`; checkpoints and logs go to `run`. No fusion yet.
 
-    `dev` only chooses the best weights, where the configuration evaluates. Raises like check_streams.
+    `dev` only chooses the best weights, where the configuration evaluates. probes: what the head of a frozen encoder is
+    fitted on; of them only what is of `part`'s files. Raises like check_streams.
     """
     torch.manual_seed(config.seed)
     model = Model(config.model)
     for name in active(config, part):
         loop: LoopConfig = getattr(config, name)
-        stage = make_stage(name, model, config, part)
-        if isinstance(stage.module, VisualStream) and stage.module.frozen:
-            model.visual = fit_probe(
-                stage.module,
-                stage.batches,
-                loop,
-                fabric=fabric,
-                workers=workers,
-                seed=config.seed,
-                checkpoint=run / f"{name}.ckpt",
-                name=f"{run.name} {name}",
-            )
+        if name == "visual" and _probed(config):
+            model.visual = fit_head(model.visual, ProbeSet.of(probes, part), config.visual)
             continue
+        stage = make_stage(name, model, config, part)
         trained = fit(
             stage.module,
             stage.batches,
@@ -102,6 +115,29 @@ def train_streams(config: TrainConfig, part: Part, dev: Part, run: Path, fabric:
         else:
             setattr(model, name, trained)
     return model.cpu().eval()
+
+
+def probe_sets(
+    config: TrainConfig, parts: Sequence[Part], run: Path, fabric: Fabric, workers: int = 1
+) -> list[ProbeSet]:
+    """For a frozen image encoder: the features that heads are fitted on, of each part; [] without one."""
+    if not _probed(config):
+        return []
+    torch.manual_seed(config.seed)
+    encoder = Model(config.model).visual
+    return [
+        probe_set(
+            encoder,
+            part,
+            config.visual,
+            fabric=fabric,
+            workers=workers,
+            seed=config.seed,
+            path=run / f"fold{k}" / "visual.probe",
+            name=f"fold{k} visual",
+        )
+        for k, part in enumerate(parts)
+    ]
 
 
 def batches_of(name: str, config: TrainConfig, part: Part, augment: bool = True) -> Batches:

@@ -96,14 +96,9 @@ class FaceTreatment:
 
 
 def augment_faces(faces: FaceCrops, rng: np.random.Generator, light: bool = False) -> UInt8:
-    """(T, S, S, 3) RGB: all crops of the item under one treatment. The landmarks no longer fit what comes out.
-
-    light: half of the items stay as they are, the others get a lighter treatment.
-    """
+    """(T, S, S, 3) RGB: all crops of the item under one treatment. The landmarks no longer fit what comes out."""
     treatment = FaceTreatment.draw(rng)
-    if not light:
-        return treat_faces(faces, treatment)
-    return faces.crops if rng.random() < 0.5 else treat_faces(faces, treatment.lighter(rng))
+    return treat_faces(faces, treatment.lighter(rng) if light else treatment)
 
 
 def treat_faces(faces: FaceCrops, treatment: FaceTreatment) -> UInt8:
