@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from archive_factory import make_archive
 from clips import talking_clip
+from safetensors.torch import save_file
 
 from avdetect.bundle import OUT_OF_FOLD
 from avdetect.config import (
@@ -31,6 +33,7 @@ from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
 from avdetect.detector import load_detector
 from avdetect.errors import ConfigError, ManifestError, ModelError
+from avdetect.model import Model
 from avdetect.training import run as run_module
 from avdetect.training.loop import make_fabric
 from avdetect.training.pools import Part
@@ -157,9 +160,9 @@ def test_no_stream_scores_what_it_was_trained_on(
     scored: dict[str, Part] = {}
     train_streams, score_part = run_module.train_streams, run_module.score_part
 
-    def spy_train(config, part, dev, folder, fabric, workers):
+    def spy_train(config, part, dev, folder, fabric, workers, probes):
         trained[folder.name] = part
-        return train_streams(config, part, dev, folder, fabric, workers)
+        return train_streams(config, part, dev, folder, fabric, workers, probes)
 
     def spy_score(config, model, part, folder, fabric):
         scored[folder.parent.name] = part
@@ -202,9 +205,9 @@ def test_a_release_trains_on_dev_and_measures_it_out_of_fold(
     trained: dict[str, Part] = {}
     train_streams = run_module.train_streams
 
-    def spy(config, part, dev, folder, fabric, workers):
+    def spy(config, part, dev, folder, fabric, workers, probes):
         trained[folder.name] = part
-        return train_streams(config, part, dev, folder, fabric, workers)
+        return train_streams(config, part, dev, folder, fabric, workers, probes)
 
     monkeypatch.setattr(run_module, "train_streams", spy)
     config = dataclasses.replace(
@@ -225,12 +228,42 @@ def test_a_release_trains_on_dev_and_measures_it_out_of_fold(
         dataclasses.replace(config, audio=dataclasses.replace(config.audio, evaluate_every=1))
 
 
+def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path) -> None:
+    """The recipe of the default bundle: heads on features that are drawn once a fold, a release, its held-out part."""
+    torch.manual_seed(0)
+    start = timm.create_model("test_efficientnet", num_classes=0, exportable=True)
+    save_file(start.state_dict(), tmp_path / "start.safetensors")
+    visual = VisualConfig(encoder="test_efficientnet", levels=("blocks.0", "blocks.2"), frozen=True)
+    config = dataclasses.replace(
+        CONFIG,
+        release=True,
+        model=dataclasses.replace(CONFIG.model, visual=visual),
+        visual=dataclasses.replace(PAIRS, augmentation="light"),
+    )
+    with pytest.raises(ConfigError, match="weights to start from"):
+        run(config, archive, tmp_path / "run")
+    settings = Settings(make_fabric(accelerator="cpu"), workers=0)
+    train(config, archive, tmp_path / "run", settings, pretrained=str(tmp_path / "start.safetensors"))
+    bundle, result = export(tmp_path / "run", tmp_path / "bundle")
+    assert OUT_OF_FOLD in bundle.files
+    assert not result["config"]["model"]["visual"]["pretrained"] or "/" not in json.dumps(result["config"]["model"])
+    trained = Model.load(bundle.info.model, tmp_path / "run" / "model.safetensors").visual
+    theirs = {k.removeprefix("encoder.maps."): v for k, v in trained.state_dict().items() if "encoder.maps" in k}
+    assert all(torch.equal(value, start.state_dict()[name]) for name, value in theirs.items()), "it was frozen"
+    assert trained.head.weight.abs().max() > 0
+    held_out, result = export(tmp_path / "run" / "held_out", tmp_path / "held_out")
+    assert held_out.info.name == "run held out"
+    assert OUT_OF_FOLD not in held_out.files
+    assert set(result["metrics"]) == {"dev"}
+    assert load_detector(tmp_path / "held_out", device="cpu").score(SAMPLE, duration_seconds=2).fake is not None
+
+
 def test_a_fold_of_a_release_sees_no_source_that_it_holds_out(archive: ClipArchive) -> None:
     """Both sources have files in dev: what they have in train is held out with nothing of them, but for dev itself."""
     config = dataclasses.replace(CONFIG, release=True, folds=3, fold_by="dataset")
     part = Part(archive, np.arange(16))
     held, seen = run_module._folds(config, part)
-    assert [set(p.rows.tolist()) for p in held][0] == set(range(12, 16)), "dev"
+    assert set(held[0].rows.tolist()) == set(range(12, 16)), "dev"
     assert set(seen[0].rows.tolist()) == set(range(12)), "dev's own groups are left out, not their sources"
     for k in (1, 2):
         assert not set(held[k].table["dataset"]) & set(seen[k].table["dataset"])

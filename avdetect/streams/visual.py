@@ -95,7 +95,9 @@ class LevelStatistics(nn.Module):
                 raise ConfigError(f"visual.levels: the encoder has no {name!r}; it has {', '.join(_outline(encoder))}")
         self.maps = create_feature_extractor(encoder, {name: name for name in levels})
         with torch.no_grad():
+            self.eval()  # or the blank picture would move the statistics of batch normalisation
             self.width = self(torch.zeros(1, 3, 160, 160)).shape[1]
+        self.train()
 
     def forward(self, x: Tensor) -> Tensor:
         found = []
