@@ -191,6 +191,8 @@ class FusionConfig(_Positive):
     _below_one = frozenset({"dropout", "stream_dropout"})
 
     hidden: int = 16  # 0: logistic regression
+    # Each part is judged by its own stream alone, and the whole is fake if either part is: two slopes and two biases.
+    parts: bool = False
     dropout: float = 0.1
     stream_dropout: float = 0.25  # probability of hiding each present stream while training
 
@@ -293,7 +295,8 @@ class FusionFitConfig(_Positive):
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
     forged: int = 1  # forged copies of each real clip that are scored and fitted on beside the manifest's files
-    kind: Literal["best", "mlp", "logistic"] = "best"  # best: the lower out-of-fold log loss; both are always reported
+    # best: the lowest out-of-fold log loss; all are always reported
+    kind: Literal["best", "mlp", "logistic", "parts"] = "best"
     # The threshold is that of the best balanced accuracy among those that call no more of the reals fake, out of fold.
     max_false_alarms: float = 0.1
 

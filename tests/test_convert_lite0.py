@@ -149,12 +149,7 @@ def test_weights_that_are_no_tensors_are_never_executed(
     assert "plain tensors" in line
 
 
-WORDY = pytest.mark.xfail(strict=True, reason="torch's advice of many lines on how to unpickle after all is passed on")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=WORDY) if n in ("code", "bare pickle", "text") else n for n in NO_TENSORS]
-)
+@pytest.mark.parametrize("name", list(NO_TENSORS))
 def test_what_is_wrong_with_them_is_said_in_a_line(
     tool: ModuleType, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from avdetect.bundle import Calibration
 from avdetect.config import FusionFitConfig, ModelConfig
 from avdetect.datasets.manifest import validate
 from avdetect.errors import ManifestError
+from avdetect.fusion import Fusion
 from avdetect.pooling import FEATURES, NUM_VALUES, fusion_features
 from avdetect.training import fusion as fusion_training
 from avdetect.training.fusion import (
@@ -253,7 +254,7 @@ def test_a_fake_below_all_reals_leaves_the_highest_threshold() -> None:
 def test_the_logistic_regression_always_stands_beside_the_mlp() -> None:
     data = separable(120)
     best = fit(*data)
-    assert {f.kind for f in best} == {"mlp", "logistic"}
+    assert {f.kind for f in best} == {"mlp", "logistic", "parts"}
     assert best[0].log_loss[0] <= best[1].log_loss[0]
     for kind in ("mlp", "logistic"):
         first = fit(*data, dataclasses.replace(FIT, kind=kind))[0]
@@ -325,7 +326,41 @@ def test_probabilities_of_a_half_come_from_the_other() -> None:
     assert np.abs(before[~half] - after[~half]).max() > 0.1
 
 
-def test_without_hidden_units_only_the_logistic_regression_is_fitted() -> None:
+def test_without_hidden_units_no_mlp_is_fitted() -> None:
     table, features = separable(90)
     model = dataclasses.replace(MODEL, fusion=dataclasses.replace(MODEL.fusion, hidden=0))
-    assert [f.kind for f in fit_candidates(table, features, model, FusionFitConfig(steps=5), 0)] == ["logistic"]
+    kinds = {f.kind for f in fit_candidates(table, features, model, FusionFitConfig(steps=5), 0)}
+    assert kinds == {"logistic", "parts"}
+
+
+def test_the_noisy_or_learns_from_differences_within_sources() -> None:
+    """One source is all fake and scores low, the other all real but for a few: pooled, the slope would be negative."""
+    rng = np.random.default_rng(0)
+    rows = 400
+    source = np.arange(rows) % 2
+    fake = np.where(source == 0, rng.random(rows) < 0.9, rng.random(rows) < 0.1).astype(np.float32)
+    value = fake + np.where(source == 0, -4.0, 4.0) + 0.3 * rng.standard_normal(rows)
+    features = np.stack([fusion_features(float(v), None, None) for v in value])
+    labels = np.stack([fake, fake, np.full(rows, -1)], 1).astype(np.float32)
+    config = dataclasses.replace(MODEL.fusion, hidden=0, parts=True)
+    fitted = fusion_training.fit_parts(features, labels, np.ones_like(labels), source, config)
+    assert fitted.slope[0] > 1
+    assert fitted.slope[1] == 0, "no voice was judged"
+    p = 1 / (1 + np.exp(-logits_of(fitted, features)[:, 1]))
+    assert p.mean() == pytest.approx(fake.mean(), abs=1e-3)
+
+
+def test_a_part_that_is_missing_says_nothing() -> None:
+    fusion = Fusion(dataclasses.replace(MODEL.fusion, hidden=0, parts=True)).eval()
+    with torch.no_grad():
+        fusion.slope.copy_(torch.tensor([2.0, 3.0]))
+        fusion.bias.copy_(torch.tensor([0.5, -0.5]))
+    face, voice, both, neither = (
+        logits_of(fusion, fusion_features(*values, None)[None])[0]
+        for values in ((1.0, None), (None, -1.0), (1.0, -1.0), (None, None))
+    )
+    np.testing.assert_allclose(face, [2.5, 2.5, 0], atol=1e-4)
+    np.testing.assert_allclose(voice, [-3.5, 0, -3.5], atol=1e-4)
+    np.testing.assert_array_equal(neither, [0, 0, 0])
+    p = 1 / (1 + np.exp(-both))
+    assert p[0] == pytest.approx(1 - (1 - p[1]) * (1 - p[2]), abs=1e-5)

