@@ -216,6 +216,7 @@ def test_folds_are_given_or_cut_by_source_or_by_group() -> None:
     assert given.name == "given"
     assert given.tolist() == (np.arange(120) % 3).tolist()
     assert evaluation_folds(scores.assign(fold=np.nan)).name == "dataset"
+    assert evaluation_folds(scores.assign(fold=0)).name == "dataset", "one fold has no others to learn from"
     by_group = evaluation_folds(scores.assign(dataset="one"))
     assert (by_group.name, by_group.nunique()) == ("group", 5)
     with pytest.raises(ManifestError, match="shortcut audit"):

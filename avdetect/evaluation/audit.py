@@ -131,11 +131,11 @@ def sound_facts(samples: Float) -> dict[str, float]:
 def evaluation_folds(scores: pd.DataFrame) -> pd.Series:
     """The fold of each row. The name of the series says how it was cut: "given", "dataset" or "group".
 
-    Given: the column `fold`, where every file has one. Else five folds that never split a dataset, so that a shortcut
-    must hold in sources it has not seen; three or two where there are too few sources; else the same by group. Raises
-    ManifestError for a table that cannot be cut at all.
+    Given: the column `fold`, where every file has one and there are two or more. Else five folds that never split a
+    dataset, so that a shortcut must hold in sources it has not seen; three or two where there are too few sources; else
+    the same by group. Raises ManifestError for a table that cannot be cut at all.
     """
-    if "fold" in scores and scores["fold"].notna().all():
+    if "fold" in scores and scores["fold"].notna().all() and scores["fold"].nunique() > 1:
         return scores["fold"].astype(np.int64).rename("given")
     reasons = []
     for by, number in TRIED_FOLDS:
