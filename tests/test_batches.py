@@ -196,7 +196,7 @@ def note_treatments(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """(luma, state of the generator) of every augmented face."""
     states: list[tuple[int, str]] = []
 
-    def record(faces: FaceCrops, rng: np.random.Generator) -> UInt8:
+    def record(faces: FaceCrops, rng: np.random.Generator, light: bool) -> UInt8:
         states.append((int(faces.crops[0, 16, 16, 0]), str(rng.bit_generator.state)))
         return faces.crops
 

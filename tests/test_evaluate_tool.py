@@ -20,7 +20,7 @@ from readme_media import SAMPLE
 
 import avdetect.evaluation
 from avdetect import cli
-from avdetect.bundle import OUT_OF_FOLD, Bundle, write_bundle
+from avdetect.bundle import DEFAULT_BUNDLE, OUT_OF_FOLD, Bundle, write_bundle
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.cache.store import file_sha256
 from avdetect.datasets.manifest import read_manifest, write_manifest
@@ -239,7 +239,10 @@ def test_refusals_are_one_line(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     asked = [str(spoken), "--out", str(tmp_path / "new")]
-    assert "holds no out_of_fold.csv.gz" in refused([*asked, "--out-of-fold"], capsys)
+    held_out = ["--bundle", str(DEFAULT_BUNDLE.with_name("held_out"))]
+    assert "holds no out_of_fold.csv.gz" in refused([*asked, "--out-of-fold", *held_out], capsys)
+    elsewhere = [str(spoken), "--out", str(tmp_path / "elsewhere"), "--out-of-fold"]
+    assert "trained on other files" in refused(elsewhere, capsys)
     assert "--split training: it must be one of train, dev, test" in refused([*asked, "--split", "training"], capsys)
     assert "no files of the split test" in refused([*asked, "--split", "test"], capsys, 1)
     assert "is no folder of an evaluation" in refused([str(spoken), "--out", str(tmp_path / "other")], capsys)
