@@ -115,10 +115,10 @@ def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tupl
 def _with_threshold_of_dev(config: TrainConfig, best: FittedFusion, dev: Held) -> FittedFusion:
     """The threshold that keeps `max_false_alarms` on dev, out of fold: of all folds' streams those of dev saw most, so
     their scores are most like the final ones'. On files with a face and a voice, where they have both classes."""
-    judged = dev.features[:, NUM_VALUES:].any(axis=1)
-    count = int(judged[: dev.files].sum())  # the first rows that `best` was fitted on
-    p, y = best.oof_probabilities[:count, 0], best.oof_labels[:count, 0]
-    whole = dev.features[: dev.files][judged[: dev.files], NUM_VALUES : NUM_VALUES + 2].all(axis=1) & (y >= 0)
+    has = dev.features[: dev.files, NUM_VALUES:] > 0  # (N, 3)
+    has = has[has.any(axis=1)]  # the rows that were judged: the first that `best` was fitted on
+    p, y = best.oof_probabilities[: len(has), 0], best.oof_labels[: len(has), 0]
+    whole = has[:, 0] & has[:, 1] & (y >= 0)
     rows = whole if len(np.unique(y[whole])) == 2 else y >= 0
     if len(np.unique(y[rows])) < 2:
         return best
