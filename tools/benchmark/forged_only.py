@@ -25,7 +25,7 @@ from avdetect.evaluation.tables import measurements, with_outputs
 from avdetect.training.loop import make_fabric
 from avdetect.training.outputs import stream_features
 from avdetect.training.pools import Part
-from avdetect.training.streams import train_streams
+from avdetect.training.streams import probe_sets, train_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,8 @@ def measured(args: argparse.Namespace) -> pd.DataFrame:
     train, dev = Part(archive, np.flatnonzero(real & (split == "train"))), Part(archive, np.flatnonzero(split == "dev"))
     fabric = make_fabric()
     began = time.perf_counter()
-    trained = train_streams(config, train, dev, args.run, fabric)
+    probes = probe_sets(config, [train], args.run, fabric)
+    trained = train_streams(config, train, dev, args.run, fabric, probes=probes)
     print(f"trained on {len(train.rows)} real files in {time.perf_counter() - began:.0f} s")
     features = stream_features(trained, dev, fabric)
     table = dev.table.reset_index(drop=True)
