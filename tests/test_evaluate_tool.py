@@ -241,8 +241,8 @@ def test_refusals_are_one_line(
     asked = [str(spoken), "--out", str(tmp_path / "new")]
     held_out = ["--bundle", str(DEFAULT_BUNDLE.with_name("held_out"))]
     assert "holds no out_of_fold.csv.gz" in refused([*asked, "--out-of-fold", *held_out], capsys)
-    elsewhere = [str(spoken), "--out", str(tmp_path / "elsewhere"), "--out-of-fold"]
-    assert "trained on other files" in refused(elsewhere, capsys)
+    assert "trained on other files" in refused([*asked, "--out-of-fold"], capsys)
+    assert not (tmp_path / "new").exists(), "a refusal claims no folder"
     assert "--split training: it must be one of train, dev, test" in refused([*asked, "--split", "training"], capsys)
     assert "no files of the split test" in refused([*asked, "--split", "test"], capsys, 1)
     assert "is no folder of an evaluation" in refused([str(spoken), "--out", str(tmp_path / "other")], capsys)

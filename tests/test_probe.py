@@ -497,3 +497,8 @@ def test_false_alarms_are_a_share(share: float) -> None:
     with pytest.raises(ConfigError, match="max_false_alarms"):
         FusionFitConfig(max_false_alarms=share)
     assert FusionFitConfig(max_false_alarms=0.0).max_false_alarms == 0
+
+
+def test_a_level_without_maps_is_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match=r"visual\.levels: 'global_pool' gives no maps"):
+        VisualStream(VisualConfig(encoder="test_efficientnet", levels=("global_pool",)))

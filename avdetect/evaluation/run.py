@@ -48,9 +48,11 @@ def evaluate(
     """
     table = selected(table, split)
     archive = open_archive(cache, bundle)
+    # Before the folder is claimed: a bundle without such outputs leaves nothing behind.
+    held_out = held_out_scores(table, bundle, archive) if out_of_fold else None
     claim(out, {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold})
     setting = Setting(table, bundle, out, archive, workers, rounds)
-    scores = held_out_scores(table, bundle, archive) if out_of_fold else _scores(setting)
+    scores = _scores(setting) if held_out is None else held_out
     parts = _parts(table, out_of_fold)
     results = Results(
         scores=scores,

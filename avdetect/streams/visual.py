@@ -96,7 +96,11 @@ class LevelStatistics(nn.Module):
         self.maps = create_feature_extractor(encoder, {name: name for name in levels})
         with torch.no_grad():
             self.eval()  # or the blank picture would move the statistics of batch normalisation
-            self.width = self(torch.zeros(1, 3, 160, 160)).shape[1]
+            blank = torch.zeros(1, 3, 160, 160)
+            for name, maps in self.maps(blank).items():
+                if maps.ndim != 4:
+                    raise ConfigError(f"visual.levels: {name!r} gives no maps (N, C, H, W), but {tuple(maps.shape)}")
+            self.width = self(blank).shape[1]
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:

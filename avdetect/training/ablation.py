@@ -13,11 +13,10 @@ import pandas as pd
 
 from avdetect.config import FusionFitConfig, ModelConfig
 from avdetect.errors import ManifestError
+from avdetect.evaluation.ledger import STREAMS
 from avdetect.pooling import NUM_VALUES, STREAM_OF_VALUE
 from avdetect.training.fusion import FoldBy, fit_candidates
 from avdetect.types import Float
-
-STREAMS = ("visual", "audio", "sync")
 
 
 def only(features: Float, streams: tuple[str, ...]) -> Float:
@@ -35,7 +34,7 @@ def ablations(
 ) -> dict[str, Float]:
     """`<streams>:<kind>` -> (N,) probability of fake; NaN where a file has none of the streams.
 
-    Every combination of the model's streams with a logistic regression and, where the configuration has one, an MLP;
+    Every combination of the model's streams with each fusion of `fit_candidates`;
     and `max`: the highest of the single streams' calibrated probabilities. What cannot be fitted, because too few files
     have such streams, is left out.
     """
