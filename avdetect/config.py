@@ -127,7 +127,7 @@ class VisualConfig(_Positive):
     """The frame encoder: any timm model."""
 
     _zero_is_fine = frozenset({"mean", "dropout"})
-    _may_be_empty = frozenset({"levels"})
+    _may_be_empty = frozenset({"levels", "contrasts"})
     _below_one = frozenset({"dropout"})
 
     encoder: str = "mobilenetv2_100"
@@ -141,6 +141,7 @@ class VisualConfig(_Positive):
     # Modules of the encoder (timm's names: blocks.1, layer2 …) whose maps the head sees, each as the mean and the
     # standard deviation of its channels; (): the encoder's own pooled output.
     levels: tuple[str, ...] = ()
+    contrasts: tuple[str, ...] = ()  # those of them whose maps are also compared: upper and lower face against the rim
     frozen: bool = False  # the encoder keeps the weights that it starts with, and only the head learns
     dropout: float = 0.3
     pooling: Literal["confident", "mean"] = "confident"  # of a track's frame logits (avdetect.pooling)
@@ -151,6 +152,8 @@ class VisualConfig(_Positive):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != 3:
                 raise ConfigError(f"VisualConfig.{name} must be one number or three (R, G, B), got {list(value)}")
+        if unknown := [name for name in self.contrasts if name not in self.levels]:
+            raise ConfigError(f"VisualConfig.contrasts: {', '.join(unknown)} must also be named in levels")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.export import PARITY_TOLERANCE, _to_onnx
 from avdetect.model import Model
 from avdetect.preprocess import PREPROCESS_VERSION
-from avdetect.streams.visual import VisualStream
+from avdetect.streams.visual import VisualStream, _contrasts, regions
 from avdetect.training import probe as probe_training
 from avdetect.training import streams as stream_training
 from avdetect.training.loop import fit, make_fabric
@@ -157,6 +157,51 @@ def test_levels_are_mean_and_deviation_of_the_named_maps() -> None:
     torch.testing.assert_close(found.double(), torch.cat(expected, 1), atol=1e-4, rtol=1e-4)
     assert stream.head.in_features == found.shape[1] == 2 * sum(maps[name].shape[1] for name in LEVELS)
     assert found.std(0).max() > 0.01, "constant features would agree too"
+
+
+def test_contrasts_compare_the_face_with_its_own_rim() -> None:
+    """What camera and codec do to the whole crop cancels; what is done to the face alone does not."""
+    maps = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 20, 20))).float()
+    weights = regions(20, 20)
+    upper, lower, rim = (weights[i] > 0 for i in range(3))
+    assert not (upper & lower).any()
+    assert not ((upper | lower) & rim).any()
+    assert all(place for place in (upper[8, 10], lower[12, 10], rim[0, 0], rim[19, 10]))
+    assert not rim[10, 2:18].any()
+    torch.testing.assert_close(weights.sum((1, 2)), torch.ones(3))
+
+    def read(values: torch.Tensor) -> torch.Tensor:
+        return torch.stack(_contrasts(values), 1)  # (N, 4, C): mean of upper, of lower; spread of upper, of lower
+
+    plain, brighter, rougher = read(maps), read(maps + 3), read(maps * 4)
+    torch.testing.assert_close(brighter, plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rougher[:, 2:], plain[:, 2:], atol=0.02, rtol=0)  # up to the 0.01 for flat maps
+    forged = maps.clone()
+    forged[:, :, lower] *= 0.5
+    changed = read(forged) - plain
+    torch.testing.assert_close(changed[:, 3], torch.full((2, 3), -np.log(2.0)), atol=0.02, rtol=0)
+    torch.testing.assert_close(changed[:, [0, 2]], torch.zeros(2, 2, 3), atol=1e-5, rtol=0)
+
+
+def test_contrasts_follow_the_statistics_of_their_level() -> None:
+    stream, without = made(contrasts=LEVELS[:1]).eval(), made().eval()
+    without.encoder.load_state_dict(stream.encoder.state_dict())
+    with torch.inference_mode():
+        found, plain = stream.features(CROPS), without.features(CROPS)
+    channels = (found.shape[1] - plain.shape[1]) // 4
+    first = 2 * channels
+    torch.testing.assert_close(found[:, :first], plain[:, :first])
+    torch.testing.assert_close(found[:, first + 4 * channels :], plain[:, first:])
+    assert found[:, first : first + 4 * channels].std(0).max() > 0.01
+    session = onnxruntime.InferenceSession(_to_onnx(stream, CROPS[:2].numpy(), False))
+    with torch.inference_mode():
+        expected = stream(CROPS).numpy()
+    np.testing.assert_allclose(session.run(None, {"input": CROPS.numpy()})[0], expected, atol=PARITY_TOLERANCE)
+
+
+def test_contrasts_are_levels() -> None:
+    with pytest.raises(ConfigError, match=r"contrasts: blocks\.4 must also be named in levels"):
+        VisualConfig(levels=("blocks.1",), contrasts=("blocks.4",))
 
 
 @pytest.mark.parametrize("levels", [("blocks.9",), ("blocks.1", "layer1"), ("blocks.1 ",)])

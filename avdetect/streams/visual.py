@@ -3,6 +3,9 @@
 The head sees either the encoder's pooled output or, with `levels`, what texture statistics see: the mean and the
 standard deviation of the channels of several levels. A forged face is given away by texture at every scale more than by
 what it shows, and on few sources a linear head on an encoder that is left as it was remembers the sources least.
+`contrasts` adds how the texture of the face differs from that of the rim around it, which camera and codec treated
+alike: each crop is its own reference, as in methods that compare the face with its context (Nirkin et al., "DeepFake
+Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021).
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ class VisualStream(nn.Module):
         if isinstance(config.pretrained, str) and load_pretrained:
             _load_encoder(self.encoder, config.pretrained)
         if config.levels:
-            self.encoder = LevelStatistics(self.encoder, config.levels)
+            self.encoder = LevelStatistics(self.encoder, config.levels, config.contrasts)
             width = self.encoder.width
         else:
             width = cast(int, self.encoder.head_hidden_size)
@@ -57,7 +60,7 @@ class VisualStream(nn.Module):
             self.encoder.requires_grad_(False)
         # Not learned: what is standardised is what was seen while training, as in batch normalisation.
         standardised = config.levels or config.frozen
-        self.standard = nn.BatchNorm1d(width, affine=False, momentum=0.02) if standardised else nn.Identity()
+        self.standard = Standard(width, affine=False, momentum=0.02) if standardised else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
         # One number or one a channel. Not in the state dict: they are configuration, which travels beside the weights.
@@ -83,12 +86,27 @@ class VisualStream(nn.Module):
         return self
 
 
-class LevelStatistics(nn.Module):
-    """Mean and standard deviation of the channels of several levels: (N, 3, S, S) -> (N, width)."""
+class Standard(nn.BatchNorm1d):
+    """Batch normalisation, written out where it is not learning: the exporter refuses the operator behind a matmul."""
 
-    def __init__(self, encoder: nn.Module, levels: Sequence[str]) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
+        return (x - mean) / (variance + self.eps).sqrt()
+
+
+class LevelStatistics(nn.Module):
+    """Mean and standard deviation of the channels of several levels: (N, 3, S, S) -> (N, width).
+
+    Of the levels in `contrasts` also what the upper and the lower face have more than the rim: difference of means,
+    logarithm of the ratio of standard deviations.
+    """
+
+    def __init__(self, encoder: nn.Module, levels: Sequence[str], contrasts: Sequence[str] = ()) -> None:
         """Raises ConfigError for a level that the encoder does not have."""
         super().__init__()
+        self.contrasts = frozenset(contrasts)
         known = dict(encoder.named_modules())
         for name in levels:
             if name not in known:
@@ -105,11 +123,38 @@ class LevelStatistics(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         found = []
-        for maps in self.maps(x).values():  # (N, C, H, W)
+        for name, maps in self.maps(x).items():  # (N, C, H, W)
             mean = maps.mean((2, 3))
             variance = maps.square().mean((2, 3)) - mean.square()
             found += [mean, variance.clamp_min(1e-5).sqrt()]
+            if name in self.contrasts:
+                found += _contrasts(maps)
         return torch.cat(found, dim=1)
+
+
+def _contrasts(maps: Tensor) -> list[Tensor]:
+    """(N, C, H, W) -> four of (N, C): means, and log deviations, of the upper and of the lower face minus the rim's."""
+    height, width = (int(side) for side in maps.shape[2:])  # int: constants when exported
+    weights = regions(height, width).to(maps).flatten(1).T  # (HW, 3)
+    flat = maps.flatten(2)  # (N, C, HW)
+    mean, square = (values @ weights for values in (flat, flat.square()))  # (N, C, 3)
+    spread = ((square - mean.square()).clamp_min(1e-5).sqrt() + 0.01).log()  # the 0.01 keeps flat maps from shouting
+    return [values[..., face] - values[..., 2] for values in (mean, spread) for face in (0, 1)]
+
+
+def regions(height: int, width: int) -> Tensor:
+    """(3, height, width) weights that add up to 1: upper face, lower face, rim of a face crop.
+
+    Two ellipses around the middle, where crops of `avdetect.faces` have the face: one inside it, halved with a gap at
+    the nose, and one around it, whose outside is the rim.
+    """
+    y = ((torch.arange(height * 8) + 0.5) / (height * 8))[:, None]  # eight samples across each place of the map
+    x = ((torch.arange(width * 8) + 0.5) / (width * 8))[None, :]
+    inside = ((x - 0.5) / 0.30) ** 2 + ((y - 0.5) / 0.38) ** 2 < 1
+    outside = ((x - 0.5) / 0.42) ** 2 + ((y - 0.5) / 0.48) ** 2 > 1
+    masks = torch.stack([inside & (y < 0.5), inside & (y > 0.56), outside]).float()
+    shares = masks.reshape(3, height, 8, width, 8).mean((2, 4))
+    return shares / shares.sum((1, 2), keepdim=True)
 
 
 def _outline(encoder: nn.Module) -> list[str]:
