@@ -261,12 +261,15 @@ class StreamLoopConfig(LoopConfig):
 class PairLoopConfig(StreamLoopConfig):
     """A run on pairs: a fake and its original under one augmentation, and more reals beside them."""
 
-    _zero_is_fine = StreamLoopConfig._zero_is_fine | {"forged"}
-    _shares = StreamLoopConfig._shares | {"forged"}
+    _zero_is_fine = StreamLoopConfig._zero_is_fine | {"forged", "reconstructed"}
+    _shares = StreamLoopConfig._shares | {"forged", "reconstructed"}
 
     forged: float = 0.5  # share of the fakes that are forged from reals while training; 1: real media is all it takes
     # Name -> weight (avdetect.datasets.forgeries); {}: all, alike. The names are checked when training starts.
     forgeries: dict[str, float] = field(default_factory=dict)
+    # Share of the forged faces that an autoencoder gives back, trained first on the same real ones
+    # (avdetect.training.autoencoders). Voices have none.
+    reconstructed: float = 0.0
     reals_per_fake: int = 1  # the fake's original, and reals of other files
     # Of face crops: light wears less of the texture away (avdetect.datasets.augment.faces). Voices know no light one.
     augmentation: Literal["full", "light"] = "full"
@@ -333,6 +336,8 @@ class TrainConfig(_Positive):
             raise ConfigError(f"TrainConfig.folds must be at least 2, got {self.folds}: the fusion learns out of fold")
         if self.audio.augmentation != "full":
             raise ConfigError("audio.augmentation must be full: there is no light one for voices")
+        if self.audio.reconstructed:
+            raise ConfigError("audio.reconstructed must be 0: the autoencoders are of faces")
         if self.model.visual.frozen and (self.visual.evaluate_every or self.joint.steps):
             raise ConfigError(
                 "model.visual.frozen fits the head to its optimum: visual.evaluate_every and joint.steps must be 0"

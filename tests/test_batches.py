@@ -231,6 +231,28 @@ def test_forgeries_of_the_configuration_are_made(part: Part, monkeypatch: pytest
         VisualBatches(part, dataclasses.replace(PAIRS, forgeries={"magic": 1.0}), 0)
 
 
+def test_a_share_of_the_forgeries_is_given_back(part: Part) -> None:
+    config = dataclasses.replace(PAIRS, forged=1.0, reconstructed=0.5)
+    asked: list[int] = []
+
+    def reconstruct(crops: UInt8, rng: np.random.Generator) -> UInt8:
+        asked.append(int(crops[0, 16, 16, 0]))
+        return 255 - crops
+
+    batches = VisualBatches(part, config, 0, augment=False, reconstruct=reconstruct)
+    for step in range(10):
+        batch = batches(step)
+        changed = (batch["crops"][::2] != batch["crops"][1::2]).flatten(1).any(1)
+        assert changed.all(), "every forgery differs from its original"
+    assert 20 < len(asked) < 60, "about half of eighty"
+    assert set(asked) <= {luma(i) for i in (0, 1, 4, 8)}, "real faces only"
+    assert_pure(lambda seed: VisualBatches(part, config, seed, reconstruct=lambda crops, rng: 255 - crops))
+    asked.clear()
+    VisualBatches(part, dataclasses.replace(config, reconstructed=0.0), 0, reconstruct=reconstruct)(0)
+    assert not asked
+    assert int(batches.real_crop(np.random.default_rng(0))[16, 16, 0]) in {luma(i) for i in (0, 1, 4, 8)}
+
+
 def test_real_media_alone_is_enough_when_everything_is_forged(part: Part) -> None:
     reals = Part(part.archive, np.array([0, 1, 7, 8]))
     for make in (

@@ -112,7 +112,7 @@ def make_set() -> Iterator[MakeSet]:
 
     given: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe_training, "VisualBatches", lambda *_: given[-1])
+        patch.setattr(probe_training, "VisualBatches", lambda *_, **__: given[-1])
         yield make
 
 
@@ -490,7 +490,7 @@ def test_frozen_decides_who_trains(
     monkeypatch.setattr(stream_training, "fit_head", fit_head_)
     monkeypatch.setattr(stream_training, "fit", fit_)
     monkeypatch.setattr(stream_training, "active", lambda *_: ["visual"])
-    monkeypatch.setattr(stream_training, "batches_of", lambda *_: make_batch)
+    monkeypatch.setattr(stream_training, "batches_of", lambda *_, **__: make_batch)
     config = TrainConfig(model=ModelConfig(visual=dataclasses.replace(PROBE, frozen=frozen)), visual=LOOP)
     part = part_of([0, 2])
     model = stream_training.train_streams(config, part, part, tmp_path, FABRIC, probes=[drawn])

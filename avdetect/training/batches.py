@@ -6,6 +6,8 @@ the batches it would have seen, and the parts that several devices make are thos
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ from avdetect.training.treatment import choices, share_of, treated_faces, treate
 from avdetect.types import FPS, SAMPLE_RATE, Float, UInt8
 
 NEAR = 5  # face crops, one second at five a second
+Reconstruct = Callable[[UInt8, np.random.Generator], UInt8]  # crops (T, S, S, 3) -> as a generator draws them
 MAX_SILENT = 50  # windows drawn in vain, one after the other, before giving up
 
 
@@ -95,9 +98,18 @@ class VisualBatches(_PairBatches):
 
     stream, part_name, label = 1, "face", "video_fake"
 
-    def __init__(self, part: Part, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
+    def __init__(
+        self,
+        part: Part,
+        config: PairLoopConfig,
+        seed: int,
+        augment: bool = True,
+        reconstruct: Reconstruct | None = None,
+    ) -> None:
+        """reconstruct: how the config's `reconstructed` are made; without it all forgeries are of the other methods."""
         super().__init__(part, part.archive.clips["main_faces"].to_numpy() > 0, config, seed, augment)
         self.names, self.weights = choices(config.forgeries, visual_forgeries.VISUAL, "visual")
+        self.reconstruct = reconstruct
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
         crops, labels, clips = self.items(step, part, parts)
@@ -121,6 +133,10 @@ class VisualBatches(_PairBatches):
         pair = self._augmented(fake, treatment, forged), self._augmented(self._faces(real), other, forged)
         return pair, (clip, real[0])
 
+    def real_crop(self, rng: np.random.Generator) -> UInt8:
+        """(S, S, 3), as it is."""
+        return self._faces(self._moment(self.real.draw(rng), rng)).crops[0]
+
     def single(self, clip: int, rng: np.random.Generator) -> UInt8:
         return self._augmented(self._faces(self._moment(clip, rng)), int(rng.integers(2**32)))
 
@@ -128,6 +144,9 @@ class VisualBatches(_PairBatches):
         """A forgery of the face crop `real` = (clip, index), by a method for which the clip has enough to offer."""
         clip, index = real
         faces = self._faces(real)
+        if self.reconstruct is not None and rng.random() < self.config.reconstructed:
+            drawn = self.reconstruct(faces.crops, rng)
+            return FaceCrops(visual_forgeries.given_back(faces, drawn, rng).crops, faces.landmarks)
         moment = self._other_moment(clip, index, faces, rng)
         weights = np.where([self._suits(name, moment) for name in self.names], self.weights, 0.0)
         if not weights.any():

@@ -22,7 +22,7 @@ from torch import Tensor
 from avdetect.config import LoopConfig, PairLoopConfig, to_dict
 from avdetect.errors import ModelError
 from avdetect.streams.visual import VisualStream
-from avdetect.training.batches import VisualBatches
+from avdetect.training.batches import Reconstruct, VisualBatches
 from avdetect.training.checkpoint import read_checkpoint, write_checkpoint
 from avdetect.training.loop import FREE, prepared
 from avdetect.training.losses import masked_bce
@@ -58,6 +58,7 @@ def probe_set(
     path: Path,
     name: str,
     workers: int = 1,
+    reconstruct: Reconstruct | None = None,
 ) -> ProbeSet:
     """The features of `steps` batches of `part`, in `path` when they are there. Every rank computes its share.
 
@@ -68,7 +69,7 @@ def probe_set(
     identity = {"seed": seed, **{k: v for k, v in to_dict(config).items() if k not in FREE}}
     if not path.exists():
         module = module.to(fabric.device).eval()
-        parts = prepared(VisualBatches(part, config, seed), fabric, config, 0, workers)
+        parts = prepared(VisualBatches(part, config, seed, reconstruct=reconstruct), fabric, config, 0, workers)
         made: dict[str, list[Tensor]] = {"features": [], "labels": [], "clips": []}
         with torch.inference_mode():
             for _ in track(range(config.steps * config.accumulate), name, disable=not fabric.is_global_zero):

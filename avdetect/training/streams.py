@@ -19,7 +19,8 @@ from avdetect.model import Model
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.streams.audio import AudioStream
 from avdetect.streams.visual import VisualStream
-from avdetect.training.batches import AudioBatches, VisualBatches
+from avdetect.training.autoencoders import Autoencoders, fit_autoencoders
+from avdetect.training.batches import AudioBatches, Reconstruct, VisualBatches
 from avdetect.training.joint import JointBatches, JointModel, clip_only, joint_loss
 from avdetect.training.lipsync import SyncBatches
 from avdetect.training.loop import Batch, Batches, fit
@@ -96,7 +97,9 @@ def train_streams(
         if name == "visual" and _probed(config):
             model.visual = fit_head(model.visual, ProbeSet.of(probes, part), config.visual)
             continue
-        stage = make_stage(name, model, config, part)
+        stage = make_stage(
+            name, model, config, part, _reconstruct(config, part, run, fabric) if name == "visual" else None
+        )
         trained = fit(
             stage.module,
             stage.batches,
@@ -135,16 +138,34 @@ def probe_sets(
             seed=config.seed,
             path=run / f"fold{k}" / "visual.probe",
             name=f"fold{k} visual",
+            reconstruct=_reconstruct(config, part, run / f"fold{k}", fabric),
         )
         for k, part in enumerate(parts)
     ]
 
 
-def batches_of(name: str, config: TrainConfig, part: Part, augment: bool = True) -> Batches:
-    """The batches of stage `name` (of STREAMS)."""
+def _reconstruct(config: TrainConfig, part: Part, folder: Path, fabric: Fabric) -> Autoencoders | None:
+    """The autoencoders that make `visual.reconstructed`, trained on the real faces of `part` only."""
+    if not config.visual.reconstructed:
+        return None
+    real = VisualBatches(part, config.visual, config.seed, augment=False)
+    return fit_autoencoders(
+        real.real_crop,
+        config.visual,
+        fabric=fabric,
+        seed=config.seed,
+        path=folder / "autoencoders.ckpt",
+        name=f"{folder.name} autoencoder",
+    )
+
+
+def batches_of(
+    name: str, config: TrainConfig, part: Part, augment: bool = True, reconstruct: Reconstruct | None = None
+) -> Batches:
+    """The batches of stage `name` (of STREAMS). reconstruct: see VisualBatches."""
     audio, seed = config.model.audio, config.seed
     if name == "visual":
-        return VisualBatches(part, config.visual, seed, augment)
+        return VisualBatches(part, config.visual, seed, augment, reconstruct)
     if name == "audio":
         return AudioBatches(part, audio, config.audio, seed, augment)
     if name == "sync":
@@ -152,9 +173,11 @@ def batches_of(name: str, config: TrainConfig, part: Part, augment: bool = True)
     return JointBatches(part, audio, config.joint, seed, augment, match=config.sync.steps > 0)
 
 
-def make_stage(name: str, model: Model, config: TrainConfig, part: Part) -> Stage:
-    """Network, batches and loss of stage `name` (of STREAMS)."""
-    batches = batches_of(name, config, part)
+def make_stage(
+    name: str, model: Model, config: TrainConfig, part: Part, reconstruct: Reconstruct | None = None
+) -> Stage:
+    """Network, batches and loss of stage `name` (of STREAMS). reconstruct: see VisualBatches."""
+    batches = batches_of(name, config, part, reconstruct=reconstruct)
     if name == "visual":
         return Stage(
             model.visual,

@@ -130,6 +130,19 @@ def crappify(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> Forg
     return _degraded(faces, masks, float(rng.uniform(1.6, 4.0)), method, 0.0, quality)
 
 
+def given_back(faces: FaceCrops, drawn: UInt8, rng: np.random.Generator) -> ForgedFaces:
+    """The face as a generator drew it: `drawn` (T, S, S, 3), the same frames through an autoencoder.
+
+    The whole crop, as in a talking head made of a picture, or a region of it, as in a swap or a lip-sync.
+    """
+    size = _side(faces)
+    region = str(rng.choice(["all", "all", "whole", "face", "face", "lower", "mouth"]))
+    if region == "all":
+        return _blended(faces, list(drawn), np.ones((len(faces), size, size), np.float32), 1.0)
+    maps = face_maps(credible(faces.landmarks, size))
+    return _blended(faces, list(drawn), lay(region_mask(region, rng), maps, size), 1.0)
+
+
 def temporal_jitter(faces: FaceCrops, rng: np.random.Generator, donors: Donors) -> ForgedFaces:
     """A region that does not move with its head.
 
