@@ -126,7 +126,7 @@ class PreprocessConfig(_Positive):
 class VisualConfig(_Positive):
     """The frame encoder: any timm model."""
 
-    _zero_is_fine = frozenset({"mean", "dropout"})
+    _zero_is_fine = frozenset({"mean", "dropout", "highpass"})
     _may_be_empty = frozenset({"levels", "contrasts"})
     _below_one = frozenset({"dropout"})
 
@@ -138,6 +138,9 @@ class VisualConfig(_Positive):
     # was trained with: timm's pretrained_cfg of it, times 255.
     mean: float | tuple[float, ...] = 127.5
     std: float | tuple[float, ...] = 127.5
+    # Side in pixels of the box whose mean is taken from each pixel instead of `mean`: the encoder then sees the grain
+    # that a camera or a generator leaves, neither colour nor light. Odd; 0: the picture itself. `std` still divides.
+    highpass: int = 0
     # Modules of the encoder (timm's names: blocks.1, layer2 …) whose maps the head sees, each as the mean and the
     # standard deviation of its channels; (): the encoder's own pooled output.
     levels: tuple[str, ...] = ()
@@ -152,6 +155,8 @@ class VisualConfig(_Positive):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != 3:
                 raise ConfigError(f"VisualConfig.{name} must be one number or three (R, G, B), got {list(value)}")
+        if self.highpass and self.highpass % 2 == 0:
+            raise ConfigError(f"VisualConfig.highpass must be odd, or 0, got {self.highpass}")
         if unknown := [name for name in self.contrasts if name not in self.levels]:
             raise ConfigError(f"VisualConfig.contrasts: {', '.join(unknown)} must also be named in levels")
 

@@ -159,6 +159,27 @@ def test_levels_are_mean_and_deviation_of_the_named_maps() -> None:
     assert found.std(0).max() > 0.01, "constant features would agree too"
 
 
+def test_highpass_sees_grain_and_neither_colour_nor_light() -> None:
+    stream = made(highpass=5, std=16.0).eval()
+    assert stream.state_dict().keys() == made().state_dict().keys()
+    grain = torch.from_numpy(np.random.default_rng(1).integers(-20, 21, (2, 32, 32, 3)))
+    slope = torch.linspace(0, 20, 32)[None, :, None, None].expand(2, 32, 32, 3)
+    with torch.inference_mode():
+        dark, bright, lit = (stream.features((grain + x).float()) for x in (60, 160, 60 + slope))
+        flat = stream.features(torch.full((1, 32, 32, 3), 90.0))
+        loud = stream.features((grain * 100).float())
+    torch.testing.assert_close(dark, bright, atol=1e-4, rtol=1e-4)
+    inner = (dark - lit).abs().mean() / (dark - flat).abs().mean()
+    assert inner < 0.1, "a slope of light is all but taken away"
+    assert torch.isfinite(loud).all(), "and what is loud is cut"
+    graph = _to_onnx(stream, CROPS[:2].numpy(), False)
+    found = onnxruntime.InferenceSession(graph).run(None, {"input": CROPS.numpy()})[0]
+    with torch.inference_mode():
+        np.testing.assert_allclose(found, stream(CROPS).numpy(), atol=PARITY_TOLERANCE)
+    with pytest.raises(ConfigError, match="highpass must be odd"):
+        VisualConfig(highpass=4)
+
+
 def test_contrasts_compare_the_face_with_its_own_rim() -> None:
     """What camera and codec do to the whole crop cancels; what is done to the face alone does not."""
     maps = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 20, 20))).float()

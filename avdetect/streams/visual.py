@@ -5,7 +5,9 @@ standard deviation of the channels of several levels. A forged face is given awa
 what it shows, and on few sources a linear head on an encoder that is left as it was remembers the sources least.
 `contrasts` adds how the texture of the face differs from that of the rim around it, which camera and codec treated
 alike: each crop is its own reference, as in methods that compare the face with its context (Nirkin et al., "DeepFake
-Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021).
+Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021). With `highpass` the encoder is shown the
+grain alone, in which sources differ least; residual inputs go back to Fridrich & Kodovsky, "Rich Models for
+Steganalysis of Digital Images" (TIFS 2012).
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ import torch
 from safetensors.torch import load_file
 from timm.models import create_feature_extractor
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from avdetect.config import VisualConfig
 from avdetect.errors import ConfigError
+
+EDGE = 3.0  # what a high-passed pixel counts at most, in `std`: edges must not drown the grain
 
 
 class VisualStream(nn.Module):
@@ -55,7 +60,7 @@ class VisualStream(nn.Module):
             width = self.encoder.width
         else:
             width = cast(int, self.encoder.head_hidden_size)
-        self.frozen = config.frozen
+        self.frozen, self.highpass = config.frozen, config.highpass
         if config.frozen:
             self.encoder.requires_grad_(False)
         # Not learned: what is standardised is what was seen while training, as in batch normalisation.
@@ -75,7 +80,12 @@ class VisualStream(nn.Module):
 
     def features(self, crops: Tensor) -> Tensor:
         """crops (N, S, S, 3), as above -> (N, F): what the encoder says of them, before it is standardised."""
-        x = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (N, 3, S, S)
+        x = crops.permute(0, 3, 1, 2).float()  # (N, 3, S, S)
+        if self.highpass:
+            local = avg_pool2d(x, self.highpass, stride=1, padding=self.highpass // 2, count_include_pad=False)
+            x = ((x - local) / self.std).clamp(-EDGE, EDGE)
+        else:
+            x = (x - self.mean) / self.std
         return self.encoder(x)
 
     def train(self, mode: bool = True) -> VisualStream:
