@@ -154,6 +154,14 @@ def evaluate(
         bool,
         typer.Option("--out-of-fold", help="Measure what training kept of streams that never saw a file's source."),
     ] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--beside",
+            metavar="NAME=FOLDER",
+            help="Compare with the finished evaluation of another bundle in FOLDER; may be repeated.",
+        ),
+    ] = None,
     robustness: Annotated[
         int, typer.Option("--robustness", metavar="N", min=0, help="Re-encode N files a class, for robustness curves.")
     ] = 0,
@@ -171,6 +179,7 @@ def evaluate(
     from avdetect.bundle import Bundle
     from avdetect.datasets.manifest import read_manifest
     from avdetect.evaluation import run as evaluation
+    from avdetect.evaluation.comparison import named_folders
 
     try:
         results = evaluation.evaluate(
@@ -180,11 +189,14 @@ def evaluate(
             cache=cache,
             out_of_fold=out_of_fold,
             split=split,
+            beside=named_folders(beside or []),
             robustness_files=robustness,
             workers=workers,
             audit=not no_audit,
             sync=not no_sync,
-            command=_evaluation(manifest, bundle, cache, split, out_of_fold, robustness, no_audit, no_sync),
+            command=_evaluation(
+                manifest, bundle, cache, split, out_of_fold, beside or [], robustness, no_audit, no_sync
+            ),
         )
     except OSError as error:
         raise AVDetectError(
@@ -201,6 +213,7 @@ def _evaluation(
     cache: Path | None,
     split: str | None,
     out_of_fold: bool,
+    beside: Sequence[str],
     robustness: int,
     no_audit: bool,
     no_sync: bool,
@@ -209,6 +222,7 @@ def _evaluation(
     values = {"--bundle": bundle, "--cache": cache, "--split": split, "--robustness": robustness or None}
     flags = {"--out-of-fold": out_of_fold, "--no-audit": no_audit, "--no-sync": no_sync}
     words = [word for name, value in values.items() if value is not None for word in (name, str(value))]
+    words += [word for other in beside for word in ("--beside", other)]
     return shlex.join(["avdetect", "evaluate", str(manifest), *words, *(name for name, on in flags.items() if on)])
 
 

@@ -23,6 +23,7 @@ from avdetect.evaluation.audit import (
     evaluation_folds,
     facts,
     facts_table,
+    guesses,
     out_of_fold,
     shortcuts,
     sound_facts,
@@ -129,10 +130,14 @@ def noise_facts(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rng.standard_normal((len(scores), len(FACTS))), columns=list(FACTS))
 
 
+def audited(scores: pd.DataFrame, known: pd.DataFrame, fold: np.ndarray, **options: object) -> pd.DataFrame:
+    return shortcuts(scores.join(guesses(scores, known, fold)), **options)
+
+
 def test_a_planted_shortcut_is_found_and_beats_the_model() -> None:
     scores, known = table(), noise_facts(table())
     known["duration_seconds"] = 3 + scores["fake"] + 0.1 * known["duration_seconds"]
-    rows = shortcuts(scores, known, halves(scores), rounds=10)
+    rows = audited(scores, known, halves(scores), rounds=10)
     auc = rows.set_index(["subset", "label", "score"])["auc"]
     assert set(rows["table"]) == {"audit"}
     assert set(auc.index) == {("clips", "fake", name) for name in FEATURE_SETS}
@@ -155,20 +160,18 @@ def test_a_shortcut_of_one_source_is_none_in_the_others() -> None:
     """Out of fold by source: what holds in a single source only must not help."""
     scores, known = table(), noise_facts(table())
     known["loudness_db"] = np.where(scores["dataset"] == "s0", 10 * scores["fake"], known["loudness_db"])
-    rows = shortcuts(scores, known, halves(scores), rounds=2)
+    rows = audited(scores, known, halves(scores), rounds=2)
     assert rows.set_index(["label", "score"])["auc"]["fake", "loudness"] < 0.7
 
 
 def test_only_what_the_model_judged_is_measured() -> None:
     scores = table(both=True)
     scores.loc[:9, "p_fake"] = np.nan
-    rows = shortcuts(scores, noise_facts(scores), halves(scores), rounds=2)
+    rows = audited(scores, noise_facts(scores), halves(scores), rounds=2)
     counts = rows.drop_duplicates("label").set_index("label")["n"].to_dict()
     assert counts == {"fake": 110, "video_fake": 120}
     measured = np.arange(120) >= 60
-    part = shortcuts(
-        scores.assign(p_video_fake=np.nan), noise_facts(scores), halves(scores), rounds=2, measured=measured
-    )
+    part = audited(scores.assign(p_video_fake=np.nan), noise_facts(scores), halves(scores), rounds=2, measured=measured)
     assert set(part["n"]) == {60}
 
 
@@ -177,7 +180,7 @@ def test_the_audit_is_deterministic_and_takes_missing_facts() -> None:
     known.loc[::3, "width"] = np.nan
     known["loudness_db"] = np.nan
     fold = halves(scores)
-    first, again = (shortcuts(scores, known, fold, rounds=5) for _ in range(2))
+    first, again = (audited(scores, known, fold, rounds=5) for _ in range(2))
     pd.testing.assert_frame_equal(first, again)
     assert (first.loc[first["score"] == "loudness", "auc"] == 0.5).all(), "a fact that nobody states tells nothing"
 
@@ -185,7 +188,7 @@ def test_the_audit_is_deterministic_and_takes_missing_facts() -> None:
 def test_rows_that_no_classifier_could_be_trained_for_are_counted() -> None:
     scores = table()
     fold = np.where(scores["fake"] == 1, 0, np.arange(120) % 2)  # without fold 0 there is no fake
-    rows = shortcuts(scores, noise_facts(scores), fold, rounds=2)
+    rows = audited(scores, noise_facts(scores), fold, rounds=2)
     assert set(rows["n"]) == {int((fold == 1).sum())}
     assert set(rows["abstained"]) == {int((fold == 0).sum())}
     assert rows["auc"].isna().all()
@@ -204,7 +207,7 @@ def test_a_classifier_never_sees_its_own_fold() -> None:
 def test_lengths_must_agree() -> None:
     scores = table()
     with pytest.raises(ValueError, match="must be as many"):
-        shortcuts(scores, noise_facts(scores)[:5], np.zeros(120))
+        audited(scores, noise_facts(scores)[:5], np.zeros(120))
 
 
 def test_folds_are_given_or_cut_by_source_or_by_group() -> None:

@@ -107,7 +107,7 @@ def test_every_shipped_config_is_read(path: Path) -> None:
 
 
 def test_there_are_shipped_configs() -> None:
-    assert {"smoke.yaml", "small.yaml", "release.yaml", "base.yaml", "dfdc.yaml"} == {path.name for path in CONFIGS}
+    assert {path.stem for path in CONFIGS} == {"smoke", "small", "release", "base", "baseline", "dfdc"}
 
 
 @pytest.mark.parametrize(

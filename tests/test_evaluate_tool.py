@@ -264,6 +264,8 @@ def test_a_missing_extra_is_named(
 def test_help_names_every_option(tool: ModuleType, capsys: pytest.CaptureFixture) -> None:
     assert tool.main(["--help"]) == 0
     text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-    for option in "--out --bundle --cache --split --out-of-fold --robustness --workers --no-audit --no-sync".split():
+    for (
+        option
+    ) in "--out --bundle --cache --split --out-of-fold --beside --robustness --workers --no-audit --no-sync".split():
         assert option in text
     assert "--update-docs" in text

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from avdetect.errors import ConfigError
 from avdetect.evaluation import plots, views
+from avdetect.evaluation.comparison import comparison
 from avdetect.evaluation.readme import NAMES, markdown, results_table, update_documents
 from avdetect.evaluation.report import Results, write_report
 from avdetect.evaluation.tables import measurements, missing_streams
@@ -51,6 +52,7 @@ def results() -> Results:
     scores = scores_table()
     parts = {"dev": (scores["split"] == "dev").to_numpy(), "all": np.ones(len(scores), bool)}
     frames = [measurements(scores[mask], 0.5, rounds=50).assign(part=name) for name, mask in parts.items()]
+    frames += [comparison(scores[mask], pd.DataFrame(), 10).assign(part=name) for name, mask in parts.items()]
     audit = frames[1][frames[1]["table"] == "output"].assign(table="audit", score="duration")
     shifts = pd.DataFrame({"shift_frames": [-1, 0, 1], "n": 3, "recovered": [0.5, 1, 0.5], "mean_error_frames": 1.0})
     for name in ("recovered", "mean_error_frames"):

@@ -2,6 +2,7 @@
 
     python tools/evaluate.py my.parquet --out results
     python tools/evaluate.py my.parquet --out results --bundle my_bundle --cache cache --out-of-fold
+    python tools/evaluate.py my.parquet --out results --beside "plain CNN=other_results"
     python tools/evaluate.py --out results --update-docs README.md MODEL_CARD.md
 
 --update-docs, the last option, writes the tables of the evaluation in --out into documents, between their markers

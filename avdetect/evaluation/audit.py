@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Any
 
@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from avdetect.audio import SILENCE_RMS, rms
 from avdetect.datasets.manifest import LABELS, folds
 from avdetect.errors import ManifestError, MediaError
-from avdetect.evaluation.columns import Files, measurement_frame
+from avdetect.evaluation.columns import Files, measurement_frame, numbers
 from avdetect.evaluation.metrics import measure
 from avdetect.media import MediaInfo, MediaReader
 from avdetect.types import SAMPLE_RATE, Float
@@ -146,37 +146,57 @@ def evaluation_folds(scores: pd.DataFrame) -> pd.Series:
     raise ManifestError(f"no folds for the shortcut audit: {reasons[-1]}")
 
 
-def shortcuts(
-    scores: pd.DataFrame,
-    facts: pd.DataFrame,
-    fold: np.ndarray | pd.Series,
-    seed: int = 0,
-    rounds: int = 500,
-    measured: np.ndarray | None = None,
-) -> pd.DataFrame:
-    """One measurement (`evaluation.tables`) for each output, on clips and speech, and each of FEATURE_SETS.
+def guess_column(label: str, name: str) -> str:
+    """The column of `guesses` for one label and one of FEATURE_SETS."""
+    return f"shortcut:{label}:{name}"
 
-    table is "audit", score the feature set. `facts` and `fold` (N,) belong to the rows of `scores`. Only files with a
-    known label that the model judged are used; `abstained` counts those of them that no classifier could be trained
-    for, because the other folds lack a class. measured (N,): the rows to measure on (None: all); the classifiers are
-    trained on the others as well.
+
+def guesses(scores: pd.DataFrame, facts: pd.DataFrame, fold: np.ndarray | pd.Series, seed: int = 0) -> pd.DataFrame:
+    """What each of FEATURE_SETS alone says of each file of clips and speech, for each label: (N,) `guess_column`s.
+
+    By classifiers that were trained on the other folds. `facts` and `fold` (N,) belong to the rows of `scores`. Only
+    files with a known label that the model judged are used; the others are NaN, and so are those that no classifier
+    could be trained for, because the other folds lack a class.
     """
     if not len(scores) == len(facts) == len(fold):
         raise ValueError(f"{len(scores)} scores, {len(facts)} rows of facts and {len(fold)} folds must be as many")
-    files, parts = Files(scores, 0.5, rounds), np.asarray(fold)
+    files, parts = Files(scores, None, 0), np.asarray(fold)
+    columns: dict[str, np.ndarray] = {}
+    for _, label, known in _guessed(files):
+        for name, used in FEATURE_SETS.items():
+            p = out_of_fold(
+                facts.loc[known, list(used)].to_numpy(np.float64), files.labels[label][known], parts[known], seed
+            )
+            columns.setdefault(guess_column(label, name), np.full(len(scores), np.nan))[known] = p
+    return pd.DataFrame(columns, index=scores.index)
+
+
+def _guessed(files: Files) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(subset, label, files) that are enough of both classes for classifiers."""
+    for subset, label in product(("clips", "speech"), LABELS):
+        judged = [files.masks[subset] & files.judged(f"p_{label}", label, value) for value in (0, 1)]
+        if min(mask.sum() for mask in judged) >= MIN_CLASS:
+            yield subset, label, judged[0] | judged[1]
+
+
+def shortcuts(scores: pd.DataFrame, rounds: int = 500, measured: np.ndarray | None = None) -> pd.DataFrame:
+    """One measurement (`evaluation.columns`) for each output, on clips and speech, and each of FEATURE_SETS.
+
+    table is "audit", score the feature set. `scores` holds the columns of `guesses`; without them there is nothing to
+    measure. `abstained` counts the files without a guess. measured (N,): the rows to measure on (None: all).
+    """
+    files = Files(scores, None, rounds)
     wanted = np.ones(len(scores), bool) if measured is None else measured
     rows = []
-    for subset, label in product(("clips", "speech"), LABELS):
-        known = files.masks[subset] & (files.judged(f"p_{label}", label, 0) | files.judged(f"p_{label}", label, 1))
-        y, asked = files.labels[label][known], wanted[known]
-        if min((y == 0).sum(), (y == 1).sum()) < MIN_CLASS:
-            continue
-        for name, columns in FEATURE_SETS.items():
-            p = out_of_fold(facts.loc[known, list(columns)].to_numpy(np.float64), y, parts[known], seed)
+    for subset, label, known in _guessed(files):
+        for name in (name for name in FEATURE_SETS if guess_column(label, name) in scores):
+            p = numbers(scores, guess_column(label, name))
+            asked = known & wanted
             told = asked & ~np.isnan(p)
+            y = files.labels[label][told]
             row = {"table": "audit", "subset": subset, "score": name, "label": label, "n": int(told.sum())}
-            row |= {"fakes": int(y[told].sum()), "abstained": int(asked.sum() - told.sum())}
-            rows.append(row | measure(y[told], p[told], files.groups[known][told], proper=False, rounds=rounds))
+            row |= {"fakes": int(y.sum()), "abstained": int(asked.sum() - told.sum())}
+            rows.append(row | measure(y, p[told], files.groups[told], proper=False, rounds=rounds))
     return measurement_frame(rows)
 
 

@@ -1,9 +1,10 @@
 """The columns of a scores table as arrays, and one measurement of some of its files.
 
 A measurement has the columns
-    table      output, stream, class, kind, method, source, pairs, ablation, modality removed or audit
+    table      output, stream, class, kind, method, source, pairs, ablation, modality removed, audit or comparison
     subset     which files: "clips", "clips: <source>", "FVRA" ... Unique together with table, score and label
-    score      the column of the scores table, with a minus where a low value is the suspicious one
+    score      the column of the scores table, with a minus where a low value is the suspicious one; in the tables
+               audit and comparison the name of what is measured
     label      what it was measured against: fake, video_fake, audio_fake
     n, fakes   files measured, and the fakes among them
     abstained  files of the subset whose label is known and whose score is missing: counted, never scored
@@ -26,6 +27,7 @@ from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
 COUNTS = ("n", "fakes", "abstained", "pairs")
 COLUMNS = ("table", "subset", "score", "label", *COUNTS)
 SUBSETS = ("clips", "speech", "stills")
+BESIDE = "beside:"  # begins the columns that hold the outputs of other bundles: beside:<name>:<output>
 REMOVED = {"no_video:p_fake": "video removed", "no_audio:p_fake": "audio removed"}
 
 
@@ -70,7 +72,8 @@ def measurement_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 class Files:
     """A scores table as arrays, and how it is measured."""
 
-    def __init__(self, scores: pd.DataFrame, threshold: float, rounds: int) -> None:
+    def __init__(self, scores: pd.DataFrame, threshold: float | None, rounds: int) -> None:
+        """threshold: of the decisions; None: they are not measured."""
         self.scores, self.threshold, self.rounds = scores, threshold, rounds
         self.labels = {label: numbers(scores, label) for label in LABELS}
         self.groups = text(scores, "group").to_numpy(object)
@@ -86,7 +89,7 @@ class Files:
         y, values = self.labels[label], score_values(self.scores, score)
         known = mask & ~np.isnan(y)
         judged = known & ~np.isnan(values)
-        proper = score.startswith(("p_", "ablation:")) or score in REMOVED
+        proper = score.startswith(("p_", "ablation:", BESIDE)) or score in REMOVED
         row: dict[str, Any] = {"table": table, "subset": subset, "score": score.removeprefix("ablation:")}
         row |= {"label": label, "n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())}
         row["abstained"] = int(known.sum() - judged.sum())

@@ -16,6 +16,8 @@ and, with a threshold ("fake" is p >= threshold):
     balanced_accuracy  mean of the shares of fakes and of reals that are judged rightly
     false_alarms     share of reals at or above the threshold
 
+And of two scores of the same files (`auc_gap`): how much higher the AUC of the first is.
+
 The values are scikit-learn's where it has the metric. The intervals need every metric some hundred times: there, a
 resample is a weight for each file, and all resamples are computed at once. Clips of one person are no independent
 evidence, so whole groups are drawn, with replacement.
@@ -36,6 +38,7 @@ RANKING = ("auc", "ap", "eer", "tpr_at_fpr_1", "tpr_at_fpr_5")
 PROPER = ("log_loss", "log_loss_balanced", "ece")
 DECISIONS = ("balanced_accuracy", "false_alarms")
 METRICS = (*RANKING, *PROPER, *DECISIONS)
+GAP = ("auc_gap", "auc_gap_low", "auc_gap_high")
 _CHUNK = 2**17  # weights held at once: what stays in a processor's cache is twice as fast
 _EPS = float(np.finfo(np.float64).eps)  # as scikit-learn's log_loss clips
 
@@ -65,6 +68,20 @@ def measure(
         low, high = interval(drawn[name])
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return row
+
+
+def auc_gap(
+    labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, groups: ArrayLike, *, rounds: int = 500, seed: int = 0
+) -> dict[str, float]:
+    """GAP: the AUC of `ours` minus that of `theirs` on the same files, with its interval; empty without both classes.
+
+    Paired: each resample draws the same groups for both, so that files which are hard for both widen no interval.
+    """
+    if len(np.unique(np.asarray(labels))) < 2:
+        return {}
+    first, second = (resampled(labels, p, groups, rounds=rounds, seed=seed)["auc"] for p in (ours, theirs))
+    value = roc_auc_score(labels, ours) - roc_auc_score(labels, theirs)
+    return dict(zip(GAP, (float(value), *interval(first - second)), strict=True))
 
 
 def resampled(

@@ -46,7 +46,8 @@ def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool) -> li
     return found
 
 
-def about(setting: Setting, out_of_fold: bool, command: str) -> dict[str, str]:
+def about(setting: Setting, out_of_fold: bool, command: str, beside: dict[str, str]) -> dict[str, str]:
+    """What stands at the head of the page. beside: name -> digest of the bundles that this one is compared with."""
     table, info = setting.table, setting.bundle.info
     splits = ", ".join(f"{split}: {count}" for split, count in table["split"].value_counts().sort_index().items())
     how = "by the bundle, as avdetect score does"
@@ -64,17 +65,21 @@ def about(setting: Setting, out_of_fold: bool, command: str) -> dict[str, str]:
         "Scored": how,
         "Threshold": f"{info.calibration.threshold:g} of P(fake), as shipped",
         "avdetect": __version__,
+        **({"Put beside": ", ".join(f"{name} ({bundle})" for name, bundle in beside.items())} if beside else {}),
         **({"Command": command} if command else {}),
     }
 
 
-def summary(setting: Setting, out_of_fold: bool, split: str | None, parts: list[str], command: str) -> dict[str, Any]:
+def summary(
+    setting: Setting, out_of_fold: bool, split: str | None, parts: list[str], command: str, beside: dict[str, str]
+) -> dict[str, Any]:
     table, info = setting.table, setting.bundle.info
     return {
         "command": command,
         "bundle": {"name": info.name, "digest": setting.bundle.digest, "threshold": info.calibration.threshold},
         "manifest": {"digest": digest(table), "rows": len(table), "split": split},
         "out_of_fold": out_of_fold,
+        "beside": [{"name": name, "bundle": bundle} for name, bundle in beside.items()],
         "parts": parts,
         "bootstrap_rounds": setting.rounds,
         "seed": SEED,

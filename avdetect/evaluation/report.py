@@ -152,7 +152,7 @@ def _outputs(results: Results, part: str, out: Path) -> Section:
 
 
 def _details(metrics: pd.DataFrame, part: str, out: Path) -> Section:
-    names = ("ablations", "streams", "removed", "classes", "kinds", "sources", "pairs", "audit")
+    names = ("comparison", "ablations", "streams", "removed", "classes", "kinds", "sources", "pairs", "audit")
     found = [views.METRIC_VIEWS[name](metrics, part) for name in names]
     within = views.part_of(metrics, part, "source")
     rows = [(f"{r['subset']} · {views.SCORES[r['score']]}", r, 0) for r in within.to_dict("records")]

@@ -1,6 +1,6 @@
 """One evaluation: a manifest and a bundle in, a folder of CSV files, pictures and one HTML page out.
 
-run.json     the bundle and the manifest that the folder belongs to
+run.json     the bundle, the manifest and what is put beside, which the folder belongs to
 progress/    what took long, row by row: a run that was killed goes on, a run that ended does nothing twice
 scores.csv   a row a file; every other number follows from it, but for those that need the media
 metrics.csv, missing.csv, sync.csv, sync_shifts.csv, localisation.csv, robustness.csv, *.png, report.html
@@ -9,6 +9,7 @@ summary.json versions, digests, seeds, and what was not measured
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from avdetect.bundle import Bundle
 from avdetect.datasets.manifest import digest
 from avdetect.evaluation import provenance, steps
 from avdetect.evaluation.columns import subset_masks
+from avdetect.evaluation.comparison import read_beside
 from avdetect.evaluation.held_out import held_out_scores
 from avdetect.evaluation.report import Results, write_report
 from avdetect.evaluation.scores import Removed, masked, score_table
@@ -36,6 +38,7 @@ def evaluate(
     workers: int = 1,
     audit: bool = True,
     rounds: int = 500,
+    beside: Mapping[str, Path] | None = None,
     sync: bool = True,
     command: str = "",
 ) -> Results:
@@ -43,23 +46,26 @@ def evaluate(
 
     cache: take the clips from this preprocessing cache instead of decoding the files. out_of_fold: do not score, but
     take what training kept of streams that never saw a file's source. split: measure these files only.
+    beside: name -> folder of a finished evaluation of another bundle on the same files, for the comparison.
     robustness_files: how many files a class are re-encoded for the robustness curves. command: stated in the report.
     Raises ConfigError for a folder that belongs to another evaluation, and what the measurements raise.
     """
     table = selected(table, split)
     archive = open_archive(cache, bundle)
-    # Before the folder is claimed: a bundle without such outputs leaves nothing behind.
+    # Before the folder is claimed: what is refused leaves nothing behind.
     held_out = held_out_scores(table, bundle, archive) if out_of_fold else None
-    claim(out, {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold})
+    others = read_beside(beside or {}, table["path"])
+    identity = {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold}
+    claim(out, identity | ({"beside": others.bundles} if others.bundles else {}))
     setting = Setting(table, bundle, out, archive, workers, rounds)
-    scores = _scores(setting) if held_out is None else held_out
+    scores = (_scores(setting) if held_out is None else held_out).assign(**others.outputs)
     parts = _parts(table, out_of_fold)
     results = Results(
         scores=scores,
         tables={},
         parts=parts,
-        about=provenance.about(setting, out_of_fold, command),
-        summary=provenance.summary(setting, out_of_fold, split, list(parts), command),
+        about=provenance.about(setting, out_of_fold, command, others.bundles),
+        summary=provenance.summary(setting, out_of_fold, split, list(parts), command, others.bundles),
         warnings=provenance.warnings_of(setting, scores, out_of_fold),
     )
     steps.measure_scores(setting, results, audit=audit)

@@ -78,7 +78,11 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
             raise ConfigError(f"{path} cannot be read ({error}): name another --out, or delete the folder") from error
         if stated != identity:
             known = stated if isinstance(stated, dict) else {}
-            unlike = [f"{k} {known.get(k)!r} instead of {v!r}" for k, v in identity.items() if known.get(k) != v]
+            unlike = [
+                f"{key} {known.get(key)!r} instead of {identity.get(key)!r}"
+                for key in (*identity, *(key for key in known if key not in identity))
+                if known.get(key) != identity.get(key)
+            ]
             raise ConfigError(
                 f"{out} holds another evaluation ({'; '.join(unlike)}): name another --out, or delete the folder"
             )

@@ -16,8 +16,9 @@ from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from avdetect.bundle import OnnxNetworks
 from avdetect.detector import Detector
 from avdetect.errors import ManifestError
-from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts_table, shortcuts
+from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts_table, guesses, shortcuts
 from avdetect.evaluation.columns import subset_masks
+from avdetect.evaluation.comparison import comparison
 from avdetect.evaluation.localisation import measure_localisation
 from avdetect.evaluation.provenance import SEED, trained_on
 from avdetect.evaluation.report import Results, write_csv
@@ -30,22 +31,24 @@ CHUNK = 64  # files whose container facts are written at once
 
 
 def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
-    """All that follows from the scores table, and the shortcut audit, for each part."""
+    """All that follows from the scores table, the shortcut audit, and both side by side, for each part."""
     scores, threshold = results.scores, setting.bundle.info.calibration.threshold
     results.tables["missing"] = missing_streams(scores)
-    found = _audit(setting, results) if audit else {}
-    if not audit:
+    if audit:
+        scores = scores.join(_guesses(setting, results))
+    else:
         results.unmeasured.append(
             "The shortcut audit was switched off (--no-audit): nothing says what files alone tell."
         )
     frames = []
     for part, mask in results.parts.items():
         rows = measurements(scores[mask], threshold, setting.rounds)
-        shortcut_rows = found.get(part, pd.DataFrame())
+        shortcut_rows = shortcuts(scores, setting.rounds, mask)
+        beside = comparison(scores[mask], shortcut_rows, setting.rounds)
         if len(shortcut_rows):
             title = "all files" if len(results.parts) == 1 or part == "all" else f"split {part}"
             results.warnings += [f"{title}: {sentence}." for sentence in beaten(rows, shortcut_rows)]
-        frames += [frame.assign(part=part) for frame in (rows, shortcut_rows) if len(frame)]
+        frames += [frame.assign(part=part) for frame in (rows, shortcut_rows, beside) if len(frame)]
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     results.tables["metrics"] = table[["part", *(name for name in table if name != "part")]]
     if "no_video:p_fake" not in scores:
@@ -55,15 +58,16 @@ def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
         )
 
 
-def _audit(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
-    """Part -> rows of the audit of clips and speech, each by classifiers trained on the other folds of all files."""
+def _guesses(setting: Setting, results: Results) -> pd.DataFrame:
+    """`audit.guesses` of the clips and the speech, by classifiers trained on the other folds of all files; index as in
+    the scores table."""
     judged = (results.scores["error"] == "").to_numpy(bool) & ~subset_masks(results.scores)["stills"]
     scores = results.scores[judged].reset_index(drop=True)
     facts = container_facts(scores["path"].tolist(), setting.progress / "facts.csv", setting.workers)
     read = int(facts.notna().any(axis=1).sum())
     if not read:
         results.unmeasured.append("The shortcut audit: none of the files is there to be read.")
-        return {}
+        return pd.DataFrame()
     if read < len(facts):
         results.warnings.append(
             f"Shortcut audit: {len(facts) - read} of {len(facts)} files are not there, or no media."
@@ -72,15 +76,13 @@ def _audit(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
         fold = evaluation_folds(scores)
     except ManifestError as error:
         results.unmeasured.append(f"The shortcut audit: {error}.")
-        return {}
+        return pd.DataFrame()
     results.summary["audit_folds"] = {"by": str(fold.name), "number": int(fold.nunique())}
-    rows = {}
-    for part, mask in results.parts.items():
-        with threadpool_limits(1, "openmp"):  # trees this small gain nothing from threads, and wait for busy cores
-            rows[part] = shortcuts(scores, facts, fold, SEED, setting.rounds, measured=mask[judged])
-        if rows[part].empty:
-            results.unmeasured.append(f"The shortcut audit of part {part}: too few files of both classes.")
-    return rows
+    with threadpool_limits(1, "openmp"):  # trees this small gain nothing from threads, and wait for busy cores
+        found = guesses(scores, facts, fold, SEED)
+    if found.empty:
+        results.unmeasured.append("The shortcut audit: too few files of both classes.")
+    return found.set_axis(results.scores.index[judged])
 
 
 def container_facts(paths: list[str], target: Path, workers: int) -> pd.DataFrame:

@@ -26,6 +26,7 @@ SCORES = {
     "no_video:p_fake": "whole clip, video removed",
     "no_audio:p_fake": "whole clip, sound removed",
 }
+CHANCE, OURS = "chance", "this bundle"  # rows of the comparison
 ANSWERS = {"p_fake": "fake", "p_video_fake": "video_fake", "p_audio_fake": "audio_fake"}  # score -> its label
 
 
@@ -214,10 +215,35 @@ def audit(metrics: pd.DataFrame, part: str) -> View:
     return view("Shortcut audit", words, part_of(metrics, part, "audit"), columns, texts=3)
 
 
+def comparison(metrics: pd.DataFrame, part: str) -> View:
+    words = (
+        "For each label, on the files that this bundle judged; a row that does not judge all of them shows fewer. "
+        "Chance says 0.5 of every file, a shortcut sees none of the content; then come the bundles put beside this "
+        "one, this bundle with fewer streams or another fusion, and this bundle. The last column is its AUC minus that "
+        "of the row, on the row's files; every resample draws the same groups for both. Above 0 this bundle is better."
+    )
+
+    def what(row: Mapping[str, Any]) -> str:
+        return OURS if row["score"] in ANSWERS else SCORES.get(str(row["score"]), str(row["score"]))
+
+    columns = (MEASURED_ON, text("label", "label"), Column("what", what), FILES, AUC, AP, EER, LOG_LOSS, ECE)
+    gap = Column("this bundle's AUC minus this [95 %]", difference)
+    return view("Side by side", words, part_of(metrics, part, "comparison"), (*columns, gap), texts=3)
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """`+0.053 [-0.01 to +0.12]` of `auc_gap` and its bounds."""
+    value, low, high = (row.get(f"auc_gap{end}") for end in ("", "_low", "_high"))
+    if NONE in map(number, (value, low, high)):
+        return NONE
+    return f"{value:+.3f} [{low:+.2f} to {high:+.2f}]"
+
+
 # name in a document's markers -> view of metrics.csv
 METRIC_VIEWS: dict[str, Callable[[pd.DataFrame, str], View]] = {
     "readme": headline,
     "outputs": outputs,
+    "comparison": comparison,
     "streams": streams,
     "ablations": ablations,
     "classes": classes,
