@@ -67,7 +67,9 @@ def sync_distances(
 
     mouth (W, E) and voice (V, E) unit vectors, one a frame; the first windows begin at frames `mouth_frame` and
     `voice_frame` of the file's clock; voice_valid (V,) False where the voice is silent or padding. SyncNet pads with
-    zeros at the edges, which favours offsets other than 0; pairs that do not exist are left out here.
+    zeros at the edges, which favours offsets other than 0; pairs that do not exist are left out here. Some windows are
+    near to all others and would draw the offset to themselves (hubs: Radovanovic et al., JMLR 2010), so what a window
+    is nearer on average, over the whole clip, is taken off; the mean of all distances stays.
     """
     offsets = np.arange(-max_offset, max_offset + 1)
     frames = mouth_frame + np.arange(len(mouth))
@@ -75,8 +77,11 @@ def sync_distances(
     clipped = np.clip(index, 0, max(len(voice) - 1, 0))
     valid = (index == clipped) & voice_valid[clipped] if len(voice) else np.zeros(index.shape, bool)
     similarity = mouth @ voice.T if len(voice) else np.zeros((len(mouth), 1), np.float32)  # (W, V)
-    cosine = np.take_along_axis(similarity, clipped, axis=1)
-    distance = np.where(valid, np.sqrt(np.maximum(0, 2 - 2 * cosine)), 0)
+    distances = np.sqrt(np.maximum(0, 2 - 2 * similarity))
+    if valid.any():
+        by_mouth, by_voice = distances[:, voice_valid].mean(1, keepdims=True), distances.mean(0, keepdims=True)
+        distances = distances - by_mouth - by_voice + 2 * by_mouth.mean()
+    distance = np.where(valid, np.take_along_axis(distances, clipped, axis=1), 0)
     seconds, cell = np.unique((frames + 2) // FPS, return_inverse=True)
     total, count = np.zeros((len(seconds), len(offsets)), np.float32), np.zeros((len(seconds), len(offsets)), np.int32)
     np.add.at(total, cell, distance)

@@ -113,7 +113,7 @@ def test_audio_that_lags_by_k_frames_reads_as_plus_k(lag: int) -> None:
     reading = read_sync(sync_distances(mouth, 0, voice, 0, heard(voice), MAX))
     assert reading is not None
     assert reading.offset_seconds == lag / 25
-    assert reading.min_distance == pytest.approx(0, abs=1e-3)
+    assert reading.min_distance == pytest.approx(0, abs=0.05)  # but for what a window is nearer on average
     assert reading.confidence > 1.0  # random unit vectors are about sqrt(2) apart
     if lag:
         assert reading.at_zero > 1.2
@@ -129,7 +129,7 @@ def test_a_face_that_appears_later_is_not_an_offset(mouth_start: int) -> None:
     reading = read_sync(sync_distances(mouth, mouth_start, voice, 0, heard(voice), MAX))
     assert reading is not None
     assert reading.offset_seconds == 0
-    assert reading.min_distance == pytest.approx(0, abs=1e-3)
+    assert reading.min_distance == pytest.approx(0, abs=0.05)  # but for what a window is nearer on average
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -139,14 +139,34 @@ def test_distances_are_those_of_the_pairs_that_exist(w: int, start: int, v: int,
     valid = np.random.default_rng(seed).random(v) < 0.7
     distances = sync_distances(mouth, start, voice, 0, valid, largest)
     np.testing.assert_array_equal(distances.offsets, np.arange(-largest, largest + 1))
+    every = np.linalg.norm(mouth[:, None].astype(float) - voice[None], axis=2)  # (w, v)
+    if w and valid.any():
+        mean = every[:, valid].mean()
+        every = every - (every[:, valid].mean(1, keepdims=True) - mean) - (every.mean(0, keepdims=True) - mean)
     for column, offset in enumerate(distances.offsets):
         pairs = [(i, start + i + offset) for i in range(w)]
         known = [(i, j) for i, j in pairs if 0 <= j < v and valid[j]]
-        expected = [np.linalg.norm(mouth[i].astype(float) - voice[j]) for i, j in known]
+        expected = [every[i, j] for i, j in known]
         assert distances.count[:, column].sum() == len(known)
         assert distances.total[:, column].sum() == pytest.approx(sum(expected), abs=2e-3)
         for second, count in zip(distances.seconds, distances.count[:, column], strict=True):
             assert count == sum((start + i + 2) // 25 == second for i, _ in known)
+
+
+def test_a_window_that_is_near_to_all_draws_no_offset_to_itself() -> None:
+    """A stretch of voice that resembles every mouth a little is at one offset for one mouth, at another for the next."""
+    mouth, voice = lagging(4)
+    common = np.full(mouth.shape[1], 1 / np.sqrt(mouth.shape[1]), np.float32)
+    noisy = mouth + 1.5 * unit(len(mouth), 7) + 2.0 * common
+    hubs = voice.copy()
+    hubs[10:18] = 0.2 * hubs[10:18] + 3.0 * common
+    noisy, hubs = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (noisy, hubs))
+    distances = sync_distances(noisy, 0, hubs, 0, heard(hubs), MAX)
+    reading = read_sync(distances)
+    assert reading is not None
+    assert reading.offset_seconds == 4 / 25
+    plain = np.sqrt(np.maximum(0, 2 - 2 * noisy @ hubs.T))
+    assert np.isin(np.argmin(plain, axis=1), range(10, 18)).mean() > 0.5, "the stretch is a hub indeed"
 
 
 def test_edges_favour_no_offset_when_every_pair_is_equally_far() -> None:
@@ -183,7 +203,7 @@ def test_silent_voice_windows_do_not_count() -> None:
     assert reading is not None
     assert reading.offset_seconds == 3 / 25
     assert distances.count[:, MAX].sum() == 40
-    assert max(distance for _, distance in reading.curve) < 1e-2  # nothing silent is in the curve
+    assert max(distance for _, distance in reading.curve) < 0.1  # nothing silent is in the curve
 
 
 def test_clips_of_a_file_add_up() -> None:
