@@ -153,20 +153,18 @@ def test_distances_are_those_of_the_pairs_that_exist(w: int, start: int, v: int,
             assert count == sum((start + i + 2) // 25 == second for i, _ in known)
 
 
-def test_a_window_that_is_near_to_all_draws_no_offset_to_itself() -> None:
-    """A stretch of voice that resembles every mouth a little is at one offset for one mouth, at another for the next."""
-    mouth, voice = lagging(4)
+@pytest.mark.parametrize("seed", [7, 8, 9])
+def test_windows_that_are_near_to_all_draw_no_offset_to_themselves(seed: int) -> None:
+    """Late offsets have fewer pairs, so that a stretch at the end, near to every mouth, is more of their mean."""
+    mouth, voice = lagging(-4)
     common = np.full(mouth.shape[1], 1 / np.sqrt(mouth.shape[1]), np.float32)
-    noisy = mouth + 1.5 * unit(len(mouth), 7) + 2.0 * common
-    hubs = voice.copy()
-    hubs[10:18] = 0.2 * hubs[10:18] + 3.0 * common
-    noisy, hubs = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (noisy, hubs))
-    distances = sync_distances(noisy, 0, hubs, 0, heard(hubs), MAX)
-    reading = read_sync(distances)
+    mouth = mouth + 6 * unit(len(mouth), seed) + 8 * common
+    voice = voice.copy()
+    voice[44:] = 0.2 * voice[44:] + 3 * common
+    mouth, voice = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (mouth, voice))
+    reading = read_sync(sync_distances(mouth, 0, voice, 0, heard(voice), MAX))
     assert reading is not None
-    assert reading.offset_seconds == 4 / 25
-    plain = np.sqrt(np.maximum(0, 2 - 2 * noisy @ hubs.T))
-    assert np.isin(np.argmin(plain, axis=1), range(10, 18)).mean() > 0.5, "the stretch is a hub indeed"
+    assert reading.offset_seconds == -4 / 25
 
 
 def test_edges_favour_no_offset_when_every_pair_is_equally_far() -> None:
