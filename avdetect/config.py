@@ -131,7 +131,7 @@ class VisualConfig(_Positive):
     _below_one = frozenset({"dropout"})
 
     encoder: str = "mobilenetv2_100"
-    # timm arguments. "same" padding is what the TensorFlow-trained ImageNet weights expect.
+    # timm arguments, as pad_type: same, which TensorFlow-trained ImageNet weights of MobileNetV2 expect.
     encoder_kwargs: dict[str, Any] = field(default_factory=dict)
     pretrained: bool | str = False  # True: timm's own download; a path: a safetensors file of the encoder's weights
     # Crops in 0..255 become (x - mean) / std; one number, or three for R, G and B. A pretrained encoder expects what it
@@ -145,7 +145,9 @@ class VisualConfig(_Positive):
     # standard deviation of its channels; (): the encoder's own pooled output.
     levels: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()  # those of them whose maps are also compared: upper and lower face against the rim
-    frozen: bool = False  # the encoder keeps the weights that it starts with, and only the head learns
+    # The encoder keeps the weights that it starts with, and only the head learns, to its optimum: `dropout`, and of the
+    # loop lr, warmup_steps and ema_decay, are then not used.
+    frozen: bool = False
     dropout: float = 0.3
     pooling: Literal["confident", "mean"] = "confident"  # of a track's frame logits (avdetect.pooling)
 

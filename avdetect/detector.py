@@ -21,6 +21,7 @@ from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.types import Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict
 
+PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
 MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
 
@@ -146,7 +147,7 @@ def _verdict(
     if fake is None:
         return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(outputs.missing.values()))}"
     parts = {"the face": video_fake, "the voice": audio_fake}
-    suspects = " and ".join(name for name, p in parts.items() if p is not None and p >= 0.5)
+    suspects = " and ".join(name for name, p in parts.items() if p is not None and p >= PART_THRESHOLD)
     unseen = " and ".join(name for name, p in parts.items() if p is None)
     but = f"; {unseen} could not be judged" if unseen else ""
     looks = f"look{'' if ' and ' in suspects else 's'} manipulated"

@@ -189,7 +189,7 @@ class SyncScore:
 
     offset_seconds: float  # > 0: the audio lags the video
     confidence: float  # median minus minimum of the mean distance over offsets
-    min_distance: float  # the mean distance at the best offset
+    min_distance: float  # the mean distance at the best offset (avdetect.pooling.sync_distances)
     track_id: int
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from avdetect.datasets.manifest import LABELS
+from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.metrics import METRICS, measure
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
 
@@ -73,7 +74,7 @@ class Files:
     """A scores table as arrays, and how it is measured."""
 
     def __init__(self, scores: pd.DataFrame, threshold: float | None, rounds: int) -> None:
-        """threshold: of the decisions; None: they are not measured."""
+        """threshold: of the decisions on `fake`; None: no decision is measured."""
         self.scores, self.threshold, self.rounds = scores, threshold, rounds
         self.labels = {label: numbers(scores, label) for label in LABELS}
         self.groups = text(scores, "group").to_numpy(object)
@@ -93,7 +94,9 @@ class Files:
         row: dict[str, Any] = {"table": table, "subset": subset, "score": score.removeprefix("ablation:")}
         row |= {"label": label, "n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())}
         row["abstained"] = int(known.sum() - judged.sum())
-        options: dict[str, Any] = {"proper": proper, "threshold": self.threshold if proper else None}
+        part = label != "fake" and self.threshold is not None  # judged as the Detector judges them
+        threshold = PART_THRESHOLD if part else self.threshold
+        options: dict[str, Any] = {"proper": proper, "threshold": threshold if proper else None}
         return row | measure(y[judged], values[judged], self.groups[judged], rounds=self.rounds, **options)
 
     def judged(self, score: str, label: str, value: int) -> np.ndarray:

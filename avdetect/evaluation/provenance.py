@@ -11,6 +11,7 @@ import pandas as pd
 from avdetect._version import __version__
 from avdetect.bundle import Bundle
 from avdetect.datasets.manifest import digest
+from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.held_out import NOT_HELD_OUT
 from avdetect.evaluation.setting import Setting
 
@@ -19,7 +20,7 @@ SEED = 0
 
 
 def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
-    """The splits of this manifest that the bundle states it was trained on."""
+    """The splits of a whole manifest that the bundle states it was trained on."""
     stated = bundle.info.training.get("manifest_digest")
     for splits in (["train"], ["train", "dev"]):
         rows = table[table["split"].isin(splits)]
@@ -30,7 +31,7 @@ def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
 
 def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool) -> list[str]:
     found = []
-    seen = trained_on(setting.table, setting.bundle)
+    seen = setting.trained_on
     if seen and not out_of_fold:
         found.append(
             f"The bundle was trained on the files of split {' and '.join(seen)} of this manifest. On them it looks "
@@ -52,18 +53,20 @@ def about(setting: Setting, out_of_fold: bool, command: str, beside: dict[str, s
     splits = ", ".join(f"{split}: {count}" for split, count in table["split"].value_counts().sort_index().items())
     how = "by the bundle, as avdetect score does"
     if out_of_fold:
+        release = info.training.get("config", {}).get("release", False)
+        but = " (the first fold, the split dev: its people or pages)" if release else ""
         unit = {"dataset": "source (dataset)"}.get(info.training.get("config", {}).get("fold_by", ""), "group")
         how = (
-            f"out of fold: every file was scored by streams that never saw its {unit}, and neither did the fusion and"
-            " the calibration that joined them. These are not the networks in the bundle, which were trained on all "
-            "of these files, but others of the same recipe."
+            f"out of fold: every file was scored by streams that never saw its {unit}{but}, and by a fusion that was "
+            "fitted without it. These are not the networks in the bundle, which were trained on all of these files, "
+            "but others of the same recipe."
         )
     return {
         "Bundle": f"{info.name} ({setting.bundle.digest})",
         "Manifest": f"{len(table)} files of {table['group'].nunique()} groups and {table['dataset'].nunique()} sources "
         f"({splits}); digest {digest(table)}",
         "Scored": how,
-        "Threshold": f"{info.calibration.threshold:g} of P(fake), as shipped",
+        "Threshold": f"{info.calibration.threshold:g} of P(fake), as shipped; {PART_THRESHOLD:g} of its parts",
         "avdetect": __version__,
         **({"Put beside": ", ".join(f"{name} ({bundle})" for name, bundle in beside.items())} if beside else {}),
         **({"Command": command} if command else {}),

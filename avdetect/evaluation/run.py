@@ -50,6 +50,7 @@ def evaluate(
     robustness_files: how many files a class are re-encoded for the robustness curves. command: stated in the report.
     Raises ConfigError for a folder that belongs to another evaluation, and what the measurements raise.
     """
+    seen = provenance.trained_on(table, bundle)  # asked of the whole manifest: its digest is what a bundle states
     table = selected(table, split)
     archive = open_archive(cache, bundle)
     # Before the folder is claimed: what is refused leaves nothing behind.
@@ -57,7 +58,8 @@ def evaluate(
     others = read_beside(beside or {}, table["path"])
     identity = {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold}
     claim(out, identity | ({"beside": others.bundles} if others.bundles else {}))
-    setting = Setting(table, bundle, out, archive, workers, rounds)
+    seen = [name for name in seen if (table["split"] == name).any()]
+    setting = Setting(table, bundle, out, archive, workers, rounds, tuple(seen))
     scores = (_scores(setting) if held_out is None else held_out).assign(**others.outputs)
     parts = _parts(table, out_of_fold)
     results = Results(

@@ -152,16 +152,18 @@ def masked(scores: pd.DataFrame, bundle: Bundle, device: str = "auto") -> pd.Dat
     """`scores` with the probability of fake for every subset of the streams, through the bundle's own fusion.
 
     `ablation:<streams>:shipped` masks the other streams out, as if they were missing. `ablation:<streams>:max` is the
-    highest of the single streams' probabilities. NaN where a file has none of the streams.
+    highest of the single streams' probabilities. NaN where a file has none of the streams that the fusion listens to:
+    a noisy-or of the parts has no use for sync.
     """
+    heard = STREAMS[:2] if bundle.info.model.fusion.parts else STREAMS
     networks = OnnxNetworks(bundle, device)
     features = scores[list(FEATURES)].to_numpy(np.float32)
-    present = np.nan_to_num(features[:, NUM_VALUES:]) > 0  # (N, 3); errors have no stream
+    present = (np.nan_to_num(features[:, NUM_VALUES:]) > 0) & np.isin(STREAMS, heard)  # (N, 3); errors have no stream
     single: dict[str, Float] = {}
     columns = {}
-    for subset in (s for size in (1, 2, 3) for s in combinations(STREAMS, size)):
+    for subset in (s for size in range(1, len(heard) + 1) for s in combinations(heard, size)):
         keep = present & np.isin(STREAMS, subset)
-        name = "all" if len(subset) == len(STREAMS) else "+".join(subset)
+        name = "all" if len(subset) == len(heard) else "+".join(subset)
         columns[f"ablation:{name}:shipped"] = _fused(features, keep, networks, bundle)
         if len(subset) == 1:
             single[name] = columns[f"ablation:{name}:shipped"]

@@ -30,6 +30,7 @@ class Setting:
     archive: ClipArchive | None
     workers: int
     rounds: int
+    trained_on: tuple[str, ...] = ()  # splits of these files that the bundle was trained on
 
     @property
     def progress(self) -> Path:

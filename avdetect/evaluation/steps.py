@@ -20,7 +20,7 @@ from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts_tab
 from avdetect.evaluation.columns import subset_masks
 from avdetect.evaluation.comparison import comparison
 from avdetect.evaluation.localisation import measure_localisation
-from avdetect.evaluation.provenance import SEED, trained_on
+from avdetect.evaluation.provenance import SEED
 from avdetect.evaluation.report import Results, write_csv
 from avdetect.evaluation.robustness import robustness
 from avdetect.evaluation.setting import Setting
@@ -125,7 +125,7 @@ def measure_media(setting: Setting, results: Results, *, sync: bool, robustness_
     else:
         results.unmeasured.append("Robustness curves were not asked for (--robustness N).")
     used = [name for name in ("sync", "localisation", "robustness") if len(tables.get(name, ()))]
-    seen = trained_on(table, setting.bundle)
+    seen = setting.trained_on
     if used and seen and results.summary["out_of_fold"]:
         results.warnings.append(
             f"The tables {', '.join(used)} were measured with the networks of the bundle, which were trained on the "

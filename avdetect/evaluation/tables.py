@@ -47,7 +47,7 @@ def measurements(
 ) -> pd.DataFrame:
     """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says.
 
-    threshold is the shipped one.
+    threshold is the shipped one, of P(fake); the parts are judged from PART_THRESHOLD on.
     """
     files = Files(scores, threshold, rounds)
     rows = [row for name in (TABLES if tables is None else tables) for row in TABLES[name](files)]
