@@ -130,6 +130,19 @@ def test_a_bundle_that_judges_none_of_the_files_is_told(scores: pd.DataFrame) ->
     assert not found["score"].str.startswith("ablation").any()
 
 
+def test_the_stream_behind_a_fusion_that_says_nothing_is_measured(scores: pd.DataFrame) -> None:
+    mute = scores.assign(
+        **{f"beside:cnn:{name}": 0.5 for name in OUTPUTS}, **{"beside:cnn:visual_logit": scores["visual_logit"]}
+    )
+    found = comparison(mute, pd.DataFrame(columns=["subset", "label"]), ROUNDS)
+    faces = block(found, "clips", "video_fake")
+    assert faces.loc["cnn", "auc"] == 0.5
+    assert faces.loc["cnn, stream alone", "auc"] == faces.loc["visual_logit", "auc"] > 0.6
+    assert np.isnan(faces.loc["cnn, stream alone", "log_loss"]), "a logit is no probability"
+    for label in ("fake", "audio_fake"):
+        assert "cnn, stream alone" not in block(found, "clips", label).index
+
+
 def test_what_cannot_be_measured_has_no_block(scores: pd.DataFrame) -> None:
     found = comparison(scores.assign(video_fake=0, p_audio_fake=np.nan), pd.DataFrame(), ROUNDS)
     assert set(found["label"]) == {"fake"}

@@ -90,7 +90,7 @@ class Files:
         y, values = self.labels[label], score_values(self.scores, score)
         known = mask & ~np.isnan(y)
         judged = known & ~np.isnan(values)
-        proper = score.startswith(("p_", "ablation:", BESIDE)) or score in REMOVED
+        proper = score.startswith(("p_", "ablation:")) or ":p_" in score
         row: dict[str, Any] = {"table": table, "subset": subset, "score": score.removeprefix("ablation:")}
         row |= {"label": label, "n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())}
         row["abstained"] = int(known.sum() - judged.sum())

@@ -25,6 +25,8 @@ from avdetect.evaluation.scores import OUTPUTS
 from avdetect.evaluation.tables import STREAM_SCORES
 from avdetect.evaluation.views import CHANCE, OURS, SCORES
 
+PART_STREAMS = ("visual_logit", "audio_logit")  # what the face and the voice rest on
+HAS = ("has_visual", "has_audio")
 NAME = re.compile(r"\w[\w .+-]*")  # of a bundle put beside; rows of our own may hold a colon, these may not
 OWN_NAMES = {CHANCE, OURS, *FEATURE_SETS, *SCORES, *SCORES.values()}
 # 0.5 for every file; these follow for any files, the average precision and the ECE from the share of fakes.
@@ -70,13 +72,13 @@ def read_beside(folders: Mapping[str, Path], paths: pd.Series) -> Beside:
             )
         found = scores.loc[paths]
         bundles[name] = str(found["bundle"].iloc[0])
-        outputs |= {f"{BESIDE}{name}:{output}": found[output].to_numpy() for output in OUTPUTS}
+        outputs |= {f"{BESIDE}{name}:{score}": found[score].to_numpy() for score in (*OUTPUTS, *PART_STREAMS)}
     return Beside(bundles, outputs)
 
 
 def _read(where: str, path: Path) -> pd.DataFrame:
-    """path (index), the bundle's digest and OUTPUTS."""
-    types = {"path": str, "bundle": str} | dict.fromkeys(OUTPUTS, np.float64)
+    """path (index), the bundle's digest, OUTPUTS and PART_STREAMS."""
+    types = {"path": str, "bundle": str} | dict.fromkeys((*OUTPUTS, *PART_STREAMS, *HAS), np.float64)
     try:
         scores = pd.read_csv(path, usecols=list(types), dtype=types, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
@@ -85,6 +87,8 @@ def _read(where: str, path: Path) -> pd.DataFrame:
     p = scores[list(OUTPUTS)]
     if scores["path"].duplicated().any() or ((p < 0) | (p > 1)).any(axis=None):
         raise ConfigError(f"{where}: its scores.csv states a file twice, or holds outputs that are no probabilities")
+    for stream, has in zip(PART_STREAMS, HAS, strict=True):
+        scores[stream] = scores[stream].where(scores[has] == 1)
     return scores.set_index("path")
 
 
@@ -122,15 +126,21 @@ def _block(files: Files, subset: str, label: str, audit_rows: pd.DataFrame) -> I
 
 
 def _others(scores: pd.DataFrame, label: str) -> Iterable[tuple[str, str]]:
-    """(name of the row, column): the bundles put beside, then the ablations; of a part, its own stream alone."""
+    """(name of the row, column): the bundles put beside, then the ablations; of a part, its own stream alone.
+
+    Of a bundle beside also the stream: a fusion whose evidence pointed the wrong way out of fold says 0.5 of all files.
+    """
     columns = [str(column) for column in scores]
-    for column in columns:
-        if column.startswith(BESIDE) and column.endswith(f":p_{label}"):
-            yield column.split(":")[1], column
+    streams = [stream for stream, answers in STREAM_SCORES.items() if answers == label != "fake"]
+    for column in (c for c in columns if c.startswith(BESIDE)):
+        _, name, score = column.split(":")
+        if score == f"p_{label}":
+            yield name, column
+        elif score in streams:
+            yield f"{name}, stream alone", column
     if label == "fake":
         yield from ((c.replace(":", ": ", 1), c) for c in columns if c.startswith("ablation:"))
-    else:
-        yield from ((stream, stream) for stream, answers in STREAM_SCORES.items() if answers == label)
+    yield from ((stream, stream) for stream in streams)
 
 
 def _gap(files: Files, judged: np.ndarray, label: str, column: str) -> dict[str, float]:
