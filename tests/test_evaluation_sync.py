@@ -132,6 +132,20 @@ def test_only_real_files_with_enough_of_face_and_voice_are_measured() -> None:
     assert seconds_with_sound(two_clips(75)) == 6
 
 
+def test_a_file_without_a_reading_counts_as_not_recovered() -> None:
+    """Two thirds of a second of voice in a long clip: too little to read an offset from, and no reason to leave it out."""
+    clip = talking_clip(90)
+    assert clip.waveform is not None
+    samples = clip.waveform.samples.copy()
+    samples[:-11000] = 0
+    quiet = dataclasses.replace(clip, waveform=Waveform(samples, clip.waveform.start_seconds))
+    files = [[talking_clip(90, seed=1)], [talking_clip(90, seed=2)], [quiet]]
+    measured = measure_sync(table([0] * 3), Clips(files), ToneNetworks(), SyncConfig(), rounds=20)
+    at_zero = measured.shifts.set_index("shift_frames").loc[0]
+    assert (at_zero["n"], at_zero["unread"]) == (3, 1)
+    assert at_zero["recovered"] == pytest.approx(2 / 3)
+
+
 def test_without_such_files_both_tables_are_empty() -> None:
     shifts, summary = measure_sync(table([1]), Clips([[talking_clip(90)]]), ToneNetworks(), SyncConfig())
     assert shifts.empty

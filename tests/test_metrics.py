@@ -196,3 +196,10 @@ def test_500_rounds_of_600_files_are_quick() -> None:
     began = time.process_time()
     measure(y, p, groups, proper=True, threshold=0.5)
     assert time.process_time() - began < 2, "0.1 s of CPU when nothing else runs"
+
+
+def test_a_single_group_has_no_bounds() -> None:
+    row = measure([0, 1, 0, 1], [0.1, 0.9, 0.6, 0.5], ["one"] * 4, proper=True)
+    assert row["auc"] == 0.75
+    assert np.isnan(row["auc_low"])
+    assert np.isnan(row["log_loss_high"])

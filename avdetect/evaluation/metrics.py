@@ -25,6 +25,7 @@ evidence, so whole groups are drawn, with replacement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,6 +56,8 @@ def measure(
 ) -> dict[str, Any]:
     """n, fakes, and every metric that applies with `<name>_low` and `<name>_high`; empty when a class is missing.
 
+    Of a single group there are no resamples that differ, hence no bounds: NaN.
+
     labels (N,) of 0 and 1; scores (N,), probabilities if `proper`; groups (N,) of any names. A file without a label or
     without a score is the caller's to leave out and to count: it raises ValueError here.
     """
@@ -64,8 +67,9 @@ def measure(
     values = _point(y, p, proper, threshold)
     drawn = resampled(y, p, groups, proper=proper, threshold=threshold, rounds=rounds, seed=seed)
     row: dict[str, Any] = {"n": len(y), "fakes": int(y.sum())}
+    alone = len(np.unique(np.asarray(groups))) < 2
     for name, value in values.items():
-        low, high = interval(drawn[name])
+        low, high = (math.nan, math.nan) if alone else interval(drawn[name])
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return row
 
