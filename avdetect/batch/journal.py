@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Mapping
@@ -122,6 +123,8 @@ class Journal:
 
     def _begin(self) -> None:
         """Read what is there, drop a torn end, or begin anew."""
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            raise ConfigError(f"{self.path} is no regular file: name another --out")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

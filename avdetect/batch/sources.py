@@ -150,7 +150,7 @@ def _csv_column(path: Path, column: str) -> Iterator[str]:
             if column not in (rows.fieldnames or ()):
                 raise ConfigError(f"{path} has no column {column!r}: it must be a CSV or Parquet file with one")
             for row in rows:
-                if None in row or row[column] is None:
+                if None in row or None in row.values():  # torn, most often: half a name is another file's
                     raise ConfigError(f"{path}, line {rows.line_num}: it has not as many cells as the header")
                 yield row[column]
     except (OSError, csv.Error) as error:
