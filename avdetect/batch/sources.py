@@ -122,7 +122,7 @@ def _listed(descriptor: int, separator: bytes) -> Iterator[str | None]:
 
 def _manifest_source(path: Path) -> Source:
     """The column `path` of a CSV or Parquet file; relative names are relative to its folder."""
-    folder = os.path.dirname(os.path.abspath(path))
+    folder = os.path.dirname(path)
     if path.suffix == ".parquet":
         from avdetect.batch.parquet import read_column
 
