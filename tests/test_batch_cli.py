@@ -130,7 +130,7 @@ def test_a_killed_run_goes_on_to_the_same_table(folder: Path, straight: bytes, t
     out = tmp_path / "r.csv"
     journal = tmp_path / "r.csv.journal"
     command = ("media", "--workers", 2, "--out", out, "--duration", 1)
-    for reached in (2, 7, 11):
+    for reached in (2, 11):
         with start(*command, cwd=folder.parent) as process:
             wait_for(lambda enough=reached: len(lines_of(journal)) >= enough, process)
             everybody = family(process.pid)
@@ -193,10 +193,9 @@ def test_scores_do_not_depend_on_workers_or_threads(folder: Path, tmp_path: Path
         out = tmp_path / f"{workers}.jsonl"
         score(*paths, "--workers", workers, "--out", out, "--duration", 1, cwd=folder.parent, code=0)
         found.append([json.loads(line) for line in out.read_text().splitlines()])
-    for threads in (1, 3):
-        detector = load_detector(threads=threads)
-        detections = {path: detector.score(folder.parent / path, duration_seconds=1) for path in set(paths)}
-        found.append([json.loads(json.dumps(to_dict(detections[path]))) for path in paths])
+    detector = load_detector(threads=3)  # the workers had as many as there are cores, and half of them
+    detections = {path: detector.score(folder.parent / path, duration_seconds=1) for path in set(paths)}
+    found.append([json.loads(json.dumps(to_dict(detections[path]))) for path in paths])
     for results in found:
         assert [Path(r["path"]).name for r in results] == [Path(p).name for p in paths]
         for result, expected in zip(results, found[0], strict=True):
@@ -205,6 +204,11 @@ def test_scores_do_not_depend_on_workers_or_threads(folder: Path, tmp_path: Path
             for stream, other in zip(result["streams"], expected["streams"], strict=True):
                 assert stream["score"] == pytest.approx(other["score"], abs=1e-6)
     jsonschema.validate({"schema": "avdetect.results/1", "results": found[1]}, json.loads(SCHEMA_FILE.read_text()))
+
+
+def texts(column: pd.Series) -> list[str]:
+    """Empty and missing are one in CSV."""
+    return ["" if pd.isna(cell) else cell for cell in column]
 
 
 def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
@@ -238,7 +242,7 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
         if name in CSV_NUMBERS:
             np.testing.assert_allclose(other[name].astype(float), table[name].astype(float), atol=1e-4)
         else:
-            assert other[name].fillna("").tolist() == table[name].fillna("").tolist()
+            assert texts(other[name]) == texts(table[name])
     score("--manifest", "lists/m.csv", "--out", "r.json", *seconds, cwd=tmp_path, code=1)
     written = json.loads((tmp_path / "r.json").read_text())
     assert [r["path"] for r in written["results"]] == [f"lists/../{name}" for name in names]

@@ -136,9 +136,10 @@ def test_closing_an_engine_leaves_no_process(tmp_path: Path) -> None:
     outcomes = engine(2).run([WorkItem(p, None, None) for p in files(tmp_path, a="0.1", b="hang", c="hang")])
     assert next(o for o in outcomes if o is not None).item.path == str(tmp_path / "a")
     deadline = time.monotonic() + 20
-    while not (tmp_path / "c.log").exists() and time.monotonic() < deadline:
+    logs = [tmp_path / "b.log", tmp_path / "c.log"]
+    while not all(log.exists() and log.read_text() for log in logs) and time.monotonic() < deadline:
         next(outcomes)
-    pids = [int((tmp_path / f"{name}.log").read_text()) for name in "bc"]
+    pids = [int(log.read_text()) for log in logs]
     assert all(os.path.exists(f"/proc/{pid}") for pid in pids)
     outcomes.close()
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
