@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,16 +15,12 @@ from avdetect._version import __version__
 from avdetect.errors import AVDetectError, ConfigError
 
 if TYPE_CHECKING:
-    from avdetect.detector import Detector
+    from avdetect.batch.command import Output
+    from avdetect.batch.options import ScoringOptions
+    from avdetect.batch.sources import Source
     from avdetect.report.data import Result
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-MEDIA_SUFFIXES = frozenset(
-    (
-        ".3gp .aac .asf .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav "
-        ".webm .wmv"
-    ).split()
-)
 
 app = typer.Typer(
     help="Was a video manipulated, and was it the face, the voice, or the match between them?",
@@ -60,14 +54,49 @@ def _root(
 
 @app.command()
 def score(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or glob patterns.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH...",
+            help="Files, folders, glob patterns, or - for a list on standard input.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Also write the results to FILE, a name that ends in .json or .csv."
+            "--out",
+            metavar="FILE",
+            help="Also write the results to FILE, a name that ends in .csv, .jsonl, .json or .parquet. A run that was "
+            "ended is gone on with by the same command: FILE.journal keeps what is scored.",
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="Processes that score.", show_default="1")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            metavar="FILE",
+            help="Score what its column `path` names: CSV or Parquet; names are relative to it.",
+        ),
+    ] = None,
+    null: Annotated[bool, typer.Option("--null", help="Names on standard input end in NUL, not in a newline.")] = False,
+    kaggle: Annotated[
+        Path | None,
+        typer.Option(
+            "--kaggle",
+            metavar="FILE",
+            help="Also write DFDC's submission: filename,label. The label is P(fake); only here it is 0.5 for files "
+            "that failed or that the model abstains from, since the competition needs a number.",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Score files that failed in an earlier run of this command again."),
+    ] = False,
     start: Annotated[float, typer.Option("--start", min=0, help="Begin here, in seconds.")] = 0.0,
     duration: Annotated[float | None, typer.Option("--duration", min=0.04, help="Score this many seconds.")] = None,
     device: DeviceOption = "auto",
@@ -86,22 +115,22 @@ def score(
     Exit codes: 0 every file was scored (abstaining counts), 1 some file failed or the model cannot be loaded, 2 wrong
     usage, 130 interrupted.
     """
-    if out is not None and out.suffix not in (".json", ".csv"):
-        raise ConfigError(f"--out {out}: the name must end in .json or .csv")
-    if out is not None and not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ConfigError(f"--out {out}: it cannot be written there")
-    files = list(expand(paths))
-    loaded = _load(bundle, device, detector, face_model, limits)
-    results, interrupted = _score_all(loaded, files, start, duration)
-    _show(results, json, single=files == paths and len(files) == 1)
-    if out is not None:
-        _write(out, results)
-    if interrupted:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    from avdetect.report.data import Failure
+    from avdetect.batch.command import Output
+    from avdetect.batch.options import ScoringOptions
+    from avdetect.batch.sources import source_of
+    from avdetect.config import MediaLimits, load_yaml
 
-    if any(isinstance(result, Failure) for result in results):
-        raise typer.Exit(EXIT_FAILED)
+    output = Output(out, kaggle, json)
+    output.check()
+    source = source_of(paths or [], manifest, null)
+    media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
+    options = ScoringOptions(bundle, device, detector, face_model, media_limits, start, duration)
+    if workers is None and kaggle is None and source.single:
+        code = _score_one(source.single, options, output)
+    else:
+        code = _score_many(source, options, output, workers or 1, retry_failed)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -109,11 +138,12 @@ def demo(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
     """Score the small clip that ships with the package."""
     from rich.console import Console
 
+    from avdetect.detector import load_detector
     from avdetect.report.text import render
 
     sample = Path(__file__).parent / "weights" / "sample" / "sample.mp4"
-    loaded = _load(bundle, device, None, None, None)
-    with _progress([str(sample)]) as advance:
+    loaded = load_detector(bundle, device=device)
+    with _progress() as advance:
         detection = loaded.score(sample, on_progress=advance)
     console = Console(highlight=False)
     console.print(
@@ -243,80 +273,48 @@ def fetch(
     typer.echo(f"{path}\nUse it with: avdetect score --detector scrfd --face-model {path} VIDEO")
 
 
-def expand(paths: Sequence[str]) -> Iterator[str]:
-    """Files as given, the media files below folders (sorted), the matches of glob patterns (sorted; folders descended).
-
-    A name that exists is never read as a pattern. Raises ConfigError for a pattern or a folder that leads to no file; a
-    missing file is left for the scorer to report.
-    """
-    for path in paths:
-        if not path:
-            raise ConfigError("an empty name is no file")
-        if os.path.isdir(path):
-            found = _media_below(path)
-        elif not os.path.lexists(path) and glob.has_magic(path):
-            matches = sorted(glob.glob(path, recursive=True))
-            found = [file for m in matches for file in (_media_below(m) if os.path.isdir(m) else [m])]
-        else:
-            found = [path]
-        if not found:
-            raise ConfigError(f"{path} leads to no media file")
-        yield from found
-
-
-def _media_below(folder: str) -> list[str]:
-    return sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
-    )
-
-
-def _load(
-    bundle: Path | None, device: str, detector: str | None, face_model: Path | None, limits: Path | None
-) -> Detector:
-    from avdetect.config import MediaLimits, load_yaml
-    from avdetect.detector import load_detector
-
-    media_limits = load_yaml(MediaLimits, limits) if limits else None
-    return load_detector(bundle, device=device, face_detector=detector, face_model=face_model, limits=media_limits)
-
-
-def _score_all(
-    detector: Detector, files: Sequence[str], start: float, duration: float | None
-) -> tuple[list[Result], bool]:
-    """The results in order, and whether Ctrl-C cut them short: what is done by then is not lost."""
+def _score_one(path: str, options: ScoringOptions, output: Output) -> int:
+    """Score a file that was named itself, in this process; the exit code."""
+    from avdetect.batch.options import attempt
     from avdetect.report.data import Failure
 
-    results: list[Result] = []
+    detector = options.load()
+    window = {"start_seconds": options.start_seconds, "duration_seconds": options.duration_seconds}
     try:
-        with _progress(files) as advance:
-            for file in files:
-                try:
-                    results.append(
-                        detector.score(file, start_seconds=start, duration_seconds=duration, on_progress=advance)
-                    )
-                except ConfigError:
-                    raise  # no file's fault
-                except AVDetectError as error:
-                    results.append(Failure(file, type(error).__name__, str(error)))
-                except Exception as error:  # a bug of ours must not cost the files that were scored
-                    message = f"{type(error).__name__}: {error} (a bug in avdetect: please report it with this file)"
-                    results.append(Failure(file, "InternalError", message))
-                advance(None, None)
+        with _progress() as advance:
+            result = attempt(path, lambda: detector.score(path, on_progress=advance, **window))  # type: ignore[arg-type]
     except KeyboardInterrupt:
-        typer.echo(f"avdetect: interrupted; {len(results)} of {len(files)} files were scored", err=True)
-        return results, True
-    return results, False
+        typer.echo("avdetect: interrupted; 0 of 1 files were scored", err=True)
+        return EXIT_INTERRUPTED
+    _show(result, output.as_json)
+    if output.out is not None:
+        from avdetect.batch.tables import table_for
+        from avdetect.report.data import to_dict
+
+        table = table_for(output.out)
+        table.add(to_dict(result))
+        table.close()
+    return EXIT_FAILED if isinstance(result, Failure) else 0
+
+
+def _score_many(source: Source, options: ScoringOptions, output: Output, workers: int, retry_failed: bool) -> int:
+    """Score in worker processes; the exit code."""
+    from avdetect.batch.command import score_many
+
+    summary, notes = score_many(source, options, output, workers=workers, retry_failed=retry_failed)
+    for note in notes:
+        typer.echo(f"avdetect: {note}", err=True)
+    if summary.interrupted:
+        again = "; the same command goes on" if output.journal else ""
+        typer.echo(f"avdetect: interrupted; {summary}{again}", err=True)
+        return EXIT_INTERRUPTED
+    typer.echo(f"avdetect: {summary}", err=True)
+    return EXIT_FAILED if summary.failed else 0
 
 
 @contextmanager
-def _progress(files: Sequence[str]):
-    """A bar on a terminal, nothing in a pipe.
-
-    Yields advance(seconds_done, seconds_in_all) for the current file; advance(None, None) goes to the next one.
-    """
+def _progress() -> Iterator[Callable[[float, float | None], None]]:
+    """A bar for one file on a terminal, nothing in a pipe. Yields advance(seconds_done, seconds_in_all)."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -330,48 +328,23 @@ def _progress(files: Sequence[str]):
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scoring", total=len(files))
-        finished = 0
-
-        def advance(done: float | None, total: float | None) -> None:
-            nonlocal finished
-            if done is None:
-                finished += 1
-            part = min(1.0, done / total) if done is not None and total else 0.0
-            bar.update(task, completed=finished + part, description=f"{min(finished + 1, len(files))}/{len(files)}")
-
-        yield advance
+        task = bar.add_task("scoring", total=1)
+        yield lambda done, total: bar.update(task, completed=min(1.0, done / total) if total else 0.0)
 
 
-def _show(results: Sequence[Result], json: bool, single: bool) -> None:
-    from avdetect.report.data import Failure, printable, to_csv, to_json
+def _show(result: Result, json: bool) -> None:
+    from avdetect.report.data import Failure, printable, to_json
 
     if json:
-        typer.echo(to_json(results))
-        return
-    from rich.console import Console
-
-    from avdetect.report.text import render, table
-
-    if single and results:
-        result = results[0]
-        if isinstance(result, Failure):
-            typer.echo(f"avdetect: {result.error}: {printable(result.message)}", err=True)
-        else:
-            Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(render(result))
-    elif sys.stdout.isatty():
-        Console(highlight=False).print(table(results))
+        typer.echo(to_json([result]))
+    elif isinstance(result, Failure):
+        typer.echo(f"avdetect: {result.error}: {printable(result.message)}", err=True)
     else:
-        typer.echo(to_csv(results), nl=False)
+        from rich.console import Console
 
+        from avdetect.report.text import render
 
-def _write(out: Path, results: Sequence[Result]) -> None:
-    from avdetect.report.data import to_csv, to_json
-
-    try:
-        out.write_text(to_json(results) + "\n" if out.suffix == ".json" else to_csv(results), encoding="utf-8")
-    except OSError as error:
-        raise AVDetectError(f"cannot write {out}: {error.strerror}") from error
+        Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(render(result))
 
 
 def main() -> None:

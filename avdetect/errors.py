@@ -17,6 +17,10 @@ class ToolError(AVDetectError):
     """ffmpeg is missing or cannot run on this machine."""
 
 
+class WorkerError(AVDetectError):
+    """The process that scored a file ended without an answer (killed, out of memory, a crash), and so did the next."""
+
+
 class ModelError(AVDetectError):
     """Weights or a bundle are missing, damaged, or made by an incompatible version."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,32 +50,36 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-def to_row(result: Result) -> dict[str, Any]:
-    """One CSV row; what is unknown is None."""
-    path = printable(result.path)
-    if isinstance(result, Failure):
-        return dict.fromkeys(CSV_COLUMNS) | {
-            "path": path, "status": "failed", "reason": printable(result.message), "error": result.error,
-        }  # fmt: skip
-    return dict.fromkeys(CSV_COLUMNS) | {
-        "path": path,
-        "status": "scored",
-        "verdict": result.verdict,
-        "fake": result.fake,
-        "video_fake": result.video_fake,
-        "audio_fake": result.audio_fake,
-        "sync_offset_seconds": result.sync.offset_seconds if result.sync else None,
-        "sync_confidence": result.sync.confidence if result.sync else None,
-        "duration_seconds": result.duration_seconds,
-        "missing": "; ".join(f"{stream}: {why}" for stream, why in result.missing.items()),
-        "warnings": printable("; ".join(result.warnings)),
-        "reason": result.reason,
+CSV_NUMBERS = frozenset(
+    ("fake", "video_fake", "audio_fake", "sync_offset_seconds", "sync_confidence", "duration_seconds")
+)
+
+
+def to_row(result: Result | Mapping[str, Any]) -> dict[str, Any]:
+    """One CSV row of a result, or of what `to_dict` made of it; what is unknown is None."""
+    values = result if isinstance(result, Mapping) else to_dict(result)
+    row: dict[str, Any] = dict.fromkeys(CSV_COLUMNS) | {"path": printable(values["path"]), "status": values["status"]}
+    if values["status"] == "failed":
+        return row | {"reason": printable(values["message"]), "error": values["error"]}
+    sync = values["sync"]
+    return row | {
+        **{name: values[name] for name in ("verdict", "fake", "video_fake", "audio_fake", "duration_seconds")},
+        "sync_offset_seconds": sync["offset_seconds"] if sync else None,
+        "sync_confidence": sync["confidence"] if sync else None,
+        "missing": "; ".join(f"{stream}: {why}" for stream, why in values["missing"].items()),
+        "warnings": printable("; ".join(values["warnings"])),
+        "reason": values["reason"],
     }
+
+
+def csv_line(cells: Iterable[Any]) -> str:
+    """A line of CSV: None and NaN are empty, numbers have four decimals."""
+    line = io.StringIO()
+    texts = [f"{c:.4f}" if isinstance(c, float) and c == c else "" if c is None or c != c else c for c in cells]
+    csv.writer(line, lineterminator="\n").writerow(texts)
+    return line.getvalue()
 
 
 def to_csv(results: Sequence[Result]) -> str:
     """A header and one row a file, in order."""
-    import pandas as pd
-
-    table = pd.DataFrame([to_row(r) for r in results], columns=list(CSV_COLUMNS))
-    return table.to_csv(index=False, float_format="%.4f")
+    return csv_line(CSV_COLUMNS) + "".join(csv_line(to_row(result).values()) for result in results)

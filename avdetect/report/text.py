@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from avdetect.report.data import Failure, Result, printable
+from avdetect.report.data import printable
 from avdetect.types import Detection
 
 _STYLES = {"fake": "bold red", "real": "bold green", "abstain": "bold yellow", "failed": "red"}
@@ -60,19 +61,20 @@ def _line(out: Text, name: str, probability: float | None, missing: str | None, 
     out.append(f"  {note}\n" if note else "\n")
 
 
-def table(results: Sequence[Result]) -> Table:
-    """One line a file."""
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line for each row of `report.data.to_row`."""
     out = Table(box=None, pad_edge=False)
     out.add_column("file", overflow="fold", ratio=2)
     for name in ("verdict", "fake", "face", "voice", "offset"):
         out.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
     out.add_column("note", overflow="fold", ratio=3)
-    for result in results:
-        name = printable(result.path)
-        if isinstance(result, Failure):
-            out.add_row(name, Text("failed", _STYLES["failed"]), "", "", "", "", printable(result.message))
+    for row in rows:
+        file, note = Text(row["path"]), Text(row["reason"])
+        if row["status"] == "failed":
+            out.add_row(file, Text("failed", _STYLES["failed"]), "", "", "", "", note)
             continue
-        numbers = ["–" if p is None else f"{p:.2f}" for p in (result.fake, result.video_fake, result.audio_fake)]
-        offset = f"{result.sync.offset_seconds:+.2f}" if result.sync else "–"
-        out.add_row(name, Text(result.verdict, _STYLES[result.verdict]), *numbers, offset, result.reason)
+        numbers = ["–" if row[p] is None else f"{row[p]:.2f}" for p in ("fake", "video_fake", "audio_fake")]
+        offset = row["sync_offset_seconds"]
+        styled = Text(row["verdict"], _STYLES[row["verdict"]])
+        out.add_row(file, styled, *numbers, "–" if offset is None else f"{offset:+.2f}", note)
     return out

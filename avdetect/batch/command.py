@@ -1,0 +1,89 @@
+"""`avdetect score` on many files: puts journal, engine, tables and progress together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from avdetect.batch.journal import Journal
+from avdetect.batch.options import ScoringOptions
+from avdetect.batch.pool import ProcessEngine
+from avdetect.batch.progress import shown
+from avdetect.batch.run import Run, Summary
+from avdetect.batch.sources import Source
+from avdetect.batch.tables import KaggleTable, Table, check_name, table_for, table_for_stdout
+from avdetect.errors import ConfigError
+from avdetect.media import ffmpeg_path
+
+_MOST_THREADS = 4  # of one worker: its networks are small
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the results go."""
+
+    out: Path | None = None  # the suffix says the kind
+    kaggle: Path | None = None
+    as_json: bool = False  # on standard output
+
+    @property
+    def journal(self) -> Path | None:
+        """Beside the table; None where nothing is written that could be gone on with."""
+        beside = self.out or self.kaggle
+        return beside.with_name(f"{beside.name}.journal") if beside else None
+
+    def check(self) -> None:
+        """Raises ConfigError for names that cannot be written."""
+        if self.out is not None:
+            check_name(self.out)
+        for option, path in (("--out", self.out), ("--kaggle", self.kaggle)):
+            if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+                raise ConfigError(f"{option} {path}: it cannot be written there")
+        if self.out is not None and self.kaggle is not None and self.out.absolute() == self.kaggle.absolute():
+            raise ConfigError("--out and --kaggle name the same file")
+
+    def tables(self) -> list[Table]:
+        """Opened, and empty. Raises ConfigError, AVDetectError."""
+        found: list[Table] = [table_for(self.out)] if self.out else []
+        if self.kaggle:
+            found.append(KaggleTable(self.kaggle))
+        return [*found, table_for_stdout(self.as_json, sys.stdout)]
+
+
+def score_many(
+    source: Source, options: ScoringOptions, output: Output, *, workers: int = 1, retry_failed: bool = False
+) -> tuple[Summary, list[str]]:
+    """Score every file of `source` into `output`; the summary, and what the user should be warned of.
+
+    Goes on where an earlier run with the same options ended. Raises ConfigError, ModelError, ToolError, AVDetectError.
+    """
+    ffmpeg_path()  # without it every file would fail
+    threads = max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // workers))
+    engine = ProcessEngine(partial(options.scorer, threads), workers, options.limits.max_file_seconds)
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(output.journal, options.identity(), retry_failed=retry_failed))
+        tables = output.tables()
+        try:
+            with shown() as watch:
+                summary = Run(source, engine, journal, tables, watch)()
+        except BaseException:
+            for table in tables:
+                table.abort()
+            raise
+        for table in tables:
+            table.close()
+    return summary, [note for table in tables if isinstance(table, KaggleTable) for note in _kaggle_notes(table)]
+
+
+def _kaggle_notes(table: KaggleTable) -> list[str]:
+    notes = []
+    if table.unanswered:
+        said = " and ".join(f"{count} that {kind}" for kind, count in sorted(table.unanswered.items()))
+        notes.append(f"--kaggle: the label is 0.5 for {said}; it says nothing about these files")
+    if table.repeated:
+        notes.append(f"--kaggle: {table.repeated} names stand in it more than once (one name in several folders)")
+    return notes

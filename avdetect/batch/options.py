@@ -1,0 +1,96 @@
+"""How files are scored: what a worker needs to begin, and what a journal is bound to."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avdetect._version import __version__
+from avdetect.config import MediaLimits
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.report.data import Failure, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from avdetect.detector import Detector
+
+    Scorer = Callable[[str], Result]  # a file's name -> what became of it
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """The options of `avdetect score` that change a result."""
+
+    bundle: Path | None = None  # None: the default one
+    device: str = "auto"
+    detector: str | None = None  # of faces; None: the bundle's
+    face_model: Path | None = None
+    limits: MediaLimits = field(default_factory=MediaLimits)
+    start_seconds: float = 0.0
+    duration_seconds: float | None = None
+
+    def load(self, threads: int | None = None) -> Detector:
+        """The detector. Raises ModelError, ConfigError."""
+        from avdetect.detector import load_detector
+
+        return load_detector(
+            self.bundle,
+            device=self.device,
+            face_detector=self.detector,
+            face_model=self.face_model,
+            limits=self.limits,
+            threads=threads,
+        )
+
+    def scorer(self, threads: int) -> Scorer:
+        """What scores one file after the other, in this process. Raises ModelError, ConfigError."""
+        import cv2
+
+        cv2.setNumThreads(threads)
+        detector = self.load(threads)
+
+        def score(path: str) -> Result:
+            window = {"start_seconds": self.start_seconds, "duration_seconds": self.duration_seconds}
+            return attempt(path, lambda: detector.score(path, **window))  # type: ignore[arg-type]
+
+        return score
+
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share for their results to stand in one table. Raises ModelError, ConfigError.
+
+        Names of files do not count, their content does.
+        """
+        from avdetect.bundle import Bundle, execution_providers
+        from avdetect.faces import build_detector
+
+        if self.face_model is not None and self.detector is None:
+            raise ConfigError("a face model needs the detector that it is for: scrfd or mtcnn (--detector)")
+        bundle, providers = Bundle.load(self.bundle), tuple(execution_providers(self.device))
+        faces = build_detector(
+            self.detector or bundle.info.preprocess.detector, path=self.face_model, providers=providers
+        )
+        return {
+            "avdetect": __version__,
+            "bundle": bundle.digest,
+            "faces": f"{faces.name} {faces.fingerprint}",
+            "device": providers[0],
+            "start": self.start_seconds,
+            "duration": self.duration_seconds,
+            "limits": dataclasses.asdict(self.limits),
+        }
+
+
+def attempt(path: str, score: Callable[[], Result]) -> Result:
+    """What `score` gives for the file at `path`, or the Failure. Raises ConfigError: that is no file's fault."""
+    try:
+        return score()
+    except (ConfigError, MemoryError):
+        raise
+    except AVDetectError as error:
+        return Failure(path, type(error).__name__, str(error))
+    except Exception as error:  # a bug of ours must not cost the files that were scored
+        message = f"{type(error).__name__}: {error} (a bug in avdetect: please report it with this file)"
+        return Failure(path, "InternalError", message)

@@ -1,0 +1,74 @@
+"""Parquet in and out, in batches of rows. The one module of scoring that names pyarrow, and only when it is asked for.
+
+pyarrow is no dependency of scoring; `require` says how to get it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from avdetect.errors import ConfigError
+from avdetect.report.data import CSV_COLUMNS, CSV_NUMBERS
+
+_ROWS = 4096  # of a row group: a few megabytes
+
+
+def require() -> None:
+    """Raises ConfigError without pyarrow."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("Parquet needs pyarrow: pip install pyarrow, or use CSV") from error
+
+
+def read_column(path: Path, column: str) -> Iterator[str]:
+    """The cells of a text column. Raises ConfigError."""
+    require()
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            if column not in file.schema_arrow.names:
+                raise ConfigError(f"{path} has no column {column!r}: it must be a CSV or Parquet file with one")
+            for batch in file.iter_batches(_ROWS, columns=[column]):
+                for cell in batch.column(0).to_pylist():
+                    if cell is not None and not isinstance(cell, str):
+                        raise ConfigError(f"{path}: the column {column!r} must hold text, not {type(cell).__name__}")
+                    yield cell or ""
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ConfigError(f"cannot read the manifest {path}: {' '.join(str(error).split())}") from error
+
+
+class RowGroups:
+    """Writes rows of `report.data.to_row` to `path`, a row group at a time."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        types = {name: pyarrow.float64() if name in CSV_NUMBERS else pyarrow.string() for name in CSV_COLUMNS}
+        self._schema = pyarrow.schema(list(types.items()))
+        self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
+        self._table = pyarrow.Table
+        self._rows: list[Mapping[str, Any]] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == _ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, and the end of the file."""
+        self._flush()
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Let go of the file, which is not worth anything then."""
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(self._table.from_pylist(self._rows, self._schema))
+        self._rows = []

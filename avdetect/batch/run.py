@@ -1,0 +1,180 @@
+"""From names through an engine into the journal, and from there, in the order of the names, into the tables.
+
+The journal is the buffer: of a result that came before its turn, memory holds no more than where it stands in there.
+A name that comes twice is scored once and stands in the tables twice.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+from avdetect.batch.engine import Engine, Outcome, WorkItem
+from avdetect.batch.journal import Journal
+from avdetect.batch.sources import Source
+from avdetect.batch.tables import Table
+
+
+@dataclass
+class Summary:
+    """What a run did, or has done so far."""
+
+    total: int | None  # rows that there will be, where that is known
+    rows: int = 0  # names read
+    waiting: int = 0  # of them, those that are being scored
+    written: int = 0  # rows in the tables
+    scored_now: int = 0  # files, failed ones too
+    from_journal: int = 0  # files
+    abstained: int = 0  # of the rows written
+    failed: Counter[str] = field(default_factory=Counter)  # error -> of the rows written
+    began: float = field(default_factory=time.monotonic)
+    interrupted: bool = False
+
+    @property
+    def done(self) -> int:
+        """Names whose result is known."""
+        return self.rows - self.waiting
+
+    @property
+    def files_per_second(self) -> float:
+        """Of those that were scored now, the start of the workers included."""
+        return self.scored_now / max(time.monotonic() - self.began, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None where that cannot be told."""
+        if self.total is None or not self.scored_now:
+            return None
+        return (self.total - self.done) / self.files_per_second
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {error}" for error, count in sorted(self.failed.items()))
+        failed = f", {self.failed.total()} failed ({kinds})" if self.failed else ""
+        kept = f"; {self.from_journal} were scored before" if self.from_journal else ""
+        pace = f", {self.files_per_second:.2f} files/s" if self.scored_now else ""
+        good = self.written - self.failed.total()
+        return f"{self.written} files: {good} scored ({self.abstained} abstained){failed}{kept}{pace}"
+
+
+class Run:
+    """One run over `source`. `watch` is told of the summary whenever something or nothing happens."""
+
+    def __init__(
+        self,
+        source: Source,
+        engine: Engine,
+        journal: Journal,
+        tables: Sequence[Table],
+        watch: Callable[[Summary], None] = lambda summary: None,
+    ) -> None:
+        self._source, self._engine, self._journal, self._tables = source, engine, journal, tables
+        self._watch = watch
+        self._rows: deque[str] = deque()  # names whose row has not been written
+        self._running: set[str] = set()
+        self._settled: set[str] = set()  # names whose result the journal holds, for the file as it is now
+        self._stop: Callable[[], bool] = lambda: False
+        self.summary = Summary(source.total)
+
+    def __call__(self) -> Summary:
+        """Score what the journal does not hold, and write every row. Raises AVDetectError where no file is to blame.
+
+        Ctrl-C ends it early: the rows that are known are written, in order, and `interrupted` is set.
+        """
+        with interrupts() as self._stop, closing(self._engine.run(self._items())) as outcomes:
+            for outcome in outcomes:
+                if outcome is None:
+                    self._journal.breathe()
+                else:
+                    self._keep(outcome)
+                self._watch(self.summary)
+                if self._stop():
+                    self.summary.interrupted = True
+                    break
+        for path in self._rows:
+            if path in self._settled:
+                self._write(path)
+        return self.summary
+
+    def _items(self) -> Iterator[WorkItem | None]:
+        """What has to be scored, as far as names come."""
+        for path in self._source.open():
+            if self._stop():
+                return
+            if path is None:
+                yield None
+                continue
+            self._rows.append(path)
+            self.summary.rows += 1
+            if path not in self._settled and path not in self._running:
+                item = WorkItem(path, *signature(path))
+                if not self._journal.holds(path, item.size, item.mtime_ns):
+                    self._running.add(path)
+                    self.summary.waiting += 1
+                    yield item
+                    continue
+                self._settled.add(path)
+                self.summary.from_journal += 1
+            self._drain()
+
+    def _keep(self, outcome: Outcome) -> None:
+        self._journal.add(outcome)
+        self._running.discard(outcome.item.path)
+        self._settled.add(outcome.item.path)
+        self.summary.scored_now += 1
+        self.summary.waiting -= 1
+        self._drain()
+
+    def _drain(self) -> None:
+        """Write the rows whose turn has come."""
+        while self._rows and self._rows[0] in self._settled:
+            self._write(self._rows.popleft())
+
+    def _write(self, path: str) -> None:
+        result = self._journal.read(path)
+        if result["status"] == "failed":
+            self.summary.failed[result["error"]] += 1
+        elif result["verdict"] == "abstain":
+            self.summary.abstained += 1
+        self.summary.written += 1
+        for table in self._tables:
+            table.add(result)
+
+
+def signature(path: str) -> tuple[int | None, int | None]:
+    """(bytes, time of the last change in ns) of a file, by which a change is told; None where it cannot be asked."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None, None
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Yields whether Ctrl-C was pressed. The second press is an exception as ever.
+
+    So no line and no row is torn by it. Elsewhere than in the main thread nothing is changed.
+    """
+    pressed = threading.Event()
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+    def press(*_: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if ours:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

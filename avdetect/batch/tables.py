@@ -1,0 +1,244 @@
+"""What results are written to, one by one and in order: `add` each, then `close` once, or `abort`.
+
+CSV and JSON Lines grow while they are written. JSON and Parquet are whole or absent: they grow under a hidden name
+beside the target, which takes its name when closed. Every `add` takes what `report.data.to_dict` makes of a result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, printable, to_row
+
+SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
+NO_ANSWER = 0.5  # what a submission must say of a file that was not judged; nothing else ever says it
+
+
+class Table(Protocol):
+    """Where results go."""
+
+    def add(self, result: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class _Stream:
+    """Text that ends up in standard output, or in a file: at once, or (whole) only when all of it is there."""
+
+    def __init__(self, target: Path | None, *, whole: bool = False) -> None:
+        self._target, self._file = target, sys.stdout
+        self._partial = target.with_name(f".{target.name}.partial") if target is not None and whole else None
+        if target is not None:
+            with _writing(target):
+                self._file = open(self._partial or target, "w", encoding="utf-8", newline="")  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        if self._target is None:
+            self._file.write(text)  # an OSError of standard output is the command line's to explain
+            return
+        with _writing(self._target):
+            self._file.write(text)
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._target is None:
+            self._file.flush()
+            return
+        with _writing(self._target):
+            self._file.close()
+            if self._partial is not None:
+                os.replace(self._partial, self._target)
+
+    def abort(self) -> None:
+        if self._target is not None:
+            with suppress(OSError):
+                self._file.close()
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+
+
+class _writing:
+    """Turns an OSError into what the user can do."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _where: Any) -> None:
+        if isinstance(error, OSError):
+            raise AVDetectError(f"cannot write {self._target}: {error.strerror or error}") from error
+
+
+class CsvTable:
+    """A header, and a row a result. target: None is standard output."""
+
+    def __init__(self, target: Path | None) -> None:
+        self._out = _Stream(target)
+        self._out.write(csv_line(CSV_COLUMNS))
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        self._out.write(csv_line(to_row(result).values()))
+
+    def close(self) -> None:
+        self._out.close()
+
+    def abort(self) -> None:
+        self._out.abort()
+
+
+class JsonLines:
+    """A line a result, each what stands in `results` of the JSON document."""
+
+    def __init__(self, target: Path | None) -> None:
+        self._out = _Stream(target)
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        self._out.write(json.dumps(result) + "\n")
+
+    def close(self) -> None:
+        self._out.close()
+
+    def abort(self) -> None:
+        self._out.abort()
+
+
+class JsonDocument:
+    """The text of `report.data.to_json`, without holding more than one result."""
+
+    def __init__(self, target: Path | None) -> None:
+        self._out, self._empty = _Stream(target, whole=True), True
+        self._out.write(f'{{\n  "schema": "{SCHEMA}",\n  "results": [')
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        text = textwrap.indent(json.dumps(result, indent=2), "    ")
+        self._out.write(("\n" if self._empty else ",\n") + text)
+        self._empty = False
+
+    def close(self) -> None:
+        self._out.write("]\n}\n" if self._empty else "\n  ]\n}\n")
+        self._out.close()
+
+    def abort(self) -> None:
+        self._out.abort()
+
+
+class ParquetTable:
+    """The rows of the CSV, with numbers at full precision."""
+
+    def __init__(self, target: Path) -> None:
+        from avdetect.batch import parquet
+
+        self._target, self._partial = target, target.with_name(f".{target.name}.partial")
+        with _writing(target):
+            self._rows = parquet.RowGroups(self._partial)
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        with _writing(self._target):
+            self._rows.add(to_row(result))
+
+    def close(self) -> None:
+        with _writing(self._target):
+            self._rows.close()
+            os.replace(self._partial, self._target)
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            self._rows.abort()
+        self._partial.unlink(missing_ok=True)
+
+
+class KaggleTable:
+    """DFDC's submission: `filename,label`, the label being P(fake), and NO_ANSWER where there is none."""
+
+    def __init__(self, target: Path) -> None:
+        self._out = _Stream(target)
+        self._out.write("filename,label\n")
+        self.unanswered: Counter[str] = Counter()  # "abstained", "failed"
+        self._names: Counter[str] = Counter()
+
+    @property
+    def repeated(self) -> int:
+        """Names that stand in it more than once, as files of one name in several folders do."""
+        return sum(count > 1 for count in self._names.values())
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        fake = result.get("fake")
+        if fake is None:
+            self.unanswered["failed" if result["status"] == "failed" else "abstained"] += 1
+        name = printable(os.path.basename(result["path"]))
+        self._names[name] += 1
+        self._out.write(csv_line([name, f"{NO_ANSWER if fake is None else fake:.6f}"]))
+
+    def close(self) -> None:
+        self._out.close()
+
+    def abort(self) -> None:
+        self._out.abort()
+
+
+class TerminalTable:
+    """For people: printed when all is there, as long as it can be read at all."""
+
+    MOST_ROWS = 1000
+
+    def __init__(self) -> None:
+        self._rows: list[Mapping[str, Any]] = []
+        self._count = 0
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        self._count += 1
+        if self._count <= self.MOST_ROWS:
+            self._rows.append(to_row(result))
+
+    def close(self) -> None:
+        from rich.console import Console
+
+        from avdetect.report.text import table
+
+        console = Console(highlight=False)
+        console.print(table(self._rows))
+        if more := self._count - len(self._rows):
+            console.print(f"… and {more} more: --out FILE writes them all")
+
+    def abort(self) -> None:
+        pass
+
+
+def check_name(target: Path) -> None:
+    """Raises ConfigError where no table has a name like this, or its library is missing."""
+    if target.suffix not in SUFFIXES:
+        raise ConfigError(f"--out {target}: the name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if target.suffix == ".parquet":
+        from avdetect.batch import parquet
+
+        parquet.require()
+
+
+def table_for(target: Path) -> Table:
+    """The table that its name asks for, opened. Raises ConfigError, AVDetectError."""
+    check_name(target)
+    kinds: dict[str, Callable[[Path], Table]] = {
+        ".csv": CsvTable,
+        ".jsonl": JsonLines,
+        ".json": JsonDocument,
+        ".parquet": ParquetTable,
+    }
+    return kinds[target.suffix](target)
+
+
+def table_for_stdout(as_json: bool, stream: TextIO) -> Table:
+    """JSON where it is asked for, CSV in a pipe, and a table on a terminal."""
+    return JsonDocument(None) if as_json else TerminalTable() if stream.isatty() else CsvTable(None)

@@ -1,0 +1,69 @@
+"""A worker process: names of files in, results out, as JSON through one pipe. Nothing it sends is unpickled."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.report.data import to_dict
+
+if TYPE_CHECKING:
+    from avdetect.batch.options import Scorer
+
+READY, FATAL = "ready", "fatal"  # keys of the messages that are no result
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def work(connection: Connection, begin: Callable[[], Scorer]) -> None:
+    """The body of the process: build the scorer, say "ready", answer every name with a result, end with the pipe.
+
+    A message `{"fatal": class, "message": …}` says that no file is to blame and nothing can go on.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    _die_with_the_parent()
+    try:
+        score = begin()
+        _send(connection, {READY: True})
+        while True:
+            path = json.loads(connection.recv_bytes())
+            _send(connection, to_dict(score(path)))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent has closed the pipe
+    except MemoryError:
+        os._exit(1)  # as if the kernel had ended us: the file is tried in a fresh process
+    except AVDetectError as error:
+        _send(connection, {FATAL: type(error).__name__, "message": str(error)})
+    except Exception as error:
+        message = f"a scoring process cannot go on: {type(error).__name__}: {error}"
+        _send(connection, {FATAL: AVDetectError.__name__, "message": message})
+
+
+def fatal_error(message: dict[str, Any]) -> AVDetectError:
+    """The error of a "fatal" message."""
+    from avdetect import errors
+
+    kind = getattr(errors, str(message[FATAL]), AVDetectError)
+    known = isinstance(kind, type) and issubclass(kind, AVDetectError)
+    return (kind if known else AVDetectError)(str(message.get("message", "")))
+
+
+def _send(connection: Connection, message: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps(message).encode())
+
+
+def _die_with_the_parent() -> None:
+    """The kernel kills this process when the thread that started it ends, however it ends."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+        raise ConfigError(f"prctl: {os.strerror(ctypes.get_errno())}; scoring in processes needs Linux")
+    if os.getppid() != parent.pid:  # it ended before we asked
+        os._exit(1)

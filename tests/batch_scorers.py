@@ -1,0 +1,66 @@
+"""Scorers for the tests of avdetect.batch, in worker processes: the text of the file says what happens to it.
+
+a number    that P(fake), after `SLOW` seconds
+die         the process kills itself, whenever it meets the file
+die once    … the first time only (it leaves FILE.died)
+hang        for ever
+usage       a ConfigError
+bug         an exception that is none of ours
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from avdetect.batch.options import attempt
+from avdetect.errors import ConfigError, MediaError, ModelError
+from avdetect.report.data import Failure, Result
+from avdetect.types import Detection
+
+SLOW = 0.02
+
+EMPTY = Detection("", "real", "because", 0.0, None, None, 0.5, 0.0, 2.0, None, (), (), {}, (), {}, {})
+
+
+def begin() -> Callable[[str], Result]:
+    return lambda path: attempt(path, lambda: score(path))
+
+
+def begin_badly() -> Callable[[str], Result]:
+    raise ModelError("there are no weights")
+
+
+def begin_dead() -> Callable[[str], Result]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return begin()
+
+
+def score(path: str) -> Result:
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise MediaError(f"cannot open {path}: {error.strerror}") from error
+    with open(f"{path}.log", "a") as log:
+        log.write(f"{os.getpid()}\n")
+    if text == "die" or (text == "die once" and not os.path.exists(f"{path}.died")):
+        Path(f"{path}.died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if text == "hang":
+        time.sleep(3600)
+    if text == "usage":
+        raise ConfigError("that is no way to ask")
+    if text == "bug":
+        raise ZeroDivisionError("x")
+    time.sleep(SLOW)
+    if text == "abstain":
+        return dataclasses.replace(EMPTY, path=path, verdict="abstain", fake=None)
+    return dataclasses.replace(EMPTY, path=path, fake=float(text) if text[:1].isdigit() else 0.9)
+
+
+def failure(path: str) -> Failure:
+    return Failure(path, "MediaError", f"cannot open {path}")

@@ -1,0 +1,365 @@
+"""`avdetect score` on many real files: kills, resumption, inputs, outputs and refusals, as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+from media_factory import MediaFactory
+
+from avdetect import load_detector
+from avdetect.batch.sources import source_of
+from avdetect.errors import ConfigError
+from avdetect.report.data import CSV_COLUMNS, CSV_NUMBERS, SCHEMA_FILE, Failure, to_csv, to_dict
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
+MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4", "clap.mkv", "empty.mp4")
+COPIES = 3
+
+
+@pytest.fixture(scope="module")
+def folder(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small files, good, silent, faceless, and no media at all; copies of them with names of their own; a face."""
+    folder = tmp_path_factory.mktemp("batch") / "media"
+    folder.mkdir()
+    for name in MEDIA:
+        for i in range(COPIES):
+            shutil.copy(media(name), folder / f"{i}_{name}")
+    shutil.copy(SAMPLE, folder / "3_face.mp4")
+    return folder
+
+
+def start(*arguments: object, cwd: Path, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "avdetect.cli", "score", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A runner in the background hands down SIG_IGN, and Python would not hear of an interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
+
+
+def score(*arguments: object, cwd: Path, code: int, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
+    with start(*arguments, cwd=cwd, stdin=stdin) as process:
+        out, err = process.communicate(given, timeout=120)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    return subprocess.CompletedProcess(process.args, code, out, err)
+
+
+@pytest.fixture(scope="module")
+def straight(folder: Path) -> bytes:
+    """The table of a run that nothing disturbed."""
+    out = folder.parent / "straight.csv"
+    done = score("media", "--workers", 1, "--out", out, "--duration", 1, cwd=folder.parent, code=1)
+    names = sorted([f"media/{i}_{name}" for name in MEDIA for i in range(COPIES)] + ["media/3_face.mp4"])
+    table = pd.read_csv(out)
+    assert table["path"].tolist() == names
+    assert done.stdout == out.read_text()
+    assert Counter(table["error"].dropna()) == {"MediaError": 2 * COPIES}
+    assert Counter(table["verdict"].dropna())["abstain"] >= COPIES  # a film that is silent and shows nobody
+    assert "19 files: 13 scored" in done.stderr
+    return out.read_bytes()
+
+
+def lines_of(journal: Path) -> list[dict]:
+    """The whole lines but the first."""
+    text = journal.read_text() if journal.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()[1:]]
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def family(pid: int) -> list[int]:
+    """The process and all below it."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except OSError:
+                pass
+    return found
+
+
+def workers_of(pid: int) -> list[int]:
+    def is_worker(child: int) -> bool:
+        try:
+            return b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+    return [child for child in family(pid)[1:] if is_worker(child)]
+
+
+def gone(pids: list[int]) -> bool:
+    def state(pid: int) -> str:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return "X"
+
+    return all(state(pid) in "XZ" for pid in pids)
+
+
+def test_a_killed_run_goes_on_to_the_same_table(folder: Path, straight: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "r.csv"
+    journal = tmp_path / "r.csv.journal"
+    command = ("media", "--workers", 2, "--out", out, "--duration", 1)
+    for reached in (2, 11):
+        with start(*command, cwd=folder.parent) as process:
+            wait_for(lambda enough=reached: len(lines_of(journal)) >= enough, process)
+            everybody = family(process.pid)
+            process.kill()
+            process.communicate()
+        deadline = time.monotonic() + 10
+        while not gone(everybody):
+            assert time.monotonic() < deadline, "a process outlived its parent"
+            time.sleep(0.02)
+        assert straight.startswith(out.read_bytes()[: out.read_bytes().rfind(b"\n") + 1])
+    kept = len(lines_of(journal))
+    assert 11 <= kept < 19
+    done = score(*command, cwd=folder.parent, code=1)
+    assert out.read_bytes() == straight
+    assert f"{kept} were scored before" in done.stderr
+    assert set(Counter(line["path"] for line in lines_of(journal)).values()) == {1}  # none twice
+    assert len(lines_of(journal)) == 19
+    journal.write_bytes(journal.read_bytes()[:-40])  # a torn end
+    score(*command, cwd=folder.parent, code=1)
+    assert out.read_bytes() == straight
+    assert len(lines_of(journal)) == 19
+
+
+def test_a_killed_worker_costs_nothing(folder: Path, straight: bytes, tmp_path: Path) -> None:
+    out, journal = tmp_path / "r.csv", tmp_path / "r.csv.journal"
+    with start("media", "--workers", 2, "--out", out, "--duration", 1, cwd=folder.parent) as process:
+        for reached in (2, 9):
+            wait_for(lambda enough=reached: len(lines_of(journal)) >= enough, process)
+            victim = workers_of(process.pid)[0]
+            os.kill(victim, signal.SIGKILL)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert out.read_bytes() == straight
+    assert set(Counter(line["path"] for line in lines_of(journal)).values()) == {1}
+
+
+def test_an_interrupt_keeps_what_was_scored(folder: Path, straight: bytes, tmp_path: Path) -> None:
+    out, journal = tmp_path / "r.jsonl", tmp_path / "r.jsonl.journal"
+    with start("media", "--out", out, "--duration", 1, cwd=folder.parent, start_new_session=True) as process:
+        wait_for(lambda: len(lines_of(journal)) >= 3, process)
+        everybody = family(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on" in err
+    assert len(err.splitlines()) == 1
+    rows = [json.loads(line)["path"] for line in out.read_text().splitlines()]
+    assert rows == [line["path"] for line in lines_of(journal)]
+    assert 3 <= len(rows) < 19
+    deadline = time.monotonic() + 5
+    while not gone(everybody):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_scores_do_not_depend_on_workers_or_threads(folder: Path, tmp_path: Path) -> None:
+    paths = [f"media/{name}" for name in ("3_face.mp4", "0_clap.mp4", "0_tone.wav", "3_face.mp4")]
+    found = []
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.jsonl"
+        score(*paths, "--workers", workers, "--out", out, "--duration", 1, cwd=folder.parent, code=0)
+        found.append([json.loads(line) for line in out.read_text().splitlines()])
+    detector = load_detector(threads=3)  # the workers had as many as there are cores, and half of them
+    detections = {path: detector.score(folder.parent / path, duration_seconds=1) for path in set(paths)}
+    found.append([json.loads(json.dumps(to_dict(detections[path]))) for path in paths])
+    for results in found:
+        assert [Path(r["path"]).name for r in results] == [Path(p).name for p in paths]
+        for result, expected in zip(results, found[0], strict=True):
+            for name in ("fake", "video_fake", "audio_fake"):
+                assert result[name] == pytest.approx(expected[name], abs=1e-6)
+            for stream, other in zip(result["streams"], expected["streams"], strict=True):
+                assert stream["score"] == pytest.approx(other["score"], abs=1e-6)
+    jsonschema.validate({"schema": "avdetect.results/1", "results": found[1]}, json.loads(SCHEMA_FILE.read_text()))
+
+
+def texts(column: pd.Series) -> list[str]:
+    """Empty and missing are one in CSV."""
+    return ["" if pd.isna(cell) else cell for cell in column]
+
+
+def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "0_tone.wav", tmp_path / "a\nb.wav")
+    for name in ("0_clap.mp4", "0_text.mp4", "0_silent_film.mp4"):
+        shutil.copy(folder / name, tmp_path / name)
+    names = ["0_text.mp4", "a\nb.wav", "0_silent_film.mp4", "0_clap.mp4"]
+    (tmp_path / "lists").mkdir()
+    with (tmp_path / "lists" / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *((f"../{name}", 1) for name in names)])
+    pd.DataFrame({"path": names}).to_parquet(tmp_path / "m.parquet")
+    seconds = ("--duration", "0.5")
+    kaggle = ("--kaggle", "k.csv")
+    done = score("-", "--null", "--out", "r.csv", *kaggle, *seconds, cwd=tmp_path, code=1, given="\0".join(names))
+    table = pd.read_csv(tmp_path / "r.csv")
+    assert table["path"].tolist() == [name.replace("\n", "\\n") for name in names]
+    assert "--kaggle: the label is 0.5 for 2 that abstained and 1 that failed" in done.stderr
+    submission = (tmp_path / "k.csv").read_text().splitlines()
+    assert submission[0] == "filename,label"
+    assert submission[1] == "0_text.mp4,0.500000"
+    assert submission[3] == "0_silent_film.mp4,0.500000"
+    assert float(submission[2].rpartition(",")[2]) == pytest.approx(table["fake"][1], abs=1e-4)
+    assert table["fake"].isna().tolist() == [True, False, True, True]  # 0.5 stands in the submission only
+    done = score("--manifest", "m.parquet", "--out", "r.parquet", "--json", *seconds, cwd=tmp_path, code=1)
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text()))
+    other = pd.read_parquet(tmp_path / "r.parquet")
+    assert list(other.columns) == list(CSV_COLUMNS)
+    assert other["fake"].tolist()[1] == document["results"][1]["fake"]
+    for name in CSV_COLUMNS:
+        if name in CSV_NUMBERS:
+            np.testing.assert_allclose(other[name].astype(float), table[name].astype(float), atol=1e-4)
+        else:
+            assert texts(other[name]) == texts(table[name])
+    score("--manifest", "lists/m.csv", "--out", "r.json", *seconds, cwd=tmp_path, code=1)
+    written = json.loads((tmp_path / "r.json").read_text())
+    assert [r["path"] for r in written["results"]] == [f"lists/../{name}" for name in names]
+    assert (tmp_path / "r.json").read_text() == json.dumps(written, indent=2) + "\n"
+    assert not list(tmp_path.glob(".*"))  # nothing is left over
+
+
+def test_a_file_that_changed_is_scored_again_and_other_options_are_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("0_text.mp4", "1_text.mp4"):
+        shutil.copy(folder / name, tmp_path / name)
+    command = (".", "--out", "r.csv", "--duration", "0.5")
+    score(*command, cwd=tmp_path, code=1)
+    shutil.copy(folder / "0_tone.wav", tmp_path / "1_text.mp4")
+    done = score(*command, cwd=tmp_path, code=1)
+    assert "1 scored" in done.stderr
+    assert "1 were scored before" in done.stderr
+    before = (tmp_path / "r.csv").read_bytes()
+    done = score(".", "--out", "r.csv", "--duration", "0.6", cwd=tmp_path, code=2)
+    assert "duration: 0.5 there, 0.6 now" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "r.csv").read_bytes() == before
+
+
+def test_a_list_that_comes_slowly_is_scored_as_it_comes(folder: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "r.csv.journal"
+    with start("-", "--out", tmp_path / "r.csv", cwd=folder, stdin=subprocess.PIPE) as process:
+        for number, name in enumerate(["0_text.mp4\n", "0_empty.mp4\n"], 1):
+            process.stdin.write(name)
+            process.stdin.flush()
+            wait_for(lambda reached=number: len(lines_of(journal)) == reached, process)
+        process.communicate(timeout=60)
+    assert process.returncode == 1
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_scored(folder: Path, tmp_path: Path) -> None:
+    command = ("media/*_tone.wav", "--out", tmp_path / "r.csv")
+    inner = " ".join([sys.executable, "-m avdetect.cli score", *(f"'{word}'" for word in command)])
+    limited = subprocess.run(
+        ["bash", "-c", f"ulimit -f 2; {inner}"],  # no file may grow beyond 2 KiB: what a full disk is to the writer
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert limited.returncode == 1
+    assert "what is scored is kept, run again" in limited.stderr
+    assert len(limited.stderr.splitlines()) == 1
+    kept = len(lines_of(tmp_path / "r.csv.journal"))
+    assert 0 < kept < COPIES
+    done = score(*command, cwd=folder.parent, code=0)
+    assert f"{kept} were scored before" in done.stderr
+    assert len(pd.read_csv(tmp_path / "r.csv")) == COPIES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to score"),
+        (["-", "-"], "once only"),
+        (["a.mp4", "--null"], "--null"),
+        (["a.mp4", "--manifest", "m.csv"], "not both"),
+        (["--manifest", "absent.csv"], "cannot read the manifest absent.csv: No such file"),
+        (["--manifest", "no_path.csv"], "no column 'path'"),
+        (["--manifest", "no_path.parquet"], "no column 'path'"),
+        (["--manifest", "numbers.parquet"], "must hold text"),
+        (["--manifest", "torn.parquet"], "cannot read the manifest"),
+        (["--manifest", "short.csv"], "line 3"),
+        (["--manifest", "empty_cell.csv"], "no path"),
+        (["--manifest", "none.csv"], "lists no file"),
+        (["a.mp4", "b.mp4", "--out", "x.xlsx"], "must end in .csv, .jsonl, .json or .parquet"),
+        (["a.mp4", "--out", "x.csv", "--kaggle", "./x.csv"], "the same file"),
+        (["a.mp4", "--kaggle", "nowhere/x.csv"], "--kaggle nowhere/x.csv: it cannot be written there"),
+    ],
+)
+def test_refusals_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from avdetect.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    Path("no_path.csv").write_text("file\na\n")
+    Path("short.csv").write_text("path,x\na,1\nb\n")
+    Path("empty_cell.csv").write_text("path,x\na,1\n,2\n")
+    Path("none.csv").write_text("path\n")
+    Path("torn.parquet").write_bytes(b"PAR1abc")
+    pd.DataFrame({"file": ["a"]}).to_parquet("no_path.parquet")
+    pd.DataFrame({"path": [1]}).to_parquet("numbers.parquet")
+    assert run(["score", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert not list(tmp_path.glob("*.journal"))
+
+
+def test_a_worker_that_cannot_begin_is_one_line(folder: Path, tmp_path: Path) -> None:
+    done = score(".", "--start", "2000000", "--out", tmp_path / "r.csv", cwd=folder, code=2)
+    assert done.stderr == "avdetect: start must be a number of seconds from 0 to 1e+06, got 2000000.0\n"
+
+
+def test_names_on_standard_input_are_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(b"a b.mp4\n\n\xff.mp4\nlast")
+    with path.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert list(source_of(["x", "-", "y"], None).open()) == ["x", "a b.mp4", "\udcff.mp4", "last", "y"]
+    path.write_bytes(b"x" * 200_000)
+    with path.open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        with pytest.raises(ConfigError, match="--null"):
+            list(source_of(["-"], None).open())
+
+
+def test_what_csv_makes_of_odd_cells() -> None:
+    text = to_csv([Failure('a,"b"\n\udcff\r.mp4', "MediaError", "two\nlines, =1")])
+    rows = list(csv.DictReader(text.splitlines()))
+    assert len(rows) == 1
+    assert rows[0]["path"] == 'a,"b"\\n\\udcff\\r.mp4'
+    assert rows[0]["reason"] == "two\\nlines, =1"
+    assert rows[0]["fake"] == ""
