@@ -133,7 +133,7 @@ def test_only_real_files_with_enough_of_face_and_voice_are_measured() -> None:
 
 
 def test_a_file_without_a_reading_counts_as_not_recovered() -> None:
-    """Two thirds of a second of voice in a long clip: too little to read an offset from, and no reason to leave it out."""
+    """Two thirds of a second of voice in a long clip: too little to read an offset from, no reason to leave it out."""
     clip = talking_clip(90)
     assert clip.waveform is not None
     samples = clip.waveform.samples.copy()
