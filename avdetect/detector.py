@@ -22,6 +22,7 @@ from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.types import Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict
 
 PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
+CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
 MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
 
@@ -92,7 +93,9 @@ class Detector:
     ) -> Detection:
         info = self.bundle.info
         fake, video_fake, audio_fake = probabilities(self.networks, info.calibration, outputs)
-        verdict, reason = _verdict(fake, video_fake, audio_fake, info.calibration.threshold, outputs)
+        verdict, reason = _verdict(
+            fake, video_fake, audio_fake, info.calibration.threshold, outputs, not info.model.fusion.parts
+        )
         reading = outputs.sync_reading()
         return Detection(
             path=path,
@@ -141,9 +144,17 @@ def probabilities(
 
 
 def _verdict(
-    fake: float | None, video_fake: float | None, audio_fake: float | None, threshold: float, outputs: StreamOutputs
+    fake: float | None,
+    video_fake: float | None,
+    audio_fake: float | None,
+    threshold: float,
+    outputs: StreamOutputs,
+    hears_sync: bool,
 ) -> tuple[Verdict, str]:
-    """The verdict and one sentence that says what it rests on and what could not be judged."""
+    """The verdict and one sentence that says what it rests on and what could not be judged.
+
+    hears_sync: whether P(fake) listens to lip-sync at all; a noisy-or of the parts does not.
+    """
     if fake is None:
         return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(outputs.missing.values()))}"
     parts = {"the face": video_fake, "the voice": audio_fake}
@@ -153,12 +164,17 @@ def _verdict(
     looks = f"look{'' if ' and ' in suspects else 's'} manipulated"
     if fake < threshold:
         if suspects:
-            return "real", f"below the threshold as a whole, although {suspects} alone {looks}{but}"
-        return "real", f"no sign of manipulation found{but}"
+            whole = "too weakly for the verdict" if unseen else "yet the whole stays below the threshold"
+            return "real", f"{suspects} {looks}, {whole}{but}"
+        return "real", f"no clear sign of manipulation found, which proves nothing{but}"
     if suspects:
         return "fake", f"{suspects} {looks}{but}"
-    speaker = outputs.sync_reading()
-    if speaker is not None and abs(speaker[1].offset_seconds) > MISMATCH_SECONDS:
+    speaker = outputs.sync_reading() if hears_sync else None
+    if (
+        speaker is not None
+        and abs(speaker[1].offset_seconds) > MISMATCH_SECONDS
+        and speaker[1].confidence >= CLEAR_SYNC
+    ):
         return "fake", f"neither part alone looks manipulated: perhaps face and voice do not belong together{but}"
     return "fake", f"the evidence as a whole points to a manipulation{but}"
 

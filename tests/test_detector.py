@@ -224,27 +224,34 @@ def test_tracks_say_who_and_when(sample: Detection) -> None:
 
 OUTPUTS = StreamOutputs()
 IN_STEP = StreamOutputs(readings={0: SyncReading(0.0, 0.5, 0.7, 0.7, ())})
+UNCLEAR = StreamOutputs(readings={0: SyncReading(0.4, 0.05, 0.7, 0.72, ())})
 ASTRAY = StreamOutputs(readings={0: SyncReading(0.4, 0.5, 0.7, 1.2, ())})
 
 
 @pytest.mark.parametrize(
     ("probabilities", "outputs", "verdict", "says", "says_not"),
     [
-        ((0.2, 0.1, 0.1), IN_STEP, "real", "no sign of manipulation", "judged"),
+        ((0.2, 0.1, 0.1), IN_STEP, "real", "no clear sign of manipulation", "judged"),
         ((0.2, 0.1, None), OUTPUTS, "real", "the voice could not be judged", "face"),
-        ((0.3, 0.1, 0.9), IN_STEP, "real", "the voice alone looks manipulated", "no sign"),
+        ((0.3, 0.1, 0.9), IN_STEP, "real", "the voice looks manipulated, yet the whole", "no clear sign"),
+        ((0.4, None, 0.6), OUTPUTS, "real", "the voice looks manipulated, too weakly", "as a whole"),
         ((0.9, 0.8, 0.1), IN_STEP, "fake", "the face looks manipulated", "voice"),
         ((0.9, 0.8, 0.8), IN_STEP, "fake", "the face and the voice look manipulated", "judged"),
         ((0.9, 0.1, 0.1), ASTRAY, "fake", "do not belong together", "judged"),
+        ((0.9, 0.1, 0.1), UNCLEAR, "fake", "as a whole", "belong"),
         ((0.9, 0.1, 0.1), IN_STEP, "fake", "as a whole", "belong"),
         ((0.6, 0.4, None), OUTPUTS, "fake", "the voice could not be judged", "together"),
     ],
 )
 def test_the_sentence_fits_the_numbers(probabilities, outputs, verdict: str, says: str, says_not: str) -> None:
-    found, sentence = _verdict(*probabilities, 0.5, outputs)
+    found, sentence = _verdict(*probabilities, 0.5, outputs, hears_sync=True)
     assert found == verdict
     assert says in sentence
     assert says_not not in sentence
+
+
+def test_a_fusion_that_hears_no_sync_gives_no_mismatch_as_its_reason() -> None:
+    assert "belong" not in _verdict(0.9, 0.1, 0.1, 0.5, ASTRAY, hears_sync=False)[1]
 
 
 def test_a_face_model_needs_its_detector(tmp_path: Path) -> None:

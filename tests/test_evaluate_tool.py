@@ -258,7 +258,7 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setattr(avdetect.evaluation, "LIBRARIES", ("no_such_library",))
     error = refused([str(spoken), "--out", str(tmp_path / "out")], capsys)
-    assert error == "avdetect: evaluating needs no_such_library: pip install 'avdetect[evaluate]'\n"
+    assert error == "avdetect: evaluating needs no_such_library: pip install '.[evaluate]' in its sources\n"
 
 
 def test_help_names_every_option(tool: ModuleType, capsys: pytest.CaptureFixture) -> None:

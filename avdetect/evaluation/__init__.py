@@ -13,4 +13,4 @@ def require_libraries() -> None:
     """Raises ConfigError, naming the extra to install, where a library of the evaluation is missing."""
     lacking = [name for name in LIBRARIES if find_spec(name) is None]
     if lacking:
-        raise ConfigError(f"evaluating needs {', '.join(lacking)}: pip install 'avdetect[evaluate]'")
+        raise ConfigError(f"evaluating needs {', '.join(lacking)}: pip install '.[evaluate]' in its sources")

@@ -102,6 +102,13 @@ class Files:
     def judged(self, score: str, label: str, value: int) -> np.ndarray:
         return (self.labels[label] == value) & ~np.isnan(score_values(self.scores, score))
 
+    def comparable(self, score: str, label: str, mask: np.ndarray) -> np.ndarray:
+        """The files of `mask` whose streams there are in both classes; a stream's own score needs no other stream."""
+        if score not in ("p_fake", "no_video:p_fake", "no_audio:p_fake"):
+            return mask
+        media = [set(self.media[mask & self.judged(score, label, value)]) for value in (0, 1)]
+        return mask & np.isin(self.media, list(media[0] & media[1]))
+
     def like(self, fakes: np.ndarray, subset: np.ndarray) -> np.ndarray:
         """The reals of the subset that have a face and a voice, or only one of them, as some of `fakes` do."""
         return subset & (self.labels["fake"] == 0) & np.isin(self.media, self.media[fakes])

@@ -6,17 +6,26 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from avdetect._version import __version__
-from avdetect.bundle import Bundle
+from avdetect.bundle import OUT_OF_FOLD, Bundle
+from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import digest
 from avdetect.detector import PART_THRESHOLD
-from avdetect.evaluation.held_out import NOT_HELD_OUT
+from avdetect.evaluation.held_out import NOT_HELD_OUT, file_hashes, held_out_table
 from avdetect.evaluation.setting import Setting
 
 VERSIONS = ("numpy", "pandas", "scikit-learn", "matplotlib", "onnxruntime", "opencv-python")
 SEED = 0
+
+
+def files_trained_on(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | None) -> int:
+    """How many of these files, known by their bytes, the bundle's table of its training files names; 0 without one."""
+    if OUT_OF_FOLD not in bundle.files:
+        return 0
+    return int(np.isin(file_hashes(table, archive), held_out_table(bundle).index.to_numpy(object)).sum())
 
 
 def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
@@ -31,8 +40,16 @@ def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
 
 def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool) -> list[str]:
     found = []
-    seen = setting.trained_on
-    if seen and not out_of_fold:
+    seen, files = (
+        setting.trained_on,
+        0 if out_of_fold else files_trained_on(setting.table, setting.bundle, setting.archive),
+    )
+    if files:
+        found.append(
+            f"{files} of {len(scores)} files were used to train this bundle. On them it looks better than it is: "
+            "measure it with --out-of-fold, or on other files."
+        )
+    elif seen and not out_of_fold:
         found.append(
             f"The bundle was trained on the files of split {' and '.join(seen)} of this manifest. On them it looks "
             "better than it is: measure it with --out-of-fold, or on other files."

@@ -167,16 +167,14 @@ def _responsible(files: Files, fakes: np.ndarray) -> dict[str, str]:
 
 
 def _sources(files: Files) -> Rows:
-    """Inside each source that holds both classes: what a source's look gives away cannot help there."""
+    """Inside each source that holds both classes, among files with the same streams of it: what a source's look, or a
+    missing sound track, gives away cannot help there."""
     names = files.column("dataset")
     scores = {"visual_logit": "video_fake", "audio_logit": "audio_fake", "p_fake": "fake"}
     for subset, mask in files.masks.items():
         for score, label in scores.items():
-            inside = [
-                mask & (names == name)
-                for name in sorted(set(names[mask]))
-                if min((files.judged(score, label, v) & mask & (names == name)).sum() for v in (0, 1)) >= MIN_CLASS
-            ]
+            found = (files.comparable(score, label, mask & (names == name)) for name in sorted(set(names[mask])))
+            inside = [m for m in found if min((m & files.judged(score, label, v)).sum() for v in (0, 1)) >= MIN_CLASS]
             rows = [files.row("source", f"{subset}: {names[m][0]}", score, label, m) for m in inside]
             yield from rows
             if rows:

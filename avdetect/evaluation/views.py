@@ -184,8 +184,8 @@ def kinds(metrics: pd.DataFrame, part: str) -> View:
 
 def sources(metrics: pd.DataFrame, part: str) -> View:
     words = (
-        "Real against fake within one source, in one format: here a model cannot win by knowing the look of a source. "
-        "These are the rows to believe."
+        "Real against fake within one source, for the whole clip among files that have the same streams: here a model "
+        "cannot win by knowing the look of a source, though formats may still differ inside one."
     )
     columns = (Column("source", lambda r: str(r["subset"])), SCORE, FILES, AUC, AP, EER)
     return view("Within sources", words, part_of(metrics, part, "source"), columns)

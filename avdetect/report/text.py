@@ -8,13 +8,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from avdetect.detector import CLEAR_SYNC
 from avdetect.report.data import printable
 from avdetect.types import Detection
 
 _STYLES = {"fake": "bold red", "real": "bold green", "abstain": "bold yellow", "failed": "red"}
-
-
-CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
 
 
 def render(detection: Detection) -> Text:
