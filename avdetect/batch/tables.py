@@ -82,44 +82,43 @@ class _writing:
             raise AVDetectError(f"cannot write {self._target}: {error.strerror or error}") from error
 
 
-class CsvTable:
-    """A header, and a row a result. target: None is standard output."""
+class _Text:
+    """A table that is text. target: None is standard output."""
+
+    def __init__(self, target: Path | None, *, whole: bool = False) -> None:
+        self._out = _Stream(target, whole=whole)
+
+    def close(self) -> None:
+        self._out.close()
+
+    def abort(self) -> None:
+        self._out.abort()
+
+
+class CsvTable(_Text):
+    """A header, and a row a result."""
 
     def __init__(self, target: Path | None) -> None:
-        self._out = _Stream(target)
+        super().__init__(target)
         self._out.write(csv_line(CSV_COLUMNS))
 
     def add(self, result: Mapping[str, Any]) -> None:
         self._out.write(csv_line(to_row(result).values()))
 
-    def close(self) -> None:
-        self._out.close()
 
-    def abort(self) -> None:
-        self._out.abort()
-
-
-class JsonLines:
+class JsonLines(_Text):
     """A line a result, each what stands in `results` of the JSON document."""
-
-    def __init__(self, target: Path | None) -> None:
-        self._out = _Stream(target)
 
     def add(self, result: Mapping[str, Any]) -> None:
         self._out.write(json.dumps(result) + "\n")
 
-    def close(self) -> None:
-        self._out.close()
 
-    def abort(self) -> None:
-        self._out.abort()
-
-
-class JsonDocument:
+class JsonDocument(_Text):
     """The text of `report.data.to_json`, without holding more than one result."""
 
     def __init__(self, target: Path | None) -> None:
-        self._out, self._empty = _Stream(target, whole=True), True
+        super().__init__(target, whole=True)
+        self._empty = True
         self._out.write(f'{{\n  "schema": "{SCHEMA}",\n  "results": [')
 
     def add(self, result: Mapping[str, Any]) -> None:
@@ -129,10 +128,7 @@ class JsonDocument:
 
     def close(self) -> None:
         self._out.write("]\n}\n" if self._empty else "\n  ]\n}\n")
-        self._out.close()
-
-    def abort(self) -> None:
-        self._out.abort()
+        super().close()
 
 
 class ParquetTable:
@@ -160,11 +156,11 @@ class ParquetTable:
         self._partial.unlink(missing_ok=True)
 
 
-class KaggleTable:
+class KaggleTable(_Text):
     """DFDC's submission: `filename,label`, the label being P(fake), and NO_ANSWER where there is none."""
 
     def __init__(self, target: Path) -> None:
-        self._out = _Stream(target)
+        super().__init__(target)
         self._out.write("filename,label\n")
         self.unanswered: Counter[str] = Counter()  # "abstained", "failed"
         self._names: Counter[str] = Counter()
@@ -181,12 +177,6 @@ class KaggleTable:
         name = printable(os.path.basename(result["path"]))
         self._names[name] += 1
         self._out.write(csv_line([name, f"{NO_ANSWER if fake is None else fake:.6f}"]))
-
-    def close(self) -> None:
-        self._out.close()
-
-    def abort(self) -> None:
-        self._out.abort()
 
 
 class TerminalTable:

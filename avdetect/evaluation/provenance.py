@@ -40,16 +40,14 @@ def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
 
 def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool) -> list[str]:
     found = []
-    seen, files = (
-        setting.trained_on,
-        0 if out_of_fold else files_trained_on(setting.table, setting.bundle, setting.archive),
-    )
+    seen = () if out_of_fold else setting.trained_on
+    files = 0 if out_of_fold else files_trained_on(setting.table, setting.bundle, setting.archive)
     if files:
         found.append(
             f"{files} of {len(scores)} files were used to train this bundle. On them it looks better than it is: "
             "measure it with --out-of-fold, or on other files."
         )
-    elif seen and not out_of_fold:
+    elif seen:
         found.append(
             f"The bundle was trained on the files of split {' and '.join(seen)} of this manifest. On them it looks "
             "better than it is: measure it with --out-of-fold, or on other files."
