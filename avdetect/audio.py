@@ -59,7 +59,8 @@ def log_mel(samples: Float) -> Float:
         return np.zeros((0, N_MELS), np.float32)
     padded = np.pad(samples.astype(np.float64), N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][:count]
-    power = np.abs(np.fft.rfft(frames * _window(), axis=-1)) ** 2
+    spectrum = np.fft.rfft(frames * _window(), axis=-1)
+    power = spectrum.real**2 + spectrum.imag**2
     mel = power @ mel_filters().T.astype(np.float64)
     return np.log(np.maximum(mel, FLOOR)).astype(np.float32)
 

@@ -34,7 +34,8 @@ GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
 _MAX_FILE_BYTES = 512 * 1024**2
-_MAX_BATCH = 16  # rows given to a graph at once: bounds memory, and stays in the cache
+_LARGE_BYTES = 40 * 1024**2  # of a graph whose work is worth sharing: ten million weights
+_CPU_ROWS, _CUDA_ROWS = 4, 64  # given to a graph at once; on a CPU few stay in the cache, and more need more memory
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class OnnxNetworks:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or min(4, len(os.sched_getaffinity(0)))
+        options.intra_op_num_threads = threads or _threads_for(bundle)
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn CPU
         options.log_severity_level = 3
@@ -191,16 +192,18 @@ class OnnxNetworks:
         except Exception as error:  # onnxruntime raises its own untyped family
             raise ModelError(f"ONNX Runtime cannot load the graphs of {bundle.folder}: {error}") from error
         self.providers = self._sessions["visual"].get_providers()
-        if device == "cuda" and self.providers[0] != "CUDAExecutionProvider":
+        self.fell_back = providers[0] != self.providers[0]  # from CUDA to the CPU
+        if device == "cuda" and self.fell_back:
             raise ModelError(
                 "CUDA was asked for but could not be started (driver or CUDA libraries missing); use --device cpu"
             )
+        self._rows = _CUDA_ROWS if self.providers[0] == "CUDAExecutionProvider" else _CPU_ROWS
 
     def run(self, graph: str, array: np.ndarray) -> Float:
-        """Run one graph, at most _MAX_BATCH rows at a time."""
-        session = self._sessions[graph]
+        """Run one graph, some rows at a time."""
+        session, rows = self._sessions[graph], self._rows
         name = session.get_inputs()[0].name
-        parts = [session.run(None, {name: array[i : i + _MAX_BATCH]})[0] for i in range(0, len(array), _MAX_BATCH)]
+        parts = [session.run(None, {name: array[i : i + rows]})[0] for i in range(0, len(array), rows)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def visual(self, crops: UInt8) -> Float:
@@ -218,6 +221,12 @@ class OnnxNetworks:
     def fusion(self, features: Float) -> Float:
         """(N, len(FEATURES)) -> (N, 3) logits."""
         return self.run("fusion", features)
+
+
+def _threads_for(bundle: Bundle) -> int:
+    """A small network loses more by sharing its work among threads than it gains, beside a decoder that is busy."""
+    large = len(bundle.files["visual.onnx"]) > _LARGE_BYTES
+    return min(4, len(os.sched_getaffinity(0))) if large else 1
 
 
 def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:

@@ -6,7 +6,8 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from avdetect.faces import build_detector
 from avdetect.pooling import SyncReading, track_logit
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.types import Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict
+from avdetect.types import Clip, Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict
 
 PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
@@ -39,8 +40,8 @@ def load_detector(
     """A Detector with the default bundle, or with the one in the folder `bundle`.
 
     device: auto, cpu or cuda. face_detector: mtcnn or scrfd; None takes the one the bundle was trained with.
-    face_model: weights of the face detector, where they are not in their default place. threads: CPU threads of the
-    networks; None uses the cores there are, four at most.
+    face_model: weights of the face detector, where they are not in their default place. threads: CPU threads of each
+    network, of which two run at a time; None is one for small networks, for large ones the cores there are, four at most.
     Raises ModelError or ConfigError.
     """
     if face_model is not None and face_detector is None:
@@ -76,14 +77,16 @@ class Detector:
         began = time.perf_counter()
         stream = self.preprocessor.open(path, start_seconds, duration_seconds)
         outputs, network_seconds, end_seconds = self._scorer.start(), 0.0, stream.start_seconds
-        with stream:
+        with stream, ThreadPoolExecutor(2) as threads:
+            running: list[Future[float]] = []
             for clip in stream:
-                before = time.perf_counter()
-                self._scorer.add(outputs, clip)
-                network_seconds += time.perf_counter() - before
+                # The networks see a clip while the next one is decoded, and the picture beside the sound.
+                network_seconds += sum(half.result() for half in running)
+                running = [threads.submit(_timed, half, outputs, clip) for half in (self._scorer.look, self._scorer.listen)]
                 end_seconds = clip.start_seconds + clip.duration_seconds
                 if on_progress:
                     on_progress(end_seconds - stream.start_seconds, stream.expected_seconds)
+            network_seconds += sum(half.result() for half in running)
         self._scorer.finish(outputs, stream.missing)
         timing = {**stream.timing_seconds, "networks": network_seconds, "total": time.perf_counter() - began}
         return self._detection(os.fspath(path), outputs, stream, end_seconds - stream.start_seconds, timing)
@@ -111,7 +114,7 @@ class Detector:
             streams=_stream_scores(outputs),
             tracks=_track_summaries(outputs),
             missing=outputs.missing,
-            warnings=(*stream.warnings, *self._identity_warnings()),
+            warnings=(*stream.warnings, *self._own_warnings()),
             model={
                 "bundle": info.name,
                 "bundle_digest": self.bundle.digest,
@@ -124,11 +127,20 @@ class Detector:
             timing_seconds={stage: round(seconds, 4) for stage, seconds in timing.items()},
         )
 
-    def _identity_warnings(self) -> tuple[str, ...]:
+    def _own_warnings(self) -> Iterator[str]:
+        """Of how this detector was put together, whatever the file."""
         trained, used = self.bundle.info.preprocess.detector, self.preprocessor.detector.name
-        if trained == used:
-            return ()
-        return (f"faces were found by {used}, but this bundle was trained on faces found by {trained}",)
+        if trained != used:
+            yield f"faces were found by {used}, but this bundle was trained on faces found by {trained}"
+        if self.networks.fell_back:
+            yield "scored on the CPU: CUDA could not be started (driver or CUDA libraries missing; see avdetect doctor)"
+
+
+def _timed(half: Callable[[StreamOutputs, Clip], None], outputs: StreamOutputs, clip: Clip) -> float:
+    """Wall seconds of `half` of the networks on one clip."""
+    began = time.perf_counter()
+    half(outputs, clip)
+    return time.perf_counter() - began
 
 
 def probabilities(

@@ -6,14 +6,17 @@ import importlib.metadata
 import io
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
-from torch import nn
+from timm.layers import get_same_padding
+from timm.layers.conv2d_same import Conv2dSame, Conv2dSameExport
+from torch import Tensor, nn
 
 from avdetect import __version__
 from avdetect.bundle import FORMAT, GRAPHS, OUT_OF_FOLD, Bundle, BundleInfo, Calibration, OnnxNetworks, write_bundle
@@ -137,7 +140,47 @@ def _versions() -> dict[str, str]:
     return versions
 
 
+class _FixedPadding(nn.Module):
+    """A convolution whose "same" padding was computed for one size of its input: left, right, top, bottom."""
+
+    def __init__(self, conv: nn.Conv2d, padding: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv, self.padding = conv, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        padded = nn.functional.pad(x, self.padding)
+        return nn.functional.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+def _with_fixed_padding(module: nn.Module, example: Tensor) -> nn.Module:
+    """A copy of `module` whose TensorFlow-like paddings are constants, which ONNX Runtime takes into the convolution.
+
+    Else the graph computes them from the shape of each input and pads into fresh memory: an eighth of the encoder's time.
+    """
+    module = deepcopy(module).eval()  # the copy of a traced encoder is in training mode again
+    sizes: dict[str, tuple[int, ...]] = {}
+    hooks = [
+        part.register_forward_pre_hook(lambda _, inputs, name=name: sizes.update({name: tuple(inputs[0].shape[2:])}))
+        for name, part in module.named_modules()
+        if isinstance(part, Conv2dSame | Conv2dSameExport)
+    ]
+    with torch.inference_mode():
+        module(example)
+    for hook in hooks:
+        hook.remove()
+    for name, size in sizes.items():
+        conv = cast(nn.Conv2d, module.get_submodule(name))
+        padding: tuple[int, ...] = ()
+        for side, kernel, stride, dilation in zip(size, conv.kernel_size, conv.stride, conv.dilation, strict=True):
+            missing = get_same_padding(side, kernel, stride, dilation)
+            padding = (missing // 2, missing - missing // 2, *padding)  # torch pads the last dimension first
+        module.set_submodule(name, _FixedPadding(conv, padding))
+    return module
+
+
 def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> bytes:
+    module = _with_fixed_padding(module, torch.from_numpy(example))
     axes = {0: "batch"} | ({1: "time"} if variable_time else {})
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -99,9 +99,9 @@ def voice_windows(waveform: Waveform) -> tuple[Float, np.ndarray]:
     if count == 0:
         return np.zeros((0, SYNC_MELS, mels.shape[1]), np.float32), np.zeros(0, bool)
     windows = np.lib.stride_tricks.sliding_window_view(mels, SYNC_MELS, axis=0)[::MELS_PER_FRAME][:count]
-    size = SYNC_MELS * HOP
-    valid = [rms(waveform.samples[i * SAMPLES_PER_FRAME :][:size]) >= SILENCE_RMS for i in range(count)]
-    return np.ascontiguousarray(windows.transpose(0, 2, 1)), np.array(valid)
+    frames = waveform.samples[: (count + SYNC_FRAMES - 1) * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
+    energy = np.convolve(np.square(frames, dtype=np.float64).sum(1), np.ones(SYNC_FRAMES), "valid")  # (V,)
+    return np.ascontiguousarray(windows.transpose(0, 2, 1)), energy >= SILENCE_RMS**2 * SYNC_MELS * HOP
 
 
 def mouth_windows(mouth_crops: UInt8) -> UInt8:
@@ -122,12 +122,20 @@ class StreamScorer:
 
     def add(self, outputs: StreamOutputs, clip: Clip) -> None:
         """Add what the networks say of `clip` to `outputs`."""
+        self.look(outputs, clip)
+        self.listen(outputs, clip)
+
+    def look(self, outputs: StreamOutputs, clip: Clip) -> None:
+        """The half of `add` that is about the picture alone; it may run beside the other half."""
         for track in clip.tracks if "visual" in self.config.streams else ():
             if len(track.face_crops):
                 seconds = (track.face_frames / FPS).tolist()
                 logits = self.networks.visual(track.face_crops)
                 outputs.visual[track.track_id] += zip(seconds, logits.tolist(), strict=True)
                 outputs.boxes[track.track_id] += zip(seconds, track.boxes, strict=True)
+
+    def listen(self, outputs: StreamOutputs, clip: Clip) -> None:
+        """The half of `add` that needs the sound: the voice, and its match with the mouths."""
         if clip.waveform is None:
             return
         if "audio" in self.config.streams:
