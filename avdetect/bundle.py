@@ -179,7 +179,7 @@ class OnnxNetworks:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _threads_for(bundle)
+        options.intra_op_num_threads = _threads_for(bundle, threads)
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn CPU
         options.log_severity_level = 3
@@ -223,10 +223,10 @@ class OnnxNetworks:
         return self.run("fusion", features)
 
 
-def _threads_for(bundle: Bundle) -> int:
+def _threads_for(bundle: Bundle, most: int | None) -> int:
     """A small network loses more by sharing its work among threads than it gains, beside a decoder that is busy."""
     large = len(bundle.files["visual.onnx"]) > _LARGE_BYTES
-    return min(4, len(os.sched_getaffinity(0))) if large else 1
+    return (most or min(4, len(os.sched_getaffinity(0)))) if large else 1
 
 
 def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:

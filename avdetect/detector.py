@@ -40,8 +40,8 @@ def load_detector(
     """A Detector with the default bundle, or with the one in the folder `bundle`.
 
     device: auto, cpu or cuda. face_detector: mtcnn or scrfd; None takes the one the bundle was trained with.
-    face_model: weights of the face detector, where they are not in their default place. threads: CPU threads of each
-    network, of which two run at a time; None is one for small networks, for large ones the cores there are, four at most.
+    face_model: weights of the face detector, where they are not in their default place. threads: the most CPU threads
+    of a network (two networks run at a time); None is the cores, four at most. Small networks always take one.
     Raises ModelError or ConfigError.
     """
     if face_model is not None and face_detector is None:
@@ -82,7 +82,9 @@ class Detector:
             for clip in stream:
                 # The networks see a clip while the next one is decoded, and the picture beside the sound.
                 network_seconds += sum(half.result() for half in running)
-                running = [threads.submit(_timed, half, outputs, clip) for half in (self._scorer.look, self._scorer.listen)]
+                running = [
+                    threads.submit(_timed, half, outputs, clip) for half in (self._scorer.look, self._scorer.listen)
+                ]
                 end_seconds = clip.start_seconds + clip.duration_seconds
                 if on_progress:
                     on_progress(end_seconds - stream.start_seconds, stream.expected_seconds)

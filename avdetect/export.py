@@ -156,7 +156,7 @@ class _FixedPadding(nn.Module):
 def _with_fixed_padding(module: nn.Module, example: Tensor) -> nn.Module:
     """A copy of `module` whose TensorFlow-like paddings are constants, which ONNX Runtime takes into the convolution.
 
-    Else the graph computes them from the shape of each input and pads into fresh memory: an eighth of the encoder's time.
+    Else the graph computes them from each input's shape and pads into fresh memory: an eighth of the encoder's time.
     """
     module = deepcopy(module).eval()  # the copy of a traced encoder is in training mode again
     sizes: dict[str, tuple[int, ...]] = {}

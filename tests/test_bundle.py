@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from clips import talking_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import avdetect
 from avdetect.audio import N_MELS
 from avdetect.bundle import (
+    DEFAULT_BUNDLE,
     FORMAT,
     GOLDEN_TOLERANCE,
     GRAPHS,
@@ -434,6 +437,24 @@ def test_cuda_without_a_cuda_build_says_what_to_install(monkeypatch: pytest.Monk
     )
     assert execution_providers("auto") == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert execution_providers("cpu") == ["CPUExecutionProvider"]
+
+
+def test_falling_back_from_cuda_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine whose ONNX Runtime knows CUDA, but cannot start it: said with every result, refused where asked for."""
+    import onnxruntime
+
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ONNX Runtime's own
+        detector = avdetect.load_detector(device="auto")
+        with pytest.raises(ModelError, match="could not be started"):
+            avdetect.load_detector(device="cuda")
+    detection = detector.score(DEFAULT_BUNDLE.parent / "sample" / "sample.mp4", duration_seconds=1)
+    assert any("scored on the CPU" in warning for warning in detection.warnings)
+    monkeypatch.undo()
+    assert not avdetect.load_detector(device="auto").networks.fell_back
 
 
 # -- calibration

@@ -49,7 +49,7 @@ class ScoringOptions:
         """What scores one file after the other, in this process. Raises ModelError, ConfigError."""
         import cv2
 
-        cv2.setNumThreads(threads)
+        cv2.setNumThreads(1)  # see cli.main
         detector = self.load(threads)
 
         def score(path: str) -> Result:
