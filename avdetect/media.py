@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from avdetect._media.child import Child, ffmpeg_path, y4m_frames
+from avdetect._media.child import Child, decoder_threads, ffmpeg_path, y4m_frames
 from avdetect._media.commands import PASSED, SEEKABLE, audio_outputs, video_outputs
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream, parse_header
 from avdetect._media.messages import quoted
@@ -127,32 +127,50 @@ class MediaReader:
 
     def _video(self, video: VideoStream, first: int, stop: int | None, batch: int) -> Generator[VideoFrames]:
         # One second early for reordered frames; whole seconds are exact in any time base, so a window rounds alike.
-        seek = max(0, first // FPS - 1) if self.info.container in SEEKABLE else 0
-        for origin in sorted({seek, 0}, reverse=True):
-            with Child(self.info.path, self.limits, "video") as child:
-                child.start(*video_outputs(child, self.info, self.config, origin))
-                size = child.y4m_header()
-                frames, count = y4m_frames(child, size, batch) if size else (None, 0)
-                number = child.first_shown()[0] + origin * FPS if count else 0
-                if origin and (not count or number > first):
-                    continue  # an index that leads past the window, or to nothing: read from the start
-                if frames is None or size is None:
-                    child.finish()
-                    raise child.failure()
-                if not origin:
-                    self.video_start_seconds = max(0, number) / FPS
-                full_range = video.full_range and video.pix_fmt in PASSED
-                while count and (stop is None or number < stop):
-                    child.check_duration(number / FPS)
-                    window = frames[max(first - number, 0) : count if stop is None else min(stop - number, count)]
-                    if len(window):
-                        yield VideoFrames(window, max(first, number), video.color_matrix, full_range)
-                    number += count
-                    frames, count = y4m_frames(child, size, batch) if count == batch else (frames, 0)
-                if not count:
-                    child.finish()
-                    self._note("video", child)
+        origin = max(0, first // FPS - 1) if self.info.container in SEEKABLE else 0
+        threads, position = decoder_threads(), first
+        while True:
+            with Child(self.info.path, self.limits, "video", threads) as child:
+                position, fault = yield from self._frames(child, video, origin, position, stop, batch)
+            if fault is None:
                 return
+            origin, threads = (0, threads) if fault == "late" else (origin, 1)
+
+    def _frames(
+        self, child: Child, video: VideoStream, origin: int, first: int, stop: int | None, batch: int
+    ) -> Generator[VideoFrames, None, tuple[int, str | None]]:
+        """The frames from `first` on, as `child` decodes them; the number of the next one, and why they must be had in
+        another way: "late", the index led past `first`; "damage", which several threads conceal as chance has it, with
+        what they find half decoded. ffmpeg complains before it shows what it made of the damage.
+        """
+        child.start(*video_outputs(child, self.info, self.config, origin))
+        size = child.y4m_header()
+        frames, count = y4m_frames(child, size, batch) if size else (None, 0)
+        number = child.first_shown()[0] + origin * FPS if count else 0
+        if origin and (not count or number > first):
+            return first, "late"  # or it led to nothing: read from the start
+        if frames is None or size is None:
+            child.finish()
+            raise child.failure()
+        if not origin:
+            self.video_start_seconds = max(0, number) / FPS
+        full_range = video.full_range and video.pix_fmt in PASSED
+        while count and (stop is None or number < stop):
+            if child.threads > 1 and child.complains():
+                return first, "damage"
+            child.check_duration(number / FPS)
+            window = frames[max(first - number, 0) : count if stop is None else min(stop - number, count)]
+            number += count
+            if len(window):
+                yield VideoFrames(window, max(first, number - count), video.color_matrix, full_range)
+                first = number
+            frames, count = y4m_frames(child, size, batch) if count == batch else (frames, 0)
+        if not count:
+            child.finish()
+            if child.threads > 1 and child.log.num_errors:
+                return first, "damage"
+            self._note("video", child)
+        return first, None
 
     def _audio(self, first: int, stop: int | None, chunk: int) -> Generator[Waveform]:
         position = 0

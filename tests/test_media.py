@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from avdetect._media.commands import frame_size
 from avdetect._media.info import parse_header
+from avdetect._media.messages import FfmpegLog
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import MediaError
 from avdetect.media import MediaInfo, MediaReader, ffmpeg_path, probe
@@ -385,3 +386,16 @@ def test_wildly_edited_headers_raise_nothing_but_media_errors(data):
         assert 2 <= width <= 1920
         assert 2 <= height <= 1920
         assert width % 2 == height % 2 == 0
+
+
+def test_what_another_thread_says_within_a_line_is_not_lost():
+    log = FfmpegLog("file:/proc/self/fd/3")
+    log.feed(b"[info] Input #0, mov, from 'file:/proc/self/fd/3':\n")
+    start = b"[Parsed_showinfo_6 @ 0x1] [info] n:   0 pts:      5 pts_time:0.2     i:P iskey:1 type:I "
+    log.feed(start + b"Element at 0xe3c7 exceeds\n[Parsed_showinfo_6 @ 0x1] [info] \n")
+    assert log.shown == (5, 0.2)
+    assert (log.num_errors, list(log.errors)) == (1, ["Element at 0xe3c7 exceeds"])
+    log = FfmpegLog("file:/proc/self/fd/3")
+    log.feed(b"[info] Input #0, mov, from 'file:/proc/self/fd/3':\n" + start + b"\n")
+    assert log.shown
+    assert not log.num_errors

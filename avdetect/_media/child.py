@@ -47,8 +47,8 @@ def ffmpeg_path() -> str:
 class Child:
     """One ffmpeg on one file. A context manager: leaving it kills and reaps the process."""
 
-    def __init__(self, path: Path, limits: MediaLimits, wanted: str = "audio or video") -> None:
-        self.path, self.limits, self._wanted = path, limits, wanted
+    def __init__(self, path: Path, limits: MediaLimits, wanted: str = "audio or video", threads: int = 1) -> None:
+        self.path, self.limits, self._wanted, self.threads = path, limits, wanted, threads
         self._waited = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._file = _open_regular(path)
@@ -80,7 +80,7 @@ class Child:
             format_whitelist=FORMATS,
             max_streams=self.limits.max_streams,
             max_pixels=self.limits.max_pixels,
-            threads=_threads(),
+            threads=self.threads,
             **options,
         )
 
@@ -88,7 +88,7 @@ class Child:
         import ffmpeg
 
         command = ffmpeg.merge_outputs(*outputs).global_args(
-            *("-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-filter_complex_threads", str(_threads()))
+            *("-hide_banner", "-nostdin", "-nostats", "-v", "level+info", "-filter_complex_threads", str(self.threads))
         )
         # A clean environment: FFREPORT would write a log file. Each arena reserves 64 MB of address space.
         environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
@@ -111,7 +111,7 @@ class Child:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._out, self._err = self._process.stdout.fileno(), self._process.stderr.fileno()
-        cpu_seconds = math.ceil(self.limits.max_wall_seconds * _threads())
+        cpu_seconds = math.ceil(self.limits.max_wall_seconds * self.threads)
         bounds = {
             resource.RLIMIT_AS: self.limits.max_memory_bytes,
             resource.RLIMIT_CPU: cpu_seconds,  # the end of an orphan that never writes
@@ -156,6 +156,12 @@ class Child:
         if self.log.shown is None:
             raise self.failure()
         return self.log.shown
+
+    def complains(self) -> bool:
+        """Whether ffmpeg has found anything wrong so far with what it decodes."""
+        while self._err in self._open and select.select([self._err], [], [], 0)[0]:
+            self._wait(self._err)
+        return self.log.num_errors > 0
 
     def y4m_header(self) -> tuple[int, int] | None:
         """(width, height), or None if the output ended before it."""
@@ -230,8 +236,9 @@ def _open_regular(path: Path) -> int:
     raise MediaError(f"{quoted(path)} is {'empty' if stat.S_ISREG(status.st_mode) else 'not a regular file'}")
 
 
-def _threads() -> int:
-    return min(len(os.sched_getaffinity(0)), 8)  # each decoder thread holds frames
+def decoder_threads() -> int:
+    """For a video: the cores there are, but each thread holds frames."""
+    return min(len(os.sched_getaffinity(0)), 8)
 
 
 def y4m_frames(child: Child, size: tuple[int, int], batch: int) -> tuple[Any, int]:

@@ -51,7 +51,8 @@ def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: in
     # Free when the size is right already.
     main = main.filter("scale", width, height, **pixels)
     piped = main.output("pipe:1", format="yuv4mpegpipe", pix_fmt=pix_fmt, fps_mode="passthrough")
-    shown = stream[1].filter("trim", end_frame=1).filter("showinfo", checksum=0)
+    # Side data would be shown byte by byte, and what another thread complains of meanwhile would be lost in it.
+    shown = stream[1].filter("trim", end_frame=1).filter("sidedata", mode="delete").filter("showinfo", checksum=0)
     return [piped, shown.output("pipe:1", format="null"), *_other(source, info, info.audio)]
 
 

@@ -60,6 +60,9 @@ class FfmpegLog:
                 self._early.append(source or "")
         elif self.shown is None and (shown := _SHOWN.match(text)):
             self.shown = int(shown[1]), float(shown[2])
+            # showinfo says its line in two parts, and another thread may have complained in between.
+            if between := re.search(r" type:\S+ +(\S.*)", text):
+                self._line(source, "error", between[1])
         elif text.startswith("Input #0"):
             self.header = [text]
             # The demuxer does not repeat itself; a decoder does, if its stream is read.
