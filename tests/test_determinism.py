@@ -1,0 +1,113 @@
+"""One file, one bundle, one machine: one score, whatever the threads, the batches and the workers (to 1e-6)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from media_factory import RENDERER
+from readme_media import SAMPLE
+
+import avdetect
+import avdetect.bundle
+from avdetect.media import MediaReader
+from avdetect.report.data import to_dict
+
+TOLERANCE = 1e-6
+LAST_DECIMAL = 1e-4  # of the curves, which are rounded: a millionth may tip one over
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The sample; two faces over more than one clip of 12 s, at a frame rate that is converted; a damaged file."""
+    folder = tmp_path_factory.mktemp("same")
+    two, damaged = folder / "two.mp4", folder / "damaged.mkv"
+    pair = "split[a][b];[a]hflip[c];[c][b]hstack,scale=480:240,fps=30000/1001"
+    render(
+        "-stream_loop", "2", "-i", str(SAMPLE), "-filter_complex", pair, "-t", "13", "-preset", "ultrafast", str(two)
+    )
+    render("-i", str(SAMPLE), "-t", "3", "-c", "copy", str(damaged))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 500] = bytes(range(250)) * 2
+    damaged.write_bytes(data)
+    return [SAMPLE, two, damaged]
+
+
+def render(*arguments: str) -> None:
+    subprocess.run([RENDERER, "-v", "error", "-y", *arguments], check=True)
+
+
+def numbers(result: dict[str, Any]) -> dict[str, Any]:
+    """All that was found, flat: `.streams.0.curves.0.values.3` -> its value. The time it took is no finding."""
+    assert result["status"] == "scored"
+    return dict(_leaves({key: value for key, value in result.items() if key != "timing_seconds"}, ""))
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list | tuple):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(part, f"{name}.{key}")
+    else:
+        yield name, value
+
+
+def in_process(files: list[Path], threads: int | None = None, repeat: int = 1) -> list[dict[str, Any]]:
+    detector = avdetect.load_detector(device="cpu", threads=threads)
+    return [numbers(to_dict(detector.score(file))) for _ in range(repeat) for file in files]
+
+
+@pytest.fixture(scope="module")
+def expected(files: list[Path]) -> list[dict[str, Any]]:
+    found = in_process(files)
+    assert all(result[".fake"] is not None for result in found)
+    assert any(".streams.0.curves.1.score" in result for result in found)  # two faces
+    assert any(result.get(".warnings.0") for result in found)  # damage
+    return found
+
+
+def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            tolerance = TOLERANCE + (LAST_DECIMAL if ".values." in name else 0)
+            same = abs(value - other[name]) <= tolerance if isinstance(value, float) else value == other[name]
+            assert same, (name, value, other[name])
+
+
+@pytest.mark.parametrize(("threads", "repeat"), [(1, 1), (2, 2), (4, 1)])
+def test_neither_threads_nor_what_went_before_change_anything(
+    files: list[Path], expected: list[dict[str, Any]], threads: int, repeat: int
+) -> None:
+    assert_same(in_process(files, threads, repeat), expected * repeat)
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_the_networks_batches_change_nothing(
+    files: list[Path], expected: list[dict[str, Any]], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(avdetect.bundle, "_MAX_BATCH", rows)
+    assert_same(in_process(files), expected)
+
+
+def test_the_decoders_batches_change_nothing(
+    files: list[Path], expected: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video: Callable[..., Any] = MediaReader.video
+    monkeypatch.setattr(MediaReader, "video", lambda self, **window: video(self, **window | {"batch": 7}))
+    assert_same(in_process(files), expected)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict[str, Any]], workers: int) -> None:
+    order = [1, 0, 2] if workers == 2 else [2, 1, 0]
+    command = [sys.executable, "-m", "avdetect.cli", "score", *(str(files[i]) for i in order), "--json"]
+    command += ["--device", "cpu", "--workers", str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    found = [numbers(result) for result in json.loads(done.stdout)["results"]]
+    assert_same(found, [expected[i] for i in order])
