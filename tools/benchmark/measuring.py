@@ -10,6 +10,7 @@ import csv
 import importlib.metadata
 import os
 import platform
+import select
 import subprocess
 import sys
 import tempfile
@@ -51,12 +52,14 @@ def measure(command: list[str], accepted: tuple[int, ...] = (0,)) -> Usage:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+        end = os.pidfd_open(process.pid)
+        while not select.select([end], [], [], LOOK_SECONDS)[0]:
             _look(process.pid, used)
-            time.sleep(LOOK_SECONDS)
         used.wall_seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(ended[1])
-        used.cpu_seconds = ended[2].ru_utime + ended[2].ru_stime
+        os.close(end)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        used.cpu_seconds = usage.ru_utime + usage.ru_stime
         out.seek(0), err.seek(0)
         used.stdout = out.read()
         if process.returncode not in accepted:
