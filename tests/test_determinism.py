@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -106,3 +108,25 @@ def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     found = [numbers(result) for result in json.loads(done.stdout)["results"]]
     assert_same(found, [expected[i] for i in order])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mpeg2video"])
+def test_a_damaged_file_shows_the_same_frames_each_time(codec: str, tmp_path: Path) -> None:
+    """ffmpeg conceals what it cannot decode with what it finds in other frames: in which state must not be chance."""
+    file = tmp_path / "flipped.mkv"
+    render("-i", str(SAMPLE), "-t", "2", "-an", "-c:v", codec, "-bf", "0", "-g", "50", str(file))
+    data, chance = bytearray(file.read_bytes()), random.Random(0)
+    for _ in range(len(data) // 500):
+        data[chance.randrange(len(data) // 10, len(data))] ^= 1 << chance.randrange(8)
+    file.write_bytes(data)
+    shown = set()
+    for _ in range(6):
+        with MediaReader(file) as reader:
+            digest = hashlib.sha256()
+            for batch in reader.video():
+                for index in range(len(batch)):
+                    for plane in batch.planes(index):
+                        digest.update(plane.tobytes())
+            assert any("damaged" in warning for warning in reader.warnings)
+        shown.add(digest.hexdigest())
+    assert len(shown) == 1

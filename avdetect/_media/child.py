@@ -78,7 +78,7 @@ class Child:
             format_whitelist=FORMATS,
             max_streams=self.limits.max_streams,
             max_pixels=self.limits.max_pixels,
-            threads=_threads(),
+            threads=1,  # more show a damaged frame as chance has it: what conceals the damage may not be decoded yet
             **options,
         )
 
@@ -229,7 +229,7 @@ def _open_regular(path: Path) -> int:
 
 
 def _threads() -> int:
-    return min(len(os.sched_getaffinity(0)), 8)  # each decoder thread holds frames
+    return min(len(os.sched_getaffinity(0)), 8)  # of the filters
 
 
 def y4m_frames(child: Child, size: tuple[int, int], batch: int) -> tuple[Any, int]:
