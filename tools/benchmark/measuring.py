@@ -1,0 +1,185 @@
+"""What the benchmarks share: whole processes measured, clips rendered, facts of the machine, tables.
+
+Not a tool. The scripts of this folder import it: Python finds what lies beside the script that it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.metadata
+import os
+import platform
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from avdetect.media import ffmpeg_path
+
+SAMPLE = Path(__file__).parents[2] / "avdetect" / "weights" / "sample" / "sample.mp4"
+LOOK_SECONDS = 0.05  # between two looks at the memory of a process tree
+CORE_HOUR = 3600.0
+
+
+@dataclass
+class Usage:
+    """What one whole process tree took."""
+
+    cpu_seconds: float = 0.0  # user + system, of the process and of all that it waited for, as the kernel counts them
+    wall_seconds: float = 0.0
+    peaks: dict[str, float] = field(default_factory=dict)  # MiB by name of the program: the largest such process
+    tree_mib: float = 0.0  # the largest sum over the tree at one look; what processes share counts in each
+    stdout: str = ""
+
+    def peak(self, program: str = "") -> float:
+        """MiB of the largest process whose name begins with `program`."""
+        return max((mib for name, mib in self.peaks.items() if name.startswith(program)), default=0.0)
+
+
+def measure(command: list[str], accepted: tuple[int, ...] = (0,)) -> Usage:
+    """Run `command` to its end. Ends this program when its exit status is none of the `accepted` ones.
+
+    Memory is the kernel's own high-water mark of each process (VmHWM), read until it ends: rusage would count what the
+    parent held when it forked as the child's.
+    """
+    used = Usage()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        end = os.pidfd_open(process.pid)
+        while not select.select([end], [], [], LOOK_SECONDS)[0]:
+            _look(process.pid, used)
+        used.wall_seconds = time.perf_counter() - began
+        os.close(end)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        used.cpu_seconds = usage.ru_utime + usage.ru_stime
+        out.seek(0), err.seek(0)
+        used.stdout = out.read()
+        if process.returncode not in accepted:
+            sys.exit(f"{' '.join(command)} exited with {process.returncode}\n{err.read()[-2000:]}")
+    return used
+
+
+def _look(root: int, used: Usage) -> None:
+    """Take the memory of the tree below `root` into `used`."""
+    total = 0.0
+    for process in tree(root):
+        with contextlib.suppress(OSError, KeyError):  # it has ended since
+            status = proc_status(process)
+            name, peak = status["Name"], kib(status["VmHWM"]) / 1024
+            used.peaks[name] = max(used.peaks.get(name, 0.0), peak)
+            total += kib(status["VmRSS"]) / 1024
+    used.tree_mib = max(used.tree_mib, total)
+
+
+def tree(process: int) -> Iterator[int]:
+    """`process` and all that descend from it."""
+    yield process
+    children: list[str] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():  # each thread has the children that it started
+            children += (thread / "children").read_text().split()
+    for child in children:
+        yield from tree(int(child))
+
+
+def proc_status(process: int | str = "self") -> dict[str, str]:
+    """/proc/PID/status."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def kib(value: str) -> int:
+    """`12 kB` of /proc as 12."""
+    return int(value.split()[0])
+
+
+def score_command(*arguments: str) -> list[str]:
+    """`avdetect score …` of this checkout, on the CPU."""
+    return [sys.executable, "-m", "avdetect.cli", "score", *arguments, "--device", "cpu"]
+
+
+def render(target: Path, seconds: float = 10, height: int = 1080, preset: str = "medium") -> Path:
+    """A talking face in H.264 and AAC, 16:9 and 25 fps: the sample clip enlarged, with grain, looped.
+
+    What is longer than ten seconds repeats the first ten without encoding them again, so that an hour is made at once.
+    """
+    width = height * 16 // 9 // 2 * 2
+    picture = f"scale={height}:{height}:flags=lanczos,pad={width}:{height}:(ow-iw)/2:0,noise=alls=4:allf=t"
+    codecs = f"-r 25 -c:v libx264 -preset {preset} -crf 20 -pix_fmt yuv420p -c:a aac".split()
+    once = target if seconds <= 10 else target.with_name(f"once_{target.name}")
+    ffmpeg("-stream_loop", "1", "-i", str(SAMPLE), "-vf", picture, *codecs, "-t", f"{min(seconds, 10):g}", str(once))
+    if once != target:
+        ffmpeg("-stream_loop", "-1", "-i", str(once), "-c", "copy", "-t", f"{seconds:g}", str(target))
+        once.unlink()
+    return target
+
+
+def ffmpeg(*arguments: str) -> None:
+    subprocess.run([ffmpeg_path(), "-v", "error", "-nostdin", "-y", *arguments], check=True)
+
+
+def core_hours(cpu_seconds: float, files: int = 100_000) -> float:
+    """Of so many files at that cost each."""
+    return cpu_seconds * files / CORE_HOUR
+
+
+def machine(*packages: str) -> dict[str, str]:
+    """Facts that a figure means nothing without; the versions of `packages` where they are installed."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    version = subprocess.run([ffmpeg_path(), "-version"], capture_output=True, text=True, check=True).stdout
+    facts = {
+        "cpu": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory_gib": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1024**3:.1f}",
+        "system": f"{platform.system()} {platform.release()}",
+        "load_at_start": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "niceness": str(os.nice(0)),
+        "python": platform.python_version(),
+        "ffmpeg": version.split()[2],
+    }
+    for package in ("onnxruntime", "numpy", "opencv-python", *packages):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            facts[package] = importlib.metadata.version(package)
+    return facts
+
+
+class Table:
+    """CSV on standard output and, where `out` is given, in that file; the facts stand above it as `# key: value`."""
+
+    def __init__(self, columns: Iterable[str], facts: Mapping[str, str], out: Path | None = None) -> None:
+        self._columns = list(columns)
+        self._files: list[TextIO] = [sys.stdout, *([out.open("w", encoding="utf-8")] if out else [])]
+        for name, value in facts.items():
+            self.note(f"{name}: {value}")
+        self._write(self._columns)
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files[1:]:
+            file.close()
+
+    def row(self, **values: Any) -> None:
+        """One row; floats are rounded to milliseconds and the like, what is not given stays empty."""
+        assert not values.keys() - set(self._columns), values
+        cells = (values.get(name, "") for name in self._columns)
+        self._write([f"{cell:.3f}" if isinstance(cell, float) else cell for cell in cells])
+
+    def note(self, text: str) -> None:
+        """A line that readers of CSV skip."""
+        for file in self._files:
+            print(f"# {text}", file=file, flush=True)
+
+    def _write(self, cells: Iterable[Any]) -> None:
+        for file in self._files:
+            csv.writer(file, lineterminator="\n").writerow(cells)
+            file.flush()
