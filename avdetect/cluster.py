@@ -19,11 +19,13 @@ from typing import Any, Protocol, TypeVar
 from avdetect._version import __version__
 from avdetect.errors import AVDetectError, ConfigError
 
+ROOM_SECONDS = 300.0  # for a cluster to have room for one actor
 _REACH_SECONDS = 10.0
 _OWN = {"include_dashboard": False, "object_store_memory": 100 * 1024**2}  # of our own Ray: results are small
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints what happens to workers on standard output, where the table goes
+    "RAY_worker_niceness": "0",  # of our own: its actors work no less than processes would
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # said, so that Ray does not announce that it will change
 }
 
@@ -103,6 +105,9 @@ class Member:
         return host, ""
 
 
+PLACED: Any = object()
+
+
 class Lost:
     """The answer of an actor that ended without one; `reason` in a few words."""
 
@@ -143,6 +148,14 @@ class Actor:
         ray().kill(self._handle)
 
 
+def no_room(cpus: float, gpus: float) -> AVDetectError:
+    """Of the actors that were started none has got a place."""
+    return AVDetectError(
+        f"Ray has had no room for a worker ({cpus:g} CPU, {gpus:g} GPU) for a long time: see `ray status`, and run "
+        "again when there is some; what is done is kept"
+    )
+
+
 class HasActor(Protocol):
     @property
     def actor(self) -> Actor: ...
@@ -154,7 +167,7 @@ A = TypeVar("A", bound=HasActor)
 def answers(owners: Sequence[A], seconds: float | None) -> Iterator[tuple[A, Any]]:
     """What actors say within so many seconds (None: as long as it takes), each with who owns it.
 
-    The first answers are taken care of here: the actor has a `host` then.
+    The first of each is PLACED: the actor has a `host` then.
     """
     by_call = {owner.actor.pending: owner for owner in owners if owner.actor.pending is not None}
     if not by_call:
@@ -168,7 +181,7 @@ def answers(owners: Sequence[A], seconds: float | None) -> Iterator[tuple[A, Any
             owner.actor.host, trouble = said
             if trouble:
                 raise AVDetectError(trouble)
-            said = None
+            said = PLACED
         yield owner, said
 
 

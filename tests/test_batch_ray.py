@@ -135,7 +135,7 @@ def test_more_workers_than_there_is_room_for_wait_while_others_work(local_ray: s
     [
         ("cluster.__version__", "0.0.1", "0.0.1 here: install one version on all machines"),
         ("cluster.os.getcwd", lambda: "/no/such/folder", "/no/such/folder: No such file or directory on "),
-        ("batch.crew.START_SECONDS", 1, "no room for a worker .9 CPU, 0 GPU"),
+        ("cluster.ROOM_SECONDS", 1, "no room for a worker .9 CPU, 0 GPU"),
     ],
 )
 def test_a_cluster_that_does_not_fit_is_said(

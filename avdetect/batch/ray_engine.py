@@ -16,7 +16,6 @@ from avdetect import cluster
 from avdetect.batch.crew import START_SECONDS, Crew, Worker
 from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.worker import Message, Scoring
-from avdetect.errors import AVDetectError
 
 if TYPE_CHECKING:
     from avdetect.batch.options import Scorer
@@ -41,6 +40,7 @@ class _Remote(Worker):
     def __init__(self, cpus: float, gpus: float) -> None:
         super().__init__()
         self.actor = cluster.Actor(ScoringActor, cpus, gpus)
+        self.deadline = time.monotonic() + cluster.ROOM_SECONDS
         self.ending = ""
 
     def give(self, path: str) -> None:
@@ -84,7 +84,7 @@ class RayEngine(Crew[_Remote]):
             if isinstance(said, cluster.Lost):
                 worker.ending = said.reason
                 yield worker, None
-            elif said is None:  # it has a place
+            elif said is cluster.PLACED:
                 worker.deadline = time.monotonic() + START_SECONDS
                 worker.actor.call("begin", self._begin)
             else:
@@ -97,7 +97,4 @@ class RayEngine(Crew[_Remote]):
         elif any(other.ready for other in self._workers):
             worker.deadline = math.inf
         else:
-            raise AVDetectError(
-                f"Ray has had no room for a worker ({self._cpus:g} CPU, {self._gpus:g} GPU) in {START_SECONDS:g} s: "
-                "see `ray status`, and run again when there is some; what is scored is kept"
-            )
+            raise cluster.no_room(self._cpus, self._gpus)
