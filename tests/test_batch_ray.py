@@ -18,6 +18,7 @@ import pytest
 from batch_commands import family, gone, lines_of, score, start, wait_for
 from media_factory import MediaFactory
 
+from avdetect import cluster
 from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.options import ScoringOptions
 from avdetect.batch.ray_engine import RayEngine
@@ -182,7 +183,13 @@ def test_an_address_where_nobody_answers_is_one_line(folder: Path, tmp_path: Pat
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_ray_reports_to_nobody_and_asks_for_a_token(local_ray: str) -> None:
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+def test_our_own_ray_asks_for_a_token(local_ray: str) -> None:
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
+
+
+def test_ray_reports_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    cluster.ray()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
