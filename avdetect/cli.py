@@ -16,7 +16,7 @@ from avdetect._version import __version__
 from avdetect.errors import AVDetectError, ConfigError
 
 if TYPE_CHECKING:
-    from avdetect.batch.command import Output
+    from avdetect.batch.command import Engines, Output
     from avdetect.batch.options import ScoringOptions
     from avdetect.batch.sources import Source
     from avdetect.report.data import Result
@@ -74,7 +74,26 @@ def score(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="Processes that score.", show_default="1")
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Processes that score.",
+            show_default="1; on Ray one for each CPU of the cluster",
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="Where they are: process (this machine) or ray (a cluster).")
+    ] = "process",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="The cluster, HOST:PORT or auto: the one that this machine belongs to.",
+            show_default="$RAY_ADDRESS, or a Ray of its own on this machine",
+        ),
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -116,20 +135,22 @@ def score(
     Exit codes: 0 every file was scored (abstaining counts), 1 some file failed or the model cannot be loaded, 2 wrong
     usage, 130 interrupted.
     """
-    from avdetect.batch.command import Output
+    from avdetect.batch.command import Engines, Output
     from avdetect.batch.options import ScoringOptions
     from avdetect.batch.sources import source_of
     from avdetect.config import MediaLimits, load_yaml
 
     output = Output(out, kaggle, json)
     output.check()
+    engines = Engines(engine, workers, ray_address)
+    engines.check()
     source = source_of(paths or [], manifest, null)
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
     options = ScoringOptions(bundle, device, detector, face_model, media_limits, start, duration)
-    if workers is None and kaggle is None and source.single:
+    if engines == Engines() and kaggle is None and source.single:
         code = _score_one(source.single, options, output)
     else:
-        code = _score_many(source, options, output, workers or 1, retry_failed)
+        code = _score_many(source, options, output, engines, retry_failed)
     if code:
         raise typer.Exit(code)
 
@@ -298,11 +319,11 @@ def _score_one(path: str, options: ScoringOptions, output: Output) -> int:
     return EXIT_FAILED if isinstance(result, Failure) else 0
 
 
-def _score_many(source: Source, options: ScoringOptions, output: Output, workers: int, retry_failed: bool) -> int:
+def _score_many(source: Source, options: ScoringOptions, output: Output, engines: Engines, retry_failed: bool) -> int:
     """Score in worker processes; the exit code."""
     from avdetect.batch.command import score_many
 
-    summary, notes = score_many(source, options, output, workers=workers, retry_failed=retry_failed)
+    summary, notes = score_many(source, options, output, engines, retry_failed=retry_failed)
     for note in notes:
         typer.echo(f"avdetect: {note}", err=True)
     if summary.interrupted:

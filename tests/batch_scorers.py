@@ -4,6 +4,7 @@ a number    that P(fake), after `SLOW` seconds
 die         the process kills itself, whenever it meets the file
 die once    … the first time only (it leaves FILE.died)
 hang        for ever
+wait        until it is something else
 usage       a ConfigError
 bug         an exception that is none of ours
 """
@@ -52,6 +53,9 @@ def score(path: str) -> Result:
         os.kill(os.getpid(), signal.SIGKILL)
     if text == "hang":
         time.sleep(3600)
+    while text == "wait":
+        time.sleep(0.05)
+        text = Path(path).read_text()
     if text == "usage":
         raise ConfigError("that is no way to ask")
     if text == "bug":

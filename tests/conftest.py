@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
+
 import pytest
 from media_factory import MediaFactory
+
+from avdetect import cluster
 
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> MediaFactory:
     """`media("clap.mp4")` is the path of that rendered file (see media_factory)."""
     return MediaFactory(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[str]:
+    """The address of a real Ray on this machine with room for two workers, for one test file.
+
+    This process is connected to it: engines in it find that, and leave it running.
+    """
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed (pip install 'avdetect[ray]')")
+    with cluster.connect("local", 2):
+        yield cluster.ray().get_runtime_context().gcs_address

@@ -17,6 +17,7 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+from batch_commands import ROOT, family, gone, lines_of, score, start, wait_for
 from media_factory import MediaFactory
 
 from avdetect import load_detector
@@ -24,7 +25,6 @@ from avdetect.batch.sources import source_of
 from avdetect.errors import ConfigError
 from avdetect.report.data import CSV_COLUMNS, CSV_NUMBERS, SCHEMA_FILE, Failure, to_csv, to_dict
 
-ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
 MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4", "clap.mkv", "empty.mp4")
 COPIES = 3
@@ -42,29 +42,6 @@ def folder(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def start(*arguments: object, cwd: Path, **options) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "avdetect.cli", "score", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # A runner in the background hands down SIG_IGN, and Python would not hear of an interrupt.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
-    )
-
-
-def score(*arguments: object, cwd: Path, code: int, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
-    with start(*arguments, cwd=cwd, stdin=stdin) as process:
-        out, err = process.communicate(given, timeout=120)
-    assert process.returncode == code, err
-    assert "Traceback" not in err
-    return subprocess.CompletedProcess(process.args, code, out, err)
-
-
 @pytest.fixture(scope="module")
 def straight(folder: Path) -> bytes:
     """The table of a run that nothing disturbed."""
@@ -80,32 +57,6 @@ def straight(folder: Path) -> bytes:
     return out.read_bytes()
 
 
-def lines_of(journal: Path) -> list[dict]:
-    """The whole lines but the first."""
-    text = journal.read_text() if journal.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()[1:]]
-
-
-def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-
-
-def family(pid: int) -> list[int]:
-    """The process and all below it."""
-    found = [pid]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += map(int, task.read_text().split())
-            except OSError:
-                pass
-    return found
-
-
 def workers_of(pid: int) -> list[int]:
     def is_worker(child: int) -> bool:
         try:
@@ -114,16 +65,6 @@ def workers_of(pid: int) -> list[int]:
             return False
 
     return [child for child in family(pid)[1:] if is_worker(child)]
-
-
-def gone(pids: list[int]) -> bool:
-    def state(pid: int) -> str:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return "X"
-
-    return all(state(pid) in "XZ" for pid in pids)
 
 
 def test_a_killed_run_goes_on_to_the_same_table(folder: Path, straight: bytes, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avdetect"
 # From the bottom up; a module may import what stands to its left, and its own package.
 ORDER = (
-    *("_version", "errors", "types", "_strict", "config", "_media", "media"),
+    *("_version", "errors", "types", "_strict", "config", "cluster", "_media", "media"),
     *("faces", "audio", "preprocess", "pooling", "scoring"),
     *("streams", "fusion", "model", "bundle", "detector", "report"),
 )
@@ -144,7 +144,7 @@ def test_scoring_loads_neither_torch_nor_training() -> None:
     assert {"avdetect.scoring", "avdetect.batch.pool"} <= loaded
     # scikit-learn, SciPy and the like may come with a dependency of ours, torch and its friends may not.
     heavy = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
-    heavy |= {"matplotlib", "jinja2", "sklearn"}
+    heavy |= {"matplotlib", "jinja2", "sklearn", "ray"}
     assert not {name.split(".")[0] for name in loaded} & heavy
     beside = tuple(f"avdetect.{n}" for n in ("datasets", "training", "evaluation", "export", *NEEDS_TORCH))
     assert not [name for name in loaded if name.startswith(beside)]

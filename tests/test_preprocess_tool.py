@@ -24,13 +24,14 @@ from readme_media import FILTERS, SAMPLE, variant
 from avdetect.config import MediaLimits, PreprocessConfig
 from avdetect.datasets.cache import build as preprocessing
 from avdetect.datasets.cache import pool as pool_module
+from avdetect.datasets.cache import ray_pool as ray_pool_module
 from avdetect.datasets.cache.build import Options, Report, preprocess, recipe_rng
 from avdetect.datasets.cache.payload import encode_clip
 from avdetect.datasets.cache.shards import read_clips, read_files
-from avdetect.datasets.cache.worker import Make, still_clips
+from avdetect.datasets.cache.worker import Make, Setup, still_clips
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate, write_manifest
-from avdetect.errors import AVDetectError, ManifestError
+from avdetect.errors import AVDetectError, ConfigError, ManifestError
 from avdetect.faces import build_detector
 from avdetect.preprocess import Preprocessor
 
@@ -256,23 +257,59 @@ def test_a_worker_that_dies_costs_its_file_only(
 
     monkeypatch.setattr(pool_module.Pool, "submit", murderous)
     names, cache = ["v1.mp4", "v0.mp4"], tmp_path / "cache"
-    died = [[str(data / "v1.mp4"), "WorkerDied"]]
-    report = run(cache, data, names)
-    assert report.failures[["path", "error"]].to_numpy().tolist() == died
+    report = run(cache, data, names)  # tried twice, then recorded as failed, and no run stops at it again
+    assert report.failures[["path", "error"]].to_numpy().tolist() == [[str(data / "v1.mp4"), "WorkerDied"]]
+    assert "--retry-failed" in report.failures["message"][0]
+    assert (cache / "deaths.jsonl").read_text().count("v1.mp4") == 2
     assert report.clips == 1
+    assert run(cache, data, names).clips == 1
     monkeypatch.setattr(preprocessing, "_MAX_DEATHS", 1)
     with pytest.raises(AVDetectError, match="fewer --workers"):
-        run(cache, data, names)
-    # It was its second death: the file is recorded as failed, and no run stops at it again.
+        run(tmp_path / "other", data, names)
     (cache / "sources.jsonl").rename(tmp_path / "aside")  # all is hashed anew
-    report = run(cache, data, names)
-    assert report.failures[["path", "error"]].to_numpy().tolist() == died
-    assert "--retry-failed" in report.failures["message"][0]
-    assert report.clips == 1
+    assert run(cache, data, names).clips == 1
     monkeypatch.undo()
     report = run(cache, data, names, retry_failed=True)
     assert (report.preprocessed, report.clips, len(report.failures)) == (1, 2, 0)
     assert Counter(samples(tmp_path / "cache").values()) <= Counter(samples(straight).values())
+
+
+@pytest.mark.parametrize("engine", ["process", "ray"])
+def test_a_worker_that_is_killed_costs_a_second_try(
+    data: Path,
+    tmp_path: Path,
+    straight: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    engine: str,
+) -> None:
+    """And the cache is as if nothing had happened, whoever fills it."""
+    if engine == "ray":
+        request.getfixturevalue("local_ray")
+    kind, victims = (ray_pool_module.RayPool if engine == "ray" else pool_module.Pool), []
+    give = kind._give
+
+    def murderous(self, worker, task, order) -> None:
+        give(self, worker, task, order)
+        if isinstance(order, Make) and not victims:
+            victims.append(task.path)
+            (worker.actor if engine == "ray" else worker.process).kill()
+
+    monkeypatch.setattr(kind, "_give", murderous)
+    report = run(tmp_path / "cache", data, workers=2, engine=engine)
+    assert victims
+    assert report.preprocessed == VIDEOS + 3
+    assert samples(tmp_path / "cache") == samples(straight)
+    pd.testing.assert_frame_equal(ClipArchive(tmp_path / "cache").clips, ClipArchive(straight).clips)
+    pd.testing.assert_frame_equal(ClipArchive(tmp_path / "cache").files, ClipArchive(straight).files)
+    assert run(tmp_path / "cache", data, engine=engine).preprocessed == 0
+
+
+def test_a_machine_with_another_detector_preprocesses_nothing() -> None:
+    setup = Setup(Path("nowhere"), PreprocessConfig(), MediaLimits(), None)
+    error = ray_pool_module.MakingActor().begin(setup, "{}", None)
+    assert isinstance(error, ConfigError)
+    assert "preprocess otherwise" in str(error)
 
 
 # -- re-encoded copies

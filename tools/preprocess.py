@@ -11,7 +11,6 @@ where they do not, nothing is published and conflicts.csv names them.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -53,7 +52,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True, help="CSV or Parquet, as tools/prepare.py writes it")
     parser.add_argument("--cache", type=Path, required=True, help="folder of the clips; made if it does not exist")
     parser.add_argument("--config", type=Path, help="YAML of a training; its `preprocess` is used")
-    parser.add_argument("--workers", type=_positive, default=len(os.sched_getaffinity(0)), help="processes (all cores)")
+    parser.add_argument("--workers", type=_positive, default=0, help="processes (all cores, on Ray all CPUs of it)")
+    parser.add_argument("--engine", choices=("process", "ray"), default="process", help="this machine, or a cluster")
+    parser.add_argument("--ray-address", help="HOST:PORT, or auto ($RAY_ADDRESS, or a Ray of its own on this machine)")
     parser.add_argument("--detector-model", type=Path, help="weights of the face detector (file, or folder for mtcnn)")
     parser.add_argument("--retry-failed", action="store_true", help="try files that failed in an earlier run again")
     parser.add_argument("--copies", type=_natural, default=0, help="re-encoded copies of each video beside it (0)")
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> None:
     table = read_manifest(args.manifest)
     options = Options(
         workers=args.workers,
+        engine=args.engine,
+        ray_address=args.ray_address,
         model=args.detector_model,
         copies=args.copies,
         seed=args.seed,

@@ -8,11 +8,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from avdetect import cluster
+from avdetect.batch.engine import Engine
 from avdetect.batch.journal import Journal
 from avdetect.batch.options import ScoringOptions
 from avdetect.batch.pool import ProcessEngine
 from avdetect.batch.progress import shown
+from avdetect.batch.ray_engine import RayEngine
 from avdetect.batch.run import Run, Summary
 from avdetect.batch.sources import Source
 from avdetect.batch.tables import KaggleTable, Table, check_name, table_for, table_for_stdout
@@ -54,18 +58,46 @@ class Output:
         return [*found, table_for_stdout(self.as_json, sys.stdout)]
 
 
+@dataclass(frozen=True)
+class Engines:
+    """Who scores: processes of this machine, or the actors of a Ray cluster."""
+
+    name: str = "process"
+    workers: int | None = None  # None: one process, or an actor for each CPU of the cluster
+    ray_address: str | None = None  # see `cluster.connect`
+
+    def check(self) -> None:
+        """Raises ConfigError."""
+        if self.name not in ("process", "ray"):
+            raise ConfigError(f"--engine must be process or ray, got {self.name}")
+        if self.name == "ray":
+            cluster.require()
+        elif self.ray_address is not None:
+            raise ConfigError("--ray-address goes with --engine ray")
+
+    def build(self, options: ScoringOptions, identity: dict[str, Any]) -> Engine:
+        """The engine, which scores as `identity` (of `options`) says."""
+        seconds = options.limits.max_file_seconds
+        if self.name == "ray":
+            begin, on_gpu = partial(options.scorer_like, identity, 1), identity["device"] == "CUDAExecutionProvider"
+            return RayEngine(begin, self.workers, seconds, address=self.ray_address, gpus=float(on_gpu))
+        workers = self.workers or 1
+        threads = max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // workers))
+        return ProcessEngine(partial(options.scorer, threads), workers, seconds)
+
+
 def score_many(
-    source: Source, options: ScoringOptions, output: Output, *, workers: int = 1, retry_failed: bool = False
+    source: Source, options: ScoringOptions, output: Output, engines: Engines, *, retry_failed: bool = False
 ) -> tuple[Summary, list[str]]:
     """Score every file of `source` into `output`; the summary, and what the user should be warned of.
 
     Goes on where an earlier run with the same options ended. Raises ConfigError, ModelError, ToolError, AVDetectError.
     """
     ffmpeg_path()  # without it every file would fail
-    threads = max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // workers))
-    engine = ProcessEngine(partial(options.scorer, threads), workers, options.limits.max_file_seconds)
+    identity = options.identity()
+    engine = engines.build(options, identity)
     with ExitStack() as stack:
-        journal = stack.enter_context(Journal(output.journal, options.identity(), retry_failed=retry_failed))
+        journal = stack.enter_context(Journal(output.journal, identity, retry_failed=retry_failed))
         tables = output.tables()
         try:
             with shown() as watch:

@@ -1,6 +1,7 @@
 """The seam between a batch and what scores it: work items in, outcomes out, in any order.
 
-`pool.ProcessEngine` is one: processes on this machine. Another one must keep what is said here, and nothing else.
+`pool.ProcessEngine` (processes on this machine) and `ray_engine.RayEngine` (a cluster) keep what is said here: a
+journal that was begun with one is gone on with by the other.
 """
 
 from __future__ import annotations

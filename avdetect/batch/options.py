@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,22 @@ class ScoringOptions:
             return attempt(path, lambda: detector.score(path, **window))  # type: ignore[arg-type]
 
         return score
+
+    def scorer_like(self, identity: dict[str, Any], threads: int) -> Scorer:
+        """`scorer`, on another machine. Raises ConfigError where that machine would not score as `identity` says."""
+        from avdetect.media import ffmpeg_path
+
+        ffmpeg_path()  # without it every file would fail
+        here = self.identity()
+        differing = "; ".join(
+            f"{key}: {here[key]} there, {identity[key]} here" for key in here if here[key] != identity[key]
+        )
+        if differing:
+            raise ConfigError(
+                f"{socket.gethostname()} would score otherwise than this machine ({differing}): give all machines one "
+                "avdetect, and one place for what --bundle and --face-model name"
+            )
+        return self.scorer(threads)
 
     def identity(self) -> dict[str, Any]:
         """What two runs must share for their results to stand in one table. Raises ModelError, ConfigError.

@@ -7,6 +7,8 @@ tables when all is done. A run that ends early, however it ends, loses the files
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from avdetect import cluster
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.cache.pool import Death, Pool, Worker
+from avdetect.datasets.cache.pool import Death, Pool
+from avdetect.datasets.cache.ray_pool import RayPool
 from avdetect.datasets.cache.records import Record, Source, sample_key
 from avdetect.datasets.cache.store import Identity, Outcome, Store, failure_table
 from avdetect.datasets.cache.worker import Hash, Make, Setup, Variant
@@ -32,7 +36,9 @@ _OWN_DEATHS = 2  # of workers with one and the same file, in all runs: then it i
 class Options:
     """How a run works; nothing here changes what a clip holds."""
 
-    workers: int = 1
+    workers: int = 1  # 0: as many as there are CPUs, here or in the cluster
+    engine: str = "process"  # or "ray"
+    ray_address: str | None = None  # see `cluster.connect`
     model: Path | None = None  # of the face detector; None: its default
     limits: MediaLimits = field(default_factory=MediaLimits)
     copies: int = 0  # re-encoded copies of each video
@@ -62,15 +68,24 @@ def preprocess(
     when a worker cannot go on (a full disk).
     """
     detector = build_detector(config.detector, path=options.model)
+    if options.engine == "ray":
+        cluster.require()
     with Store(root, Identity(config, detector.name, detector.fingerprint)) as store:
         run = _Run(store, table, options, progress or (lambda settled, made: None))
-        with Pool(Setup(root, config, options.limits, options.model), options.workers, store.next_shard()) as pool:
+        with _pool(store, options) as pool:
             run.work(pool)
         store.gather()
         outcomes = run.outcomes()
         clips = store.publish(table, outcomes)
         failures = failure_table(table["path"].tolist(), outcomes)
         return Report(len(table), run.made, store.salvaged, clips, run.duplicates(), failures)
+
+
+def _pool(store: Store, options: Options) -> Pool | RayPool:
+    setup, first = Setup(store.root, store.identity.config, options.limits, options.model), store.next_shard()
+    if options.engine == "ray":
+        return RayPool(setup, store.identity, options.workers, first, options.ray_address)
+    return Pool(setup, options.workers or len(os.sched_getaffinity(0)), first)
 
 
 def recipe_rng(seed: int, copy: int, sha256: str) -> np.random.Generator:
@@ -93,6 +108,7 @@ class _Row:
     recipes: tuple[Any, ...] = ()  # of copies 1, 2, …, once the hashes of itself and of its original are known
     order: Make | None = None  # what a worker was told last
     only_hash: bool = False  # for now: its hash is needed by others
+    again: bool = False  # a worker died of it in this run, and it gets another
     transient: tuple[str, str] | None = None  # a failure that every run tries again
 
     def variants(self) -> tuple[Variant, ...]:
@@ -127,9 +143,10 @@ class _Run:
             for row, original in zip(self._rows, table["original"], strict=True):
                 row.original = by_path.get(original)
         self._taken: set[str] = set()  # keys that a worker was told to make
+        self._again: deque[tuple[_Row, Make]] = deque()  # those whose worker died
         self._settled = self.made = self._deaths = 0
 
-    def work(self, pool: Pool) -> None:
+    def work(self, pool: Pool | RayPool) -> None:
         """Have everything made that is missing."""
         self._hash_originals(pool)
         for row in self._rows:
@@ -140,11 +157,13 @@ class _Run:
             while not pool.has_room:
                 self._hear(pool)
             pool.submit(row, order)
-        while pool.busy:
+        while pool.busy or self._again:
+            while self._again and pool.has_room:
+                pool.submit(*self._again.popleft())
             self._hear(pool)
         pool.close()
 
-    def _hash_originals(self, pool: Pool) -> None:
+    def _hash_originals(self, pool: Pool | RayPool) -> None:
         """What the recipes of fakes hang on. One that cannot be read is met again, and reported, in its own turn."""
         for row in {id(row.original): row.original for row in self._rows if row.original is not None}.values():
             try:
@@ -198,7 +217,7 @@ class _Run:
         numbers = range(1, self._options.copies + 1)
         return tuple(Recipe.draw(recipe_rng(self._options.seed, number, sha256)) for number in numbers)
 
-    def _hear(self, pool: Pool) -> None:
+    def _hear(self, pool: Pool | RayPool) -> None:
         for worker, row, answer in pool.answers():
             if isinstance(answer, Death):
                 self._bury(pool, row, answer)
@@ -215,7 +234,7 @@ class _Run:
                 row.transient = None if answer is None else ("MediaError", answer)
                 self._settle(row)
 
-    def _hashed(self, pool: Pool, worker: Worker, row: _Row, answer: str | OSError) -> None:
+    def _hashed(self, pool: Pool | RayPool, worker: Any, row: _Row, answer: str | OSError) -> None:
         order = None
         if isinstance(answer, OSError):
             row.transient = "MediaError", f"cannot read {row.path}: {answer.strerror}"
@@ -230,15 +249,20 @@ class _Run:
         else:
             pool.submit(row, order, worker)  # the same one: the file is in this machine's memory now
 
-    def _bury(self, pool: Pool, row: _Row, death: Death) -> None:
-        """A file whose worker dies is tried again in the next run, and recorded as failed when that one dies too."""
-        self._deaths += 1
-        message = f"the process that read {row.path} was ended (exit code {death.code}; out of memory?)"
-        if row.order is not None and self._store.died(row.path, row.sha256) >= _OWN_DEATHS:
+    def _bury(self, pool: Pool | RayPool, row: _Row, death: Death) -> None:
+        """A file whose worker dies is tried once more, and recorded as failed when that one dies too."""
+        self._deaths += not row.again  # a second death is that file's affair
+        message = f"the process that read {row.path} was ended ({death.ending}; out of memory?)"
+        order, deaths = row.order, self._store.died(row.path, row.sha256) if row.order is not None else 0
+        if order is not None and deaths >= _OWN_DEATHS:
             again = f"{message}, not for the first time; --retry-failed tries once more"
-            self._store.fail(pool.next_shard(), [_death_record(row, variant, again) for variant in row.order.variants])
+            self._store.fail(pool.next_shard(), [_death_record(row, variant, again) for variant in order.variants])
         if self._deaths == _MAX_DEATHS:
             raise AVDetectError(f"{message}, the third in a row; run again with fewer --workers")
+        if order is not None and not row.again and deaths < _OWN_DEATHS:
+            row.again = True
+            self._again.append((row, order))
+            return
         row.transient = "WorkerDied", message
         if row.only_hash:
             row.only_hash = False  # its own turn comes

@@ -14,8 +14,8 @@ from avdetect.errors import AVDetectError
 class Death:
     """The answer of a worker that ended without one (killed for its memory, most often)."""
 
-    def __init__(self, code: int | None) -> None:
-        self.code = code
+    def __init__(self, ending: str) -> None:
+        self.ending = ending  # in a few words
 
 
 class Worker:
@@ -35,7 +35,7 @@ class Worker:
             return self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            return Death(self.process.exitcode)
+            return Death(f"exit code {self.process.exitcode}")
 
     def kill(self) -> None:
         self.process.kill()
@@ -74,13 +74,16 @@ class Pool:
     def has_room(self) -> bool:
         return self.busy < self._count
 
-    def submit(self, task: Any, order: Hash | Make, worker: Worker | None = None) -> None:
+    def submit(self, task: Any, order: Hash | Make, worker: Any = None) -> None:
         """Give `order` to `worker`, or to any that is idle; `task` comes back with the answer."""
         if worker is None:
             worker = next((w for w in self._workers if w.task is None), None)
         if worker is None:
             worker = Worker(self._setup, self._numbers)
             self._workers.append(worker)
+        self._give(worker, task, order)
+
+    def _give(self, worker: Worker, task: Any, order: Hash | Make) -> None:
         worker.task = task
         try:
             worker.connection.send(order)

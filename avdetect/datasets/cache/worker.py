@@ -8,7 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import parent_process
@@ -73,24 +73,33 @@ class Make:
 
 
 def work(connection: Connection, setup: Setup, numbers: Any) -> None:
-    """Carry out orders until None comes; `numbers` is the shared count of shards. The body of the process.
-
-    An answer that is an AVDetectError means that nothing can go on: a full disk, a missing ffmpeg.
-    """
+    """Carry out orders until None comes; `numbers` is the shared count of shards. The body of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    cv2.setNumThreads(1)
+
+    def next_shard() -> int:
+        with numbers.get_lock():
+            numbers.value += 1
+            return int(numbers.value) - 1
+
+    maker = answered(lambda: Maker(setup, next_shard))
+    while isinstance(maker, Maker) and (order := connection.recv()) is not None:
+        connection.send(answered(lambda: maker.carry_out(order)))
+    end = answered(maker.close) if isinstance(maker, Maker) else maker
+    if isinstance(end, AVDetectError):
+        connection.send(end)
+
+
+def answered(step: Callable[[], Any]) -> Any:
+    """What `step` gives, or the AVDetectError that nothing can go on: a full disk, a missing ffmpeg."""
     try:
-        maker = _Maker(setup, numbers)
-        while (order := connection.recv()) is not None:
-            connection.send(maker.hash(order) if isinstance(order, Hash) else maker.make(order))
-        maker.close()
+        return step()
     except AVDetectError as error:
-        connection.send(error)
+        return error
     except OSError as error:
-        connection.send(AVDetectError(f"cannot go on: {error}; what is done is kept, run again"))
+        return AVDetectError(f"cannot go on: {error}; what is done is kept, run again")
     except MemoryError:
-        connection.send(AVDetectError("out of memory; run again with fewer --workers"))
+        return AVDetectError("out of memory; run again with fewer --workers")
 
 
 def _end_with_the_parent() -> None:
@@ -101,12 +110,19 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
 
-class _Maker:
-    def __init__(self, setup: Setup, numbers: Any) -> None:
-        self._setup, self._numbers = setup, numbers
-        detector = build_detector(setup.config.detector, path=setup.model)
-        self._preprocessor = Preprocessor(setup.config, detector, setup.limits)
+class Maker:
+    """Carries out orders, into shards of its own; `next_shard` gives a number that nobody else gets."""
+
+    def __init__(self, setup: Setup, next_shard: Callable[[], int]) -> None:
+        cv2.setNumThreads(1)
+        self._setup, self._next_shard = setup, next_shard
+        self.detector = build_detector(setup.config.detector, path=setup.model)
+        self._preprocessor = Preprocessor(setup.config, self.detector, setup.limits)
         self._writer: ShardWriter | None = None
+
+    def carry_out(self, order: Hash | Make) -> Any:
+        """The answer to `order`."""
+        return self.hash(order) if isinstance(order, Hash) else self.make(order)
 
     def hash(self, order: Hash) -> str | OSError:
         try:
@@ -198,10 +214,7 @@ class _Maker:
         if self._writer is not None and self._writer.full:
             self.close()
         if self._writer is None:
-            with self._numbers.get_lock():
-                number = self._numbers.value
-                self._numbers.value += 1
-            self._writer = ShardWriter(self._setup.root / SHARDS, number)
+            self._writer = ShardWriter(self._setup.root / SHARDS, self._next_shard())
         return self._writer
 
 

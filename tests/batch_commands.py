@@ -1,0 +1,72 @@
+"""`avdetect score` as a process, for the tests that end it, its workers, or wait for what it has written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(*arguments: object, cwd: Path, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "avdetect.cli", "score", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A runner in the background hands down SIG_IGN, and Python would not hear of an interrupt.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
+
+
+def score(*arguments: object, cwd: Path, code: int, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
+    with start(*arguments, cwd=cwd, stdin=stdin) as process:
+        out, err = process.communicate(given, timeout=120)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    return subprocess.CompletedProcess(process.args, code, out, err)
+
+
+def lines_of(journal: Path) -> list[dict]:
+    """The whole lines but the first."""
+    text = journal.read_text() if journal.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()[1:]]
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def family(pid: int) -> list[int]:
+    """The process and all below it."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except OSError:
+                pass
+    return found
+
+
+def gone(pids: list[int]) -> bool:
+    def state(pid: int) -> str:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return "X"
+
+    return all(state(pid) in "XZ" for pid in pids)

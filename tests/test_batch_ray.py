@@ -1,0 +1,195 @@
+"""`--engine ray` on a real local Ray with several workers. What every engine keeps is tested in test_batch_pool.py."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import batch_scorers
+import pytest
+from batch_commands import family, gone, lines_of, score, start, wait_for
+from media_factory import MediaFactory
+
+from avdetect import cluster
+from avdetect.batch.engine import Outcome, WorkItem
+from avdetect.batch.options import ScoringOptions
+from avdetect.batch.ray_engine import RayEngine
+from avdetect.errors import AVDetectError, ConfigError
+
+MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4")
+COPIES = 4
+
+
+@pytest.fixture(scope="module")
+def folder(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray") / "media"
+    folder.mkdir()
+    for name in MEDIA:
+        for i in range(COPIES):
+            shutil.copy(media(name), folder / f"{i}_{name}")
+    return folder
+
+
+def actors() -> list[int]:
+    """The processes of the Ray that this process has started which hold an actor of ours."""
+
+    def is_actor(child: int) -> bool:
+        try:
+            return b"ray::ScoringActor" in Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            return False
+
+    return [child for child in family(os.getpid()) if is_actor(child)]
+
+
+def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
+    local_ray: str, folder: Path, tmp_path: Path
+) -> None:
+    """Actors and the command itself are killed; the table is that of an undisturbed run on processes, to the byte."""
+    out, journal = tmp_path / "r.csv", tmp_path / "r.csv.journal"
+    straight = score("media", "--duration", 1, "--out", tmp_path / "straight.csv", cwd=folder.parent, code=1).stdout
+    command, on_ray = ("media", "--duration", 1, "--out", out), ("--engine", "ray", "--ray-address", local_ray)
+    with start(*command, cwd=folder.parent) as process:
+        wait_for(lambda: len(lines_of(journal)) >= 3, process)
+        process.kill()
+        process.communicate()
+    before = len(lines_of(journal))
+    with start(*command, *on_ray, cwd=folder.parent) as process:
+        wait_for(lambda: len(lines_of(journal)) >= before + 2, process)
+        working = actors()
+        process.kill()
+        process.communicate()
+    deadline = time.monotonic() + 30
+    while not gone(working):
+        assert time.monotonic() < deadline, "an actor outlived the command"
+        time.sleep(0.05)
+    before = len(lines_of(journal))
+    assert 5 <= before < len(MEDIA) * COPIES
+    with start(*command, *on_ray, cwd=folder.parent) as process:
+        wait_for(lambda: len(lines_of(journal)) > before, process)
+        os.kill(random.choice(actors()), signal.SIGKILL)
+        stdout, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert out.read_text() == straight
+    assert stdout == straight  # nothing that Ray has to say is in it
+    assert f"{before} were scored before" in err
+    assert len(err.splitlines()) == 1
+    assert Counter(Counter(line["path"] for line in lines_of(journal)).values()) == {1: COPIES * len(MEDIA)}
+
+
+def outcomes_of(engine: RayEngine, paths: list[str]) -> list[Outcome]:
+    return [outcome for outcome in engine.run(WorkItem(path, None, None) for path in paths) if outcome is not None]
+
+
+def numbers(folder: Path, count: int) -> list[str]:
+    for i in range(count):
+        (folder / f"{i}").write_text("0.5")
+    return [str(folder / f"{i}") for i in range(count)]
+
+
+def test_an_actor_killed_mid_run_costs_a_second_try_and_nothing_else(
+    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, begun = numbers(tmp_path, 8), tmp_path / "3.log"
+    (tmp_path / "3").write_text("wait")
+    found = []
+    for outcome in RayEngine(batch_scorers.begin, 2, 60).run(WorkItem(path, None, None) for path in paths):
+        if outcome is not None:
+            found.append(outcome)
+        elif begun.exists() and (tmp_path / "3").read_text() == "wait":
+            (tmp_path / "3").write_text("0.5")
+            os.kill(int(begun.read_text()), signal.SIGKILL)
+    assert sorted(outcome.item.path for outcome in found) == paths
+    assert {outcome.result["status"] for outcome in found} == {"scored"}
+    tries = {path: len(Path(f"{path}.log").read_text().split()) for path in paths}
+    assert tries == dict.fromkeys(paths, 1) | {paths[3]: 2}
+
+
+def test_names_are_those_of_the_folder_where_the_command_was_given(
+    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers(tmp_path, 1)
+    monkeypatch.chdir(tmp_path)
+    (outcome,) = outcomes_of(RayEngine(batch_scorers.begin, 1, 60), ["0"])
+    assert (outcome.result["path"], outcome.result["status"]) == ("0", "scored")
+
+
+def test_more_workers_than_there_is_room_for_wait_while_others_work(local_ray: str, tmp_path: Path) -> None:
+    engine = RayEngine(batch_scorers.begin, 4, 60)
+    assert len(outcomes_of(engine, numbers(tmp_path, 8))) == 8
+    late, ready = (SimpleNamespace(actor=SimpleNamespace(host=None), ready=ready, deadline=0.0) for ready in (0, 1))
+    engine._workers = [late, ready]
+    engine._late_start(late)
+    assert late.deadline == math.inf
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("cluster.__version__", "0.0.1", "0.0.1 here: install one version on all machines"),
+        ("cluster.os.getcwd", lambda: "/no/such/folder", "/no/such/folder: No such file or directory on "),
+        ("cluster.ROOM_SECONDS", 1, "no room for a worker .9 CPU, 0 GPU"),
+    ],
+)
+def test_a_cluster_that_does_not_fit_is_said(
+    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attribute: str, value: object, message: str
+) -> None:
+    monkeypatch.setattr(f"avdetect.{attribute}", value)
+    cpus = 9 if "SECONDS" in attribute else 1
+    with pytest.raises(AVDetectError, match=message):
+        outcomes_of(RayEngine(batch_scorers.begin, 1, 60, cpus=cpus), numbers(tmp_path, 1))
+
+
+def test_a_machine_with_another_bundle_or_device_scores_nothing() -> None:
+    options = ScoringOptions()
+    identity = options.identity()
+    with pytest.raises(ConfigError, match=r"bundle: .* there, other here"):
+        options.scorer_like(identity | {"bundle": "other"}, 1)
+    assert options.scorer_like(identity, 1)("absent.mp4").error == "MediaError"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--engine", "ray"], "pip install 'avdetect[ray]'"),
+        (["--engine", "slurm"], "must be process or ray, got slurm"),
+        (["--ray-address", "auto"], "goes with --engine ray"),
+    ],
+)
+def test_refusals_are_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from avdetect.cli import run
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run(["score", "a.mp4", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_an_address_where_nobody_answers_is_one_line(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    done = score("media", "--engine", "ray", "--ray-address", "127.0.0.1:1", cwd=folder.parent, code=1)
+    assert "no Ray to be used at 127.0.0.1:1" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_our_own_ray_asks_for_a_token(local_ray: str) -> None:
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
+
+
+def test_ray_reports_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    cluster.ray()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
