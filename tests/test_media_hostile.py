@@ -89,6 +89,24 @@ def test_unreadable(tmp_path, media):
         probe(path)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_standard_streams_reads_all_the_same(tmp_path, media, closed):
+    """Descriptors 0 to 2 are free then; a file that got one of them would not reach ffmpeg, whose own they are."""
+    code = textwrap.dedent("""
+        import sys
+        from avdetect.media import MediaReader
+        with MediaReader(sys.argv[1]) as reader:
+            frames = sum(map(len, reader.video()))
+        with open(sys.argv[2], "w") as file:
+            file.write(str(frames))
+    """)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", code, str(media("silent_film.mp4")), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(child.__file__).parents[2])}
+    subprocess.run(["bash", "-c", f'exec "$@" {closed}', "-", *command], timeout=60, env=environment)
+    assert out.read_text() == "10"
+
+
 NAMES = [
     b"-i.mp4",
     b"-y",
