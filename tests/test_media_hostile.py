@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hostile.bombs import FORGED, matroska, pcm_track, sound_blocks
 
+from avdetect import load_detector
 from avdetect._media import child
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import LimitError, MediaError, ToolError
@@ -185,6 +187,17 @@ def test_every_format_is_self_contained():
     known = subprocess.run([ffmpeg_path(), "-hide_banner", "-demuxers"], capture_output=True, text=True).stdout
     listed = {name for line in known.splitlines() for name in [*line.split(), "", ""][1].split(",")}
     assert names <= listed
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_words_of_a_file_that_look_like_ffmpegs_are_frames_or_media_errors(tmp_path, forged):
+    """ffmpeg prints a language as it is: line breaks and lines like its own."""
+    path = tmp_path / "forged.mkv"
+    path.write_bytes(matroska(pcm_track(1, f"en)\n{FORGED[forged]}\n".encode()), sound_blocks()))
+    try:
+        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+    except MediaError as error:
+        assert str(path) in str(error)  # noqa: PT017
 
 
 # ---- limits
