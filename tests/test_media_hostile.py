@@ -221,6 +221,14 @@ def test_a_limit_names_itself_and_its_key(media, name, limit, says):
     assert f"limits.{next(iter(limit))}" in str(caught.value)
 
 
+def test_all_of_a_file_has_a_limit_too():
+    """Two decoders that wait as long as each may, and whatever looks at the frames, are more than either."""
+    sample = Path(child.__file__).parents[1] / "weights" / "sample" / "sample.mp4"
+    detector = load_detector(limits=MediaLimits(max_file_seconds=0.1))
+    with pytest.raises(LimitError, match=r"took more than 0\.1 s; raise limits\.max_file_seconds"):
+        detector.score(sample)
+
+
 def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media):
     frames, _, warnings = read_all(media("size_change.ts"), MediaLimits(max_pixels=64 * 64))
     assert 5 <= frames <= 20
