@@ -127,10 +127,19 @@ class ProcessEngine:
             if item is None or item is _END:
                 return item
             if worker is None:
-                worker = _Worker(self._begin)
-                self._workers.append(worker)
+                worker = self._hire()
             worker.give(item, self._wall)
         return item
+
+    def _hire(self) -> _Worker:
+        try:
+            self._workers.append(_Worker(self._begin))
+        except OSError as error:  # of descriptors, processes, memory there are no more
+            raise AVDetectError(
+                f"cannot start a scoring process: {error.strerror}; run again with fewer --workers, "
+                "what is scored is kept"
+            ) from error
+        return self._workers[-1]
 
     def _hear(self, seconds: float) -> Iterator[Outcome | None]:
         """What the workers say within so many seconds."""
