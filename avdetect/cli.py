@@ -371,11 +371,22 @@ def _show(result: Result, json: bool) -> None:
 
 def main() -> None:
     """Entry point."""
+    _open_standard_streams()
     # What NumPy and OpenCV are asked here is too small to share among threads: those would mostly wait, and burn a
     # tenth of all CPU seconds with it. The decoder and the networks use the cores. Read when the two are imported.
     for name in ("OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ.setdefault(name, "1")
     sys.exit(run())
+
+
+def _open_standard_streams() -> None:
+    """A stream that we were started without (`<&-`, a daemon) is /dev/null, so that no file of ours takes its place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -73,7 +73,7 @@ class MediaLimits(_Positive):
     max_streams: int = 64
     max_wall_seconds: float = 3600.0  # for decoding one file
     stall_seconds: float = 60.0  # without a byte from the decoder
-    max_file_seconds: float = 7200.0  # wall, for all of a file where several are scored; then its process is ended
+    max_file_seconds: float = 7200.0  # wall, for all of a file; where several are scored its process is ended then
     max_memory_bytes: int = 4 * 1024**3  # address space of each ffmpeg child
 
 

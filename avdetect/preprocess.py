@@ -67,6 +67,8 @@ class ClipStream:
         began = time.perf_counter()
         self.config = preprocessor.config
         self.start_seconds = start
+        self._most_seconds = preprocessor.limits.max_file_seconds
+        self._deadline = time.monotonic() + self._most_seconds
         self._reader = MediaReader(path, self.config.media, preprocessor.limits)
         self.info = self._reader.info
         self._duration = duration
@@ -194,6 +196,11 @@ class ClipStream:
                 self.timing_seconds["decode"] += time.perf_counter() - began
             if item is None:
                 return
+            if time.monotonic() > self._deadline:  # a file that grows as it is read, or is slow to look at
+                what = f"it took more than {self._most_seconds:g} s"
+                raise LimitError(
+                    f"{str(self.info.path)!r} is refused: {what}; raise limits.max_file_seconds if you trust the file"
+                )
             yield item
 
 

@@ -192,6 +192,18 @@ def test_a_full_disk_is_one_line(folder: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_standard_streams_still_writes_its_table(folder: Path, tmp_path: Path, closed: str) -> None:
+    out = tmp_path / "r.csv"
+    command = [sys.executable, "-m", "avdetect.cli", "score", "good.mp4", "--duration", "1", "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    shell = ["bash", "-c", f'exec "$@" {closed}', "-", *command]
+    done = subprocess.run(shell, capture_output=True, cwd=folder, env=environment, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert pd.read_csv(out)["status"].tolist() == ["scored"]
+
+
 def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
     name = "bad\x1b[2Jname\n.mp4"
     (tmp_path / name).touch()

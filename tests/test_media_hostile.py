@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hostile.bombs import FORGED, matroska, pcm_track, sound_blocks
 
+from avdetect import load_detector
 from avdetect._media import child
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import LimitError, MediaError, ToolError
@@ -87,6 +89,24 @@ def test_unreadable(tmp_path, media):
     path.chmod(0)
     with pytest.raises(MediaError, match="Permission denied"):
         probe(path)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_standard_streams_reads_all_the_same(tmp_path, media, closed):
+    """Descriptors 0 to 2 are free then; a file that got one of them would not reach ffmpeg, whose own they are."""
+    code = textwrap.dedent("""
+        import sys
+        from avdetect.media import MediaReader
+        with MediaReader(sys.argv[1]) as reader:
+            frames = sum(map(len, reader.video()))
+        with open(sys.argv[2], "w") as file:
+            file.write(str(frames))
+    """)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", code, str(media("silent_film.mp4")), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(child.__file__).parents[2])}
+    subprocess.run(["bash", "-c", f'exec "$@" {closed}', "-", *command], timeout=60, env=environment)
+    assert out.read_text() == "10"
 
 
 NAMES = [
@@ -169,6 +189,17 @@ def test_every_format_is_self_contained():
     assert names <= listed
 
 
+@pytest.mark.parametrize("forged", FORGED)
+def test_words_of_a_file_that_look_like_ffmpegs_are_frames_or_media_errors(tmp_path, forged):
+    """ffmpeg prints a language as it is: line breaks and lines like its own."""
+    path = tmp_path / "forged.mkv"
+    path.write_bytes(matroska(pcm_track(1, f"en)\n{FORGED[forged]}\n".encode()), sound_blocks()))
+    try:
+        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+    except MediaError as error:
+        assert str(path) in str(error)  # noqa: PT017
+
+
 # ---- limits
 
 
@@ -188,6 +219,14 @@ def test_a_limit_names_itself_and_its_key(media, name, limit, says):
     with pytest.raises(LimitError, match=says) as caught:
         read_all(media(name), MediaLimits(**limit))
     assert f"limits.{next(iter(limit))}" in str(caught.value)
+
+
+def test_all_of_a_file_has_a_limit_too():
+    """Two decoders that wait as long as each may, and whatever looks at the frames, are more than either."""
+    sample = Path(child.__file__).parents[1] / "weights" / "sample" / "sample.mp4"
+    detector = load_detector(limits=MediaLimits(max_file_seconds=0.1))
+    with pytest.raises(LimitError, match=r"took more than 0\.1 s; raise limits\.max_file_seconds"):
+        detector.score(sample)
 
 
 def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media):

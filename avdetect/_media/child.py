@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import resource
@@ -225,7 +226,11 @@ def _open_regular(path: Path) -> int:
         # Ask before opening, since opening alone can hang (FIFO) or act (device); and again in case it was swapped.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise MediaError(f"{quoted(path)} is not a regular file; give the path of a media file on this machine")
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:  # never 0 to 2, which are ffmpeg's own: they are free where this process was started without them
+            descriptor = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)
+        finally:
+            os.close(opened)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(f"cannot open {quoted(path)}: {reason}; give the path of a readable file") from error

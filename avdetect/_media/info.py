@@ -18,8 +18,9 @@ _MATRICES = {
     "bt2020nc": "bt2020",
     "bt2020c": "bt2020",
 }
+# Digits are counted throughout: a file's own words can stand in the log too, and a number of a thousand is none.
 _COVER = re.compile(r"\((attached pic|timed thumbnails)\)")
-_STREAM = re.compile(r"  Stream #0:(\d+)(?:\[0x[0-9a-f]+\])?(?:\(\w+\))?: (Video|Audio): (.*)")
+_STREAM = re.compile(r"  Stream #0:(\d{1,9})(?:\[0x[0-9a-f]+\])?(?:\(\w+\))?: (Video|Audio): (.*)")
 _CHANNELS = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "octagonal": 8, "hexadecagonal": 16}
 
 
@@ -83,16 +84,16 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
         if line.startswith(("Output #", "Stream mapping")):
             break
         if line.startswith("  Duration: "):
-            if match := re.match(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", line[12:]):
+            if match := re.match(r"(\d{1,9}):(\d\d):(\d\d(?:\.\d{1,9})?)", line[12:]):
                 duration = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
-            if match := re.search(r", start: (-?\d+\.\d+)", line):
+            if match := re.search(r", start: (-?\d{1,19}\.\d{1,9})", line):
                 first_seconds = float(match[1])
         elif match := re.match(
-            r" +displaymatrix: rotation of (-?\d+(?:\.\d+)?) deg", line.replace("Display M", "displaym")
+            r" +displaymatrix: rotation of (-?\d{1,9}(?:\.\d{1,9})?) deg", line.replace("Display M", "displaym")
         ):
             turns = -float(match[1]) / 90
             rotations[index] = round(turns) * 90 % 360 if abs(turns - round(turns)) < 0.01 else 0
-        elif match := re.match(r"  Stream #0:(\d+)", line):
+        elif match := re.match(r"  Stream #0:(\d{1,9})\b", line):
             index = int(match[1])
             seen.add(index)
     for line in lines:
@@ -154,7 +155,7 @@ def _parse_video(index: int, parts: list[str], rotation: int) -> VideoStream | N
     spaces = [_MATRICES[name] for part in details if (name := part.split("/")[0]) in _MATRICES]
     default = "bt709" if coded_width >= 1280 or coded_height > 576 else "bt601"
     gray = pix_fmt.startswith(("gray", "ya", "mono"))
-    rates = [float(match[1]) for part in parts if (match := re.fullmatch(r"(\d+(?:\.\d+)?) fps", part))]
+    rates = [float(match[1]) for part in parts if (match := re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) fps", part))]
     return VideoStream(
         index=index,
         codec=parts[0].split(" ")[0],
@@ -173,7 +174,7 @@ def _parse_video(index: int, parts: list[str], rotation: int) -> VideoStream | N
 
 def _square(width: int, height: int, parts: list[str]) -> tuple[int, int]:
     """The size in square pixels. One side grows; none shrinks, so that no detail is lost."""
-    ratios = [match for part in parts if (match := re.search(r"SAR (\d+):(\d+)", part))]
+    ratios = [match for part in parts if (match := re.search(r"SAR (\d{1,10}):(\d{1,10})\b", part))]
     num, den = (int(ratios[-1][1]), int(ratios[-1][2])) if ratios else (1, 1)
     if num > den > 0:
         return round(width * num / den), height

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from avdetect.batch.crew import Crew, Worker
 from avdetect.batch.worker import Message, work
+from avdetect.errors import AVDetectError
 
 if TYPE_CHECKING:
     from avdetect.batch.options import Scorer
@@ -89,7 +90,13 @@ class ProcessEngine(Crew[_Process]):
         self._begin = begin
 
     def _start(self) -> _Process:
-        return _Process(self._begin)
+        try:
+            return _Process(self._begin)
+        except OSError as error:  # of descriptors, processes, memory there are no more
+            raise AVDetectError(
+                f"cannot start a scoring process: {error.strerror}; run again with fewer --workers, "
+                "what is scored is kept"
+            ) from error
 
     def _listen(self, seconds: float) -> Iterator[tuple[_Process, Message | None]]:
         by_connection = {worker.connection: worker for worker in self._workers}

@@ -1,0 +1,176 @@
+"""Some of the cases of tools/hostile_campaign.py, of every family; and that its watch sees what it is there to see."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hostile_sabotage
+import pytest
+from hostile import campaign as campaigns
+from hostile import commands
+from hostile.campaign import Campaign
+from hostile.case import Case, Place
+from hostile.every import every_case
+from hostile.guard import Canary, Secret, can_forbid, forbid_network
+from hostile.seeds import render
+
+from avdetect.media import ffmpeg_path
+
+pytestmark = pytest.mark.skipif(not can_forbid(), reason="needs seccomp on x86_64 or aarch64")
+FEW = 57  # cases, of all families
+SLOW = "long"  # the family whose files take seconds to make
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    render(folder / "seeds")
+    return folder
+
+
+@pytest.fixture
+def run(folder: Path) -> Iterator[Callable[..., campaigns.Row]]:
+    """Run a case behind a saboteur."""
+    opened: list[Campaign] = []
+
+    def run(case: Case, sabotage: Callable[[], None]) -> campaigns.Row:
+        opened.append(Campaign(folder, sabotage=sabotage))
+        row = opened[-1].run(case)
+        assert row is not None
+        return row
+
+    yield run
+    for one in opened:
+        one.__exit__()
+
+
+def good(place: Place) -> Path:
+    path = place.folder / "good.wav"
+    path.write_bytes(place.seed("seed.wav"))
+    return path
+
+
+def playlist(place: Place) -> Path:
+    path = place.folder / "x.m3u8"
+    target = f"http://127.0.0.1:{place.port}/x.ts"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n")
+    return path
+
+
+def test_bad_files_of_every_family(folder: Path) -> None:
+    seen = set()
+    with Campaign(folder) as campaign:
+        for case in every_case(campaign.seeds, FEW):
+            row = campaign.run(case) if case.family != SLOW else None
+            if row is not None:
+                seen.add(row.family)
+                assert row.violations == [], row
+    assert len(seen) == 18
+
+
+def test_whole_commands_over_a_folder_of_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [command for command in commands.COMMANDS if command.name in ("two workers", "hardly a descriptor")]
+    assert len(chosen) == 2
+    monkeypatch.setattr(commands, "COMMANDS", chosen)
+    with Campaign(folder) as campaign:
+        cases = [case for case in every_case(campaign.seeds, 40) if case.only_bytes and case.family != SLOW]
+        for row in commands.run(campaign, cases[::5]):
+            assert row.violations == [], row
+
+
+def test_the_same_seed_makes_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    def digests(seed: int) -> list[str]:
+        found = []
+        for case in every_case(folder / "seeds", 120):
+            if case.only_bytes and case.family != SLOW:
+                place = tmp_path / "place"
+                place.mkdir()
+                made = case.make(Place(place, folder / "seeds", case.rng(seed), 12345, tmp_path / "secret.txt"))
+                found.append(hashlib.sha256(Path(made).read_bytes()).hexdigest())
+                campaigns.remove(place)
+        return found
+
+    first = digests(0)
+    assert digests(0) == first
+    other = sum(a != b for a, b in zip(first, digests(1), strict=True))
+    assert 5 <= other < len(first)  # what is random is another; what is every field and every box is not
+
+
+# ---- the watch sees what it is there to see
+
+
+def test_a_socket_behind_the_filter_is_death() -> None:
+    def status(code: str) -> int:
+        return subprocess.run([sys.executable, "-c", code], preexec_fn=forbid_network, timeout=60).returncode
+
+    assert status("import socket; socket.socketpair()") == 0
+    for family in ("AF_INET", "AF_INET6", "AF_NETLINK"):
+        assert status(f"import socket; socket.socket(socket.{family}, socket.SOCK_DGRAM)") == -signal.SIGSYS
+    assert status("import socket; socket.getaddrinfo('canary.invalid', 80)") == -signal.SIGSYS
+    rings = "import ctypes; ctypes.CDLL(None).syscall(425, 1, ctypes.create_string_buffer(200))"  # io_uring_setup
+    assert status(rings) == -signal.SIGSYS
+
+
+def test_an_open_ffmpeg_is_caught_by_the_server_the_filter_and_the_file(folder: Path, tmp_path: Path) -> None:
+    canary, secret = Canary(), Secret(tmp_path / "secret.txt")
+    path = playlist(Place(tmp_path, folder / "seeds", Case("", "", good).rng(0), canary.port, secret.path))
+    allowed = ["-protocol_whitelist", "file,http,tcp", "-allowed_extensions", "ALL", "-rw_timeout", "500000"]
+    command = [ffmpeg_path(), "-v", "error", "-nostdin", *allowed, "-f", "hls", "-i", str(path), "-f", "null", "-"]
+    guarded = subprocess.run(command, preexec_fn=forbid_network, capture_output=True, timeout=60)
+    assert guarded.returncode == -signal.SIGSYS
+    assert canary.hits() == 0
+    subprocess.run(command, capture_output=True, timeout=60)
+    assert canary.hits() > 0
+    assert secret.opened() == 0
+    (tmp_path / "list").write_text(f"ffconcat version 1.0\nfile '{secret.path}'\n")
+    concat = [ffmpeg_path(), "-v", "error", "-nostdin", "-f", "concat", "-safe", "0", "-i", str(tmp_path / "list")]
+    subprocess.run([*concat, "-f", "null", "-"], capture_output=True, timeout=60)
+    assert secret.opened() > 0
+    canary.close()
+    secret.close()
+
+
+def test_a_product_that_opens_playlists_is_caught(run: Callable[..., campaigns.Row]) -> None:
+    row = run(Case("x", "playlist", playlist), hostile_sabotage.let_ffmpeg_open_anything)
+    assert "ffmpeg asked for the network" in row.violations
+
+
+def test_a_product_that_calls_somebody_is_caught(run: Callable[..., campaigns.Row]) -> None:
+    row = run(Case("x", "call", good), hostile_sabotage.call_somebody)
+    assert row.violations == ["the network was asked for"]
+
+
+def test_what_is_left_behind_is_seen(run: Callable[..., campaigns.Row]) -> None:
+    said = "\n".join(run(Case("x", "litter", good), hostile_sabotage.leave_things_behind).violations)
+    for part in ("files left open", "processes left", "left.txt", "standard error: b'noise"):
+        assert part in said
+
+
+def test_a_bug_is_no_typed_error(run: Callable[..., campaigns.Row]) -> None:
+    row = run(Case("x", "bug", good), hostile_sabotage.have_a_bug)
+    assert row.outcome == "InternalError"
+    assert "not a typed error" in row.violations[0]
+
+
+def test_time_and_memory_are_measured(run: Callable[..., campaigns.Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaigns, "MOST_SECONDS", 0.5)
+    monkeypatch.setattr(campaigns, "MOST_BYTES", 1 << 20)
+    row = run(Case("x", "sleep", good), hostile_sabotage.never_end)
+    assert "the worker gave no answer" in row.violations
+    assert any("took 1 s" in said for said in row.violations)
+    assert any(" MB" in said for said in row.violations)
+
+
+def test_what_must_be_scored_and_what_must_be_said_are_judged(folder: Path) -> None:
+    with Campaign(folder) as campaign:
+        row = campaign.run(Case("x", "scored", lambda place: "/nowhere", scored=True))
+        assert row is not None
+        assert "it can be scored" in row.violations[0]
+        row = campaign.run(Case("x", "error", good, error="absent"))
+        assert row is not None
+        assert "not the error that says 'absent'" in row.violations[0]

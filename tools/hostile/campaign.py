@@ -1,0 +1,247 @@
+"""One case after the other through the worker, with everything that it must not do looked for after each."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avdetect.config import MediaLimits
+from hostile.case import Case, Place
+from hostile.guard import Canary, Secret
+from hostile.seeds import render
+from hostile.worker import work
+
+# Tight, so that what runs into a limit does so soon. The rest are avdetect's own.
+LIMITS = MediaLimits(
+    max_duration_seconds=30, max_wall_seconds=12, stall_seconds=6, max_file_seconds=20, max_memory_bytes=1 << 30
+)
+MOST_SECONDS = 30.0  # what comes after the last look at the clock, on a busy machine, is allowed for
+MOST_BYTES = 2 << 30  # the worker and its two ffmpegs together
+TYPED = frozenset(("MediaError", "LimitError"))  # how a file may fail; anything else is a bug of ours
+_START_SECONDS = 120.0
+_MOST_HASHED = 1 << 28  # bytes
+
+
+@dataclass
+class Row:
+    """What came of a case."""
+
+    family: str
+    case: str
+    outcome: str  # fake, real, abstain, or the class of the error
+    seconds: float
+    megabytes: float  # the most that the worker and its children held in memory at one time
+    sha256: str  # of the file as it was before; empty if it is no file
+    says: str  # the reason or message
+    violations: list[str] = field(default_factory=list)
+
+    def cells(self) -> dict[str, Any]:
+        rounded = {"seconds": round(self.seconds, 3), "megabytes": round(self.megabytes, 1)}
+        return asdict(self) | rounded | {"violations": "; ".join(self.violations)}
+
+
+class Campaign:
+    """The worker and the watches. A context manager. Needs Linux with seccomp and inotify."""
+
+    def __init__(self, folder: Path, seed: int = 0, sabotage: Callable[[], None] | None = None) -> None:
+        self.folder, self.seed, self._sabotage = folder, seed, sabotage
+        self.seeds = render(folder / "seeds")
+        self._work, self._cwd = folder / "case", folder / "home"
+        (folder / "secret").mkdir(exist_ok=True)
+        self.canary, self.secret = Canary(), Secret(folder / "secret" / "secret.txt")
+        self._log = folder / "worker.log"
+        self._process: Any = None
+        self._seen: set[str] = set()
+        for path in (self._work, self._cwd):
+            remove(path)
+            path.mkdir()
+
+    def __enter__(self) -> Campaign:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        self.canary.close()
+        self.secret.close()
+
+    def run(self, case: Case) -> Row | None:
+        """Make the case, score it, judge, and delete it. None for bytes that an earlier case had."""
+        place = Place(self._work, self.seeds, case.rng(self.seed), self.canary.port, self.secret.path)
+        try:
+            path = os.fspath(case.make(place))
+        except (RuntimeError, OSError) as error:
+            return Row(case.family, case.name, "not made", 0, 0, "", str(error), ["the case could not be made"])
+        digest, opened = _digest(path), self.secret.opened()
+        if case.only_bytes and digest in self._seen:
+            return None
+        self._seen.add(digest)
+        self._begin()
+        files, logged = listing(self._work), self._log.stat().st_size
+        over, disturbing = threading.Event(), None
+        if case.disturb:
+            disturbing = threading.Thread(target=case.disturb, args=(Path(path), over))
+            disturbing.start()
+        answer, seconds, most = self._ask(path)
+        over.set()
+        if disturbing:
+            disturbing.join()
+        row = Row(case.family, case.name, "none", seconds, most / 2**20, digest, "")
+        row.violations += self._judge(row, case, answer, most)
+        new = set() if case.disturb else listing(self._work) - files
+        if new := new | listing(self._cwd):
+            row.violations.append(f"files left: {sorted(new)[:3]}")
+        if self._log.stat().st_size > logged:
+            row.violations.append(f"written to standard error: {self._log.read_bytes()[logged:][:300]!r}")
+        if self.canary.hits():
+            row.violations.append("the server was called")
+            self.canary.close()
+            self.canary = Canary()
+        if self.secret.opened() > opened:
+            row.violations.append("the secret file was opened")
+        for folder in (self._work, self._cwd):
+            remove(folder)
+            folder.mkdir()
+        if answer is None:
+            self._end()
+        return row
+
+    def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None, most: int) -> Iterator[str]:
+        if row.seconds > MOST_SECONDS:
+            yield f"took {row.seconds:.0f} s"
+        if most > MOST_BYTES:
+            yield f"took {row.megabytes:.0f} MB"
+        if answer is None:
+            code = self._process.exitcode
+            row.outcome, row.says = "killed" if code is None else f"exit {code}", ""
+            yield "the network was asked for" if code == -signal.SIGSYS else "the worker gave no answer"
+            return
+        result = answer["result"]
+        failed = result["status"] == "failed"
+        row.outcome = result["error"] if failed else result["verdict"]
+        row.says = result["message"] if failed else "; ".join([result["reason"], *result["warnings"]])
+        if failed and row.outcome not in TYPED:
+            yield f"not a typed error of a file: {row.says}"
+        if failed and case.scored:
+            yield f"it can be scored: {row.says}"
+        if case.error and not (failed and re.search(case.error, row.says)):
+            yield f"not the error that says {case.error!r}: {row.says}"
+        if "Traceback" in row.says or Secret.content in json.dumps(result):
+            yield "a traceback or a secret in the result"
+        if -signal.SIGSYS in answer["statuses"]:
+            yield "ffmpeg asked for the network"
+        if answer["files_left_open"]:
+            yield f"{answer['files_left_open']} files left open"
+        if answer["children_left"]:
+            yield f"processes left: {answer['children_left']}"
+        if answer["reported"]:
+            yield answer["reported"]
+
+    def _begin(self) -> None:
+        """Have a worker."""
+        if self._process is not None and self._process.is_alive():
+            return
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        changed = {"TMPDIR": str(self._cwd), "HOME": str(self._cwd)}
+        kept = {name: os.environ.get(name) for name in changed}
+        os.environ.update(changed)
+        try:
+            self._process = context.Process(target=work, args=(theirs, LIMITS, self._cwd, self._sabotage))
+            self._process.start()
+        finally:
+            for name, value in kept.items():
+                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+        theirs.close()
+        if not self._connection.poll(_START_SECONDS) or self._connection.recv_bytes() != b"{}":
+            raise RuntimeError(f"the worker did not begin: {self._log.read_text(errors='replace')[-2000:]}")
+
+    def _ask(self, path: str) -> tuple[dict[str, Any] | None, float, int]:
+        """(answer, wall seconds, most bytes held); no answer where the worker died or went on for ever."""
+        pid = self._process.pid
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
+        began, most, answer = time.monotonic(), 0, None
+        self._connection.send_bytes(json.dumps(path).encode())
+        while time.monotonic() - began < 1.5 * MOST_SECONDS:
+            if self._connection.poll(0.01):
+                most = max(most, _held(pid))
+                with contextlib.suppress(EOFError, OSError):
+                    answer = json.loads(self._connection.recv_bytes())
+                break
+            most = max(most, _held(pid))
+        seconds = time.monotonic() - began
+        if answer is None:
+            self._process.join(1)
+        return answer, seconds, most
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        for child in _children(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+        self._process = None
+
+
+def _held(pid: int) -> int:
+    """Bytes: the peaks of the process and of the programs that it runs now."""
+    total, ours = _peak(pid), _program(pid)
+    # Between fork and exec a child shows its parent's memory as its own.
+    return total + sum(_peak(child) for child in _children(pid) if _program(child) not in ("", ours))
+
+
+def _program(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/exe")
+    return ""
+
+
+def _peak(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()):
+            return int(found[1]) * 1024
+    return 0
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, tasks.read_text().split())
+    return found
+
+
+def listing(folder: Path) -> set[str]:
+    return {os.path.join(parent, name) for parent, folders, names in os.walk(folder) for name in folders + names}
+
+
+def _digest(path: str) -> str:
+    try:
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and 0 < status.st_size < _MOST_HASHED:  # of size 0: /proc, which may block
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except (OSError, ValueError):
+        pass
+    return ""
+
+
+def remove(folder: Path) -> None:
+    for parent, _, _ in os.walk(folder):
+        os.chmod(parent, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""What makes a forbidden act impossible to miss: a filter of system calls, a server nobody may call, a watched file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import socket
+import struct
+from pathlib import Path
+
+from avdetect.errors import ConfigError
+
+# linux/prctl.h, linux/seccomp.h, linux/audit.h, linux/bpf_common.h
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 22, 38, 2
+_KILL_PROCESS, _ALLOW = 0x80000000, 0x7FFF0000
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_NUMBER_AT, _MACHINE_AT, _FAMILY_AT = 0, 4, 16  # in struct seccomp_data
+# Machine -> its audit number, and the numbers of socket and io_uring_setup (which could open sockets unseen).
+_MACHINES = {"x86_64": (0xC000003E, 41, 425), "aarch64": (0xC00000B7, 198, 425)}
+_X32 = 0x40000000  # system calls of the x32 ABI have numbers of their own, from here on
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction))]
+
+
+def can_forbid() -> bool:
+    """Whether this machine has such a filter."""
+    return platform.machine() in _MACHINES and Path("/proc/sys/kernel/seccomp/actions_avail").exists()
+
+
+def forbid_network() -> None:
+    """From now on any socket but a local (AF_UNIX) one kills this process with SIGSYS, and so in all its children.
+
+    Without a socket nothing can be connected. It cannot be undone. Raises ConfigError where there is no such filter.
+    """
+    if not can_forbid():
+        raise ConfigError(f"no seccomp filter for {platform.machine()}: run the campaign on Linux, x86_64 or aarch64")
+    machine, sockets, rings = _MACHINES[platform.machine()]
+    kill, allow = 8, 9  # where these two stand below; jumps count from the next line
+    lines = [
+        (_LOAD, 0, 0, _MACHINE_AT),
+        (_EQUAL, 0, kill - 2, machine),
+        (_LOAD, 0, 0, _NUMBER_AT),
+        (_AT_LEAST, kill - 4, 0, _X32),
+        (_EQUAL, kill - 5, 0, rings),
+        (_EQUAL, 0, allow - 6, sockets),
+        (_LOAD, 0, 0, _FAMILY_AT),
+        (_EQUAL, allow - 8, 0, socket.AF_UNIX),
+        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    program = (_Instruction * len(lines))(*(_Instruction(*line) for line in lines))
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = _Program(len(lines), program)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
+        _PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(arguments), 0, 0
+    ):
+        raise ConfigError(f"the filter of system calls was refused: {os.strerror(ctypes.get_errno())}")
+
+
+class Canary:
+    """A server on this machine; `hits` counts who called. The second watch, should the filter have a hole."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._server.settimeout(0)
+        self.port: int = self._server.getsockname()[1]
+        self._hits = 0
+
+    def hits(self) -> int:
+        """Calls so far. They wait in the queue until somebody asks."""
+        while True:
+            try:
+                self._server.accept()[0].close()
+            except BlockingIOError:
+                return self._hits
+            self._hits += 1
+
+    def close(self) -> None:
+        self._server.close()
+
+
+class Secret:
+    """A file that nobody may open. `opened` says how often somebody did, `content` what he would have read."""
+
+    content = "SECRET-7f3c19"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_text(f"{self.content}\n" * 20, encoding="utf-8")
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._watch = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        in_access, in_open = 0x1, 0x20  # sys/inotify.h
+        if self._watch < 0 or self._libc.inotify_add_watch(self._watch, os.fsencode(path), in_access | in_open) < 0:
+            raise ConfigError(f"inotify: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
+        self._opened = 0
+
+    def opened(self) -> int:
+        """Times it was opened or read so far."""
+        while True:
+            try:
+                data = os.read(self._watch, 1 << 16)
+            except BlockingIOError:
+                return self._opened
+            while data:
+                length = struct.unpack_from("IIII", data.ljust(16, b"\0"))[3]
+                data = data[16 + length :]
+                self._opened += 1
+
+    def close(self) -> None:
+        os.close(self._watch)

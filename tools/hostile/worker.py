@@ -1,0 +1,98 @@
+"""The process that scores the cases: one detector, behind a filter that kills whoever asks for a network."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from avdetect.batch.options import ScoringOptions
+from avdetect.config import MediaLimits
+from avdetect.report.data import Failure, Result, csv_line, to_dict, to_row
+from avdetect.report.text import render
+from hostile.guard import forbid_network
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: orphans of ours become our children, so that they are seen
+
+ended: list[int] = []  # exit statuses of this process's children, since the case began
+
+
+class _Watched(subprocess.Popen):
+    """A child whose end is noted, by whichever of its methods it is heard of."""
+
+    def poll(self) -> int | None:
+        return self._noted(super().poll)
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self._noted(super().wait, timeout)
+
+    def _noted(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        alive = self.returncode is None
+        status = ask(*arguments)
+        if alive and status is not None:
+            ended.append(status)
+        return status
+
+
+def work(
+    connection: Connection, limits: MediaLimits, scratch: Path, sabotage: Callable[[], None] | None = None
+) -> None:
+    """Score every path that comes, and say what came of it and what was left over. The end of the pipe ends it.
+
+    sabotage: run first; how the tests make sure that what is forbidden would be seen.
+    """
+    os.chdir(scratch)
+    log = os.open(scratch.parent / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    forbid_network()
+    subprocess.Popen = _Watched  # type: ignore[misc]
+    if sabotage:
+        sabotage()
+    score = ScoringOptions(device="cpu", limits=limits).scorer(threads=1)
+    connection.send_bytes(b"{}")
+    try:
+        while True:
+            path = json.loads(connection.recv_bytes())
+            connection.send_bytes(json.dumps(_measured(score, path)).encode())
+    except EOFError:
+        return
+
+
+def _measured(score: Callable[[str], Result], path: str) -> dict[str, Any]:
+    ended.clear()
+    before, began = set(os.listdir("/proc/self/fd")), time.perf_counter()
+    result = score(path)
+    seconds = time.perf_counter() - began
+    gc.collect()  # what only a cycle holds open is not left open
+    return {
+        "seconds": seconds,
+        "result": to_dict(result),
+        "reported": _reported(result),
+        "statuses": list(ended),
+        "files_left_open": len(set(os.listdir("/proc/self/fd")) - before),
+        "children_left": Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(),
+    }
+
+
+def _reported(result: Result) -> str:
+    """What is wrong with the reports of the result; nothing, if they can be made and are harmless."""
+    try:
+        json.dumps(to_dict(result), allow_nan=False)
+        shown = [csv_line(to_row(result).values())[:-1] if isinstance(result, Failure) else render(result).plain]
+        shown += [str(cell) for cell in to_row(result).values() if cell is not None]
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+    steering = {char for text in shown for char in text if not char.isprintable()} - {"\n"}
+    return f"control characters in a report: {sorted(steering)}" if steering else ""
