@@ -10,7 +10,8 @@ from avdetect.config import MediaLimits
 from avdetect.errors import LimitError, MediaError
 
 _LINE = re.compile(r"(?:\[([^\]]*) @ 0x[0-9a-f]+\] )*\[(\w+)\] (.*)")
-_SHOWN = re.compile(r"n: *0 pts: *(-?\d+) +pts_time: *(-?[\d.]+(?:e[+-]?\d+)?)")
+# Bounded, so that what matches is a number: int() refuses thousands of digits, and 1e999 is infinite.
+_SHOWN = re.compile(r"n: *0 pts: *(-?\d{1,19}) +pts_time: *(-?\d{1,19}(?:\.\d{1,19})?(?:e[+-]?\d\d)?)(?=\s|$)")
 # ffmpeg ends with general complaints: what came before them tells more.
 _GENERAL = re.compile(
     r"Error (opening|marking|while|initializing|:)|.*Invalid data found when processing input|Task finished|"
