@@ -135,7 +135,7 @@ def scan(file: BinaryIO) -> tuple[list[Record], pd.DataFrame, int]:
         try:
             record = Record(**json.loads(data))
             rows += _clip_rows(record, places)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             break
         records.append(record)
         places, end = {}, offset + len(data) + -len(data) % _BLOCK
