@@ -15,7 +15,6 @@ Nothing is unpickled: graphs are ONNX, arrays are read with allow_pickle=False, 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from avdetect._untrusted import read_arrays, read_regular
 from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.types import Float, UInt8
@@ -33,6 +33,7 @@ OUT_OF_FOLD = "out_of_fold.csv.gz"
 GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
+_MAX_INFO_BYTES = 4 * 1024**2
 _MAX_FILE_BYTES = 512 * 1024**2
 _MAX_BATCH = 16  # rows given to a graph at once: bounds memory, and stays in the cache
 
@@ -107,16 +108,15 @@ class Bundle:
     def golden(self) -> dict[str, np.ndarray]:
         """`<graph>.input` and `<graph>.output` of each graph. Raises ModelError when they are not plain arrays."""
         try:
-            with np.load(io.BytesIO(self.files["golden.npz"]), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except Exception as error:  # NumPy and zipfile raise many kinds; a bare .npy is no context manager
+            return read_arrays(self.files["golden.npz"])
+        except Exception as error:  # NumPy and zipfile raise many kinds
             raise ModelError(f"golden.npz of {self.folder} cannot be read without unpickling: {error}") from error
 
 
 def _read_info(path: Path) -> tuple[BundleInfo, str]:
     """bundle.json and its digest."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_INFO_BYTES)
         values = json.loads(content)
     except OSError as error:
         raise ModelError(f"cannot read {path} ({error.strerror}): pass the folder that holds bundle.json") from error
@@ -144,9 +144,7 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
 
 def _read_verified(path: Path, digest: str) -> bytes:
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ModelError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB")
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise ModelError(f"the bundle lacks {path.name} ({error.strerror}): copy the whole folder again") from error
     if hashlib.sha256(content).hexdigest() != digest:
