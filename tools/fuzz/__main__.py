@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
     with atheris.instrument_imports(include=["avdetect", "fuzz_media", "fuzz_tables"]):
         from fuzz_targets import TARGETS
     from fuzz_mutate import mutate
+
     if not arguments or arguments[0] not in TARGETS:
         print(f"usage: python tools/fuzz TARGET [libFuzzer options]; targets: {', '.join(TARGETS)}", file=sys.stderr)
         return 2

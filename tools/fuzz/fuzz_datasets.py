@@ -8,11 +8,11 @@ import tarfile
 from dataclasses import asdict
 from pathlib import Path
 
+from avdetect.config import PreprocessConfig
 from avdetect.datasets.adapters import ADAPTERS
 from avdetect.datasets.cache.records import CLIP_COLUMNS, Record
 from avdetect.datasets.cache.shards import scan
 from avdetect.datasets.cache.store import CACHE, Identity, _read_sources
-from avdetect.config import PreprocessConfig
 
 # Adapter, the file that is fuzzed, the media files that lie there, and an example of the file.
 SWAP = "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4"

@@ -7,7 +7,21 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-TOKENS = (b"\0", b"\xff", b'"', b"\n", b"\r", b",", b"[" * 3000, b"9" * 5000, b"1e999", b"null", b"-1", b"{}", b"\xed\xa0\x80")
+TOKENS = (
+    b"\0",
+    b"\xff",
+    b'"',
+    b"\n",
+    b"\r",
+    b",",
+    b"[" * 3000,
+    b"9" * 5000,
+    b"1e999",
+    b"null",
+    b"-1",
+    b"{}",
+    b"\xed\xa0\x80",
+)
 VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1.5, 2**63, 10**400, float("nan"), float("inf"), "", "\0", "a\nb", "\ud800", "/", "../x"),
     *("1", "é" * 300, [], {}, [[]], [0, 1], {"a": 1}, [None], {"": []}, "9" * 5000, [[1, 2, 3]], [["x", "y"]]),

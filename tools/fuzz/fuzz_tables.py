@@ -11,7 +11,7 @@ from pathlib import Path
 from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.journal import Journal
 from avdetect.batch.sources import _listed, source_of
-from avdetect.batch.tables import CsvTable, JsonDocument, JsonLines, KaggleTable
+from avdetect.batch.tables import CsvTable, JsonDocument, JsonLines, KaggleTable, TerminalTable
 from avdetect.datasets.manifest import digest, read_manifest, write_manifest
 from avdetect.datasets.segments import clean_segments
 from avdetect.evaluation.ledger import RESULTS, Ledger
@@ -62,13 +62,22 @@ def name_list(data: bytes, folder: Path) -> None:
 
 
 def journal(data: bytes, folder: Path) -> None:
-    """A journal (its first line is ours for a first byte below 128) to go on from: all that it claims to hold can be read, and is still there the next time."""
+    """A journal to go on from: all that it claims to hold can be read, tabled, and is still there the next time.
+
+    For a first byte below 128 its first line is ours.
+    """
     path = folder / "r.journal"
     path.write_bytes((HEADER if data[:1] < b"\x80" else b"") + data[1:])
     with Journal(path, IDENTITY) as opened:
         held = {name: opened.read(name) for name in list(opened._entries)}
+        tables = [CsvTable(folder / "r.csv"), KaggleTable(folder / "r.txt"), TerminalTable()]
+        for table in tables:
+            for result in held.values():
+                table.add(result)
         opened.add(Outcome(WorkItem("new", 1, 2), to_dict(Failure("new", "MediaError", "m"))))
     assert all(result["status"] in ("scored", "failed") for result in held.values())
+    for written in tables[:2]:
+        written.close()
     with Journal(path, IDENTITY) as again:
         assert again.holds("new", 1, 2)
         assert all(again.read(name) == result for name, result in held.items() if name != "new")
@@ -78,8 +87,7 @@ def results(data: bytes, folder: Path) -> None:
     """Every table of results, of files with hostile names and messages."""
     path, _, message = os.fsdecode(data).partition("\0")
     failed = to_dict(Failure(path, "MediaError", message))
-    scored = {"status": "scored", "path": path, "verdict": "fake", "fake": 0.5, "video_fake": None, "audio_fake": 0.25}
-    scored |= {"duration_seconds": 1.0, "sync": None, "missing": {}, "warnings": [message, path], "reason": "r"}
+    scored = SCORED | {"path": path, "sync": None, "warnings": [message, path]}
     found = {}
     for kind in (CsvTable, KaggleTable, JsonLines, JsonDocument):
         target = folder / f"{kind.__name__}.txt"
@@ -103,7 +111,7 @@ def ledger(data: bytes, folder: Path) -> None:
     path = folder / "scores.csv"
     path.write_bytes(data)
     with Ledger(path, "abc") as opened:
-        opened.add("x.mp4", "", {name: 0.0 for name in RESULTS})
+        opened.add("x.mp4", "", dict.fromkeys(RESULTS, 0.0))
 
 
 def segments(data: bytes, folder: Path) -> None:
@@ -115,13 +123,20 @@ def segments(data: bytes, folder: Path) -> None:
     assert all(0 <= start < end for start, end in clean_segments(value))
 
 
+SCORED = {"status": "scored", "verdict": "fake", "fake": 0.5, "video_fake": None, "audio_fake": 0.25, "reason": "r"}
+SCORED |= {"duration_seconds": 1.0, "sync": {"offset_seconds": 0.1, "confidence": 2.0}, "missing": {"audio": "silent"}}
+
+
+def _line(path: str, result: dict[str, object]) -> bytes:
+    return json.dumps({"path": path, "size": 1, "mtime_ns": None, "result": result | {"path": path}}).encode() + b"\n"
+
+
 LINES = (
-    b'{"path": "a.mp4", "size": 1, "mtime_ns": 5, "result": {"status": "failed", "path": "a.mp4"}}\n'
-    b'{"path": "b.mp4", "size": null, "mtime_ns": null, "result": {"status": "scored", "path": "b.mp4"}}\n{"path'
+    _line("a.mp4", to_dict(Failure("a.mp4", "MediaError", "m"))) + _line("b.mp4", SCORED | {"warnings": ["w"]}) + b'{"p'
 )
 TARGETS = {
     "manifest": (manifest, (MANIFEST, b"path,fake\n", b"\xef\xbb\xbf" + MANIFEST.replace(b"\n", b"\r\n"))),
-    "batch_manifest": (batch_manifest, (b"path,label\na.mp4,1\n\"b\n.mp4\",0\n", MANIFEST, b"\xef\xbb\xbfpath\nx\n")),
+    "batch_manifest": (batch_manifest, (b'path,label\na.mp4,1\n"b\n.mp4",0\n', MANIFEST, b"\xef\xbb\xbfpath\nx\n")),
     "name_list": (name_list, (b"\0a.mp4\nb\xff.mp4\n\nc", b"\xffa.mp4\0b\n.mp4\0")),
     "journal": (journal, (b"\0" + LINES, b"\x80" + HEADER + LINES, b"\x80" + HEADER[:40], b"")),
     "results": (results, (b"dir/=1+1.mp4\0bad\r\nthing", b'\x1b[31m"a,b\n\xff.mp4\0\xe2\x80\xae')),
