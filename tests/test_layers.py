@@ -13,7 +13,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avdetect"
 # From the bottom up; a module may import what stands to its left, and its own package.
 ORDER = (
-    *("_version", "errors", "types", "_strict", "config", "_media", "media"),
+    *(
+        "_version",
+        "errors",
+        "types",
+        "_yaml",
+        "_strict",
+        "config",
+        "_untrusted",
+        "_protobuf",
+        "_onnx",
+        "_media",
+        "media",
+    ),
     *("faces", "audio", "preprocess", "pooling", "scoring"),
     *("streams", "fusion", "model", "bundle", "detector", "report"),
 )
