@@ -121,10 +121,14 @@ YAMLS = (
 
 
 def _field(number: int, content: bytes | int) -> bytes:
-    """One field of a protobuf; numbers below 128, content below 16 KiB."""
+    """One field of a protobuf."""
     if isinstance(content, int):
-        return bytes([number << 3, content])
-    return bytes([number << 3 | 2, len(content) & 127 | 128, len(content) >> 7]) + content
+        return _varint(number << 3) + _varint(content)
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
 def _graph() -> bytes:
