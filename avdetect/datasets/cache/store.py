@@ -297,7 +297,9 @@ def _read_sources(root: Path) -> dict[Source, str]:
             for line in file:
                 try:
                     values: dict[str, Any] = json.loads(line)
-                    hashes[Source(values["path"], values["size"], values["mtime_ns"])] = values["sha256"]
+                    source = Source(values["path"], values["size"], values["mtime_ns"])
+                    if isinstance(values["sha256"], str):
+                        hashes[source] = values["sha256"]
                 except (ValueError, KeyError, TypeError, RecursionError):
                     continue
             if not line.endswith("\n"):
