@@ -19,7 +19,14 @@ REJECTED = {  # seeds that are there to be refused: target -> their numbers
     **{"y4m": {2}, "onnx_graph": set(), "bundle_json": {1}, "yaml_config": {3, 4}, "manifest": {1}, "ledger": {1}},
     **{"segments": {2, 3}, "cache_json": {1}},
 }
-COPIES = {"adapter": 60, "manifest": 60, "shard": 60, "record": 60, "out_of_fold": 60}  # the slow ones; else 200
+COPIES = {
+    "adapter": 60,
+    "manifest": 60,
+    "shard": 60,
+    "shard_header": 60,
+    "record": 60,
+    "out_of_fold": 60,
+}  # the slow ones; else 200
 
 
 def _bundle(old: bytes, new: bytes) -> bytes:
@@ -84,6 +91,12 @@ FOUND: dict[str, list[bytes]] = {
     ],
     "cache_json": [DEEP, b'{"path": ' + DEEP, b'{"path": "a", "size": 1, "mtime_ns": 2, "sha256": 1.5}\n'],
     "adapter": [b'\5["\\ud800", ["003", "\\ud800"]]'],
+    "shard_header": [  # by hand: of a negative size the next header is this one again
+        b"k.npz\0\0\0" + b"\xff" * 10 + b"\xfe\0" + b"x" * 512,
+        b"k.npz\0\0\0" + b"\x80" + b"\x7f" * 11,
+        b"k.npz\0\0\0" + b"7" * 11 + b"\0",
+        b"\xff.json\0\0" + b"0" * 11 + b"\0",
+    ],
     "record": [
         DEEP,
         json.dumps({"key": "k", "sha256": "", "source": "", "size": 1, "mtime_ns": 2, "clips": [1]}).encode(),

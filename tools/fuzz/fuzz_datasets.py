@@ -112,6 +112,15 @@ def _member(name: str, data: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE)
 
 
+def shard_header(data: bytes, folder: Path) -> None:
+    """A shard whose first header is right but for what the bytes put into it: name and size, then what follows."""
+    header = bytearray(tarfile.TarInfo("k.npz").tobuf(tarfile.USTAR_FORMAT))
+    header[:8], header[124:136] = data[:8].ljust(8, b"\0"), data[8:20].ljust(12, b"\0")
+    header[148:156] = b" " * 8  # as the checksum is taken
+    header[148:156] = b"%06o\0 " % sum(header)
+    shard(bytes(header) + data[20:], folder)
+
+
 def _text(example: object) -> bytes:
     return (example if isinstance(example, str) else json.dumps(example)).encode()
 
@@ -130,5 +139,9 @@ TARGETS = {
         ),
     ),
     "shard": (shard, (_member("k_0000.npz", b"123456789") + _member("k.json", _CLIP), _member("k.json", _RECORD))),
+    "shard_header": (
+        shard_header,
+        (b"k.npz\0\0\0" + b"0" * 11 + b"\0", b"k.json\0\0" + b"0" * 10 + b"2\0{}" + b"\0" * 510),
+    ),
     "record": (record, (_RECORD, _CLIP)),
 }
