@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
+
 from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.journal import Journal
 from avdetect.batch.sources import _listed, source_of
@@ -46,6 +48,22 @@ def batch_manifest(data: bytes, folder: Path) -> None:
     names = [name for name in source.open() if name is not None]
     assert len(names) == source.total
     assert all(names)
+
+
+def parquet_manifest(data: bytes, folder: Path) -> None:
+    """Either kind of manifest, in Parquet; the first byte says which."""
+    path = folder / "m.parquet"
+    path.write_bytes(data[1:])
+    if data[:1] < b"\x80":
+        assert all(source_of([], path).open())
+    else:
+        assert read_manifest(path)["path"].is_unique
+
+
+def _parquet() -> bytes:
+    target = io.BytesIO()
+    pd.read_csv(io.BytesIO(MANIFEST), keep_default_na=False, dtype=str).to_parquet(target, index=False)
+    return target.getvalue()
 
 
 def name_list(data: bytes, folder: Path) -> None:
@@ -137,6 +155,7 @@ LINES = (
 TARGETS = {
     "manifest": (manifest, (MANIFEST, b"path,fake\n", b"\xef\xbb\xbf" + MANIFEST.replace(b"\n", b"\r\n"))),
     "batch_manifest": (batch_manifest, (b'path,label\na.mp4,1\n"b\n.mp4",0\n', MANIFEST, b"\xef\xbb\xbfpath\nx\n")),
+    "parquet_manifest": (parquet_manifest, (b"\0" + _parquet(), b"\xff" + _parquet())),
     "name_list": (name_list, (b"\0a.mp4\nb\xff.mp4\n\nc", b"\xffa.mp4\0b\n.mp4\0")),
     "journal": (journal, (b"\0" + LINES, b"\x80" + HEADER + LINES, b"\x80" + HEADER[:40], b"")),
     "results": (results, (b"dir/=1+1.mp4\0bad\r\nthing", b'\x1b[31m"a,b\n\xff.mp4\0\xe2\x80\xae')),
