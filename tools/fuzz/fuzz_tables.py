@@ -13,7 +13,7 @@ import pandas as pd
 from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.journal import Journal
 from avdetect.batch.sources import _listed, source_of
-from avdetect.batch.tables import CsvTable, JsonDocument, JsonLines, KaggleTable, TerminalTable
+from avdetect.batch.tables import CsvTable, JsonDocument, JsonLines, KaggleTable, Table, TerminalTable
 from avdetect.datasets.manifest import digest, read_manifest, write_manifest
 from avdetect.datasets.segments import clean_segments
 from avdetect.evaluation.ledger import RESULTS, Ledger
@@ -88,7 +88,7 @@ def journal(data: bytes, folder: Path) -> None:
     path.write_bytes((HEADER if data[:1] < b"\x80" else b"") + data[1:])
     with Journal(path, IDENTITY) as opened:
         held = {name: opened.read(name) for name in list(opened._entries)}
-        tables = [CsvTable(folder / "r.csv"), KaggleTable(folder / "r.txt"), TerminalTable()]
+        tables: list[Table] = [CsvTable(folder / "r.csv"), KaggleTable(folder / "r.txt"), TerminalTable()]
         for table in tables:
             for result in held.values():
                 table.add(result)
