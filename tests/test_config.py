@@ -9,8 +9,19 @@ from typing import Any, Literal
 
 import pytest
 
-from avdetect.config import MediaLimits, ModelConfig, PreprocessConfig, TrainConfig, from_dict, load_yaml, to_dict
+import avdetect.config
+from avdetect.config import (
+    LARGEST_NUMBER,
+    MediaLimits,
+    ModelConfig,
+    PreprocessConfig,
+    TrainConfig,
+    from_dict,
+    load_yaml,
+    to_dict,
+)
 from avdetect.errors import ConfigError
+from avdetect.media import MediaReader
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -250,3 +261,12 @@ def test_the_digest_of_the_defaults_is_the_one_that_caches_and_bundles_state() -
 def test_configs_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PreprocessConfig().detector = "scrfd"  # type: ignore[misc]
+
+
+def test_limits_may_be_as_large_as_a_number_may_be() -> None:
+    """Who wants no limit writes a large one; the kernel's calls take smaller numbers."""
+    largest = {f.name: int(LARGEST_NUMBER) for f in dataclasses.fields(MediaLimits) if f.name != "max_pixels"}
+    limits = from_dict(MediaLimits, largest | {"max_streams": 1000, "max_memory_bytes": 2**40})
+    sample = Path(avdetect.config.__file__).parent / "weights" / "sample" / "sample.mp4"
+    with MediaReader(sample, limits=limits) as reader:
+        assert len(next(reader.video()))

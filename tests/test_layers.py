@@ -69,6 +69,7 @@ UNPICKLING_CALLS = {
     "full_load_all",
     "load_all",
     "read_hdf",
+    "register_custom_ops_library",
 }
 NAMES = {"sys.path", "os.system", "os.popen", "yaml.Loader", "yaml.CLoader", "yaml.FullLoader", "yaml.UnsafeLoader"}
 # From where `load` must not be imported by its bare name: the checks below look for the whole one.
@@ -278,6 +279,7 @@ def test_nothing_forbidden(path: Path) -> None:
         "from numpy import load as read",
         "from yaml import load",
         "torch.hub.load('a', 'b')",
+        "options.register_custom_ops_library('x.so')",
     ],
 )
 def test_the_check_of_forbidden_constructs_sees_each(code: str) -> None:
