@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 import types as builtin_types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from avdetect._yaml import read_yaml
 from avdetect.errors import ConfigError
 
 T = TypeVar("T")
+MAX_DEPTH = 50  # of a free value; who reads it again has a stack too
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -32,7 +37,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
     names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
-            raise ConfigError(f"{where}: unknown key {key!r}; known keys: {', '.join(names)}")
+            raise ConfigError(f"{where}: unknown key {shown(key)}; known keys: {', '.join(names)}")
     given = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
     try:
         return cls(**given)
@@ -42,37 +47,18 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
 
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a YAML file of differences from the defaults. Raises ConfigError."""
-    import yaml  # scoring with the defaults needs none
-
-    class StrictLoader(yaml.SafeLoader):
-        """SafeLoader takes the last of two equal keys without a word; a file of differences must not."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = [key.value for key, _ in node.value]
-            for name in names:
-                if names.count(name) > 1:
-                    problem = f"the key {name!r} stands twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-            return super().construct_mapping(node, deep)
-
-    try:
-        values = StrictLoader(Path(path).read_text(encoding="utf-8")).get_single_data()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    return from_dict(cls, values, Path(path).name)
+    return from_dict(cls, read_yaml(Path(path)), Path(path).name)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
-        return value
+        return _plain(value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value not in args:
-            raise ConfigError(f"{where}: must be one of {', '.join(map(str, args))}, got {value!r}")
+            raise ConfigError(f"{where}: must be one of {', '.join(map(str, args))}, got {shown(value)}")
         return value
     if origin in (Union, builtin_types.UnionType):
         for option in args:
@@ -80,26 +66,50 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
                 return _convert(option, value, where)
             except ConfigError:
                 continue
-        raise ConfigError(f"{where}: got {value!r}, expected {hint}")
+        raise ConfigError(f"{where}: got {shown(value)}, expected {hint}")
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+            raise ConfigError(f"{where}: expected a list, got {shown(value)}")
         return tuple(_convert(args[0], item, where) for item in value)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a mapping, got {value!r}")
+            raise ConfigError(f"{where}: expected a mapping, got {shown(value)}")
         return {
-            _convert(args[0], key, f"{where}: the key {key!r}"): _convert(args[1], item, f"{where}.{key}")
+            _convert(args[0], key, f"{where}: the key {shown(key)}"): _convert(args[1], item, f"{where}.{key}")
             for key, item in value.items()
         }
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: the number is too large") from None
     if hint is type(None) and value is None:
         return None
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     hint_text = _as_number(value) if hint in (int, float) else ""
-    raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {value!r}{hint_text}")
+    raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {shown(value)}{hint_text}")
+
+
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
+    """A value that JSON can hold: these settings are written into bundles."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{where}: nested more than {MAX_DEPTH} deep")
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item, where, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, where, depth + 1) for item in value]
+    if value is None or isinstance(value, bool | str | float) or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    raise ConfigError(f"{where}: expected text, numbers, lists, or mappings with names as keys, got {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """The value for a message: its beginning."""
+    try:
+        return _SHORT.repr(value)[:200]
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number that is too large"
 
 
 def _as_number(value: Any) -> str:

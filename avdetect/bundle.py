@@ -9,13 +9,15 @@
     golden.npz     an input and the expected output of each graph
     out_of_fold.csv.gz  (may be absent) what streams and fusions that never saw a training file's fold say of it
 
-Nothing is unpickled: graphs are ONNX, arrays are read with allow_pickle=False, the rest is JSON.
+A bundle may come from anybody. Nothing is unpickled: graphs are ONNX, arrays are read with allow_pickle=False, the rest
+is JSON. Only regular files of bounded size are read, and graphs that name another file, bring operators of their own or
+state tensors that are not there are refused before ONNX Runtime sees them (avdetect._onnx). The hashes tell damage, not
+who made it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from dataclasses import dataclass
@@ -24,8 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from avdetect._onnx import FLOAT, UINT8, Port, check_graph, session_options
+from avdetect._untrusted import read_arrays, read_regular
+from avdetect.audio import N_MELS
 from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
+from avdetect.pooling import FEATURES
+from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.types import Float, UInt8
 
 FORMAT = (1, 0)  # a bundle of another major version is refused
@@ -33,9 +40,17 @@ OUT_OF_FOLD = "out_of_fold.csv.gz"
 GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
+_MAX_INFO_BYTES = 4 * 1024**2
 _MAX_FILE_BYTES = 512 * 1024**2
 _LARGE_BYTES = 40 * 1024**2  # of a graph whose work is worth sharing: ten million weights
 _CPU_ROWS, _CUDA_ROWS = 4, 64  # given to a graph at once; on a CPU few stay in the cache, and more need more memory
+_PORTS = {  # input and output of each graph, as above
+    "visual": (Port(UINT8, (None, None, None, 3)), Port(FLOAT, (None,))),
+    "audio": (Port(FLOAT, (None, None, N_MELS)), Port(FLOAT, (None,))),
+    "mouth": (Port(UINT8, (None, SYNC_FRAMES, None, None)), Port(FLOAT, (None, None))),
+    "voice": (Port(FLOAT, (None, SYNC_MELS, N_MELS)), Port(FLOAT, (None, None))),
+    "fusion": (Port(FLOAT, (None, len(FEATURES))), Port(FLOAT, (None, 3))),
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,8 @@ class Bundle:
         if set(info.files) - {OUT_OF_FOLD} != names:
             raise ModelError(f"{folder} lists the files {sorted(info.files)}; a bundle has {sorted(names)}")
         files = {name: _read_verified(folder / name, expected) for name, expected in info.files.items()}
+        for graph, ports in _PORTS.items():
+            check_graph(files[f"{graph}.onnx"], str(folder / f"{graph}.onnx"), ports)
         if info.preprocess.digest() != info.preprocess_digest:
             raise ModelError(
                 f"{folder} was trained on preprocessing {info.preprocess_digest}, but its configuration now reads as "
@@ -108,16 +125,15 @@ class Bundle:
     def golden(self) -> dict[str, np.ndarray]:
         """`<graph>.input` and `<graph>.output` of each graph. Raises ModelError when they are not plain arrays."""
         try:
-            with np.load(io.BytesIO(self.files["golden.npz"]), allow_pickle=False) as arrays:
-                return dict(arrays)
-        except Exception as error:  # NumPy and zipfile raise many kinds; a bare .npy is no context manager
+            return read_arrays(self.files["golden.npz"])
+        except Exception as error:  # NumPy and zipfile raise many kinds
             raise ModelError(f"golden.npz of {self.folder} cannot be read without unpickling: {error}") from error
 
 
 def _read_info(path: Path) -> tuple[BundleInfo, str]:
     """bundle.json and its digest."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_INFO_BYTES)
         values = json.loads(content)
     except OSError as error:
         raise ModelError(f"cannot read {path} ({error.strerror}): pass the folder that holds bundle.json") from error
@@ -145,9 +161,7 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
 
 def _read_verified(path: Path, digest: str) -> bytes:
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ModelError(f"{path} is larger than {_MAX_FILE_BYTES >> 20} MiB")
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_FILE_BYTES)
     except OSError as error:
         raise ModelError(f"the bundle lacks {path.name} ({error.strerror}): copy the whole folder again") from error
     if hashlib.sha256(content).hexdigest() != digest:
@@ -178,12 +192,11 @@ class OnnxNetworks:
     def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = _threads_for(bundle, threads)
+        options = session_options(_threads_for(bundle, threads))
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn CPU
-        options.log_severity_level = 3
         providers = execution_providers(device)
+        self._folder = bundle.folder
         try:
             self._sessions = {
                 graph: onnxruntime.InferenceSession(bundle.files[f"{graph}.onnx"], options, providers=providers)
@@ -203,8 +216,14 @@ class OnnxNetworks:
         """Run one graph, some rows at a time."""
         session, rows = self._sessions[graph], self._rows
         name = session.get_inputs()[0].name
-        parts = [session.run(None, {name: array[i : i + rows]})[0] for i in range(0, len(array), rows)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        try:
+            parts = [session.run(None, {name: array[i : i + rows]})[0] for i in range(0, len(array), rows)]
+            found = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        except Exception as error:  # onnxruntime raises its own untyped family
+            raise ModelError(f"{graph}.onnx of {self._folder} cannot be run: {error}") from error
+        if len(found) != len(array) or not np.isfinite(found).all():
+            raise ModelError(f"{graph}.onnx of {self._folder} gives no number for each input: use another bundle")
+        return found
 
     def visual(self, crops: UInt8) -> Float:
         return self.run("visual", crops)

@@ -184,7 +184,7 @@ def doctor(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
     checks = run_checks(bundle, device)
     for check in checks:
         mark = typer.style("ok  ", fg="green") if check.ok else typer.style("FAIL", fg="red")
-        typer.echo(f"{mark} {check.name}: {check.detail}")
+        typer.echo(f"{mark} {check.name}: {_lines(check.detail)}")
     if not all(check.ok for check in checks):
         raise typer.Exit(EXIT_FAILED)
 
@@ -369,6 +369,13 @@ def _show(result: Result, json: bool) -> None:
         Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(render(result))
 
 
+def _lines(text: str) -> str:
+    """Text that a file had a part in, such as a bundle's name: it may have lines, but may not steer the terminal."""
+    from avdetect.report.data import printable
+
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def main() -> None:
     """Entry point."""
     _open_standard_streams()
@@ -399,10 +406,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # click's way to say the exit code
         return end.code if isinstance(end.code, int) else 0
     except ConfigError as error:
-        typer.echo(f"avdetect: {error}", err=True)
+        typer.echo(f"avdetect: {_lines(str(error))}", err=True)
         return EXIT_USAGE
     except AVDetectError as error:
-        typer.echo(f"avdetect: {type(error).__name__}: {error}", err=True)
+        typer.echo(f"avdetect: {type(error).__name__}: {_lines(str(error))}", err=True)
         return EXIT_FAILED
     except OSError as error:  # standard output: a full disk, a closed pipe
         sys.stdout = None  # or Python would try to flush it once more, and complain

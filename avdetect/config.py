@@ -32,6 +32,7 @@ __all__ = [
     "to_dict",
 ]
 
+LARGEST_NUMBER = 1e15  # of any setting; what is larger overflows somewhere, and means "no limit" anyhow
 MIN_WINDOW_SECONDS = 0.5  # a shorter window leaves the audio network's last layers a frame or two, if any
 
 
@@ -55,6 +56,8 @@ class _Positive:
 
     def _check(self, name: str, value: float) -> None:
         where = f"{type(self).__name__}.{name}"
+        if LARGEST_NUMBER < abs(value) != math.inf:  # not shown: it may have thousands of digits
+            raise ConfigError(f"{where} must be at least 0 and at most {LARGEST_NUMBER:g}")
         if not math.isfinite(value) or value < 0 or (value == 0 and name not in self._zero_is_fine):
             lowest = "at least" if name in self._zero_is_fine else "above"
             raise ConfigError(f"{where} must be finite and {lowest} 0, got {value}")
@@ -286,7 +289,7 @@ class PairLoopConfig(StreamLoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, weight in self.forgeries.items():
-            if not math.isfinite(weight) or weight < 0:
+            if not 0 <= weight <= LARGEST_NUMBER:
                 raise ConfigError(f"forgeries.{name} must be finite and at least 0, got {weight}")
         if self.forgeries and not any(self.forgeries.values()):
             raise ConfigError("forgeries: every weight is 0; give one above 0, or {} for all alike")

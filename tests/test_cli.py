@@ -211,3 +211,18 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "\x1b" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_bundle_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    from hostile_graphs import bundle_with
+
+    folder = bundle_with(tmp_path / "b")
+    text = (folder / "bundle.json").read_text()
+    licence = json.loads(text)["licence"]
+    (folder / "bundle.json").write_text(text.replace(json.dumps(licence), json.dumps("\x1b[2J\x1b]0;owned\x07MIT")))
+    done = avdetect("doctor", "--bundle", str(folder))
+    assert "owned" in done.stdout
+    (folder / "bundle.json").write_text('{"format": [9], "avdetect_version": "\\u001b[2J"}')
+    failed = avdetect("score", "x.mp4", "--bundle", str(folder))
+    assert "[2J" in failed.stderr
+    assert "\x1b" not in done.stdout + done.stderr + failed.stdout + failed.stderr

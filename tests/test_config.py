@@ -9,8 +9,19 @@ from typing import Any, Literal
 
 import pytest
 
-from avdetect.config import MediaLimits, ModelConfig, PreprocessConfig, TrainConfig, from_dict, load_yaml, to_dict
+import avdetect.config
+from avdetect.config import (
+    LARGEST_NUMBER,
+    MediaLimits,
+    ModelConfig,
+    PreprocessConfig,
+    TrainConfig,
+    from_dict,
+    load_yaml,
+    to_dict,
+)
 from avdetect.errors import ConfigError
+from avdetect.media import MediaReader
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -120,6 +131,26 @@ def test_there_are_shipped_configs() -> None:
         ("audio: {lr: 1e-3}", r"audio\.lr.*write 1\.0e-03"),  # YAML 1.1 reads this as text
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("seed: 1\nseed: 2", "twice"),
+        ("visual: {lr: 0.1}\nseed: 1\nvisual: {lr: 0.2}", "twice"),
+        ("visual: &a {lr: 0.1}\naudio: *a", r"aliases .* are refused"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", r"aliases .* are refused"),
+        ("visual: &a {lr: 0.1}\naudio: {<<: *a}", r"aliases .* are refused"),
+        ("seed: &a [*a]", r"aliases .* are refused"),
+        ("[" * 40_000, "nested more than"),
+        ("a: {" * 10_000, "nested more than"),
+        ("# " + "x" * 70_000, "larger than 64 KiB"),
+        ("seed: 0x" + "f" * 5000, r"train\.yaml.*must be .*at most 1e\+15"),
+        ("seed: -0x" + "f" * 5000, r"train\.yaml.*must be .*at most 1e\+15"),
+        ("visual: {lr: 0x" + "f" * 5000 + "}", "the number is too large"),
+        ("name: 0x" + "f" * 5000, "expected str, got a number that is too large"),
+        ("seed: " + "9" * 5000, "not valid YAML"),
+        ("visual: {forgeries: {cut: 1.0e+300}}", "cut must be finite"),
+        ("visual: {forgeries: {" + "x" * 999 + ": a}}", "expected float"),
+        ("steps: !!int ''", "not valid YAML"),
+        ("seed: !!map x", "not valid YAML"),
+        ("model: {visual: {encoder_kwargs: {a: 2001-01-01}}}", r"encoder_kwargs\.a: expected text"),
+        ("model: {visual: {encoder_kwargs: {1: 2}}}", "the key 1: expected str"),
+        ("model: {visual: {encoder_kwargs: {a: {1: 2}}}}", "names as keys"),
         ("visual: {lr: -1.0}", r"train\.yaml\.visual: .*lr must be finite and above 0"),
         ("visual: {forged: 1.5}", r"train\.yaml\.visual: .*forged is a share"),
         ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
@@ -230,3 +261,12 @@ def test_the_digest_of_the_defaults_is_the_one_that_caches_and_bundles_state() -
 def test_configs_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PreprocessConfig().detector = "scrfd"  # type: ignore[misc]
+
+
+def test_limits_may_be_as_large_as_a_number_may_be() -> None:
+    """Who wants no limit writes a large one; the kernel's calls take smaller numbers."""
+    largest = {f.name: int(LARGEST_NUMBER) for f in dataclasses.fields(MediaLimits) if f.name != "max_pixels"}
+    limits = from_dict(MediaLimits, largest | {"max_streams": 1000, "max_memory_bytes": 2**40})
+    sample = Path(avdetect.config.__file__).parent / "weights" / "sample" / "sample.mp4"
+    with MediaReader(sample, limits=limits) as reader:
+        assert len(next(reader.video()))

@@ -13,7 +13,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avdetect"
 # From the bottom up; a module may import what stands to its left, and its own package.
 ORDER = (
-    *("_version", "errors", "types", "_strict", "config", "cluster", "_media", "media"),
+    *(
+        "_version",
+        "errors",
+        "types",
+        "_yaml",
+        "_strict",
+        "config",
+        "cluster",
+        "_untrusted",
+        "_protobuf",
+        "_onnx",
+        "_media",
+        "media",
+    ),
     *("faces", "audio", "preprocess", "pooling", "scoring"),
     *("streams", "fusion", "model", "bundle", "detector", "report"),
 )
@@ -36,7 +49,32 @@ TRAINING_ONLY = {
 # The module of scoring that may name one of these, inside its functions: only who asks for Parquet needs pyarrow.
 INSIDE_FUNCTIONS = {"batch.parquet": {"pyarrow"}}
 
-UNPICKLERS = ("pickle", "_pickle", "cPickle", "dill", "joblib", "shelve")
+UNPICKLERS = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "shelve",
+    "marshal",
+    "hickle",
+    "jsonpickle",
+}
+# Calls that build what a file asks for, by the last part of their name: `import pandas as p` hides nothing.
+UNPICKLING_CALLS = {
+    "read_pickle",
+    "unsafe_load",
+    "unsafe_load_all",
+    "full_load",
+    "full_load_all",
+    "load_all",
+    "read_hdf",
+    "register_custom_ops_library",
+}
+NAMES = {"sys.path", "os.system", "os.popen", "yaml.Loader", "yaml.CLoader", "yaml.FullLoader", "yaml.UnsafeLoader"}
+# From where `load` must not be imported by its bare name: the checks below look for the whole one.
+HIDDEN_LOADERS = {(module, "load") for module in ("numpy", "torch", "yaml", "torch.serialization", "numpy.lib.npyio")}
 
 
 def modules() -> dict[str, Path]:
@@ -180,10 +218,9 @@ def forbidden(tree: ast.AST) -> list[str]:
             found += ["sys.path" for alias in node.names if node.module == "sys" and alias.name == "path"]
         if isinstance(node, ast.Import | ast.ImportFrom):
             roots = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [
-                r for r in roots if r.split(".")[0] in ("pickle", "_pickle", "cPickle", "dill", "joblib", "shelve")
-            ]
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.path", "os.system", "os.popen"):
+            found += [r for r in roots if r.split(".")[0] in UNPICKLERS]
+            found += [r for r in roots for alias in node.names if (r, alias.name) in HIDDEN_LOADERS]
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in NAMES:
             found.append(ast.unparse(node))
         if isinstance(node, ast.Call):
             found += _calls(node)
@@ -202,6 +239,8 @@ def _calls(node: ast.Call) -> list[str]:
         found.append("np.load without allow_pickle=False")
     if name in ("torch.load", "fabric.load") and given.get("weights_only") != "True":
         found.append(f"{name} without weights_only=True")
+    if name.rpartition(".")[2] in UNPICKLING_CALLS or name == "torch.hub.load":
+        found.append(name)
     if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "pd.read_pickle", "__import__"):
         found.append(name)
     return found
@@ -229,6 +268,19 @@ def test_nothing_forbidden(path: Path) -> None:
         "torch.load(f, weights_only=False)",
         "fabric.load(f, state)",
         "yaml.load(f)",
+        "class Strict(yaml.Loader): ...",
+        "import marshal",
+        "import shelve",
+        "from dill import loads",
+        "pandas.read_pickle(f)",
+        "from pandas import read_pickle; read_pickle(f)",
+        "yaml.unsafe_load(f)",
+        "yaml.full_load_all(f)",
+        "from torch import load",
+        "from numpy import load as read",
+        "from yaml import load",
+        "torch.hub.load('a', 'b')",
+        "options.register_custom_ops_library('x.so')",
     ],
 )
 def test_the_check_of_forbidden_constructs_sees_each(code: str) -> None:

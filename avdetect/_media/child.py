@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import re
 import resource
 import select
 import shutil
@@ -27,6 +28,9 @@ FORMATS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,mxf,nut,dv,ivf,gif,m4v,h264,hevc,obu,"
     "wav,w64,aiff,caf,au,mp3,aac,flac,ac3,eac3,amr"
 )
+_Y4M = re.compile(rb"YUV4MPEG2 W([1-9]\d{0,5}) H([1-9]\d{0,5})\s")
+_LONGEST_POLL_SECONDS = 1e6  # poll takes no more milliseconds than fit into an int
+_MAX_Y4M_PIXELS = 2**28  # far beyond any max_side
 
 
 @cache
@@ -165,14 +169,16 @@ class Child:
         return self.log.num_errors > 0
 
     def y4m_header(self) -> tuple[int, int] | None:
-        """(width, height), or None if the output ended before it."""
+        """(width, height), or None if the output ended before it. Raises MediaError for another beginning."""
         line, byte = bytearray(), bytearray(1)
-        while self.fill(byte):
-            if byte == b"\n":
-                fields = {part[:1]: part[1:] for part in bytes(line).split(b" ")[1:]}
-                return int(fields[b"W"]), int(fields[b"H"])
+        while byte != b"\n" and len(line) < 1000:
+            if not self.fill(byte):
+                return None
             line += byte
-        return None
+        size = _Y4M.match(line)
+        if size is None or int(size[1]) * int(size[2]) > _MAX_Y4M_PIXELS:
+            raise MediaError(f"{quoted(self.path)}: ffmpeg's pictures have no usable size; please report this file")
+        return int(size[1]), int(size[2])
 
     def check_duration(self, seconds: float) -> None:
         if seconds > self.limits.max_duration_seconds:
@@ -207,7 +213,7 @@ class Child:
         remaining = limits.max_wall_seconds - self._waited
         if remaining <= 0:
             raise refusal(self.path, f"decoding took {limits.max_wall_seconds:g} s", "max_wall_seconds")
-        ready = {fd for fd, _ in self._poll.poll(1000 * min(limits.stall_seconds, remaining))}
+        ready = {fd for fd, _ in self._poll.poll(1000 * min(limits.stall_seconds, remaining, _LONGEST_POLL_SECONDS))}
         if self._err in ready:
             data = os.read(self._err, 1 << 16)
             self.log.feed(data)

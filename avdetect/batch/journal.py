@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from avdetect.batch.engine import Outcome
 from avdetect.errors import AVDetectError, ConfigError
+from avdetect.report.data import is_row, to_row
 
 FORMAT = "avdetect.journal/1"
 _SYNC_LINES, _SYNC_SECONDS = 32, 2.0
@@ -156,7 +157,7 @@ class Journal:
         try:
             values = json.loads(line)
             is_journal = values["journal"] == FORMAT and isinstance(values["identity"], dict)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             is_journal = False
         if not is_journal:
             raise ConfigError(f"{self.path} is no journal of this avdetect: name another --out, or delete it")
@@ -174,7 +175,9 @@ class Journal:
             values = json.loads(line)
             path, size, mtime_ns = values["path"], values["size"], values["mtime_ns"]
             failed = {"scored": False, "failed": True}[values["result"]["status"]]
-        except (ValueError, KeyError, TypeError) as error:
+            if not isinstance(path, str) or not is_row(to_row(values["result"])):
+                raise ValueError("not what a table can take")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
                 f"{self.path}, line {number}: it is damaged; delete the journal to score everything anew"
             ) from error

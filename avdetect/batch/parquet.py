@@ -38,7 +38,7 @@ def read_column(path: Path, column: str) -> Iterator[str]:
                     if cell is not None and not isinstance(cell, str):
                         raise ConfigError(f"{path}: the column {column!r} must hold text, not {type(cell).__name__}")
                     yield cell or ""
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a name that is no UTF-8
         raise ConfigError(f"cannot read the manifest {path}: {' '.join(str(error).split())}") from error
 
 

@@ -11,6 +11,7 @@ import io
 import numpy as np
 import pandas as pd
 
+from avdetect._untrusted import gunzip
 from avdetect.bundle import OUT_OF_FOLD, Bundle
 from avdetect.datasets.cache.store import file_sha256
 from avdetect.datasets.clips import ClipArchive
@@ -34,14 +35,16 @@ def held_out_table(bundle: Bundle) -> pd.DataFrame:
             "not trained on, or train a bundle with this version"
         )
     try:
-        table = pd.read_csv(io.BytesIO(content), compression="gzip", dtype={"sha256": str})
-    except (ValueError, OSError, EOFError) as error:
+        table = pd.read_csv(io.BytesIO(gunzip(content)), dtype={"sha256": str})
+    except (ValueError, OverflowError) as error:  # pandas' own errors are among them
         raise ModelError(
             f"{OUT_OF_FOLD} of {bundle.folder} cannot be read ({error}); train or copy it again"
         ) from error
     lacking = [name for name in ("sha256", "fold", *FEATURES, *OUTPUTS) if name not in table]
-    if lacking or table["sha256"].duplicated().any():
+    texts = [name for name in table if name != "sha256" and not pd.api.types.is_numeric_dtype(table[name])]
+    if lacking or texts or table["sha256"].duplicated().any():
         what = f"lacks the columns {', '.join(lacking)}" if lacking else "states a file twice"
+        what = f"holds text where numbers belong ({texts[0][:80]!r})" if texts else what
         raise ModelError(f"{OUT_OF_FOLD} of {bundle.folder} {what}; train or copy the bundle again")
     return table.set_index("sha256")
 

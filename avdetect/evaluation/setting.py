@@ -75,7 +75,7 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
     if path.exists():
         try:
             stated = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): name another --out, or delete the folder") from error
         if stated != identity:
             known = stated if isinstance(stated, dict) else {}

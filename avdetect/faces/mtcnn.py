@@ -14,6 +14,8 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
+from avdetect._onnx import check_graph, session_options
+from avdetect._untrusted import read_regular
 from avdetect.errors import ModelError
 from avdetect.faces.crops import halve
 from avdetect.faces.detector import CPU, Faces, fingerprint_of
@@ -23,6 +25,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "mtcnn"
 CELL, STRIDE = 12, 2  # P-Net's window and step, in pixels of its pyramid level
 FACTOR = 0.709  # between pyramid levels: half the area
 THRESHOLDS = (0.6, 0.7, 0.7)  # face probability that passes P-Net, R-Net, O-Net
+MAX_BYTES = 64 * 1024**2  # of one network's file
 MAX_PROPOSALS = 300  # a level; bounds the work that a picture full of face-like texture can cause
 
 
@@ -100,12 +103,12 @@ def _session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
 
     if not path.is_file():
         raise ModelError(f"MTCNN's weights are missing: {path}. Reinstall avdetect.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = session_options(threads)
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        content = read_regular(path, MAX_BYTES)
+        check_graph(content, str(path))
+        return onnxruntime.InferenceSession(content, options, providers=list(providers))
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise ModelError(f"MTCNN's weights in {path} cannot be loaded ({error}). Reinstall avdetect.") from error
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from avdetect._onnx import check_graph, session_options
+from avdetect._untrusted import read_regular
 from avdetect.errors import ModelError
 from avdetect.faces.detector import CPU, Faces, fingerprint_of
 from avdetect.types import Float, UInt8
@@ -24,6 +26,7 @@ SCRFD_TERMS = (
 PACK = "buffalo_s"  # insightface's small pack; its detector is SCRFD-500MF with five landmarks
 NMS = 0.4  # insightface's default
 CANVAS = 640  # pixels; what SCRFD was trained on, and the usual fixed input
+MAX_BYTES = 256 * 1024**2  # of the file
 STRIDE = 32  # a graph without a fixed input size takes sides that are multiples of this
 
 
@@ -97,16 +100,14 @@ def _stored(root: Path) -> Path | None:
 
 
 def _load(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
     try:
+        check_graph(read_regular(path, MAX_BYTES), str(path))
         from insightface.model_zoo import get_model  # lazily: a second, and only for those who chose it
 
         # Fixed-shape copies of a free graph would make one more session for every picture size.
-        model = get_model(str(path), providers=list(providers), sess_options=options, static_shape_sessions=False)
+        model = get_model(
+            str(path), providers=list(providers), sess_options=session_options(threads), static_shape_sessions=False
+        )
     except Exception as error:  # onnxruntime's and protobuf's exceptions share no base class
         raise ModelError(f"{path} cannot be loaded as an SCRFD model: {error}") from error
     if getattr(model, "taskname", None) != "detection" or not getattr(model, "use_kps", False):

@@ -72,6 +72,12 @@ def to_row(result: Result | Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_row(row: Mapping[str, Any]) -> bool:
+    """Whether a row, of a result that was read from somewhere, has numbers and text where `to_row` puts them."""
+    kinds = {name: (int, float) if name in CSV_NUMBERS else (str,) for name in CSV_COLUMNS}
+    return all(row[name] is None or isinstance(row[name], kind) for name, kind in kinds.items())
+
+
 def csv_line(cells: Iterable[Any]) -> str:
     """A line of CSV: None and NaN are empty, numbers have four decimals."""
     line = io.StringIO()

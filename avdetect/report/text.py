@@ -41,7 +41,7 @@ def render(detection: Detection) -> Text:
     model = detection.model
     out.append(
         f"\n  {detection.duration_seconds:.1f} s of media in {detection.timing_seconds['total']:.1f} s; bundle "
-        f"{model['bundle']} ({model['avdetect']}), faces by {model['face_detector']}",
+        f"{printable(model['bundle'])} ({model['avdetect']}), faces by {model['face_detector']}",
         style="dim",
     )
     return out

@@ -178,7 +178,7 @@ def export(
     """
     try:
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{run} holds no finished run ({error}): let tools/train.py end first") from error
     config = from_dict(TrainConfig, result["config"], "result.json")
     model = Model.load(config.model, run / "model.safetensors")

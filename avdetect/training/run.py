@@ -176,7 +176,7 @@ def _claim(run: Path, data: str, config: TrainConfig) -> None:
         return
     try:
         theirs = json.loads(stated.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{stated} is damaged; name a new folder as --run") from error
     if theirs != mine:
         what = "another configuration" if theirs.get("data") == data else "other data (or another order of it)"

@@ -135,7 +135,7 @@ def scan(file: BinaryIO) -> tuple[list[Record], pd.DataFrame, int]:
         try:
             record = Record(**json.loads(data))
             rows += _clip_rows(record, places)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             break
         records.append(record)
         places, end = {}, offset + len(data) + -len(data) % _BLOCK
@@ -144,19 +144,18 @@ def scan(file: BinaryIO) -> tuple[list[Record], pd.DataFrame, int]:
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, int, bytes]]:
     """Name, offset of the data and data of every member that is there to its last byte."""
-    offset = 0
+    offset, end = 0, file.seek(0, os.SEEK_END)
     while True:
         file.seek(offset)
         try:
             info = tarfile.TarInfo.frombuf(file.read(_BLOCK), "ascii", "strict")
-        except tarfile.HeaderError:  # the end, or what a killed writer left of a header
+        except (tarfile.HeaderError, UnicodeDecodeError):  # the end, or what a killed writer left of a header
             return
         offset += _BLOCK
-        data = file.read(info.size)
         padding = -info.size % _BLOCK
-        if len(data) < info.size or len(file.read(padding)) < padding:
+        if not 0 <= info.size <= end - offset - padding:
             return
-        yield info.name, offset, data
+        yield info.name, offset, file.read(info.size)
         offset += info.size + padding
 
 

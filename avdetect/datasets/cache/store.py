@@ -83,7 +83,7 @@ class Identity:
             raise ManifestError(
                 f"{root} is no preprocessing cache ({error.strerror}: {CACHE}); run tools/preprocess.py first"
             ) from error
-        except (ValueError, TypeError, KeyError, ConfigError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
             raise ManifestError(f"{root / CACHE} is damaged ({error}); preprocess into a new --cache folder") from error
 
 
@@ -297,8 +297,10 @@ def _read_sources(root: Path) -> dict[Source, str]:
             for line in file:
                 try:
                     values: dict[str, Any] = json.loads(line)
-                    hashes[Source(values["path"], values["size"], values["mtime_ns"])] = values["sha256"]
-                except (ValueError, KeyError, TypeError):
+                    source = Source(values["path"], values["size"], values["mtime_ns"])
+                    if isinstance(values["sha256"], str):
+                        hashes[source] = values["sha256"]
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue
             if not line.endswith("\n"):
                 file.write("\n")

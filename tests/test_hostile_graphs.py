@@ -1,0 +1,173 @@
+"""Graphs from anybody: refused before ONNX Runtime sees them, and bounded in memory where they are run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hostile_graphs import GRAPHS, bomb, bundle_with, constant, content, external, honest, matmul, model, nested, stated
+from onnx import helper, numpy_helper
+
+from avdetect._onnx import FLOAT, MAX_RUN_BYTES, Port, check_graph
+from avdetect.bundle import DEFAULT_BUNDLE, Bundle, OnnxNetworks
+from avdetect.errors import ModelError
+from avdetect.faces import build_detector
+
+WEIGHTS = Path(__file__).parents[1] / "avdetect" / "weights"
+SHIPPED = sorted(WEIGHTS.glob("*/*.onnx"))
+FUSION = (Port(FLOAT, (None, 9)), Port(FLOAT, (None, 3)))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_we_ship_is_accepted(path: Path) -> None:
+    check_graph(path.read_bytes(), path.name)
+
+
+def test_an_honest_graph_in_a_bundle_is_run(tmp_path: Path) -> None:
+    folder = bundle_with(tmp_path / "b", fusion_onnx=honest().SerializeToString())
+    networks = OnnxNetworks(Bundle.load(folder), "cpu", threads=1)
+    np.testing.assert_array_equal(networks.fusion(np.ones((2, 9), np.float32)), np.full((2, 3), 9, np.float32))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_it_is_refused_and_named(name: str, tmp_path: Path) -> None:
+    folder = bundle_with(tmp_path / "b", fusion_onnx=content(name))
+    with pytest.raises(ModelError, match=rf"fusion\.onnx is refused: .*({GRAPHS[name][1]}).*Export it anew"):
+        Bundle.load(folder)
+
+
+def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime reads such a file from the folder where a program runs, of graphs given as bytes too."""
+    import onnxruntime
+
+    np.full(27, 7, "<f4").tofile(tmp_path / "weights.bin")
+    monkeypatch.chdir(tmp_path)
+    graph = content("external")
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"input": np.ones((1, 9), np.float32)})[0][0, 0] == 63, "then the check is not needed"
+    with pytest.raises(ModelError, match="external data"):
+        check_graph(graph, "x.onnx")
+
+
+def test_every_graph_is_one_that_protobuf_reads() -> None:
+    """Or the refusals would be of something else than what they are called."""
+    broken = {"text file", "cut", "endless number", "endless field", "ORT format"}
+    for name in GRAPHS:
+        if name not in broken:
+            onnx.ModelProto.FromString(content(name))
+    merged = onnx.ModelProto.FromString(content("twice")).graph.node[0].attribute[0].t
+    assert list(merged.dims) == [4, 4]
+
+
+@pytest.mark.parametrize("way", ["raw", "floats", "packed", "unpacked", "doubles", "int32", "branch", "empty"])
+def test_every_way_to_write_a_tensor_is_read(way: str) -> None:
+    tensors = {
+        "raw": lambda: numpy_helper.from_array(np.ones((9, 3), np.float32), "w"),
+        "floats": lambda: helper.make_tensor("w", 1, [9, 3], [1.0] * 27),
+        "packed": lambda: helper.make_tensor("w", 7, [9, 3], [-1] * 27),
+        "unpacked": lambda: helper.make_tensor("w", 1, [9, 3], [1.0] * 27),
+        "doubles": lambda: helper.make_tensor("w", 11, [9, 3], [1.0] * 27),
+        "int32": lambda: helper.make_tensor("w", 10, [9, 3], np.ones(27, np.float16)),
+        "branch": lambda: stated([9, 3], raw=bytes(108)),
+        "empty": lambda: stated([0, 3]),
+    }
+    tensor = tensors[way]()
+    made = model(matmul(), tensors=[tensor]).SerializeToString()
+    if way == "branch":
+        made = model(
+            helper.make_node("If", ["c"], ["w"], then_branch=nested(1, constant("w", tensor))), matmul()
+        ).SerializeToString()
+    check_graph(made, "x.onnx", FUSION)
+
+
+def test_packed_sides_are_read_too() -> None:
+    """As proto3 writes them; protobuf reads both."""
+    plain = stated([9, 3], raw=bytes(108)).SerializeToString()
+    assert plain.startswith(b"\x08\x09\x08\x03")
+    for sides, fits in ((b"\x0a\x02\x09\x03", True), (b"\x0a\x02\x09\x04", False)):
+        tensor = sides + plain[4:]
+        made = b"\x08\x08\x3a" + bytes([len(tensor) + 2]) + b"\x2a" + bytes([len(tensor)]) + tensor
+        if fits:
+            check_graph(made, "x.onnx")
+        else:
+            with pytest.raises(ModelError, match="not as long"):
+                check_graph(made, "x.onnx")
+
+
+# -- what a graph may cost when it is run
+
+
+@pytest.mark.parametrize("count", [2**31, 2**40, 2**62, -1])
+def test_a_graph_that_grows_is_a_model_error(tmp_path: Path, count: int) -> None:
+    """While it is loaded, when constants are computed, or when it is run. In a process of its own, with little room."""
+    assert MAX_RUN_BYTES < 4 * 2**31
+    bundle_with(tmp_path / "b", fusion_onnx=bomb(count).SerializeToString())
+    code = (
+        "import resource, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({2 * MAX_RUN_BYTES},) * 2)\n"
+        "from avdetect.bundle import Bundle, OnnxNetworks\nfrom avdetect.errors import ModelError\n"
+        "import numpy as np\n"
+        "try:\n    OnnxNetworks(Bundle.load(sys.argv[1]), 'cpu', threads=1).fusion(np.ones((1, 9), np.float32))\n"
+        "except ModelError as error:\n    print(error)\n"
+        # Not ru_maxrss, in which the process that ours was forked from counts.
+        "print(int(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]) >> 10)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "b"], capture_output=True, text=True, timeout=300, check=True
+    )
+    message, megabytes = out.stdout.rsplit("\n", 2)[0], int(out.stdout.split()[-1])
+    assert "ONNX Runtime cannot load the graphs" in message or "fusion.onnx of" in message, out.stdout
+    assert megabytes < 1000
+
+
+@pytest.mark.parametrize("what", ["not a number", "too few", "other input"])
+def test_a_graph_that_gives_no_numbers_is_a_model_error(tmp_path: Path, what: str) -> None:
+    nodes = {
+        "not a number": [helper.make_node("Log", ["w"], ["output"])],
+        "too few": [helper.make_node("Identity", ["w"], ["output"])],
+        "other input": [matmul()],
+    }[what]
+    weight = numpy_helper.from_array(np.full((1 if what == "too few" else 4, 3), -1, np.float32), "w")
+    bundle = Bundle.load(bundle_with(tmp_path / "b", fusion_onnx=model(*nodes, tensors=[weight]).SerializeToString()))
+    with pytest.raises(ModelError, match=r"fusion\.onnx of .*(cannot be run|no number)|cannot load"):
+        OnnxNetworks(bundle, "cpu", threads=1).fusion(np.ones((4, 9), np.float32))
+
+
+def test_a_graph_that_grows_with_its_input_is_stopped() -> None:
+    import onnxruntime
+
+    from avdetect._onnx import session_options
+
+    shape = numpy_helper.from_array(np.array([2**30, 1, 9], np.int64), "s")
+    made = model(constant("s", shape), helper.make_node("Expand", ["input", "s"], ["output"])).SerializeToString()
+    session = onnxruntime.InferenceSession(made, session_options(1), providers=["CPUExecutionProvider"])
+    with pytest.raises(Exception, match=r"Available memory of .* is smaller than requested"):
+        session.run(None, {"input": np.ones((1, 9), np.float32)})
+
+
+# -- face detectors
+
+
+def test_a_hostile_mtcnn_is_refused(tmp_path: Path) -> None:
+    for path in (WEIGHTS / "mtcnn").glob("*.onnx"):
+        (tmp_path / path.name).symlink_to(path)
+    assert build_detector("mtcnn", path=tmp_path).name == "mtcnn"
+    (tmp_path / "rnet.onnx").unlink()
+    (tmp_path / "rnet.onnx").write_bytes(model(matmul(), tensors=[external("x")]).SerializeToString())
+    with pytest.raises(ModelError, match=r"rnet\.onnx is refused: .*external data"):
+        build_detector("mtcnn", path=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["external", "custom operator", "loop", "larger than the file"])
+def test_a_hostile_scrfd_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "det.onnx").write_bytes(content(name))
+    with pytest.raises(ModelError, match=rf"det\.onnx is refused: .*{GRAPHS[name][1]}"):
+        build_detector("scrfd", path=tmp_path / "det.onnx")
+
+
+def test_the_default_bundle_is_what_the_factory_copies(tmp_path: Path) -> None:
+    assert Bundle.load(bundle_with(tmp_path / "b")).files == Bundle.load(DEFAULT_BUNDLE).files

@@ -1,0 +1,61 @@
+"""Coverage-guided fuzzing of our own parsers with atheris: `python tools/fuzz TARGET [libFuzzer options]`.
+
+    pip install '.[evaluate]' atheris                                  # atheris: wheels for Linux and CPython 3.11-3.13
+    python tools/fuzz                                                  # the targets
+    python tools/fuzz journal -max_total_time=300 -timeout=10 -rss_limit_mb=2048
+    python tools/fuzz journal corpus/journal                           # keeps what it learns in a folder
+    python tools/fuzz journal crash-1234                               # runs one input again
+
+Only typed errors (avdetect.errors) may leave a target; anything else, a run longer than -timeout or more memory than
+-rss_limit_mb ends the run and leaves the input in a file. The seeds are always part of the corpus. What was found is
+kept in tests/test_fuzz_targets.py, which runs without atheris.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        import atheris
+    except ImportError:
+        print("fuzz: atheris is missing: pip install atheris (Linux, CPython 3.11 to 3.13)", file=sys.stderr)
+        return 1
+    with atheris.instrument_imports(include=["avdetect", "fuzz_media", "fuzz_tables"]):
+        from fuzz_targets import TARGETS
+    from fuzz_mutate import mutate
+
+    if not arguments or arguments[0] not in TARGETS:
+        print(f"usage: python tools/fuzz TARGET [libFuzzer options]; targets: {', '.join(TARGETS)}", file=sys.stderr)
+        return 2
+    name, *options = arguments
+    target = TARGETS[name]
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as parent:
+        folder, seeds = Path(parent, "work"), Path(parent, "seeds")
+        for path in (folder, seeds):
+            path.mkdir()
+        for number, seed in enumerate(target.seeds):
+            (seeds / str(number)).write_bytes(seed)
+
+        for seed in target.seeds:  # what is imported late must not count against the first input's time
+            target(seed, folder)
+
+        def one_input(data: bytes) -> None:
+            target(data, folder)
+
+        def mutator(data: bytes, max_size: int, seed: int) -> bytes:
+            rng = random.Random(seed)
+            return mutate(data, rng)[:max_size] if rng.random() < 0.5 else atheris.Mutate(data, max_size)
+
+        corpora = [] if any(Path(option).is_file() for option in options) else [str(seeds)]
+        atheris.Setup([sys.argv[0], *options, *corpora], one_input, custom_mutator=mutator)
+        atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
