@@ -23,12 +23,12 @@ def read_regular(path: Path, max_bytes: int) -> bytes:
     # O_NONBLOCK: opening a FIFO would wait for its writer. What was opened is what is asked, so nobody can swap it.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{path} is no regular file: a bundle holds nothing else; copy the whole folder again")
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise ModelError(f"{path} is larger than {max_bytes >> 20} MiB: it is no file of a bundle")
-    return content
+        if status.st_size > max_bytes:
+            raise ModelError(f"{path} is larger than {max_bytes >> 20} MiB: it is no file of a bundle")
+        return file.read(status.st_size)  # what grows meanwhile is cut here, and has another hash
 
 
 def read_arrays(content: bytes) -> dict[str, np.ndarray]:

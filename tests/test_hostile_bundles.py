@@ -60,7 +60,7 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str, name: str) -> No
         Bundle.load(folder)
 
 
-def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path: Path) -> None:
+def test_reading_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(1001))
     assert read_regular(tmp_path / "x", 1001) == bytes(1001)
     with pytest.raises(ModelError, match="larger than"):
