@@ -195,6 +195,7 @@ def session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is said by the exception
+    options.enable_mem_pattern = False  # it would keep the room of every shape of input that came along
     options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 

@@ -22,6 +22,7 @@ from hostile.guard import forbid_network
 ROOT = Path(__file__).parents[2]
 _LIMITS = "max_duration_seconds: 30\nmax_wall_seconds: 12\nstall_seconds: 6\nmax_file_seconds: 20\n"
 _GOOD = ("seed.mp4", "seed.wav", "seed.mkv")
+_GRACE_SECONDS = 3.0
 _START_SECONDS = 30.0  # allowed beside, for every start of a command and its workers
 
 
@@ -158,7 +159,11 @@ def _judge(
         yield f"exit {process.returncode}: {said[-500:]}"
     if len(said.splitlines()) > 1:
         yield f"more than a line: {said[:500]!r}"
-    if alive := session(process.pid):
+    # Python's resource tracker ends when it hears that the command has ended, a moment after it.
+    until = time.monotonic() + _GRACE_SECONDS
+    while (alive := session(process.pid)) and time.monotonic() < until:
+        time.sleep(0.02)
+    if alive:
         yield f"processes left: {alive}"
     if not command.rows:
         return
