@@ -1,6 +1,6 @@
-"""Files a second of `avdetect score --workers N`, the whole process, for one worker and more.
+"""Files a second of `avdetect score --workers N`, the whole process, for one worker and more, on one core and all.
 
-    python tools/benchmark/batch_rate.py [--files DIR] [--workers 1 2] [--runs 3] [--out batch_rate.csv]
+    python tools/benchmark/batch_rate.py [--files DIR] [--workers 1@1 1 2] [--runs 3] [--out batch_rate.csv]
 
 Rule and data: README.md in this folder.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from measuring import SAMPLE, Table, core_hours, ffmpeg, machine, measure, score_command
 
 COLUMNS = (
-    *("run", "workers", "files", "failed", "wall_seconds", "files_per_second"),
+    *("run", "workers", "cores", "files", "failed", "wall_seconds", "files_per_second"),
     *("media_seconds_per_second", "cpu_seconds_per_file", "peak_mib", "tree_mib"),
 )
 Row = dict[str, float]
@@ -27,38 +27,56 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=Path, metavar="DIR", help="instead of the rendered clips")
     parser.add_argument("--count", type=int, default=24, help="of the rendered clips")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
+    cores = len(os.sched_getaffinity(0))
+    crews = [(1, 1), (1, cores), (cores, cores)]
+    parser.add_argument(
+        "--workers",
+        type=crew,
+        nargs="+",
+        default=crews,
+        metavar="N[@CORES]",
+        help="rates are compared with the first's",
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
     args = parser.parse_args()
     facts, rows = machine(), []
     with tempfile.TemporaryDirectory() as folder, Table(COLUMNS, facts, args.out) as table:
         files = args.files or render_all(Path(folder) / "clips", args.count)
-        rate(files, args.workers[0])  # the warm-up: the files in memory, the code compiled
+        rate(files, *args.workers[-1])  # the warm-up: the files in memory, the code compiled
         for run in range(args.runs):
             for workers in args.workers:
-                rows.append(rate(files, workers))
+                rows.append(rate(files, *workers))
                 table.row(run=run, **rows[-1])
         first = _median(rows, args.workers[0], "files_per_second")
         for workers in args.workers:
             rate_, cost = (_median(rows, workers, name) for name in ("files_per_second", "cpu_seconds_per_file"))
             hours = core_hours(cost)
             table.note(
-                f"{workers} workers: {rate_:.2f} files/s ({rate_ / first:.2f}x), {cost:.2f} CPU s a file; "
-                f"100,000 such files: {hours:,.0f} core-hours"
+                f"{workers[0]} workers on {workers[1]} cores: {rate_:.2f} files/s ({rate_ / first:.2f}x), "
+                f"{cost:.2f} CPU s a file; 100,000 such files: {hours:,.0f} core-hours"
             )
 
 
-def rate(folder: Path, workers: int) -> Row:
-    """One whole command."""
+def crew(text: str) -> tuple[int, int]:
+    """ "N" or "N@CORES" -> (workers, cores that they may use)."""
+    workers, _, cores = text.partition("@")
+    return int(workers), int(cores or len(os.sched_getaffinity(0)))
+
+
+def rate(folder: Path, workers: int, cores: int) -> Row:
+    """One whole command, on the first `cores` cores that there are."""
+    command = score_command(str(folder), "--workers", str(workers))
+    chosen = ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "results.jsonl"
-        used = measure(score_command(str(folder), "--workers", str(workers), "--out", str(out)), accepted=(0, 1))
+        used = measure(["taskset", "-c", chosen, *command, "--out", str(out)], accepted=(0, 1))
         results = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     media = sum(result.get("duration_seconds", 0.0) for result in results)
     counts = {"files": len(results), "failed": sum(result["status"] == "failed" for result in results)}
     return {
         "workers": workers,
+        "cores": cores,
         **counts,
         "wall_seconds": used.wall_seconds,
         "files_per_second": len(results) / used.wall_seconds,
@@ -69,8 +87,8 @@ def rate(folder: Path, workers: int) -> Row:
     }
 
 
-def _median(rows: list[Row], workers: int, column: str) -> float:
-    return statistics.median(row[column] for row in rows if row["workers"] == workers)
+def _median(rows: list[Row], workers: tuple[int, int], column: str) -> float:
+    return statistics.median(row[column] for row in rows if (row["workers"], row["cores"]) == workers)
 
 
 def render_all(folder: Path, count: int) -> Path:
