@@ -1,4 +1,7 @@
-"""`avdetect score` on many files: puts journal, engine, tables and progress together."""
+"""`avdetect score` on many files: puts journal, engine, tables and progress together.
+
+What only many files need is imported when they come: one clip should not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avdetect import cluster
-from avdetect.batch.engine import Engine
-from avdetect.batch.journal import Journal
-from avdetect.batch.options import ScoringOptions
-from avdetect.batch.pool import ProcessEngine
-from avdetect.batch.progress import shown
-from avdetect.batch.ray_engine import RayEngine
-from avdetect.batch.run import Run, Summary
-from avdetect.batch.sources import Source
 from avdetect.batch.tables import KaggleTable, Table, check_name, table_for, table_for_stdout
 from avdetect.errors import ConfigError
-from avdetect.media import ffmpeg_path
+
+if TYPE_CHECKING:
+    from avdetect.batch.engine import Engine
+    from avdetect.batch.options import ScoringOptions
+    from avdetect.batch.run import Summary
+    from avdetect.batch.sources import Source
 
 _MOST_THREADS = 4  # of one worker: its networks are small
 
@@ -71,6 +70,8 @@ class Engines:
         if self.name not in ("process", "ray"):
             raise ConfigError(f"--engine must be process or ray, got {self.name}")
         if self.name == "ray":
+            from avdetect import cluster
+
             cluster.require()
         elif self.ray_address is not None:
             raise ConfigError("--ray-address goes with --engine ray")
@@ -79,8 +80,12 @@ class Engines:
         """The engine, which scores as `identity` (of `options`) says."""
         seconds = options.limits.max_file_seconds
         if self.name == "ray":
+            from avdetect.batch.ray_engine import RayEngine
+
             begin, on_gpu = partial(options.scorer_like, identity, 1), identity["device"] == "CUDAExecutionProvider"
             return RayEngine(begin, self.workers, seconds, address=self.ray_address, gpus=float(on_gpu))
+        from avdetect.batch.pool import ProcessEngine
+
         workers = self.workers or 1
         threads = max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // workers))
         return ProcessEngine(partial(options.scorer, threads), workers, seconds)
@@ -93,6 +98,11 @@ def score_many(
 
     Goes on where an earlier run with the same options ended. Raises ConfigError, ModelError, ToolError, AVDetectError.
     """
+    from avdetect.batch.journal import Journal
+    from avdetect.batch.progress import shown
+    from avdetect.batch.run import Run
+    from avdetect.media import ffmpeg_path
+
     ffmpeg_path()  # without it every file would fail
     identity = options.identity()
     engine = engines.build(options, identity)
