@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -149,6 +150,21 @@ def test_what_is_left_behind_is_seen(run: Callable[..., campaigns.Row]) -> None:
     said = "\n".join(run(Case("x", "litter", good), hostile_sabotage.leave_things_behind).violations)
     for part in ("files left open", "processes left", "left.txt", "standard error: b'noise"):
         assert part in said
+
+
+def test_an_orphan_of_a_command_is_seen_and_one_that_is_about_to_end_is_none() -> None:
+    code = """if True:
+        import os, subprocess, time
+        from hostile import commands, guard
+        guard.adopt_orphans()
+        subprocess.run(["bash", "-c", "(sleep 0.5 &); exit 0"])
+        assert commands._orphans(set()) == []
+        subprocess.run(["bash", "-c", "setsid sleep 60 & exit 0"])
+        (orphan,) = commands._orphans(set())
+        os.kill(orphan, 9)
+    """
+    environment = os.environ | {"PYTHONPATH": f"{commands.ROOT}{os.pathsep}{commands.ROOT / 'tools'}"}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)
 
 
 def test_a_bug_is_no_typed_error(run: Callable[..., campaigns.Row]) -> None:

@@ -189,7 +189,7 @@ class Campaign:
     def _end(self) -> None:
         if self._process is None:
             return
-        for child in _children(self._process.pid):
+        for child in children_of(self._process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         self._process.kill()
@@ -202,7 +202,7 @@ def _held(pid: int) -> int:
     """Bytes: the peaks of the process and of the programs that it runs now."""
     total, ours = _peak(pid), _program(pid)
     # Between fork and exec a child shows its parent's memory as its own.
-    return total + sum(_peak(child) for child in _children(pid) if _program(child) not in ("", ours))
+    return total + sum(_peak(child) for child in children_of(pid) if _program(child) not in ("", ours))
 
 
 def _program(pid: int) -> str:
@@ -218,7 +218,7 @@ def _peak(pid: int) -> int:
     return 0
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     found: list[int] = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):

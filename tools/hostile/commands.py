@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hostile.campaign import MOST_SECONDS, Campaign, Row, listing, remove
+from hostile.campaign import MOST_SECONDS, Campaign, Row, children_of, listing, remove
 from hostile.case import Case, Place
-from hostile.guard import forbid_network
+from hostile.guard import adopt_orphans, forbid_network
 
 ROOT = Path(__file__).parents[2]
 _LIMITS = "max_duration_seconds: 30\nmax_wall_seconds: 12\nstall_seconds: 6\nmax_file_seconds: 20\n"
 _GOOD = ("seed.mp4", "seed.wav", "seed.mkv")
-_GRACE_SECONDS = 3.0
 _START_SECONDS = 30.0  # allowed beside, for every start of a command and its workers
 
 
@@ -106,6 +105,7 @@ def fill(folder: Path, campaign: Campaign, cases: list[Case]) -> None:
 
 def run(campaign: Campaign, cases: list[Case]) -> Iterator[Row]:
     """Every command, one after the other, in one folder."""
+    adopt_orphans()
     home = campaign.folder / "commands"
     remove(home)
     home.mkdir()
@@ -118,7 +118,7 @@ def run(campaign: Campaign, cases: list[Case]) -> Iterator[Row]:
 
 
 def _run(campaign: Campaign, command: Command, home: Path) -> Row:
-    before, opened = listing(home), campaign.secret.opened()
+    before, opened, others = listing(home), campaign.secret.opened(), set(children_of(os.getpid()))
     temporary = campaign.folder / "temporary"
     remove(temporary)
     temporary.mkdir()
@@ -143,7 +143,9 @@ def _run(campaign: Campaign, command: Command, home: Path) -> Row:
     seconds = time.monotonic() - began
     said = errors.decode(errors="replace").strip()
     row = Row("whole commands", command.name, f"exit {process.returncode}", seconds, 0, "", said[:300])
-    row.violations += _judge(campaign, command, process, said, home)
+    row.violations += _judge(command, process, said, home)
+    if orphans := _orphans(others):
+        row.violations.append(f"processes left: {orphans}")
     allowed = {str(home / name) for name in command.files}
     if left := (listing(home) - before - allowed) | listing(temporary):
         row.violations.append(f"files left: {sorted(left)[:3]}")
@@ -152,19 +154,11 @@ def _run(campaign: Campaign, command: Command, home: Path) -> Row:
     return row
 
 
-def _judge(
-    campaign: Campaign, command: Command, process: subprocess.Popen[bytes], said: str, home: Path
-) -> Iterator[str]:
+def _judge(command: Command, process: subprocess.Popen[bytes], said: str, home: Path) -> Iterator[str]:
     if process.returncode != command.code or command.says not in said or "Traceback" in said:
         yield f"exit {process.returncode}: {said[-500:]}"
     if len(said.splitlines()) > 1:
         yield f"more than a line: {said[:500]!r}"
-    # Python's resource tracker ends when it hears that the command has ended, a moment after it.
-    until = time.monotonic() + _GRACE_SECONDS
-    while (alive := session(process.pid)) and time.monotonic() < until:
-        time.sleep(0.02)
-    if alive:
-        yield f"processes left: {alive}"
     if not command.rows:
         return
     with (home / command.rows).open(newline="") as file:
@@ -185,14 +179,13 @@ def files_of(home: Path) -> list[Path]:
     return sorted(path for path in (home / "files").iterdir() if path.is_symlink() or not path.is_dir())
 
 
-def session(leader: int) -> list[int]:
-    """Live processes of the session that `leader` began."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, number = stat.read_text().rpartition(")")[2].split()[:4]
-        except (OSError, ValueError):
-            continue
-        if int(number) == leader and state not in "ZX":
-            found.append(int(stat.parent.name))
-    return found
+def _orphans(before: set[int]) -> list[int]:
+    """Processes of a command that has ended. Those that end within two seconds are none: multiprocessing's tracker."""
+    deadline = time.monotonic() + 2
+    while True:
+        for pid in set(children_of(os.getpid())) - before:
+            os.waitpid(pid, os.WNOHANG)
+        left = set(children_of(os.getpid())) - before
+        if not left or time.monotonic() > deadline:
+            return sorted(left)
+        time.sleep(0.02)

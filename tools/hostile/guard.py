@@ -12,7 +12,7 @@ from pathlib import Path
 from avdetect.errors import ConfigError
 
 # linux/prctl.h, linux/seccomp.h, linux/audit.h, linux/bpf_common.h
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 22, 38, 2
+_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER, _MODE_FILTER = 22, 38, 36, 2
 _KILL_PROCESS, _ALLOW = 0x80000000, 0x7FFF0000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_AT, _MACHINE_AT, _FAMILY_AT = 0, 4, 16  # in struct seccomp_data
@@ -62,6 +62,11 @@ def forbid_network() -> None:
         _PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(arguments), 0, 0
     ):
         raise ConfigError(f"the filter of system calls was refused: {os.strerror(ctypes.get_errno())}")
+
+
+def adopt_orphans() -> None:
+    """From now on processes below this one whose parent ends become children of this one, so that they are seen."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Canary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -18,9 +17,7 @@ from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
 from avdetect.report.data import Failure, Result, csv_line, to_dict, to_row
 from avdetect.report.text import render
-from hostile.guard import forbid_network
-
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h: orphans of ours become our children, so that they are seen
+from hostile.guard import adopt_orphans, forbid_network
 
 ended: list[int] = []  # exit statuses of this process's children, since the case began
 
@@ -55,7 +52,7 @@ def work(
     os.dup2(log, 2)
     os.close(log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     forbid_network()
     subprocess.Popen = _Watched  # type: ignore[misc]
     if sabotage:
