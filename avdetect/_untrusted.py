@@ -21,9 +21,8 @@ MAX_ARRAYS = 64
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """Content of a regular file. Raises OSError, or ModelError for anything else and for a larger one."""
     # O_NONBLOCK: opening a FIFO would wait for its writer. What was opened is what is asked, so nobody can swap it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{path} is no regular file: a bundle holds nothing else; copy the whole folder again")
         if status.st_size > max_bytes:
