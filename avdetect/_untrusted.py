@@ -20,15 +20,19 @@ MAX_ARRAYS = 64
 
 def read_regular(path: Path, max_bytes: int) -> bytes:
     """Content of a regular file. Raises OSError, or ModelError for anything else and for a larger one."""
-    # O_NONBLOCK: opening a FIFO would wait for its writer. What was opened is what is asked, so nobody can swap it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ModelError(f"{path} is no regular file: a bundle holds nothing else; copy the whole folder again")
+    # Asked before it is opened, since opening alone can act (a device) or wait (a FIFO), and again: it may be swapped.
+    _check_kind(path, os.stat(path))
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        _check_kind(path, status)
         if status.st_size > max_bytes:
             raise ModelError(f"{path} is larger than {max_bytes >> 20} MiB: it is no file of a bundle")
         return file.read(status.st_size)  # what grows meanwhile is cut here, and has another hash
+
+
+def _check_kind(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"{path} is no regular file: a bundle holds nothing else; copy the whole folder again")
 
 
 def read_arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -75,6 +75,8 @@ FOUND: dict[str, list[bytes]] = {
     ],
     "journal": [
         b'\0{"path": ["a"], "size": 1, "mtime_ns": 1, "result": {"status": "failed"}}\n',
+        _result(error="\ud800"),  # fuzzed too, like the next
+        _result(path={"a": 1}),
         b"\0" + DEEP + b"\n",
         b"\x80" + DEEP + b"\n",
         _result(fake="much"),
@@ -88,7 +90,10 @@ FOUND: dict[str, list[bytes]] = {
         b'{"path": ' + DEEP,
         b'{"path": "a", "size": 1, "mtime_ns": 2, "sha256": 1.5}\n',  # fuzzed too
     ],
-    "adapter": [b'\5["\\ud800", ["003", "\\ud800"]]'],
+    "adapter": [
+        b'\5["\\ud800", ["003", "\\ud800"]]',
+        TARGETS["adapter"].seeds[7].replace(b"b.mp4", b"b.mp\xed\xa0\x804"),  # fuzzed too: not all have an escape
+    ],
     "parquet_manifest": [TARGETS["parquet_manifest"].seeds[0].replace(b"path", b"pat\x8a")],
     "shard_header": [  # none was fuzzed; of a negative size the next header is this one again
         b"k.npz\0\0\0" + b"\xff" * 10 + b"\xfe\0" + b"x" * 512,

@@ -175,7 +175,8 @@ class Journal:
             values = json.loads(line)
             path, size, mtime_ns = values["path"], values["size"], values["mtime_ns"]
             failed = {"scored": False, "failed": True}[values["result"]["status"]]
-            if not isinstance(path, str) or not is_row(to_row(values["result"])):
+            names = path, values["result"]["path"]
+            if not all(isinstance(name, str) for name in names) or not is_row(to_row(values["result"])):
                 raise ValueError("not what a table can take")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(

@@ -75,6 +75,10 @@ def to_row(result: Result | Mapping[str, Any]) -> dict[str, Any]:
 def is_row(row: Mapping[str, Any]) -> bool:
     """Whether a row, of a result that was read from somewhere, has numbers and text where `to_row` puts them."""
     kinds = {name: (int, float) if name in CSV_NUMBERS else (str,) for name in CSV_COLUMNS}
+    try:
+        "".join(cell for cell in row.values() if isinstance(cell, str)).encode()
+    except UnicodeEncodeError:  # no file can hold it
+        return False
     return all(row[name] is None or isinstance(row[name], kind) for name, kind in kinds.items())
 
 

@@ -104,9 +104,9 @@ class Rows:
     def json(self, path: str) -> Any:
         """Content of a JSON file, or None and a problem."""
         try:
-            text = (self.root / path).read_bytes()
+            text = (self.root / path).read_text(encoding="utf-8-sig")  # of bytes, json.loads takes half characters
             content = json.loads(text)
-            if b"\\ud" in text.lower():  # half a character has an escape in JSON, and no place in a table
+            if "\\ud" in text.lower():  # half a character has an escape in JSON, and no place in a table
                 json.dumps(content, ensure_ascii=False).encode()
             return content
         except (OSError, ValueError, RecursionError) as error:
