@@ -41,7 +41,8 @@ def load_detector(
 
     device: auto, cpu or cuda. face_detector: mtcnn or scrfd; None takes the one the bundle was trained with.
     face_model: weights of the face detector, where they are not in their default place. threads: the most CPU threads
-    of a network (two networks run at a time); None is the cores, four at most. Small networks always take one.
+    of the decoder, and of a network (two networks run at a time; small ones always take one). None is the cores there
+    are, eight and four at most.
     Raises ModelError or ConfigError.
     """
     if face_model is not None and face_detector is None:
@@ -49,7 +50,7 @@ def load_detector(
     loaded = Bundle.load(bundle)
     providers = tuple(execution_providers(device))
     faces = build_detector(face_detector or loaded.info.preprocess.detector, path=face_model, providers=providers)
-    preprocessor = Preprocessor(loaded.info.preprocess, faces, limits or MediaLimits())
+    preprocessor = Preprocessor(loaded.info.preprocess, faces, limits or MediaLimits(), threads)
     return Detector(loaded, preprocessor, OnnxNetworks(loaded, device, threads))
 
 
@@ -77,13 +78,13 @@ class Detector:
         began = time.perf_counter()
         stream = self.preprocessor.open(path, start_seconds, duration_seconds)
         outputs, network_seconds, end_seconds = self._scorer.start(), 0.0, stream.start_seconds
-        with stream, ThreadPoolExecutor(2) as threads:
+        with stream, ThreadPoolExecutor(2) as pool:
             running: list[Future[float]] = []
             for clip in stream:
                 # The networks see a clip while the next one is decoded, and the picture beside the sound.
                 network_seconds += sum(half.result() for half in running)
                 running = [
-                    threads.submit(_timed, half, outputs, clip) for half in (self._scorer.look, self._scorer.listen)
+                    pool.submit(_timed, half, outputs, clip) for half in (self._scorer.look, self._scorer.listen)
                 ]
                 end_seconds = clip.start_seconds + clip.duration_seconds
                 if on_progress:

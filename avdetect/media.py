@@ -8,10 +8,11 @@ an encoder put before it (the priming of AAC or Opus) is dropped.
 Frame n is shown at n / 25 s and sample n at n / 16000 s, whatever the frame rate, the edit lists or the start of either
 stream. Video that starts late has a later `first_frame`; audio that starts late begins with zeros.
 
-The child. Each iterator runs one ffmpeg: an argument list, no shell, its own session, bounded memory and CPU seconds.
-It reads /proc/self/fd/N, a regular file that this process opened and checked, so that no file name can be taken for an
-option, an address or a pattern. It may use the file protocol and self-contained formats only (none that can name
-another file). It dies when the iterator is closed; if this process is killed outright, by its broken pipe or CPU limit.
+The child. Each iterator runs one ffmpeg at a time: an argument list, no shell, its own session, bounded memory and CPU
+seconds. It reads /proc/self/fd/N, a regular file that this process opened and checked, so that no file name can be
+taken for an option, an address or a pattern. It may use the file protocol and self-contained formats only (none that
+can name another file). It dies when the iterator is closed; if this process is killed outright, by its broken pipe or
+CPU limit.
 """
 
 from __future__ import annotations
@@ -66,8 +67,10 @@ class MediaReader:
         path: str | os.PathLike[str],
         config: MediaConfig | None = None,
         limits: MediaLimits | None = None,
+        threads: int | None = None,
     ) -> None:
         self.config, self.limits = config or MediaConfig(), limits or MediaLimits()
+        self._threads = decoder_threads(threads)
         self.info = probe(path, self.limits)
         unusable = "the file has a stream of it, but nothing in it can be made out"
         self.warnings = [f"{name}: {unusable}" for name in self.info.unusable]
@@ -128,10 +131,11 @@ class MediaReader:
     def _video(self, video: VideoStream, first: int, stop: int | None, batch: int) -> Generator[VideoFrames]:
         # One second early for reordered frames; whole seconds are exact in any time base, so a window rounds alike.
         origin = max(0, first // FPS - 1) if self.info.container in SEEKABLE else 0
-        threads, position = decoder_threads(), first
+        threads, position, waited = self._threads, first, 0.0
         while True:
-            with Child(self.info.path, self.limits, "video", threads) as child:
+            with Child(self.info.path, self.limits, "video", threads, waited) as child:
                 position, fault = yield from self._frames(child, video, origin, position, stop, batch)
+                waited = child.waited
             if fault is None:
                 return
             origin, threads = (0, threads) if fault == "late" else (origin, 1)
@@ -141,7 +145,8 @@ class MediaReader:
     ) -> Generator[VideoFrames, None, tuple[int, str | None]]:
         """The frames from `first` on, as `child` decodes them; the number of the next one, and why they must be had in
         another way: "late", the index led past `first`; "damage", which several threads conceal as chance has it, with
-        what they find half decoded. ffmpeg complains before it shows what it made of the damage.
+        what they find half decoded. ffmpeg complains before it shows what it made of the damage. So a damaged file is
+        decoded a second time up to that place, and from there on by one thread.
         """
         child.start(*video_outputs(child, self.info, self.config, origin))
         size = child.y4m_header()
@@ -151,6 +156,8 @@ class MediaReader:
             return first, "late"  # or it led to nothing: read from the start
         if frames is None or size is None:
             child.finish()
+            if child.threads > 1 and child.log.num_errors:
+                return first, "damage"
             raise child.failure()
         if not origin:
             self.video_start_seconds = max(0, number) / FPS
@@ -169,6 +176,8 @@ class MediaReader:
             child.finish()
             if child.threads > 1 and child.log.num_errors:
                 return first, "damage"
+            self._note("video", child)
+        elif child.complains():  # of what came until the window's end
             self._note("video", child)
         return first, None
 

@@ -31,8 +31,11 @@ PREPROCESS_VERSION = 1
 class Preprocessor:
     """Holds the configuration and the face detector; every file is opened anew."""
 
-    def __init__(self, config: PreprocessConfig, detector: FaceDetector, limits: MediaLimits) -> None:
-        self.config, self.detector, self.limits = config, detector, limits
+    def __init__(
+        self, config: PreprocessConfig, detector: FaceDetector, limits: MediaLimits, threads: int | None = None
+    ) -> None:
+        """threads: the most that decode one video; None takes the cores there are, eight at most."""
+        self.config, self.detector, self.limits, self.threads = config, detector, limits, threads
 
     def open(
         self, path: str | os.PathLike[str], start_seconds: float = 0.0, duration_seconds: float | None = None
@@ -69,7 +72,7 @@ class ClipStream:
         self.start_seconds = start
         self._most_seconds = preprocessor.limits.max_file_seconds
         self._deadline = time.monotonic() + self._most_seconds
-        self._reader = MediaReader(path, self.config.media, preprocessor.limits)
+        self._reader = MediaReader(path, self.config.media, preprocessor.limits, preprocessor.threads)
         self.info = self._reader.info
         self._duration = duration
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded

@@ -222,4 +222,4 @@ class Detection:
     missing: Mapping[str, str]  # stream -> why it says nothing
     warnings: tuple[str, ...]
     model: Mapping[str, str]  # bundle and its digest, avdetect's version, preprocessing hash, face detector, provider
-    timing_seconds: Mapping[str, float]  # wall seconds by stage
+    timing_seconds: Mapping[str, float]  # wall seconds by stage; stages run beside each other, `networks` in two halves

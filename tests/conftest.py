@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from media_factory import MediaFactory
@@ -25,5 +27,8 @@ def local_ray() -> Iterator[str]:
     """
     if importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed (pip install 'avdetect[ray]')")
-    with cluster.connect("local", 2):
-        yield cluster.ray().get_runtime_context().gcs_address
+    with pytest.MonkeyPatch.context() as patch:
+        # The scorers of the tests are imported on the other side too.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        with cluster.connect("local", 2):
+            yield cluster.ray().get_runtime_context().gcs_address

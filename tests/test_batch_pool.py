@@ -183,15 +183,24 @@ class Interrupting(Shuffled):
             yield outcome
 
 
-def test_an_interrupt_keeps_what_is_scored() -> None:
+class SlowToStart(Shuffled):
+    """Ctrl-C is pressed before it asks for the first name."""
+
+    def run(self, items: Any) -> Iterator[Outcome | None]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from super().run(items)
+
+
+@pytest.mark.parametrize(("engine", "kept"), [(Interrupting, ["6", "7", "8"]), (SlowToStart, [])])
+def test_an_interrupt_keeps_what_is_scored(engine: type[Shuffled], kept: list[str]) -> None:
     assert threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        rows, summary = run([f"{i}" for i in range(9)], Interrupting())
+        rows, summary = run([f"{i}" for i in range(9)], engine())
     finally:
         signal.signal(signal.SIGINT, before)
     assert summary.interrupted
-    assert [row["path"] for row in rows] == ["6", "7", "8"]
+    assert [row["path"] for row in rows] == kept
 
 
 @pytest.mark.parametrize("kind", [ProcessEngine, RayEngine])

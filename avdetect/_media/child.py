@@ -52,9 +52,11 @@ def ffmpeg_path() -> str:
 class Child:
     """One ffmpeg on one file. A context manager: leaving it kills and reaps the process."""
 
-    def __init__(self, path: Path, limits: MediaLimits, wanted: str = "audio or video", threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, limits: MediaLimits, wanted: str = "audio or video", threads: int = 1, waited: float = 0.0
+    ) -> None:
         self.path, self.limits, self._wanted, self.threads = path, limits, wanted, threads
-        self._waited = 0.0
+        self.waited = waited  # seconds, for this child and for those before it that did the same
         self._process: subprocess.Popen[bytes] | None = None
         self._file = _open_regular(path)
         self._url = f"file:/proc/self/fd/{self._file}"
@@ -164,7 +166,9 @@ class Child:
 
     def complains(self) -> bool:
         """Whether ffmpeg has found anything wrong so far with what it decodes."""
-        while self._err in self._open and select.select([self._err], [], [], 0)[0]:
+        log = select.poll()
+        log.register(self._err, select.POLLIN)
+        while self._err in self._open and log.poll(0):
             self._wait(self._err)
         return self.log.num_errors > 0
 
@@ -210,7 +214,7 @@ class Child:
         if only and self._out in self._open:
             self._poll.unregister(self._out)  # else it would be ready at once, again and again
         began = time.monotonic()
-        remaining = limits.max_wall_seconds - self._waited
+        remaining = limits.max_wall_seconds - self.waited
         if remaining <= 0:
             raise refusal(self.path, f"decoding took {limits.max_wall_seconds:g} s", "max_wall_seconds")
         ready = {fd for fd, _ in self._poll.poll(1000 * min(limits.stall_seconds, remaining, _LONGEST_POLL_SECONDS))}
@@ -219,7 +223,7 @@ class Child:
             self.log.feed(data)
             if not data:
                 self._drop(self._err)
-        self._waited += time.monotonic() - began  # the log too: a flood of it must not last for ever
+        self.waited += time.monotonic() - began  # the log too: a flood of it must not last for ever
         if only and self._out in self._open:
             self._poll.register(self._out, select.POLLIN)
         if not ready and limits.stall_seconds < remaining:
@@ -247,9 +251,9 @@ def _open_regular(path: Path) -> int:
     raise MediaError(f"{quoted(path)} is {'empty' if stat.S_ISREG(status.st_mode) else 'not a regular file'}")
 
 
-def decoder_threads() -> int:
-    """For a video: the cores there are, but each thread holds frames."""
-    return min(len(os.sched_getaffinity(0)), 8)
+def decoder_threads(most: int | None) -> int:
+    """For a video: `most` or the cores there are, and eight at most, for each thread holds frames."""
+    return min(most or len(os.sched_getaffinity(0)), 8)
 
 
 def y4m_frames(child: Child, size: tuple[int, int], batch: int) -> tuple[Any, int]:

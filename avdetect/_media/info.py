@@ -117,7 +117,7 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
     if len(seen) > limits.max_streams:
         raise refusal(path, f"it has {len(seen)} streams, more than {limits.max_streams}", "max_streams")
     if duration is not None and duration > limits.max_duration_seconds:
-        what = f"it lasts {duration:.0f} s, more than {limits.max_duration_seconds:g} s"
+        what = f"it lasts {duration:.6g} s, more than {limits.max_duration_seconds:g} s"
         raise refusal(path, what, "max_duration_seconds")
     if best_video and best_video.coded_width * best_video.coded_height > limits.max_pixels:
         size = f"{best_video.coded_width} x {best_video.coded_height}"

@@ -12,6 +12,8 @@ from avdetect.errors import LimitError, MediaError
 _LINE = re.compile(r"(?:\[([^\]]*) @ 0x[0-9a-f]+\] )*\[(\w+)\] (.*)")
 # As long as ffmpeg's numbers are: a file's own words can stand in the log too, on lines of their own.
 _SHOWN = re.compile(r"n: *0 pts: *(-?\d{1,19}) +pts_time: *(-?\d{1,19}(?:\.\d{1,9})?(?:e[+-]?\d{1,2})?)(?!\S)")
+# Said of frames that were made up, at levels below "error".
+_CONCEALED = re.compile(r"concealing \d|corrupt decoded frame")
 # ffmpeg ends with general complaints: what came before them tells more.
 _GENERAL = re.compile(
     r"Error (opening|marking|while|initializing|:)|.*Invalid data found when processing input|Task finished|"
@@ -53,7 +55,7 @@ class FfmpegLog:
                 self._line(*match.groups())
 
     def _line(self, source: str | None, level: str, text: str) -> None:
-        if level in ("error", "fatal", "panic"):
+        if level in ("error", "fatal", "panic") or (self.header is not None and _CONCEALED.match(text)):
             self.errors.append(text.strip()[:300].replace(self._file_url, "the file"))
             if self.header is not None:
                 self.num_errors += 1

@@ -127,5 +127,6 @@ def _kaggle_notes(table: KaggleTable) -> list[str]:
         said = " and ".join(f"{count} that {kind}" for kind, count in sorted(table.unanswered.items()))
         notes.append(f"--kaggle: the label is 0.5 for {said}; it says nothing about these files")
     if table.repeated:
-        notes.append(f"--kaggle: {table.repeated} names stand in it more than once (one name in several folders)")
+        names = "1 name stands" if table.repeated == 1 else f"{table.repeated} names stand"
+        notes.append(f"--kaggle: {names} in it more than once (listed twice, or in several folders)")
     return notes

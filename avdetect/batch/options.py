@@ -50,7 +50,7 @@ class ScoringOptions:
         """What scores one file after the other, in this process. Raises ModelError, ConfigError."""
         import cv2
 
-        cv2.setNumThreads(1)  # see cli.main
+        cv2.setNumThreads(1)  # its tasks are too small to be shared: threads would mostly wait
         detector = self.load(threads)
 
         def score(path: str) -> Result:

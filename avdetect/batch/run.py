@@ -94,8 +94,9 @@ class Run:
                     self._keep(outcome)
                 self._watch(self.summary)
                 if self._stop():
-                    self.summary.interrupted = True
                     break
+            # Also where it was pressed while the engine started: no names were given to it then.
+            self.summary.interrupted = self._stop()
         for path in self._rows:
             if path in self._settled:
                 self._write(path)
