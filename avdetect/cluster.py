@@ -148,6 +148,14 @@ class Actor:
         ray().kill(self._handle)
 
 
+def here(kind: type[Member]) -> Any:
+    """The handle of an actor that takes no room and shares the fate of this process: no other machine can lose it."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    place = NodeAffinitySchedulingStrategy(ray().get_runtime_context().get_node_id(), soft=False)
+    return ray().remote(kind).options(num_cpus=0, max_restarts=0, scheduling_strategy=place).remote()
+
+
 def no_room(cpus: float, gpus: float) -> AVDetectError:
     """Of the actors that were started none has got a place."""
     return AVDetectError(
