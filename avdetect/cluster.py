@@ -37,8 +37,10 @@ def require() -> None:
 
 
 def ray() -> Any:
-    """The package."""
-    os.environ.update(_ENVIRONMENT)  # read when it is imported
+    """The package, imported with our settings where the user has none of their own."""
+    if "ray" not in sys.modules:  # it reads them when it is imported
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
     import ray
 
     return ray
@@ -49,7 +51,9 @@ def connect(address: str | None, own_cpus: float) -> Iterator[float]:
     """Be connected to Ray; yields the number of its CPUs.
 
     address: of a cluster, or "auto": the one that this machine belongs to. None: $RAY_ADDRESS, or else a Ray of our
-    own with `own_cpus` CPUs. A connection that the process has already is used, and left as it is.
+    own with `own_cpus` CPUs. A connection that the process has already is used, and left as it is: whether that
+    Ray asks for a token was settled by whoever started it. Nor does our own where the process had imported `ray`
+    before, which reads that setting once; set RAY_AUTH_MODE=token before the import then.
     Raises AVDetectError when there is no such cluster, or it breaks; ConfigError without the package.
     """
     require()
@@ -64,6 +68,8 @@ def connect(address: str | None, own_cpus: float) -> Iterator[float]:
     try:
         yield float(library.cluster_resources().get("CPU", 0))
     except (library.exceptions.RayError, ConnectionError) as error:
+        if isinstance(error, OSError) and type(error) is not ConnectionError:
+            raise  # what Ray raises is the class itself; a BrokenPipeError comes from the items, or the table
         raise AVDetectError(f"Ray failed ({_last_line(error)}); what is done is kept, run again") from error
     finally:
         if mine:
@@ -75,7 +81,7 @@ def _join(library: Any, address: str, own_cpus: float) -> None:
     try:
         _reach(address)
         library.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
-    except Exception as error:  # Ray raises many kinds, and also this one
+    except Exception as error:  # Ray raises many kinds, and bare `Exception` where a process of its own fails
         where = "no Ray can be started here" if address == "local" else f"there is no Ray to be used at {address}"
         raise AVDetectError(f"{where}: {_first_line(error)}") from error
 
@@ -146,6 +152,14 @@ class Actor:
     def kill(self) -> None:
         """End it and its children, at once."""
         ray().kill(self._handle)
+
+
+def here(kind: type[Member]) -> Any:
+    """The handle of an actor that takes no room and shares the fate of this process: no other machine can lose it."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    place = NodeAffinitySchedulingStrategy(ray().get_runtime_context().get_node_id(), soft=False)
+    return ray().remote(kind).options(num_cpus=0, max_restarts=0, scheduling_strategy=place).remote()
 
 
 def no_room(cpus: float, gpus: float) -> AVDetectError:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def test_what_no_file_is_to_blame_for_ends_the_run(
 ) -> None:
     with pytest.raises(error, match=message):
         run(files(tmp_path, a=content), engine(1, begin))
+
+
+def test_workers_that_are_slow_to_start_are_said_to_be(
+    engine: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that they were killed, which we did."""
+    for module in ("crew", "ray_engine"):
+        monkeypatch.setattr(f"avdetect.batch.{module}.START_SECONDS", 0.5)
+    with pytest.raises(AVDetectError, match=r"not ready within 0\.5 s; out of memory"):
+        run(files(tmp_path, a="1"), engine(1, partial(time.sleep, 3600)))
 
 
 def test_a_name_that_comes_twice_is_scored_once_and_has_two_rows(engine: Callable, tmp_path: Path) -> None:

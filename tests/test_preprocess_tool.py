@@ -12,7 +12,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -21,6 +24,7 @@ import pytest
 from media_factory import RENDERER
 from readme_media import FILTERS, SAMPLE, variant
 
+from avdetect import cluster
 from avdetect.config import MediaLimits, PreprocessConfig
 from avdetect.datasets.cache import build as preprocessing
 from avdetect.datasets.cache import pool as pool_module
@@ -28,6 +32,7 @@ from avdetect.datasets.cache import ray_pool as ray_pool_module
 from avdetect.datasets.cache.build import Options, Report, preprocess, recipe_rng
 from avdetect.datasets.cache.payload import encode_clip
 from avdetect.datasets.cache.shards import read_clips, read_files
+from avdetect.datasets.cache.store import Identity
 from avdetect.datasets.cache.worker import Make, Setup, still_clips
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate, write_manifest
@@ -303,6 +308,42 @@ def test_a_worker_that_is_killed_costs_a_second_try(
     pd.testing.assert_frame_equal(ClipArchive(tmp_path / "cache").clips, ClipArchive(straight).clips)
     pd.testing.assert_frame_equal(ClipArchive(tmp_path / "cache").files, ClipArchive(straight).files)
     assert run(tmp_path / "cache", data, engine=engine).preprocessed == 0
+
+
+def test_what_counts_the_shards_lives_on_the_machine_of_the_command(
+    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the run would end when some other machine does."""
+    import ray
+
+    kind, asked = ray.actor.ActorClass, []
+    options = kind.options
+    monkeypatch.setattr(kind, "options", lambda self, **given: asked.append(given) or options(self, **given))
+    identity = Identity(PreprocessConfig(), "detector", "fingerprint")
+    pool = ray_pool_module.RayPool(Setup(tmp_path, PreprocessConfig(), MediaLimits(), None), identity, 1, 7, None)
+    with pool:
+        assert [pool.next_shard(), pool.next_shard()] == [7, 8]
+    (place,) = [given["scheduling_strategy"] for given in asked]
+    assert (place.node_id, place.soft) == (ray.get_runtime_context().get_node_id(), False)
+
+
+def test_the_connection_to_ray_ends_though_an_actor_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+
+    @contextmanager
+    def connect(*_: object) -> Iterator[float]:
+        try:
+            yield 1.0
+        finally:
+            left.append("the connection")
+
+    monkeypatch.setattr(cluster, "connect", connect)
+    monkeypatch.setattr(cluster, "here", Mock())
+    identity = Identity(PreprocessConfig(), "detector", "fingerprint")
+    pool = ray_pool_module.RayPool(Setup(Path(), PreprocessConfig(), MediaLimits(), None), identity, 1, 0, None)
+    with pytest.raises(ConnectionError, match="cannot be killed"), pool:
+        pool._workers.append(Mock(kill=Mock(side_effect=ConnectionError("cannot be killed"))))
+    assert left == ["the connection"]
 
 
 def test_a_machine_with_another_detector_preprocesses_nothing() -> None:

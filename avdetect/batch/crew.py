@@ -125,10 +125,11 @@ class Crew(ABC, Generic[W]):
                 yield self._end_the_late(worker, worker.item)
         yield None
 
-    def _bury(self, worker: W) -> Outcome | None:
-        """A worker has ended. The outcome of its item, if that is not tried again."""
+    def _bury(self, worker: W, cause: str = "") -> Outcome | None:
+        """A worker has ended, or is ended for that cause. The outcome of its item, if that is not tried again."""
         self._workers.remove(worker)
         ending, item = worker.kill(), worker.item
+        ending = cause or ending  # else it would be that we have killed it
         if not worker.ready:
             self._start_deaths += 1
             if self._start_deaths >= _START_DEATHS:
@@ -151,7 +152,7 @@ class Crew(ABC, Generic[W]):
 
     def _late_start(self, worker: W) -> None:
         """A worker is not ready in time."""
-        self._bury(worker)
+        self._bury(worker, f"not ready within {START_SECONDS:g} s")
 
     def _end_the_late(self, worker: W, item: WorkItem) -> Outcome:
         self._workers.remove(worker)

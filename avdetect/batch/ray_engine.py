@@ -91,10 +91,13 @@ class RayEngine(Crew[_Remote]):
                 yield worker, json.loads(said)
 
     def _late_start(self, worker: _Remote) -> None:
-        """Where others work, one may wait for room as long as it likes: the cluster may be smaller than was asked."""
+        """While others work, one may wait for room: the cluster may be smaller than was asked.
+
+        It is asked again each time: the others may be lost with their machines.
+        """
         if worker.actor.host is not None:
             super()._late_start(worker)
         elif any(other.ready for other in self._workers):
-            worker.deadline = math.inf
+            worker.deadline = time.monotonic() + cluster.ROOM_SECONDS
         else:
             raise cluster.no_room(self._cpus, self._gpus)

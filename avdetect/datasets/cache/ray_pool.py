@@ -84,17 +84,19 @@ class RayPool:
             own_cpus = self._asked or len(os.sched_getaffinity(0))
             cpus = stack.enter_context(cluster.connect(self._address, own_cpus))
             self._count = self._asked or max(1, int(cpus))
-            self._numbers = cluster.ray().remote(Numbers).options(num_cpus=0, max_restarts=0).remote()
+            self._numbers = cluster.here(Numbers)
+            stack.callback(self._end)
             self._numbers.start.remote(self._first_shard)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for worker in self._workers:
-            worker.kill()
-        self._workers = []
-        cluster.ray().kill(self._numbers)
         self._stack.__exit__(*error)
+
+    def _end(self) -> None:
+        while self._workers:
+            self._workers.pop().kill()
+        cluster.ray().kill(self._numbers)
 
     def next_shard(self) -> int:
         return int(cluster.ray().get(self._numbers.take.remote()))
