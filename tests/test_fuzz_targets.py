@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from fuzz_mutate import mutate
 from fuzz_targets import TARGETS
@@ -32,6 +34,15 @@ def _result(**changes: object) -> bytes:
     line = json.loads(TARGETS["journal"].seeds[0][1:].split(b"\n")[1])
     line["result"] |= changes
     return b"\0" + json.dumps(line).encode() + b"\n"
+
+
+def _parquet(**changes: object) -> bytes:
+    """With another description of the columns than pandas wrote."""
+    table = pq.read_table(io.BytesIO(TARGETS["parquet_manifest"].seeds[0][1:]))
+    target = io.BytesIO()
+    stated = json.loads(table.schema.metadata[b"pandas"]) | changes
+    pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(stated).encode()}), target)
+    return b"\xff" + target.getvalue()
 
 
 # What left a target untyped, or took long, before it was mended. The first of each, and what says so, was found by
@@ -94,7 +105,13 @@ FOUND: dict[str, list[bytes]] = {
         b'\5["\\ud800", ["003", "\\ud800"]]',
         TARGETS["adapter"].seeds[7].replace(b"b.mp4", b"b.mp\xed\xa0\x804"),  # fuzzed too: not all have an escape
     ],
-    "parquet_manifest": [TARGETS["parquet_manifest"].seeds[0].replace(b"path", b"pat\x8a")],
+    "manifest": [b"path,fake,video_fake,audio_fake,group,split,dataset,method\na.mp4," + HUGE + b",1,1,g,train,d,m\n"],
+    "parquet_manifest": [
+        TARGETS["parquet_manifest"].seeds[0].replace(b"path", b"pat\x8a"),
+        _parquet(columns=[{}]),  # fuzzed too
+        _parquet(columns=5),
+        _parquet(index_columns=[5]),
+    ],
     "shard_header": [  # none was fuzzed; of a negative size the next header is this one again
         b"k.npz\0\0\0" + b"\xff" * 10 + b"\xfe\0" + b"x" * 512,
         b"k.npz\0\0\0" + b"\x80" + b"\x7f" * 11,

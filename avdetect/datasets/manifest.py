@@ -119,7 +119,11 @@ def _text(column: pd.Series) -> pd.Series:
 
 def _labels(column: pd.Series) -> pd.Series:
     if str(column.dtype) != "Int8":
-        numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
+        try:
+            numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
+        except OverflowError:  # hundreds of digits, which "coerce" does not cover
+            short = column.astype(str).str.len() < 20
+            numbers = pd.to_numeric(column.where(short), errors="coerce").astype("Float64")
         unread = numbers.isna().to_numpy(bool) & column.notna().to_numpy(bool)
         unread[unread] = column[unread].astype(str).to_numpy(object) != ""
     else:
@@ -200,7 +204,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """The raw table of a CSV or Parquet file. Empty cells stay empty text; names and groups such as 007 stay text."""
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path)
+            return _read_parquet(path)
         texts = (*TEXTS, *SEGMENTS)
         table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(texts, str), low_memory=False)
     except ImportError as error:
@@ -210,6 +214,17 @@ def read_table(path: Path) -> pd.DataFrame:
     if not isinstance(table.index, pd.RangeIndex):
         # pandas takes what stands before the last named cells as row names: every column would be shifted.
         raise ManifestError(f"cannot read the manifest {path}: its rows have more cells than its header has names")
+    return table
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Raises OSError, ValueError, ImportError."""
+    try:
+        table = pd.read_parquet(path)
+    except (LookupError, TypeError, AttributeError) as error:  # pyarrow believes what the file says of its own pandas
+        raise ValueError(f"its description of its columns is damaged ({error})") from error
+    if not all(isinstance(name, str) for name in table.columns):
+        raise ValueError("its columns have no names")
     return table
 
 

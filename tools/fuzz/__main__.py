@@ -45,7 +45,11 @@ def main(arguments: list[str]) -> int:
             target(seed, folder)
 
         def one_input(data: bytes) -> None:
-            target(data, folder)
+            try:
+                target(data, folder)
+            except Exception:
+                print(f"input: {data!r}", file=sys.stderr)  # libFuzzer cannot always write its file
+                raise
 
         def mutator(data: bytes, max_size: int, seed: int) -> bytes:
             rng = random.Random(seed)
