@@ -69,9 +69,11 @@ def compare(table: Table, commands: dict[str, list[str]], runs: int) -> None:
         table.note(f"median {name}: {cpu:.2f} CPU s, {wall:.2f} s; 100,000 such files: {hours:,.0f} core-hours")
     for name, base in (("score", "decode"), ("b4", "score"), ("b7", "score")):
         if name in used and base in used:
-            ratios = [a.cpu_seconds / b.cpu_seconds for a, b in zip(used[name], used[base], strict=True)]
-            low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-            table.note(f"{name} / {base} in CPU seconds, run by run: {middle:.2f} ({low:.2f}-{high:.2f})")
+            pairs = list(zip(map(_cost, used[name]), map(_cost, used[base]), strict=True))
+            for index, unit in enumerate(("CPU", "wall")):
+                ratios = [one[index] / other[index] for one, other in pairs]
+                low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+                table.note(f"{name} / {base} in {unit} seconds, run by run: {middle:.2f} ({low:.2f}-{high:.2f})")
 
 
 def stages(name: str, usage: Usage) -> dict[str, float]:

@@ -25,14 +25,17 @@ from avdetect.media import ffmpeg_path
 # The command as it is, but for the first look of the tracker, which ends it. The clock is the machine's, so that the
 # start of the interpreter counts.
 PROGRAM = """
-import os, sys, time
-from avdetect.faces.tracking import FaceTracker
+import os, time
+from avdetect import cli
 def push(self, frames):
     print(time.monotonic_ns(), flush=True)
     os._exit(0)  # ffmpeg ends by its broken pipe
-FaceTracker.push = push
-from avdetect.cli import run
-sys.exit(run(sys.argv[1:]))
+def run(run=cli.run):
+    from avdetect.faces.tracking import FaceTracker
+    FaceTracker.push = push
+    return run()
+cli.run = run
+cli.main()
 """
 
 
