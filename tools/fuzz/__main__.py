@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of our own parsers with atheris: `python tools/fuzz TARGET [libFuzzer options]`.
 
-    pip install '.[evaluate]' atheris                                  # atheris: wheels for Linux and CPython 3.11-3.13
+    pip install -e '.[fuzz]'                                           # atheris: wheels for Linux on x86-64
     python tools/fuzz                                                  # the targets
     python tools/fuzz journal -max_total_time=300 -timeout=10 -rss_limit_mb=2048
     python tools/fuzz journal corpus/journal                           # keeps what it learns in a folder
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     try:
         import atheris
     except ImportError:
-        print("fuzz: atheris is missing: pip install atheris (Linux, CPython 3.11 to 3.13)", file=sys.stderr)
+        print("fuzz: atheris is missing: pip install -e '.[fuzz]' (Linux on x86-64)", file=sys.stderr)
         return 1
     with atheris.instrument_imports(include=["avdetect", "fuzz_media", "fuzz_tables"]):
         from fuzz_targets import TARGETS
