@@ -105,15 +105,18 @@ def fill(folder: Path, campaign: Campaign, cases: list[Case]) -> None:
 
 def run(campaign: Campaign, cases: list[Case]) -> Iterator[Row]:
     """Every command, one after the other, in one folder."""
-    adopt_orphans()
     home = campaign.folder / "commands"
     remove(home)
     home.mkdir()
     fill(home / "files", campaign, cases)
     (home / "limits.yaml").write_text(_LIMITS)
-    for command in COMMANDS:
-        command.before(home)
-        yield _run(campaign, command, home)
+    adopt_orphans()
+    try:
+        for command in COMMANDS:
+            command.before(home)
+            yield _run(campaign, command, home)
+    finally:
+        adopt_orphans(False)
     remove(home)
 
 

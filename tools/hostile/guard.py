@@ -64,9 +64,9 @@ def forbid_network() -> None:
         raise ConfigError(f"the filter of system calls was refused: {os.strerror(ctypes.get_errno())}")
 
 
-def adopt_orphans() -> None:
+def adopt_orphans(adopt: bool = True) -> None:
     """From now on processes below this one whose parent ends become children of this one, so that they are seen."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 class Canary:
