@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -9,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -17,15 +19,32 @@ from avdetect.bundle import Bundle, Calibration, OnnxNetworks, execution_provide
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.faces import build_detector
+from avdetect.media import MediaInfo
 from avdetect.pooling import SyncReading, track_logit
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.types import Clip, Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict
+from avdetect.types import Clip, Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict, VideoFrames
 
 PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
 MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
+
+
+class Observer(Protocol):
+    """Sees what a file is judged by, as it passes; `report.recorder` keeps some of it for a report.
+
+    Called from the thread that scores, in the file's order; what it keeps of an array it must copy.
+    """
+
+    def opened(self, info: MediaInfo) -> None:
+        """What the file says of itself; nothing is decoded yet."""
+
+    def frames(self, frames: VideoFrames) -> None:
+        """Whole decoded frames, before their faces are sought; ahead of the clip that they belong to."""
+
+    def scored(self, clip: Clip, outputs: StreamOutputs) -> None:
+        """A clip that all networks have seen; `outputs` holds what they said of all clips up to this one."""
 
 
 def load_detector(
@@ -68,6 +87,7 @@ class Detector:
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         on_progress: Progress | None = None,
+        observer: Observer | None = None,
     ) -> Detection:
         """Score the file at `path`, or the window of it that starts at `start_seconds`.
 
@@ -76,20 +96,29 @@ class Detector:
         gives a Detection whose verdict is "abstain".
         """
         began = time.perf_counter()
-        stream = self.preprocessor.open(path, start_seconds, duration_seconds)
+        stream = self.preprocessor.open(
+            path, start_seconds, duration_seconds, on_frames=observer.frames if observer else None
+        )
+        if observer:
+            observer.opened(stream.info)
         outputs, network_seconds, end_seconds = self._scorer.start(), 0.0, stream.start_seconds
         with stream, ThreadPoolExecutor(2) as pool:
             running: list[Future[float]] = []
-            for clip in stream:
+            looked_at: Clip | None = None
+            for clip in itertools.chain(stream, [None]):
                 # The networks see a clip while the next one is decoded, and the picture beside the sound.
                 network_seconds += sum(half.result() for half in running)
+                if observer and looked_at:
+                    observer.scored(looked_at, outputs)
+                looked_at = clip
+                if clip is None:
+                    break
                 running = [
                     pool.submit(_timed, half, outputs, clip) for half in (self._scorer.look, self._scorer.listen)
                 ]
                 end_seconds = clip.start_seconds + clip.duration_seconds
                 if on_progress:
                     on_progress(end_seconds - stream.start_seconds, stream.expected_seconds)
-            network_seconds += sum(half.result() for half in running)
         self._scorer.finish(outputs, stream.missing)
         timing = {**stream.timing_seconds, "networks": network_seconds, "total": time.perf_counter() - began}
         return self._detection(os.fspath(path), outputs, stream, end_seconds - stream.start_seconds, timing)
@@ -116,6 +145,7 @@ class Detector:
             sync=_sync_score(*reading) if reading else None,
             streams=_stream_scores(outputs),
             tracks=_track_summaries(outputs),
+            segments=(),
             missing=outputs.missing,
             warnings=(*stream.warnings, *self._own_warnings()),
             model={

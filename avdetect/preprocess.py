@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -38,16 +38,21 @@ class Preprocessor:
         self.config, self.detector, self.limits, self.threads = config, detector, limits, threads
 
     def open(
-        self, path: str | os.PathLike[str], start_seconds: float = 0.0, duration_seconds: float | None = None
+        self,
+        path: str | os.PathLike[str],
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        on_frames: Callable[[VideoFrames], None] | None = None,
     ) -> ClipStream:
         """Probe `path` and return its clips, not decoded yet. Raises ConfigError, MediaError or LimitError.
 
         `start_seconds` is rounded to the nearest frame, so that frames and samples of a window are those of the file.
+        `on_frames` is shown every batch of whole frames before its faces are sought; what it keeps it must copy.
         """
         for name, value in (("start", start_seconds), ("duration", duration_seconds)):
             if value is not None and not 0 <= value < MAX_SECONDS:
                 raise ConfigError(f"{name} must be a number of seconds from 0 to {MAX_SECONDS:g}, got {value}")
-        return ClipStream(self, os.fspath(path), round(start_seconds * FPS) / FPS, duration_seconds)
+        return ClipStream(self, os.fspath(path), round(start_seconds * FPS) / FPS, duration_seconds, on_frames)
 
     def clips(self, path: str | os.PathLike[str]) -> list[Clip]:
         """All clips of a (short) file at once."""
@@ -66,7 +71,14 @@ class ClipStream:
     end the decoder of a stream that is abandoned.
     """
 
-    def __init__(self, preprocessor: Preprocessor, path: str, start: float, duration: float | None) -> None:
+    def __init__(
+        self,
+        preprocessor: Preprocessor,
+        path: str,
+        start: float,
+        duration: float | None,
+        on_frames: Callable[[VideoFrames], None] | None = None,
+    ) -> None:
         began = time.perf_counter()
         self.config = preprocessor.config
         self.start_seconds = start
@@ -74,7 +86,7 @@ class ClipStream:
         self._deadline = time.monotonic() + self._most_seconds
         self._reader = MediaReader(path, self.config.media, preprocessor.limits, preprocessor.threads)
         self.info = self._reader.info
-        self._duration = duration
+        self._duration, self._on_frames = duration, on_frames
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
         self._tracker = FaceTracker(preprocessor.detector, self.config.faces)
         self._saw_face = self._heard = False
@@ -174,6 +186,8 @@ class ClipStream:
                     pending += self._tracker.flush()
                     ended = True
                 else:
+                    if self._on_frames:
+                        self._on_frames(batch)
                     pending += self._tracker.push(batch)
                     seen = batch.first_frame + len(batch)
                 self.timing_seconds["faces"] += time.perf_counter() - began

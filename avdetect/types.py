@@ -204,6 +204,17 @@ class TrackSummary:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A stretch of the file that looks manipulated, from a stream's per-second curve."""
+
+    start_seconds: float
+    end_seconds: float
+    stream: StreamName
+    score: float  # mean of the curve inside, on the scale of its stream
+    track_id: int | None = None  # None for audio
+
+
+@dataclass(frozen=True)
 class Detection:
     """The verdict on one file."""
 
@@ -219,6 +230,7 @@ class Detection:
     sync: SyncScore | None
     streams: tuple[StreamScore, ...]
     tracks: tuple[TrackSummary, ...]
+    segments: tuple[Segment, ...]  # in the order of their start; none of them decides the verdict
     missing: Mapping[str, str]  # stream -> why it says nothing
     warnings: tuple[str, ...]
     model: Mapping[str, str]  # bundle and its digest, avdetect's version, preprocessing hash, face detector, provider

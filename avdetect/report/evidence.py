@@ -1,0 +1,114 @@
+"""What a report shows beside the Detection: pictures, curves and facts, kept while the file was scored.
+
+`recorder.Recorder` gathers it, `page` and `plot` draw it. Pictures are encoded already, and all of it together stays
+within a few megabytes however long the file is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from avdetect.types import Detection
+
+Peaks = tuple[tuple[float, float], ...]  # (lowest, highest) sample of each of so many equal stretches, in [-1, 1]
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """An encoded picture."""
+
+    mime: str  # image/jpeg or image/png
+    data: bytes
+    width: int
+    height: int
+
+    def __repr__(self) -> str:
+        return f"Picture({self.mime}, {self.width} x {self.height}, {len(self.data)} bytes)"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The whole upright picture at a time, reduced."""
+
+    seconds: float
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A face crop that its stream found most, or least, suspicious in its track."""
+
+    track_id: int
+    kind: Literal["most", "least"]
+    seconds: float
+    logit: float  # of this crop
+    crop: Picture
+    # Occlusion sensitivity (Zeiler & Fergus, 2014): patches of the crop are blurred one after the other, and `overlay`
+    # (RGBA, same size as `crop`) shows where that changes the logit. None where it was not computed.
+    overlay: Picture | None
+    largest_drop: float | None  # of the logit, by one patch; negative: blurring made the crop only more suspicious
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The whole soundtrack that was scored."""
+
+    start_seconds: float
+    duration_seconds: float
+    mel: Picture  # log-mel spectrogram: time to the right over exactly this duration, low frequencies at the bottom
+    peaks: Peaks
+
+
+@dataclass(frozen=True)
+class SyncPoint:
+    """Lip-sync around one second."""
+
+    seconds: float  # the middle
+    offset_seconds: float | None  # > 0: the audio lags the video; None: too few pairs here
+    confidence: float | None  # median minus minimum of the mean distance over offsets
+
+
+@dataclass(frozen=True)
+class SyncCurve:
+    """Lip-sync of one track over time."""
+
+    track_id: int
+    points: tuple[SyncPoint, ...]
+
+
+@dataclass(frozen=True)
+class MouthStrip:
+    """Mouths beside each other, and the sound under them, where the match was worst."""
+
+    track_id: int
+    start_seconds: float
+    duration_seconds: float
+    picture: Picture  # `count` mouths from left to right, evenly over the duration
+    count: int
+    peaks: Peaks  # of the sound in the same stretch
+    offset_seconds: float | None  # of this stretch
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing the file says of itself."""
+
+    name: str  # as a person reads it: "video", "frame rate"
+    value: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a report is made of."""
+
+    detection: Detection
+    facts: tuple[Fact, ...]
+    signs: tuple[str, ...]  # of re-encoding and editing, a sentence each; none of them is proof
+    frames: tuple[Frame, ...]  # evenly over what was scored
+    moments: tuple[Moment, ...]  # two or fewer a kind and track, tracks in the order of their suspicion
+    sound: Sound | None
+    sync: tuple[SyncCurve, ...]
+    mouths: MouthStrip | None
+    limits: tuple[str, ...]  # of the model, a sentence each, from its card
