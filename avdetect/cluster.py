@@ -7,12 +7,13 @@ up, reports to nobody and ends with the connection.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -47,8 +48,8 @@ def ray() -> Any:
 
 
 @contextmanager
-def connect(address: str | None, own_cpus: float) -> Iterator[float]:
-    """Be connected to Ray; yields the number of its CPUs.
+def connect(address: str | None, own_cpus: float) -> Iterator[dict[str, float]]:
+    """Be connected to Ray; yields what it has: "CPU", "GPU" and more.
 
     address: of a cluster, or "auto": the one that this machine belongs to. None: $RAY_ADDRESS, or else a Ray of our
     own with `own_cpus` CPUs. A connection that the process has already is used, and left as it is: whether that
@@ -66,7 +67,7 @@ def connect(address: str | None, own_cpus: float) -> Iterator[float]:
     if mine:
         _join(library, address, own_cpus)
     try:
-        yield float(library.cluster_resources().get("CPU", 0))
+        yield library.cluster_resources()
     except (library.exceptions.RayError, ConnectionError) as error:
         if isinstance(error, OSError) and type(error) is not ConnectionError:
             raise  # what Ray raises is the class itself; a BrokenPipeError comes from the items, or the table
@@ -160,6 +161,12 @@ def here(kind: type[Member]) -> Any:
 
     place = NodeAffinitySchedulingStrategy(ray().get_runtime_context().get_node_id(), soft=False)
     return ray().remote(kind).options(num_cpus=0, max_restarts=0, scheduling_strategy=place).remote()
+
+
+def places(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many actors that count so much have a place in a cluster that has `resources`; 1 at least, to wait for it."""
+    wanted = {"CPU": cpus, "GPU": gpus}
+    return max(1, min(math.floor(resources.get(kind, 0) / each) for kind, each in wanted.items() if each))
 
 
 def no_room(cpus: float, gpus: float) -> AVDetectError:

@@ -227,6 +227,14 @@ def test_ray_reports_to_nobody_unless_the_user_wants_it(settings: dict[str, str]
     assert in_a_process(code, **settings).stdout.strip() == found
 
 
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "expected"), [(1.0, 0.0, 9), (2.0, 0.0, 4), (1.0, 1.0, 2), (1.0, 0.25, 8), (10.0, 0.0, 1)]
+)
+def test_as_many_actors_as_there_is_room_for(cpus: float, gpus: float, expected: int) -> None:
+    assert cluster.places({"CPU": 9.5, "GPU": 2.0, "memory": 1e9}, cpus, gpus) == expected
+    assert cluster.places({}, cpus, gpus) == 1
+
+
 def test_only_what_ray_raises_is_a_failure_of_ray(local_ray: str) -> None:
     with pytest.raises(AVDetectError, match=r"Ray failed \(the client is gone\)"), cluster.connect(None, 1):
         raise ConnectionError("the client is gone")

@@ -331,9 +331,9 @@ def test_the_connection_to_ray_ends_though_an_actor_cannot_be_ended(monkeypatch:
     left = []
 
     @contextmanager
-    def connect(*_: object) -> Iterator[float]:
+    def connect(*_: object) -> Iterator[dict[str, float]]:
         try:
-            yield 1.0
+            yield {"CPU": 1.0}
         finally:
             left.append("the connection")
 

@@ -6,7 +6,6 @@ Files are read where the actor runs: all machines must find them, and the bundle
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -52,7 +51,7 @@ class _Remote(Worker):
 
 
 class RayEngine(Crew[_Remote]):
-    """At most `workers` actors (None: one for each `cpus` that the cluster has), each with a scorer made by `begin`.
+    """At most `workers` actors (None: as many as the cluster has room for), each with a scorer made by `begin`.
 
     cpus, gpus: what one of them counts for where Ray hands out room. address: see `cluster.connect`.
     """
@@ -72,8 +71,8 @@ class RayEngine(Crew[_Remote]):
 
     def run(self, items: Iterable[WorkItem | None]) -> Generator[Outcome | None]:
         own_cpus = self._cpus * (self._asked or len(os.sched_getaffinity(0)))
-        with cluster.connect(self._address, own_cpus) as cpus:
-            self._count = self._asked or max(1, math.floor(cpus / self._cpus))
+        with cluster.connect(self._address, own_cpus) as resources:
+            self._count = self._asked or cluster.places(resources, self._cpus, self._gpus)
             yield from super().run(items)
 
     def _start(self) -> _Remote:

@@ -38,8 +38,11 @@ class MTCNN:
     def __init__(self, folder: Path | None = None, *, threads: int = 1, providers: tuple[str, ...] = CPU) -> None:
         folder = folder or WEIGHTS
         files = [folder / f"{name}.onnx" for name in ("pnet", "rnet", "onet")]
-        self._pnet, self._rnet, self._onet = (_session(file, threads, providers) for file in files)
-        self.fingerprint = fingerprint_of(*files)
+        contents = [_checked(file) for file in files]
+        self._pnet, self._rnet, self._onet = (
+            _session(file, content, threads, providers) for file, content in zip(files, contents, strict=True)
+        )
+        self.fingerprint = fingerprint_of(*contents)
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
         """All faces of `rgb` (H, W, 3) at least about `min_face` pixels high."""
@@ -98,16 +101,24 @@ class MTCNN:
         return Faces.sorted(boxes[keep], scores[keep], landmarks[keep])
 
 
-def _session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
-    import onnxruntime  # lazily: 0.2 s
-
+def _checked(path: Path) -> bytes:
+    """The file, read once: what is checked is what is loaded."""
     if not path.is_file():
         raise ModelError(f"MTCNN's weights are missing: {path}. Reinstall avdetect.")
-    options = session_options(threads)
-    options.inter_op_num_threads = 1
     try:
         content = read_regular(path, MAX_BYTES)
         check_graph(content, str(path))
+        return content
+    except (OSError, ModelError) as error:
+        raise ModelError(f"MTCNN's weights in {path} cannot be loaded ({error}). Reinstall avdetect.") from error
+
+
+def _session(path: Path, content: bytes, threads: int, providers: tuple[str, ...]) -> Any:
+    import onnxruntime  # lazily: 0.2 s
+
+    options = session_options(threads)
+    options.inter_op_num_threads = 1
+    try:
         return onnxruntime.InferenceSession(content, options, providers=list(providers))
     except Exception as error:  # onnxruntime's exceptions share no base class of their own
         raise ModelError(f"MTCNN's weights in {path} cannot be loaded ({error}). Reinstall avdetect.") from error

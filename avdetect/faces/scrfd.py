@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ class SCRFD:
                 f"SCRFD's weights are missing{f': {path}' if path else ''}. Give the path of an SCRFD .onnx file, "
                 f"or run `avdetect models fetch`. {SCRFD_TERMS}"
             )
-        self._model = _load(path, threads, providers)
-        self.fingerprint = fingerprint_of(path)
+        content = _checked(path)
+        self._model = _load(path, content, threads, providers)
+        self.fingerprint = fingerprint_of(content)
         self._model.prepare(ctx_id=0, det_thresh=self.min_confidence * 0.75, nms_thresh=NMS)
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
@@ -99,15 +101,27 @@ def _stored(root: Path) -> Path | None:
     return next(iter(sorted((root / "models" / PACK).rglob("det_*.onnx"))), None)
 
 
-def _load(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
+def _checked(path: Path) -> bytes:
+    """The file, read once: what is checked is what is loaded."""
     try:
-        check_graph(read_regular(path, MAX_BYTES), str(path))
+        content = read_regular(path, MAX_BYTES)
+        check_graph(content, str(path))
+        return content
+    except (OSError, ModelError) as error:
+        raise ModelError(f"{path} cannot be loaded as an SCRFD model: {error}") from error
+
+
+def _load(path: Path, content: bytes, threads: int, providers: tuple[str, ...]) -> Any:
+    try:
         from insightface.model_zoo import get_model  # lazily: a second, and only for those who chose it
 
-        # Fixed-shape copies of a free graph would make one more session for every picture size.
-        model = get_model(
-            str(path), providers=list(providers), sess_options=session_options(threads), static_shape_sessions=False
-        )
+        with tempfile.TemporaryDirectory(prefix="avdetect-") as folder:
+            copy = Path(folder) / "det.onnx"  # insightface takes names only, and who can write to `path` may swap it
+            copy.write_bytes(content)
+            # Fixed-shape copies of a free graph would make one more session for every picture size.
+            model = get_model(
+                str(copy), providers=list(providers), sess_options=session_options(threads), static_shape_sessions=False
+            )
     except Exception as error:  # onnxruntime's and protobuf's exceptions share no base class
         raise ModelError(f"{path} cannot be loaded as an SCRFD model: {error}") from error
     if getattr(model, "taskname", None) != "detection" or not getattr(model, "use_kps", False):

@@ -82,8 +82,8 @@ class RayPool:
     def __enter__(self) -> RayPool:
         with ExitStack() as stack:
             own_cpus = self._asked or len(os.sched_getaffinity(0))
-            cpus = stack.enter_context(cluster.connect(self._address, own_cpus))
-            self._count = self._asked or max(1, int(cpus))
+            resources = stack.enter_context(cluster.connect(self._address, own_cpus))
+            self._count = self._asked or cluster.places(resources, 1.0, 0.0)
             self._numbers = cluster.here(Numbers)
             stack.callback(self._end)
             self._numbers.start.remote(self._first_shard)
