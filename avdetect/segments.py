@@ -15,10 +15,12 @@ import numpy as np
 from avdetect.types import Curve, Segment, StreamName, StreamScore
 
 CELL_SECONDS = 1.0  # a curve's step
-# Logits from which on a second starts a segment, chosen on forgeries of sources that the scoring streams had not seen
-# (MODEL_CARD, localisation). Not calibrated: a bundle's calibration is of whole files. Sync has none: its curve is a
-# distance at the best offset, without a level that means forged.
-HIGH: dict[StreamName, float] = {"visual": 2.0, "audio": 2.5}
+# Logits from which on a second starts a segment: the lowest, in steps of a half (voice) and of one (face), at which
+# at most one in twenty real files of sources that the streams had not seen has a segment; MODEL_CARD says what that
+# finds. Of the face's sources two are left out, whose real clips are called fake from end to end. Logits, since a
+# bundle's calibration is of whole files. Sync has none: its curve is a distance at the best offset, of which no level
+# means forged.
+HIGH: dict[StreamName, float] = {"visual": 4.0, "audio": 2.0}
 
 
 def find_segments(
@@ -62,10 +64,9 @@ def runs(above: np.ndarray, times: np.ndarray, step: float = CELL_SECONDS) -> li
 
 
 def _stretches(times: np.ndarray, values: np.ndarray, high: float) -> Iterator[tuple[int, int]]:
-    """(first, last) cell of each segment. What reaches `high` is in one, what stays below half of it is in none."""
+    """(first, last) cell of each segment: of the seconds at or above half of the peak that they are beside."""
     for first, last in runs(values >= high / 2, times):
         inside = values[first : last + 1]
-        low = min(high, float(inside.max()) / 2)
-        for one, other in runs(inside >= low, times[first : last + 1]):
+        for one, other in runs(inside >= inside.max() / 2, times[first : last + 1]):
             if inside[one : other + 1].max() >= high:
                 yield first + one, first + other
