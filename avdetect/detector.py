@@ -24,7 +24,17 @@ from avdetect.pooling import SyncReading, track_logit
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.segments import find_segments
-from avdetect.types import Clip, Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict, VideoFrames
+from avdetect.types import (
+    SAMPLE_RATE,
+    Clip,
+    Curve,
+    Detection,
+    StreamScore,
+    SyncScore,
+    TrackSummary,
+    Verdict,
+    VideoFrames,
+)
 
 PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
@@ -257,7 +267,8 @@ def _heard(points: Iterable[tuple[float, float]], window: float, start: float, e
             share = min(last, second + 1) - max(first, second)
             total[second] += share * float(value)
             heard[second] += share
-    return {second: total[second] / heard[second] for second in heard if heard[second] > 0}
+    # Less than a sample is rounding.
+    return {second: total[second] / share for second, share in heard.items() if share > 1 / SAMPLE_RATE}
 
 
 def _curve(cells: dict[int, float], score: float, track_id: int | None = None) -> Curve:

@@ -150,6 +150,7 @@ def test_the_last_window_counts_by_how_much_of_a_second_it_hears() -> None:
 
 def test_a_sound_shorter_than_a_window_is_heard_to_its_end() -> None:
     assert _heard([(0.6, 3.0)], 2.0, 0.0, 1.2) == pytest.approx({0: 3.0, 1: 3.0})
+    assert _heard([(1.0, 3.0)], 2.0, 0.0, 1.0 + 1e-9) == {0: 3.0}, "a rounding error is no second"
 
 
 @settings(max_examples=50, deadline=None)

@@ -133,19 +133,12 @@ def measure_localisation(table: pd.DataFrame, detector: Detects) -> pd.DataFrame
         curves = {path: [s.curves for s in one.streams if s.name in streams] for path, one in seen.items()}
         suggested = {path: proposals(*joined_curve(of)) for path, of in curves.items()}
         rows.append(about | {"method": "proposals"} | _precisions(suggested, truth))
-        if not set(streams) <= set(HIGH):
-            continue
-        own = {path: _segments(one, streams) for path, one in seen.items()}
-        alarms = [bool(own[path]) for path in files.loc[real, "path"] if path in own]
-        whole = [found[path] for path in _wholly_fake(files[~partial], streams) if path in found]
-        shares = [_covered(one, streams) for one in whole]
-        rows.append(
-            about
-            | {"method": "segments"}
-            | _precisions(own, truth)
-            | {"real": len(alarms), "false_alarms": float(np.mean(alarms)) if alarms else float("nan")}
-            | {"whole": len(whole), "covered": float(np.mean(shares)) if shares else float("nan")}
-        )
+        if set(streams) <= set(HIGH):
+            own = {path: _segments(one, streams) for path, one in seen.items()}
+            alarms = [bool(own[path]) for path in files.loc[real, "path"] if path in own]
+            whole = [found[path] for path in _wholly_fake(files[~partial], streams) if path in found]
+            beside = _shares("real", "false_alarms", alarms) | _shares("whole", "covered", _covered(whole, streams))
+            rows.append(about | {"method": "segments"} | _precisions(own, truth) | beside)
     return pd.DataFrame(rows)
 
 
@@ -178,13 +171,20 @@ def _wholly_fake(files: pd.DataFrame, streams: Sequence[str]) -> list[str]:
     return files.loc[fake, "path"].tolist()
 
 
-def _covered(found: Detection, streams: Sequence[str]) -> float:
-    """The share of what was scored that segments of some streams hold, together."""
-    held, reached = 0.0, -np.inf
-    for start, end, _ in sorted(_segments(found, streams)):
-        held += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return min(1.0, held / found.duration_seconds) if found.duration_seconds else 0.0
+def _covered(found: Iterable[Detection], streams: Sequence[str]) -> list[float]:
+    """Of each file the share of what was scored that segments of some streams hold, together."""
+    shares = []
+    for one in found:
+        held, reached = 0.0, -np.inf
+        for start, end, _ in sorted(_segments(one, streams)):
+            held += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        shares.append(min(1.0, held / one.duration_seconds) if one.duration_seconds else 0.0)
+    return shares
+
+
+def _shares(count: str, mean: str, values: Sequence[float]) -> dict[str, float]:
+    return {count: len(values), mean: float(np.mean(values)) if values else float("nan")}
 
 
 def joined_curve(streams: Iterable[Sequence[Curve]]) -> tuple[Float, Float]:
