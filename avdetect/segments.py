@@ -18,8 +18,8 @@ CELL_SECONDS = 1.0  # a curve's step
 # Logits from which on a second starts a segment: the lowest, in steps of a half (voice) and of one (face), at which
 # at most one in twenty real files of sources that the streams had not seen has a segment; MODEL_CARD says what that
 # finds. Of the face's sources two are left out, whose real clips are called fake from end to end. Logits, since a
-# bundle's calibration is of whole files. Sync has none: its curve is a distance at the best offset, of which no level
-# means forged.
+# bundle's calibration is of whole files. Sync has none: its curve rises where a voice was exchanged, but it was not
+# measured which level real clips stay below.
 HIGH: dict[StreamName, float] = {"visual": 4.0, "audio": 2.0}
 
 
