@@ -23,7 +23,18 @@ from avdetect.media import MediaInfo
 from avdetect.pooling import SyncReading, track_logit
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.types import Clip, Curve, Detection, StreamScore, SyncScore, TrackSummary, Verdict, VideoFrames
+from avdetect.segments import find_segments
+from avdetect.types import (
+    SAMPLE_RATE,
+    Clip,
+    Curve,
+    Detection,
+    StreamScore,
+    SyncScore,
+    TrackSummary,
+    Verdict,
+    VideoFrames,
+)
 
 PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
@@ -132,6 +143,9 @@ class Detector:
             fake, video_fake, audio_fake, info.calibration.threshold, outputs, not info.model.fusion.parts
         )
         reading = outputs.sync_reading()
+        end_seconds = stream.start_seconds + duration
+        window = info.model.audio.window_seconds
+        streams = _stream_scores(outputs, _heard(outputs.audio, window, stream.start_seconds, end_seconds))
         return Detection(
             path=path,
             verdict=verdict,
@@ -143,9 +157,9 @@ class Detector:
             start_seconds=stream.start_seconds,
             duration_seconds=round(duration, 3),
             sync=_sync_score(*reading) if reading else None,
-            streams=_stream_scores(outputs),
+            streams=streams,
             tracks=_track_summaries(outputs),
-            segments=(),
+            segments=find_segments(streams, stream.start_seconds, round(end_seconds, 3)),
             missing=outputs.missing,
             warnings=(*stream.warnings, *self._own_warnings()),
             model={
@@ -233,28 +247,51 @@ def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
     )
 
 
-def _per_second(points: Iterable[tuple[float, float]], score: float, track_id: int | None = None) -> Curve:
-    """(seconds, value) points -> their means over each second of the file's clock, at the second's middle."""
+def _per_second(points: Iterable[tuple[float, float]]) -> dict[int, float]:
+    """(seconds, value) points -> their means over each second of the file's clock."""
     cells: dict[int, list[float]] = defaultdict(list)
     for seconds, value in points:
         cells[math.floor(seconds)].append(float(value))
-    means = {second: round(float(np.mean(values)), 4) for second, values in sorted(cells.items())}
-    return Curve(tuple(second + 0.5 for second in means), tuple(means.values()), score, track_id)
+    return {second: float(np.mean(values)) for second, values in cells.items()}
 
 
-def _stream_scores(outputs: StreamOutputs) -> tuple[StreamScore, ...]:
+def _heard(points: Iterable[tuple[float, float]], window: float, start: float, end: float) -> dict[int, float]:
+    """(centre, value) of windows as long as `window`, all in seconds -> means over each second of the file's clock.
+
+    Windows overlap and outlast a second: each counts as much as it hears of it, from start to end.
+    """
+    total, heard = defaultdict[int, float](float), defaultdict[int, float](float)
+    for centre, value in points:
+        first, last = max(start, centre - window / 2), min(end, centre + window / 2)
+        for second in range(math.floor(first), math.ceil(last)):
+            share = min(last, second + 1) - max(first, second)
+            total[second] += share * float(value)
+            heard[second] += share
+    # Less than a sample is rounding.
+    return {second: total[second] / share for second, share in heard.items() if share > 1 / SAMPLE_RATE}
+
+
+def _curve(cells: dict[int, float], score: float, track_id: int | None = None) -> Curve:
+    """Each second's value at its middle."""
+    times = tuple(second + 0.5 for second in sorted(cells))
+    return Curve(times, tuple(round(cells[second], 4) for second in sorted(cells)), score, track_id)
+
+
+def _stream_scores(outputs: StreamOutputs, heard: dict[int, float]) -> tuple[StreamScore, ...]:
+    """`heard`: the audio logit of each second."""
     scores = []
     visual, audio, speaker = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
     if visual is not None:
         logits = outputs.track_logits()
         curves = [
-            _per_second(points, track_logit(logits[t], outputs.pooling), t) for t, points in outputs.visual.items()
+            _curve(_per_second(points), track_logit(logits[t], outputs.pooling), t)
+            for t, points in outputs.visual.items()
         ]
         scores.append(StreamScore("visual", visual, tuple(curves)))
     if audio is not None:
-        scores.append(StreamScore("audio", audio, (_per_second(outputs.audio, audio),)))
+        scores.append(StreamScore("audio", audio, (_curve(heard, audio),)))
     if speaker is not None:
-        curves = [_per_second(reading.curve, reading.at_zero, t) for t, reading in outputs.readings.items()]
+        curves = [_curve(_per_second(reading.curve), reading.at_zero, t) for t, reading in outputs.readings.items()]
         scores.append(StreamScore("sync", speaker[1].at_zero, tuple(curves)))
     return tuple(scores)
 

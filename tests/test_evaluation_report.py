@@ -65,7 +65,9 @@ def results() -> Results:
             "unit": ["", "crf", "crf"],
         }
     ).assign(score="p_fake", n=4, fakes=2, abstained=0, auc=[0.9, 0.8, 0.6], auc_low=0.5, auc_high=1.0)
-    located = pd.DataFrame([{"score": "visual", "files": 2, "segments": 3, "failed": 0, "ap_50": 0.25, "ap_mean": 0.1}])
+    ap = {"files": 2, "segments": 3, "failed": 0, "ap_50": 0.25, "ap_mean": 0.1}
+    own = {"score": "visual", "method": "segments", "real": 1, "false_alarms": 0.125}
+    located = pd.DataFrame([{"score": "visual", "method": "proposals"} | ap, own | ap])
     tables = {
         "metrics": pd.concat([*frames, audit], ignore_index=True),
         "missing": missing_streams(scores.assign(has_sync=0.0, missing_sync="no face")),

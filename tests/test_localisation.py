@@ -21,7 +21,7 @@ from avdetect.evaluation.localisation import (
     overlap,
     proposals,
 )
-from avdetect.types import Curve, StreamScore
+from avdetect.types import Curve, Segment, StreamScore
 
 # -- proposals
 
@@ -179,6 +179,8 @@ def test_laws_of_average_precision(
 @dataclass
 class Found:
     streams: tuple[StreamScore, ...]
+    segments: tuple[Segment, ...] = ()
+    duration_seconds: float = 6.0
 
 
 def curve(*values: float) -> Curve:
@@ -209,15 +211,20 @@ def table(**columns: list[object]) -> pd.DataFrame:
     return validate(pd.DataFrame(rows | shared | columns))
 
 
+def proposed(found: pd.DataFrame) -> pd.DataFrame:
+    return found[found["method"] == "proposals"].set_index("score")
+
+
 def test_a_manifest_is_measured_on_its_partial_forgeries_and_their_reals() -> None:
     seen = StreamScore("visual", 0.0, (curve(0, 0, 9, 9, 0, 0), curve(0, 0, 1, 1, 0, 0)))
     calm = StreamScore("visual", 0.0, (curve(0, 0, 0, 0),))
     heard = StreamScore("audio", 0.0, (curve(9, 0, 0, 0, 0, 0),))
-    detector: Detects = Fixed({"/part": Found((seen, heard)), "/real": Found((calm,))})  # type: ignore[assignment]
-    found = measure_localisation(table(), detector).set_index("score")
-    assert detector.asked == ["/part", "/real", "/gone"]  # type: ignore[attr-defined]
+    known = {"/part": Found((seen, heard)), "/real": Found((calm,)), "/whole": Found((heard,))}
+    detector: Detects = Fixed(known)  # type: ignore[assignment]
+    found = proposed(measure_localisation(table(), detector))
+    assert detector.asked == ["/whole", "/part", "/real", "/gone"]  # type: ignore[attr-defined]
     assert found["failed"].eq(1).all()
-    assert found["files"].eq(3).all()
+    assert found["files"].eq(3).all(), "neither what is fake from end to end nor another dataset"
     assert found["segments"].eq(2).all()
     assert found.loc["visual", "ap_95"] == 0.5, "of the file that cannot be read the segment is missed"
     assert found.loc["visual", "ap_mean"] == 0.5
@@ -226,12 +233,39 @@ def test_a_manifest_is_measured_on_its_partial_forgeries_and_their_reals() -> No
     assert found.loc["visual and audio", "ap_50"] == 0.5
 
 
+def test_the_segments_of_a_result_are_measured_beside() -> None:
+    face = [Segment(2.0, 4.0, "visual", 3.0, 0), Segment(0.0, 2.0, "visual", 1.0, 1)]
+    voice = [Segment(0.0, 3.0, "audio", 4.0), Segment(4.0, 5.5, "audio", 2.0)]
+    known = {"/part": Found((), tuple(face)), "/real": Found((), (voice[0],)), "/whole": Found((), tuple(voice))}
+    detector: Detects = Fixed(known)  # type: ignore[assignment]
+    given = table(video_fake=[0, 1, 0, 0, 1], audio_fake=[1, 0, 0, 0, 0])
+    found = measure_localisation(given, detector)
+    own = found[found["method"] == "segments"].set_index("score")
+    assert list(own.index) == ["visual", "audio", "visual and audio"], "sync has no segments"
+    assert own["ap_95"].tolist() == [0.5, 0, 0.25], "a real file's segment is the better one of two"
+    assert own["real"].eq(1).all()
+    assert own["false_alarms"].tolist() == [0, 1, 1]
+    assert own["whole"].tolist() == [0, 1, 1]
+    assert own["covered"].isna().tolist() == [True, False, False]
+    assert own.loc["audio", "covered"] == 0.75
+    assert found[found["method"] == "proposals"][["real", "false_alarms", "covered"]].isna().all(axis=None)
+
+
+def test_what_segments_cover_is_counted_once() -> None:
+    twice = (Segment(0.0, 3.0, "visual", 3.0, 0), Segment(1.0, 2.0, "visual", 3.0, 1), Segment(2.0, 4.0, "audio", 3.0))
+    known = {"/part": Found(()), "/real": Found(()), "/whole": Found((), twice)}
+    detector: Detects = Fixed(known)  # type: ignore[assignment]
+    found = measure_localisation(table(video_fake=[1, 1, 0, 0, 1]), detector)
+    own = found[found["method"] == "segments"].set_index("score")["covered"]
+    assert (own["visual"], own["visual and audio"]) == pytest.approx((3 / 6, 4 / 6))
+
+
 def test_a_stream_is_held_against_its_own_part() -> None:
     segments = {"video_fake_segments": [(), ((2.0, 4.0),), (), (), ()], "audio_fake_segments": [()] * 5}
     given = table(**segments, video_fake=[None, 1, 0, 0, None])
     seen = StreamScore("visual", 0.0, (curve(0, 0, 9, 9, 0, 0),))
     detector: Detects = Fixed({"/part": Found((seen,)), "/real": Found(())})  # type: ignore[assignment]
-    found = measure_localisation(given, detector).set_index("score")
+    found = proposed(measure_localisation(given, detector))
     assert found.loc["visual", ["segments", "ap_95"]].tolist() == [1, 1]
     assert "audio" not in found.index, "no segment of a voice: nothing to measure"
 

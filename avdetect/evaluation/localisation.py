@@ -1,4 +1,4 @@
-"""Where a partial forgery is: segments from per-second score curves, and their average precision.
+"""Where a partial forgery is: the Detection's segments, and all that its curves suggest; their average precision.
 
 AP as LAV-DF (Cai et al., 2022) and ActivityNet (Heilbron et al., 2015) define it: the segments of all files in one list
 by score, each true segment found once, precision interpolated over recall.
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from avdetect.errors import MediaError
+from avdetect.segments import HIGH, runs
 from avdetect.types import Curve, Detection, Float
 
 Segment = tuple[float, float]  # (start_seconds, end_seconds)
@@ -21,7 +22,7 @@ Scored = tuple[float, float, float]  # (start_seconds, end_seconds, score)
 IOUS = (0.5, 0.75, 0.95)
 MAX_THRESHOLDS = 32  # of one curve
 NMS_IOU = 0.7  # of two segments that overlap more, the better one is kept
-# Score -> the streams whose curves are averaged for it, and the column that says what is true.
+# Score -> the streams whose curves are averaged (or whose segments are taken) for it, and the column of what is true.
 CURVES = {
     "visual": (("visual",), "video_fake_segments"),
     "audio": (("audio",), "audio_fake_segments"),
@@ -57,9 +58,8 @@ def proposals(times: ArrayLike, values: ArrayLike, step: float = 1.0) -> list[Sc
     if len(levels) > MAX_THRESHOLDS:
         levels = np.unique(np.quantile(levels, np.linspace(0, 1, MAX_THRESHOLDS)))
     found: dict[tuple[int, int], float] = {}
-    gap = np.diff(time) > 1.5 * step  # between cells i and i + 1 nothing was seen
     for level in levels:
-        for first, last in _runs(value >= level, gap):
+        for first, last in runs(value >= level, time, step):
             inside = value[first : last + 1]
             others = len(value) - len(inside)
             outside = (value.sum() - inside.sum()) / others if others else inside.mean()
@@ -71,13 +71,6 @@ def proposals(times: ArrayLike, values: ArrayLike, step: float = 1.0) -> list[Sc
         if all(overlap((start, end), (k[0], k[1])) <= NMS_IOU for k in kept):
             kept.append((float(start), float(end), score))
     return kept
-
-
-def _runs(above: np.ndarray, gap: np.ndarray) -> list[tuple[int, int]]:
-    """(first, last) of each run of True cells without a gap between them."""
-    begins = above & np.concatenate([[True], ~above[:-1] | gap])[: len(above)]
-    ends = above & np.concatenate([~above[1:] | gap, [True]])[: len(above)]
-    return list(zip(np.flatnonzero(begins).tolist(), np.flatnonzero(ends).tolist(), strict=True))
 
 
 def average_precision(
@@ -108,43 +101,90 @@ def average_precision(
 
 
 def measure_localisation(table: pd.DataFrame, detector: Detects) -> pd.DataFrame:
-    """AP@IOUS, and their mean, of each stream's curve; empty when no file of the manifest has `fake_segments`.
+    """AP@IOUS, and their mean, of each stream's curve and of the Detection's segments; empty when no file of the
+    manifest has `fake_segments`.
 
-    Measured on the files with segments and on the real files of their datasets (where every segment is wrong). A
-    stream is held against the segments of its own part where the manifest has them. Columns: table, score, files,
-    segments, failed (files that could not be read: what is true in them is missed), ap_50, ap_75, ap_95, ap_mean.
+    AP is measured on the files with segments and on the real files of their datasets (where every segment is wrong). A
+    stream is held against the segments of its own part where the manifest has them. Columns: table, score, method
+    (`proposals` from curves, or the Detection's own `segments`), files, segments, failed (files that could not be read:
+    what is true in them is missed), ap_50, ap_75, ap_95, ap_mean. Of `segments` also real (real files that were read),
+    false_alarms (share of them with a segment), whole (files of these datasets of which the part is fake from end to
+    end), covered (mean share of their time that segments hold; NaN without any).
     """
     partial = (
         table["fake_segments"].map(bool).to_numpy(bool) if "fake_segments" in table else np.zeros(len(table), bool)
     )
     if not partial.any():
         return pd.DataFrame()
-    beside = table["dataset"].isin(table.loc[partial, "dataset"]) & table["fake"].eq(0).fillna(False)
-    files = table[partial | beside.to_numpy(bool)]
-    curves: dict[str, dict[str, Sequence[Curve]]] = {}
-    failed = 0
-    for path in files["path"]:
-        try:
-            found = detector.score(path)
-        except MediaError:
-            failed += 1
-            continue
-        curves[path] = {stream.name: stream.curves for stream in found.streams}
+    files = table[table["dataset"].isin(table.loc[partial, "dataset"])]
+    found, failed = _detections(files["path"], detector)
+    partial = files["fake_segments"].map(bool).to_numpy(bool)
+    real = files["fake"].eq(0).fillna(False).to_numpy(bool)
+    judged = files[partial | real]
+    lost = sum(path in failed for path in judged["path"])
     rows = []
     for score, (streams, column) in CURVES.items():
-        segments = files[column if column in files else "fake_segments"]
-        truth = {path: list(parts) for path, parts in zip(files["path"], segments, strict=True) if parts}
+        segments = judged[column if column in judged else "fake_segments"]
+        truth = {path: list(parts) for path, parts in zip(judged["path"], segments, strict=True) if parts}
         if not truth:
             continue
-        predicted = {path: proposals(*joined_curve([of[s] for s in streams if s in of])) for path, of in curves.items()}
-        values = [average_precision(predicted, truth, iou) for iou in IOUS]
-        rows.append(
-            {"table": "localisation", "score": score, "files": len(files), "segments": sum(map(len, truth.values()))}
-            | {"failed": failed}
-            | {f"ap_{round(100 * iou)}": value for iou, value in zip(IOUS, values, strict=True)}
-            | {"ap_mean": float(np.mean(values))}
-        )
+        seen = {path: found[path] for path in judged["path"] if path in found}
+        about = {"table": "localisation", "score": score, "files": len(judged), "failed": lost}
+        curves = {path: [s.curves for s in one.streams if s.name in streams] for path, one in seen.items()}
+        suggested = {path: proposals(*joined_curve(of)) for path, of in curves.items()}
+        rows.append(about | {"method": "proposals"} | _precisions(suggested, truth))
+        if set(streams) <= set(HIGH):
+            own = {path: _segments(one, streams) for path, one in seen.items()}
+            alarms = [bool(own[path]) for path in files.loc[real, "path"] if path in own]
+            whole = [found[path] for path in _wholly_fake(files[~partial], streams) if path in found]
+            beside = _shares("real", "false_alarms", alarms) | _shares("whole", "covered", _covered(whole, streams))
+            rows.append(about | {"method": "segments"} | _precisions(own, truth) | beside)
     return pd.DataFrame(rows)
+
+
+def _detections(paths: Iterable[str], detector: Detects) -> tuple[dict[str, Detection], set[str]]:
+    """What was found by path, and the paths that could not be read."""
+    found, failed = dict[str, Detection](), set[str]()
+    for path in paths:
+        try:
+            found[path] = detector.score(path)
+        except MediaError:
+            failed.add(path)
+    return found, failed
+
+
+def _precisions(predicted: Mapping[str, Sequence[Scored]], truth: Mapping[str, Sequence[Segment]]) -> dict[str, float]:
+    values = [average_precision(predicted, truth, iou) for iou in IOUS]
+    named = {f"ap_{round(100 * iou)}": value for iou, value in zip(IOUS, values, strict=True)}
+    return {"segments": sum(map(len, truth.values())), **named, "ap_mean": float(np.mean(values))}
+
+
+def _segments(found: Detection, streams: Sequence[str]) -> list[Scored]:
+    """The segments of some streams."""
+    return [(s.start_seconds, s.end_seconds, s.score) for s in found.segments if s.stream in streams]
+
+
+def _wholly_fake(files: pd.DataFrame, streams: Sequence[str]) -> list[str]:
+    """Paths, of files without segments, of those whose part is fake: all of it is."""
+    parts = {"visual": "video_fake", "audio": "audio_fake"}
+    fake = np.logical_or.reduce([files[parts[name]].eq(1).fillna(False).to_numpy(bool) for name in streams])
+    return files.loc[fake, "path"].tolist()
+
+
+def _covered(found: Iterable[Detection], streams: Sequence[str]) -> list[float]:
+    """Of each file the share of what was scored that segments of some streams hold, together."""
+    shares = []
+    for one in found:
+        held, reached = 0.0, -np.inf
+        for start, end, _ in sorted(_segments(one, streams)):
+            held += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        shares.append(min(1.0, held / one.duration_seconds) if one.duration_seconds else 0.0)
+    return shares
+
+
+def _shares(count: str, mean: str, values: Sequence[float]) -> dict[str, float]:
+    return {count: len(values), mean: float(np.mean(values)) if values else float("nan")}
 
 
 def joined_curve(streams: Iterable[Sequence[Curve]]) -> tuple[Float, Float]:

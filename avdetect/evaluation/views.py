@@ -303,18 +303,25 @@ def severity(row: Mapping[str, Any]) -> str:
 
 
 def localisation(table: pd.DataFrame) -> View:
-    """localisation.csv: average precision of forged segments."""
+    """localisation.csv: average precision of forged segments, false alarms and what of a whole forgery is covered."""
     words = (
-        "Average precision of the forged seconds that the per-second curves point at, where a segment counts as found "
-        "when it overlaps the true one by this intersection over union (IoU), as LAV-DF defines it."
+        "Average precision of forged segments, where one counts as found when it overlaps the true one by this "
+        "intersection over union (IoU), as LAV-DF defines it: of every stretch that the per-second curves suggest "
+        "(proposals), and of the few that a result names (segments). Of those also the share of real files with any, "
+        "and how much of the files that are fake from end to end they cover."
     )
     names = {"ap_50": "AP at IoU 0.5", "ap_75": "AP at IoU 0.75", "ap_95": "AP at IoU 0.95", "ap_mean": "mean"}
     columns = (
         text("curve", "score"),
+        text("method", "method"),
         *(plain(name, name, 0) for name in ("files", "segments", "failed")),
         *(plain(title, name) for name, title in names.items()),
+        plain("real files", "real", 0),
+        Column("with a segment", lambda row: share(row.get("false_alarms"))),
+        plain("wholly fake", "whole", 0),
+        Column("covered", lambda row: share(row.get("covered"))),
     )
-    return view("", words, table, columns, texts=1)
+    return view("", words, table, columns)
 
 
 # name in a document's markers, and of its CSV file -> view

@@ -12,6 +12,8 @@ from avdetect.detector import CLEAR_SYNC
 from avdetect.report.data import printable
 from avdetect.types import Detection
 
+MAX_SEGMENTS = 4  # lines, of a file with many
+_PARTS = {"visual": "the face", "audio": "the voice", "sync": "the match"}
 _STYLES = {"fake": "bold red", "real": "bold green", "abstain": "bold yellow", "failed": "red"}
 
 
@@ -36,6 +38,7 @@ def render(detection: Detection) -> Text:
         clear = detection.sync.confidence >= CLEAR_SYNC
         out.append(f"offset {offset:+.2f} s ({side if clear else 'unclear'}), ")
         out.append(f"confidence {detection.sync.confidence:.2f}\n")
+    _segments(out, detection)
     for warning in detection.warnings:
         out.append(f"  warning: {printable(warning)}\n", style="yellow")
     model = detection.model
@@ -57,6 +60,17 @@ def _line(out: Text, name: str, probability: float | None, missing: str | None, 
     out.append("█" * filled, style="red" if probability >= 0.5 else "green")
     out.append("░" * (20 - filled), style="dim")
     out.append(f"  {note}\n" if note else "\n")
+
+
+def _segments(out: Text, detection: Detection) -> None:
+    """The first MAX_SEGMENTS of them, a line each, and how many more there are."""
+    for segment in detection.segments[:MAX_SEGMENTS]:
+        who = f" of track {segment.track_id}" if segment.track_id is not None and len(detection.tracks) > 1 else ""
+        when = f"from {segment.start_seconds:.1f} to {segment.end_seconds:.1f} s"
+        out.append(f"  {when}  {_PARTS[segment.stream]}{who}\n")
+    more = len(detection.segments) - MAX_SEGMENTS
+    if more > 0:
+        out.append(f"  and {more} more stretch{'es' if more > 1 else ''}: see --json\n")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
