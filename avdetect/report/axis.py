@@ -7,13 +7,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from avdetect.detector import CLEAR_SYNC
-from avdetect.report.drawing import Bar, Dot, Image, Path, Points, Scale, TimeAxis, Word, level, line, waveform
-from avdetect.report.evidence import Evidence, SyncCurve
-from avdetect.report.words import PART_NAMES, absence, finite, number, segment_words, span, stream
+from avdetect.report.drawing import (
+    POINT_SECONDS,
+    Bar,
+    Dot,
+    Image,
+    Path,
+    Points,
+    Scale,
+    TimeAxis,
+    Word,
+    level,
+    line,
+    spread,
+    waveform,
+)
+from avdetect.report.evidence import Evidence, SyncCurve, SyncPoint
+from avdetect.report.words import PART_NAMES, absence, clock, finite, number, segment_words, span, stream
 from avdetect.types import Curve, Detection
 
 MOST_TRACKS = 6  # that are drawn; a table names them all
-MOST_DOTS = 300
 LANE, BAR = 24, 12  # pixels
 
 
@@ -108,7 +121,7 @@ def _face(axis: TimeAxis, detection: Detection) -> Row:
     title, height = "Face", 150
     note = (
         "Mean score of each second, one line a face. Above 0 it leans towards fake, below towards real: a raw score, "
-        "no probability. Compare heights."
+        f"no probability. Compare heights.{_several(axis, True)}"
     )
     curves = face_curves(detection)
     drawn = curves[:MOST_TRACKS]
@@ -116,6 +129,7 @@ def _face(axis: TimeAxis, detection: Detection) -> Row:
         return Row(title, note, "", 0, absent=absence(detection, "visual"))
     scale = _symmetric(drawn)
     # The most suspicious one is drawn last, over the others.
+    area = spread(axis, scale, points_of(drawn[0]), "range")
     lines = [line(axis, scale, points_of(curve), f"track t{i}") for i, curve in enumerate(drawn)][::-1]
     legend = [
         Legend(f"track t{i}", f"track {curve.track_id}, as a whole {number(curve.score, signed=True)}")
@@ -124,7 +138,7 @@ def _face(axis: TimeAxis, detection: Detection) -> Row:
     if len(curves) > MOST_TRACKS:
         legend.append(Legend("", f"and {len(curves) - MOST_TRACKS} more, in the table of faces below"))
     label = "Score over time: " + "; ".join(item.text for item in legend)
-    paths = (level(scale, 0, "zero"), *lines)
+    paths = (level(scale, 0, "zero"), area, *lines)
     return Row(title, note, label, height, paths=paths, words=_score_words(scale, height), legend=tuple(legend))
 
 
@@ -137,12 +151,19 @@ def _sound(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
         yield Row(title, "", "", 0, absent=absence(detection, "audio"))
         return
     note = "Score of each second (line) over the log-mel spectrogram: high tones at the top, bright is loud."
+    note += _several(axis, True)
     paths: tuple[Path, ...] = ()
     words: tuple[Word, ...] = ()
     if curve:
         scale = _symmetric([curve])
         drawn = line(axis, scale, points_of(curve), "over")
-        paths = (Path(f"M0 {scale.y(0)}H1000", "zero on-picture" if sound else "zero"), Path(drawn.d, "under"), drawn)
+        area = spread(axis, scale, points_of(curve), "range on-picture" if sound else "range")
+        paths = (
+            Path(f"M0 {scale.y(0)}H1000", "zero on-picture" if sound else "zero"),
+            area,
+            Path(drawn.d, "under"),
+            drawn,
+        )
         words = _score_words(scale, height)
     else:
         note = f"{absence(detection, 'audio')} The log-mel spectrogram shows what was heard."
@@ -179,7 +200,7 @@ def _match(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
     )
     yield _offsets(axis, curves, legend)
     values = [c for p in measured if (c := finite(p.confidence)) is not None]
-    scale, height = Scale(0.0, max(0.3, *values, 0.0)), 64
+    scale, height = Scale(0.0, max(0.3, math.ceil(10 * max(values, default=0.0)) / 10)), 64
     lines = [
         line(axis, scale, [(p.seconds, p.confidence) for p in c.points], item.css)
         for c, item in zip(curves, legend, strict=True)
@@ -189,6 +210,7 @@ def _match(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
         Word("-8", height * scale.y(CLEAR_SYNC) / 100 + 4, number(CLEAR_SYNC, 1), "gutter"),
     )
     note = "How much better the best offset fits than the others. Below the dashed line the offset is unclear."
+    note += _several(axis, False)
     yield Row(
         "Confidence of the match", note, "Confidence of the offset over time", height,
         paths=(level(scale, CLEAR_SYNC, "limit"), *lines[::-1]), words=words,
@@ -196,23 +218,41 @@ def _match(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
 
 
 def _offsets(axis: TimeAxis, curves: list[SyncCurve], legend: tuple[Legend, ...]) -> Row:
-    points = [(p, item.css, i == 0) for i, (c, item) in enumerate(zip(curves, legend, strict=True)) for p in c.points]
-    offsets = [v for p, *_ in points if (v := finite(p.offset_seconds)) is not None]
+    offsets = [v for c in curves for p in c.points if (v := finite(p.offset_seconds)) is not None]
     top = max(0.6, *(math.ceil(abs(v) * 10) / 10 for v in offsets))
     scale, height = Scale(-top, top), 104
     dots = []
-    for p, css, best in points:
-        offset, confidence = finite(p.offset_seconds), finite(p.confidence)
-        cells = axis.visible([(p.seconds, offset)])
-        clear = confidence is not None and confidence >= CLEAR_SYNC
-        if offset is None or not cells or (len(points) > MOST_DOTS and not clear):
-            continue
-        y = round(height * scale.y(offset) / 100, 1)
-        dots.append(Dot(axis.percent(cells[0][1]), y, f"{css} {'clear' if clear else 'unclear'}", best))
-    many = " Of so long a file only the clear ones are drawn." if len(points) > MOST_DOTS else ""
+    for curve, item in zip(curves, legend, strict=True):
+        for p in _clearest(axis, curve):
+            y = round(height * scale.y(finite(p.offset_seconds) or 0.0) / 100, 1)
+            css = f"{item.css} {'clear' if (finite(p.confidence) or 0.0) >= CLEAR_SYNC else 'unclear'}"
+            middle = (max(axis.start, p.seconds - 0.5) + min(axis.end, p.seconds + 0.5)) / 2
+            dots.append(Dot(axis.percent(middle), y, css, round=curve is curves[0]))
+    several = axis.cell_seconds()
+    many = f" The clearest of each {clock(several)} is drawn." if several > 1 else ""
     words = _gutter(height, ("late", f"{number(top, 1, signed=True)} s"), (f"{number(-top, 1)} s", "early"))
     note = f"How far the sound is behind the lips (late) or before them. Filled: clear; hollow: unclear.{many}"
     return Row(
         "Match", note, "Offset between lips and voice over time", height,
         paths=(level(scale, 0, "zero"),), dots=tuple(dots[::-1]), words=words, legend=legend if len(legend) > 1 else (),
     )  # fmt: skip
+
+
+def _clearest(axis: TimeAxis, curve: SyncCurve) -> list[SyncPoint]:
+    """The points that have an offset; of a long file, the clearest of every few seconds."""
+    cells: dict[int, SyncPoint] = {}
+    for p in curve.points:
+        if finite(p.offset_seconds) is None or not axis.start <= p.seconds + 0.5 or not p.seconds - 0.5 <= axis.end:
+            continue
+        cell = math.floor((p.seconds - axis.start) / axis.cell_seconds())
+        if cell not in cells or (finite(p.confidence) or 0.0) > (finite(cells[cell].confidence) or 0.0):
+            cells[cell] = p
+    return list(cells.values())
+
+
+def _several(axis: TimeAxis, area: bool) -> str:
+    """What a note says where a point stands for more than a second."""
+    if axis.cell_seconds() == POINT_SECONDS:
+        return ""
+    pale = " Pale: lowest to highest." if area else ""
+    return f" In so long a file a point is the mean of {clock(axis.cell_seconds())}.{pale}"

@@ -19,22 +19,27 @@ STRIP_CELLS = 8
 MOST_NAMED = 3  # tracks that are named at a second
 
 
-def most_suspicious(evidence: Evidence) -> float:
-    """Where the cursor stands at first: the worst second of the part that looks worse."""
+def first(evidence: Evidence) -> tuple[float, str]:
+    """Where the cursor stands at first, and why: the worst second of the part that looks worse."""
     detection, time = evidence.detection, axis_of(evidence)
-    faces, audio = face_curves(detection)[:1], stream(detection, "audio")
-    voice = list(audio.curves[:1]) if audio else []
-    voice_first = (finite(detection.audio_fake) or 0) > (finite(detection.video_fake) or 0)
-    for curve in (*voice, *faces) if voice_first else (*faces, *voice):
+    audio = stream(detection, "audio")
+    found = [("face", curve) for curve in face_curves(detection)[:1]]
+    found += [("voice", curve) for curve in (audio.curves[:1] if audio else ())]
+    if (finite(detection.audio_fake) or 0) > (finite(detection.video_fake) or 0):
+        found.reverse()
+    for name, curve in found:
         peak = _peak(curve, time)
         if peak is not None:
-            return peak
-    return round(time.start, 3)
+            return peak, f"First shown: the most suspicious second of the {name}."
+    return round(time.start, 3), "First shown: the beginning."
 
 
 def _peak(curve: Curve, time: TimeAxis) -> float | None:
-    cells = [(v, middle) for _, middle, _, v in time.visible(points_of(curve)) if v is not None]
-    return round(max(cells)[1], 3) if cells else None
+    points = [(v, s) for s, value in points_of(curve) if (v := finite(value)) is not None and math.isfinite(s)]
+    if not points:
+        return None
+    second = max(points)[1]
+    return round((max(time.start, second - 0.5) + min(time.end, second + 0.5)) / 2, 3)
 
 
 def reading(evidence: Evidence, seconds: float) -> tuple[str, ...]:
@@ -49,7 +54,7 @@ def script_data(evidence: Evidence) -> dict[str, Any]:
     return {
         "start": time.start,
         "end": round(time.end, 3),
-        "at": most_suspicious(evidence),
+        "at": first(evidence)[0],
         "step": round(min(1.0, spacing), 3),
         "seconds": {str(second): texts for second, texts in readings(evidence).items()},
     }

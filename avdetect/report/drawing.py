@@ -7,7 +7,8 @@ strokes that are not; words, dots and bars stand at percentages, so that they ke
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avdetect.report.evidence import Peaks, Picture
@@ -15,7 +16,8 @@ from avdetect.report.words import clock, finite
 
 MOST_TICKS = 6  # more would touch on a telephone
 STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
-CELL_SECONDS = 1.0  # a curve's value is the mean over this much around its time (avdetect.types.Curve)
+POINT_SECONDS = 1.0  # a curve's value is the mean over this much around its time (avdetect.types.Curve)
+MOST_CELLS = 200  # points of a curve that are drawn
 MOST_PEAKS = 1000
 Points = Sequence[tuple[float, float | None]]  # (seconds, value); None is a gap
 
@@ -115,15 +117,42 @@ class TimeAxis:
         left = 100 * (start - self.start) / self.length
         return Image(picture, round(left, 2), round(100 * duration / self.length, 2))
 
-    def visible(self, points: Points) -> list[tuple[float, float, float, float | None]]:
-        """(left, middle, right, value) of each point's second, as far as it lies on the axis, in order."""
-        found = []
+    def cells(self, points: Points) -> list[Cell]:
+        """The points as far as they lie on the axis, in order; of a long file, several seconds in one cell."""
+        size, groups = self.cell_seconds(), defaultdict[int, list[Cell]](list)
         for seconds, value in sorted((p for p in points if math.isfinite(p[0])), key=lambda p: p[0]):
-            left = max(self.start, seconds - CELL_SECONDS / 2)
-            right = min(self.end, seconds + CELL_SECONDS / 2)
-            if left < right:
-                found.append((left, (left + right) / 2, right, finite(value)))
-        return found
+            left, right = max(self.start, seconds - POINT_SECONDS / 2), min(self.end, seconds + POINT_SECONDS / 2)
+            value = finite(value)
+            if left < right and value is not None:
+                groups[math.floor((seconds - self.start) / size)].append(Cell(left, right, value, value, value))
+        if size == POINT_SECONDS:
+            return [cell for group in groups.values() for cell in group]
+        return [Cell.joined(group) for group in groups.values()]
+
+    def cell_seconds(self) -> float:
+        """How many seconds a drawn point stands for: more would not be told apart."""
+        return POINT_SECONDS * math.ceil(self.length / MOST_CELLS)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a curve."""
+
+    left: float  # seconds
+    right: float
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        return (self.left + self.right) / 2
+
+    @classmethod
+    def joined(cls, cells: Sequence[Cell]) -> Cell:
+        mean = sum(cell.mean for cell in cells) / len(cells)
+        low, high = min(cell.low for cell in cells), max(cell.high for cell in cells)
+        return cls(cells[0].left, cells[-1].right, mean, low, high)
 
 
 @dataclass(frozen=True)
@@ -140,26 +169,38 @@ class Scale:
 
 
 def line(axis: TimeAxis, scale: Scale, points: Points, css: str) -> Path:
-    """A curve through the middles of the seconds, level to the outer edges of the first and last; gaps stay gaps."""
+    """A curve through the middles of the cells, level to the outer edges of the first and last; gaps stay gaps."""
     parts = []
-    for run in _runs(axis.visible(points)):
-        (left, *_), (*_, right, _) = run[0], run[-1]
-        stops = [(left, run[0][3]), *((middle, value) for _, middle, _, value in run), (right, run[-1][3])]
-        parts.append("M" + "L".join(f"{10 * axis.percent(s):.1f} {scale.y(v)}" for s, v in stops))
+    for run in _runs(axis.cells(points)):
+        stops = [(run[0].left, run[0].mean), *((c.middle, c.mean) for c in run), (run[-1].right, run[-1].mean)]
+        parts.append("M" + _polyline(axis, scale, stops))
     return Path("".join(parts), css)
 
 
-def _runs(cells: Iterable[tuple[float, float, float, float | None]]) -> list[list[tuple[float, float, float, float]]]:
-    runs: list[list[tuple[float, float, float, float]]] = []
-    open_until: float | None = None
-    for left, middle, right, value in cells:
-        if value is None:
-            open_until = None
-            continue
-        if open_until is None or left > open_until + CELL_SECONDS / 2:
+def spread(axis: TimeAxis, scale: Scale, points: Points, css: str) -> Path:
+    """The area between the lowest and highest values of cells that hold several seconds; else nothing."""
+    if axis.cell_seconds() == POINT_SECONDS:
+        return Path("", css)
+    parts = []
+    for run in _runs(axis.cells(points)):
+        edges = [(run[0].left, run[0]), *((c.middle, c) for c in run), (run[-1].right, run[-1])]
+        there = _polyline(axis, scale, [(s, c.high) for s, c in edges])
+        back = _polyline(axis, scale, [(s, c.low) for s, c in reversed(edges)])
+        parts.append(f"M{there}L{back}Z")
+    return Path("".join(parts), css)
+
+
+def _polyline(axis: TimeAxis, scale: Scale, stops: Sequence[tuple[float, float]]) -> str:
+    return "L".join(f"{10 * axis.percent(seconds):.1f} {scale.y(value)}" for seconds, value in stops)
+
+
+def _runs(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that follow each other without a gap."""
+    runs: list[list[Cell]] = []
+    for cell in cells:
+        if not runs or cell.left > runs[-1][-1].right + POINT_SECONDS / 2:
             runs.append([])
-        runs[-1].append((left, middle, right, value))
-        open_until = right
+        runs[-1].append(cell)
     return runs
 
 

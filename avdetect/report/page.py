@@ -85,7 +85,7 @@ def _file_name(path: str) -> str:
 
 def _view(evidence: Evidence) -> dict[str, Any]:
     detection, time = evidence.detection, axis.axis_of(evidence)
-    at = cursor.most_suspicious(evidence)
+    at, first_note = cursor.first(evidence)
     return {
         "name": _file_name(detection.path),
         "detection": detection,
@@ -105,6 +105,7 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         ],
         "strip": cursor.strip(evidence),
         "at": at,
+        "first_note": first_note,
         "frame": min(evidence.frames, key=lambda f: abs(f.seconds - at), default=None),
         "readings": list(zip(cursor.READINGS, cursor.reading(evidence, at), strict=True)),
         "people": _people(evidence),

@@ -124,6 +124,8 @@ def heading(detection: Detection) -> Heading:
 
 def _meaning(detection: Detection) -> tuple[str, ...]:
     fake = finite(detection.fake)
+    if fake is None and detection.verdict != "abstain":
+        return ("The model gave no usable probability.",)
     if fake is None:
         return (
             "There is no probability, because there was nothing to judge. That is no sign of manipulation, and none of "
@@ -165,10 +167,10 @@ def _part(probability: float | None) -> tuple[str, Tone]:
 def _face(detection: Detection) -> Cause:
     probability, scores = finite(detection.video_fake), stream(detection, "visual")
     count = len(detection.tracks)
-    seen = f"{count} face{'' if count == 1 else 's'} followed" if count else "No face was followed"
+    seen = f"{count} face{'' if count == 1 else 's'} followed"
     lines = []
     if probability is None or scores is None:
-        lines = [sentence(detection.missing.get("visual", "no usable score")), f"{seen}."]
+        lines = [sentence(detection.missing.get("visual", "no usable score"))] + ([f"{seen}."] if count else [])
     else:
         if count == 1:
             lines = [f"{seen}, {span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds)}."]
