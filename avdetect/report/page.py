@@ -100,7 +100,12 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "rows": axis.rows(evidence),
         "bands": axis.bands(evidence),
         "segments": [
-            (words.segment_words(s), words.span(s.start_seconds, s.end_seconds), words.finite(s.start_seconds))
+            (
+                words.segment_words(s)
+                + ("" if s.stream == "sync" else f", score {words.number(s.score, signed=True)}"),
+                words.span(s.start_seconds, s.end_seconds),
+                words.finite(s.start_seconds),
+            )
             for s in detection.segments
         ],
         "strip": cursor.strip(evidence),

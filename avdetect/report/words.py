@@ -9,7 +9,7 @@ from typing import Literal
 from avdetect.detector import CLEAR_SYNC, MISMATCH_SECONDS, PART_THRESHOLD
 from avdetect.types import Detection, Segment, StreamName, StreamScore
 
-Tone = Literal["fake", "real", "void"]  # suspicious, not suspicious, nothing said
+Tone = Literal["fake", "real", "plain", "void"]  # suspicious, not suspicious, said but neither, nothing said
 
 PART_NAMES: dict[StreamName, str] = {"visual": "face", "audio": "voice", "sync": "match"}
 RARE = 100  # the base-rate example: one fake in so many clips
@@ -95,6 +95,7 @@ def absence(detection: Detection, name: StreamName) -> str:
 
 
 def segment_words(segment: Segment) -> str:
+    """Whose stretch it is."""
     track = "" if segment.track_id is None else f", track {segment.track_id}"
     return f"{PART_NAMES[segment.stream]}{track}"
 
@@ -176,7 +177,7 @@ def _face(detection: Detection) -> Cause:
             lines = [f"{seen}, {span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds)}."]
         else:
             lines = [f"{seen}; the most suspicious one decides."]
-        lines.append("Judged by the grain and the edges of face crops, five a second.")
+        lines.append("Judged by pictures of the face alone.")
     headline, tone = _part(probability)
     return Cause("Face", "Was the face altered or generated?", headline, tone, probability, tuple(lines))
 
@@ -186,12 +187,13 @@ def _voice(detection: Detection) -> Cause:
     if probability is None:
         lines = [sentence(detection.missing.get("audio", "no usable score"))]
     else:
-        lines = ["Judged by the sound alone, in windows of two seconds."]
+        lines = ["Judged by the sound alone."]
     headline, tone = _part(probability)
     return Cause("Voice", "Was the voice synthesised or altered?", headline, tone, probability, tuple(lines))
 
 
 def _match(detection: Detection) -> Cause:
+    """Lip-sync. It is evidence in both directions: neither tone of the other two would be right."""
     question = "Do the lips and the voice belong together?"
     sync = detection.sync
     offset = finite(sync.offset_seconds) if sync else None
@@ -207,7 +209,7 @@ def _match(detection: Detection) -> Cause:
         return Cause("Match", question, "Unclear", "void", None, (measured, why))
     if abs(offset) <= MISMATCH_SECONDS:
         why = "That excludes nothing: heads that are generated to a voice keep its time."
-        return Cause("Match", question, "In step", "real", None, (measured, why))
+        return Cause("Match", question, "In step", "plain", None, (measured, why))
     why = "Dubbing and exchanged voices do that, and so do bad transmission and careless cutting."
     side = "late" if offset > 0 else "early"
-    return Cause("Match", question, f"Sound {side} by {number(abs(offset))} s", "fake", None, (measured, why))
+    return Cause("Match", question, f"Sound {side} by {number(abs(offset))} s", "plain", None, (measured, why))
