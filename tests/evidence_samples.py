@@ -325,7 +325,7 @@ STATES: dict[str, Callable[[], Evidence]] = {
     "hour": lambda: evidence(3600.0, tracks=3, frames=120),
     "crowd": lambda: evidence(12.0, tracks=30),
     "long_name": lambda: named("/videos/" + "interview_of_the_minister_" * 9 + ".mp4"),
-    "hostile_name": lambda: named("/videos/<script>alert(1)</script>\"'&\n\x1b[31m\u202egpj.mp4\udcff"),
+    "hostile_name": lambda: named("/videos/<img onerror=alert(1) src=x>\"'&\\\n\x1b[31m\u202egpj.mp4\udcff"),
     "right_to_left_name": lambda: named("/videos/مقابلة مع الوزير 2024.mp4"),
     "nan": with_nan,
 }

@@ -76,7 +76,7 @@ def _marked(axis: TimeAxis, detection: Detection) -> Row:
         return Row(title, note, "", 0, absent="No stretch stands out.")
     lanes = [name for name in PART_NAMES if any(s.stream == name for s in detection.segments)]
     drawn = [
-        axis.bar(s.start_seconds, s.end_seconds, lanes.index(s.stream) * LANE + 6, BAR, f"segment {s.stream}")
+        axis.bar(s.start_seconds, s.end_seconds, lanes.index(s.stream) * LANE + 6, BAR, "segment")
         for s in detection.segments
     ]
     words = tuple(Word("-8", i * LANE + 16, PART_NAMES[name], "gutter") for i, name in enumerate(lanes))

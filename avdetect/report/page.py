@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 import shlex
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,7 +19,7 @@ from avdetect.report import axis, cursor, words
 from avdetect.report.data import printable
 from avdetect.report.drawing import TimeAxis, waveform
 from avdetect.report.evidence import Evidence, Moment, Picture
-from avdetect.types import Detection, TrackSummary
+from avdetect.types import Detection, Segment, TrackSummary
 
 MOST_SHOWN = 6  # tracks whose moments are shown
 MODEL_NAMES = {
@@ -80,7 +79,7 @@ def _uri(picture: Picture) -> str:
 
 def _file_name(path: str) -> str:
     """The last part of the path: the page is passed on, and folders name people."""
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] or path
+    return path.rstrip("/").rpartition("/")[2] or path
 
 
 def _view(evidence: Evidence) -> dict[str, Any]:
@@ -99,15 +98,7 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "scored": words.span(time.start, time.end),
         "rows": axis.rows(evidence),
         "bands": axis.bands(evidence),
-        "segments": [
-            (
-                words.segment_words(s)
-                + ("" if s.stream == "sync" else f", score {words.number(s.score, signed=True)}"),
-                words.span(s.start_seconds, s.end_seconds),
-                words.finite(s.start_seconds),
-            )
-            for s in detection.segments
-        ],
+        "segments": [_segment(s) for s in detection.segments],
         "strip": cursor.strip(evidence),
         "at": at,
         "first_note": first_note,
@@ -122,6 +113,13 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "command": _command(detection),
         "timing": [(k.replace("_", " "), words.number(v)) for k, v in detection.timing_seconds.items()],
     }
+
+
+def _segment(segment: Segment) -> tuple[str, str, float | None]:
+    """Whose it is, when it is, and where it begins."""
+    score = "" if segment.stream == "sync" else f", score {words.number(segment.score, signed=True)}"
+    when = words.span(segment.start_seconds, segment.end_seconds)
+    return words.segment_words(segment) + score, when, words.finite(segment.start_seconds)
 
 
 @dataclass(frozen=True)

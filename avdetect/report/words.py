@@ -119,7 +119,7 @@ def heading(detection: Detection) -> Heading:
     title, tone = titles[detection.verdict]
     parts = (finite(detection.video_fake), finite(detection.audio_fake))
     if tone == "real" and any(p is not None and p >= PART_THRESHOLD for p in parts):
-        title += " as a whole"  # the sentence below it names the part that does look manipulated
+        title += " overall"  # the sentence below it names the part that does look manipulated
     return Heading(title, tone, sentence(detection.reason), _meaning(detection))
 
 
