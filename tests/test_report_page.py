@@ -17,7 +17,8 @@ import pytest
 from evidence_samples import STATES, evidence
 
 from avdetect.report import axis, cursor, words
-from avdetect.report.drawing import Scale, TimeAxis, line, spread, waveform
+from avdetect.report.curves import MOST_TRACKS, line, spread, waveform
+from avdetect.report.drawing import Scale, TimeAxis
 from avdetect.report.page import render_page
 from avdetect.types import Curve
 
@@ -207,6 +208,13 @@ def test_the_most_suspicious_track_is_the_first_and_drawn_last() -> None:
     assert row.paths[-1].css == "track t0"
 
 
+def test_without_its_picture_the_voice_is_a_line_on_the_page() -> None:
+    row = axis.rows(replace(evidence(), sound=None))[2]
+    assert (row.title, row.image, row.paths[-1].css) == ("Voice", None, "track t0")
+    assert "spectrogram" not in row.note
+    assert [r.title for r in axis.rows(replace(evidence(), sound=None))].count("Waveform") == 0
+
+
 def test_gaps_stay_gaps_and_the_last_second_is_cut() -> None:
     time, scale = TimeAxis.over(0, 6.2), Scale(-1, 1)
     points = [(0.5, 0.0), (1.5, 0.5), (2.5, None), (4.5, 1.0), (6.5, float("nan"))]
@@ -328,4 +336,4 @@ def test_paper_has_the_colours_of_light() -> None:
 def test_lines_differ_by_more_than_colour() -> None:
     css = files("avdetect.report").joinpath("page.css").read_text(encoding="utf-8")
     dashes = re.findall(r"^\.t[1-5] \{ stroke: var\(--t\d\); stroke-dasharray: ([\d ]+); \}", css, re.M)
-    assert len(set(dashes)) == axis.MOST_TRACKS - 1
+    assert len(set(dashes)) == MOST_TRACKS - 1

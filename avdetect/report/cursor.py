@@ -9,9 +9,11 @@ import math
 from collections import defaultdict
 from typing import Any
 
-from avdetect.report.axis import MOST_TRACKS, axis_of, face_curves, points_of, sync_curves
+from avdetect.report.axis import axis_of
+from avdetect.report.curves import MOST_TRACKS, face_curves, points_of
 from avdetect.report.drawing import Points, TimeAxis
 from avdetect.report.evidence import Evidence, Frame
+from avdetect.report.match_rows import sync_curves
 from avdetect.report.words import absence, finite, leaning, match_words, number, segment_words, span, stream
 from avdetect.types import Curve
 
@@ -93,7 +95,7 @@ def readings(evidence: Evidence) -> dict[int, tuple[str, ...]]:
             "; ".join(marked[second]) if second in marked else "nothing",
             _faces_at(faces, second) if faces else absence(detection, "visual"),
             leaning(voice.get(second)) if audio else absence(detection, "audio"),
-            _match_at(offset, confidence) if match else absence(detection, "sync"),
+            _match_at(offset, confidence) if match or detection.sync else absence(detection, "sync"),
         )
     return found
 

@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from avdetect.report.evidence import Peaks, Picture
+from avdetect.report.evidence import Picture
 from avdetect.report.words import clock, finite
 
 MOST_TICKS = 6  # more would touch on a telephone
 STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 POINT_SECONDS = 1.0  # a curve's value is the mean over this much around its time (avdetect.types.Curve)
 MOST_CELLS = 200  # points of a curve that are drawn
-MOST_PEAKS = 1000
 Points = Sequence[tuple[float, float | None]]  # (seconds, value); None is a gap
 
 
@@ -168,62 +167,30 @@ class Scale:
         return round(100 * (1 - min(1.0, max(0.0, part))), 1)
 
 
-def line(axis: TimeAxis, scale: Scale, points: Points, css: str) -> Path:
-    """A curve through the middles of the cells, level to the outer edges of the first and last; gaps stay gaps."""
-    parts = []
-    for run in _runs(axis.cells(points)):
-        stops = [(run[0].left, run[0].mean), *((c.middle, c.mean) for c in run), (run[-1].right, run[-1].mean)]
-        parts.append("M" + _polyline(axis, scale, stops))
-    return Path("".join(parts), css)
+@dataclass(frozen=True)
+class Legend:
+    css: str
+    text: str
 
 
-def spread(axis: TimeAxis, scale: Scale, points: Points, css: str) -> Path:
-    """The area between the lowest and highest values of cells that hold several seconds; else nothing."""
-    if axis.cell_seconds() == POINT_SECONDS:
-        return Path("", css)
-    parts = []
-    for run in _runs(axis.cells(points)):
-        edges = [(run[0].left, run[0]), *((c.middle, c) for c in run), (run[-1].right, run[-1])]
-        there = _polyline(axis, scale, [(s, c.high) for s, c in edges])
-        back = _polyline(axis, scale, [(s, c.low) for s, c in reversed(edges)])
-        parts.append(f"M{there}L{back}Z")
-    return Path("".join(parts), css)
+@dataclass(frozen=True)
+class Row:
+    """One plot of the axis."""
+
+    title: str
+    note: str  # how to read it
+    label: str  # what is drawn, for those who cannot see it
+    height: int  # pixels
+    absent: str = ""  # instead of the plot: why there is none
+    paths: tuple[Path, ...] = ()
+    dots: tuple[Dot, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    words: tuple[Word, ...] = ()
+    image: Image | None = None
+    legend: tuple[Legend, ...] = ()
 
 
-def _polyline(axis: TimeAxis, scale: Scale, stops: Sequence[tuple[float, float]]) -> str:
-    return "L".join(f"{10 * axis.percent(seconds):.1f} {scale.y(value)}" for seconds, value in stops)
-
-
-def _runs(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells that follow each other without a gap."""
-    runs: list[list[Cell]] = []
-    for cell in cells:
-        if not runs or cell.left > runs[-1][-1].right + POINT_SECONDS / 2:
-            runs.append([])
-        runs[-1].append(cell)
-    return runs
-
-
-def level(scale: Scale, value: float, css: str) -> Path:
-    """A horizontal line over the whole row."""
-    return Path(f"M0 {scale.y(value)}H1000", css)
-
-
-def waveform(peaks: Peaks, left: float = 0.0, width: float = 100.0) -> Path:
-    """The area between lowest and highest samples, from `left` percent for `width` percent."""
-    drawn = _coarser(peaks)
-    if not drawn:
-        return Path("", "wave")
-    xs = [10 * (left + width * i / len(drawn)) for i in range(len(drawn) + 1)]
-    tops, bottoms = [50 - 48 * high for _, high in drawn], [50 - 48 * low for low, _ in drawn]
-    upper = [f"L{xs[i]:.1f} {y:.1f}H{xs[i + 1]:.1f}" for i, y in enumerate(tops)]
-    lower = [f"L{xs[i + 1]:.1f} {bottoms[i] + 0.6:.1f}H{xs[i]:.1f}" for i in reversed(range(len(drawn)))]
-    return Path("M" + "".join((*upper, *lower))[1:] + "Z", "wave")
-
-
-def _coarser(peaks: Peaks) -> list[tuple[float, float]]:
-    """At most MOST_PEAKS, of neighbours the outermost; what is no number is silence."""
-    clean = [(finite(low) or 0.0, finite(high) or 0.0) for low, high in peaks]
-    size = math.ceil(len(clean) / MOST_PEAKS) or 1
-    groups = [clean[i : i + size] for i in range(0, len(clean), size)]
-    return [(max(-1.0, min(low for low, _ in g)), min(1.0, max(high for _, high in g))) for g in groups]
+def gutter(height: int, top: tuple[str, str], bottom: tuple[str, str]) -> tuple[Word, ...]:
+    """Words beside the plot at its upper end, at 0 in its middle and at its lower end."""
+    ends = (*zip((10, 24), top, strict=True), *zip((height - 17, height - 3), bottom, strict=True))
+    return (*(Word("-8", y, text, "gutter") for y, text in ends), Word("-8", height / 2 + 4, "0", "gutter"))

@@ -16,8 +16,9 @@ from typing import Any
 
 from avdetect.detector import CLEAR_SYNC, PART_THRESHOLD
 from avdetect.report import axis, cursor, words
+from avdetect.report.curves import face_curves, waveform
 from avdetect.report.data import printable
-from avdetect.report.drawing import TimeAxis, waveform
+from avdetect.report.drawing import TimeAxis
 from avdetect.report.evidence import Evidence, Moment, Picture
 from avdetect.types import Detection, Segment, TrackSummary
 
@@ -133,7 +134,7 @@ class Person:
 
 def _people(evidence: Evidence) -> tuple[Person, ...]:
     tracks = {t.track_id: t for t in evidence.detection.tracks}
-    curves = {c.track_id: c for c in axis.face_curves(evidence.detection)}
+    curves = {c.track_id: c for c in face_curves(evidence.detection)}
     people = []
     for track in list(dict.fromkeys(m.track_id for m in evidence.moments))[:MOST_SHOWN]:
         groups = tuple(
@@ -149,7 +150,7 @@ def _people(evidence: Evidence) -> tuple[Person, ...]:
 
 def _track_rows(detection: Detection) -> list[tuple[str, ...]]:
     """Track, time, place and score of every face, the most suspicious first."""
-    scores = {c.track_id: c.score for c in axis.face_curves(detection)}
+    scores = {c.track_id: c.score for c in face_curves(detection)}
     order = {track: i for i, track in enumerate(scores)}
     found = sorted(detection.tracks, key=lambda t: order.get(t.track_id, len(order)))
     return [
