@@ -135,7 +135,7 @@ def test_every_picture_is_described_and_no_number_is_nan(state: str) -> None:
         ("no_sync", ["Not judged: less than 1 s of a face with voice."]),
         ("no_frames", ["No pictures of this file were kept."]),
         ("nothing_kept", ["Nothing is known of the file's format."]),
-        ("crowd", ["30 faces followed", "and 24 more", "of 2 more tracks are left out", "track 29"]),
+        ("crowd", ["30 faces followed", "and 24 more", "of 2 less suspicious tracks are left out", "track 29"]),
         ("window", ["1:01.5 to 1:13.5", "avdetect score --start 61.5 --duration 12 clip.mp4"]),
         ("hour", ["1:00:00", "the mean of 18 s"]),
         ("nan", ["The model gave no usable probability.", "No usable score."]),
@@ -152,6 +152,12 @@ def test_what_blurring_shows_and_does_not_is_said() -> None:
     assert "No blurred patch lowers it" in text
     unblurred = replace(evidence(), moments=tuple(replace(m, overlay=None) for m in evidence().moments))
     assert "blurred" not in Page(render_page(unblurred)).text
+
+
+def test_the_table_of_a_film_ends() -> None:
+    page = Page(render_page(evidence(12.0, tracks=64, frames=2)))
+    assert len(page.all("tr")) == 1 + 40
+    assert "24 less suspicious faces are left out" in page.text
 
 
 def test_a_hostile_name_is_text() -> None:

@@ -89,11 +89,8 @@ def _sound(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
     if sound is None and curve is None:
         yield Row("Voice", "", "", 0, absent=absence(detection, "audio"))
         return
-    height, note, label = (
-        130,
-        "The log-mel spectrogram shows what was heard: high tones at the top, bright is loud.",
-        "",
-    )
+    height, label = 130, "Log-mel spectrogram"
+    note = "The log-mel spectrogram shows what was heard: high tones at the top, bright is loud."
     paths: tuple[Path, ...] = ()
     words: tuple[Word, ...] = ()
     if curve:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from avdetect.detector import CLEAR_SYNC
 from avdetect.report.curves import MOST_TRACKS, face_curves, level, line, several
-from avdetect.report.drawing import Dot, Legend, Row, Scale, TimeAxis, Word, gutter
+from avdetect.report.drawing import POINT_SECONDS, Dot, Legend, Row, Scale, TimeAxis, Word, gutter
 from avdetect.report.evidence import Evidence, SyncCurve, SyncPoint
 from avdetect.report.words import absence, clock, finite, number
 
@@ -23,9 +23,8 @@ def match_rows(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
     curves = sync_curves(evidence)
     measured = [p for c in curves for p in c.points if finite(p.offset_seconds) is not None]
     if not measured:
-        why = (
-            absence(evidence.detection, "sync") if evidence.detection.sync is None else "Not measured second by second."
-        )
+        judged = evidence.detection.sync is not None
+        why = "Not measured second by second." if judged else absence(evidence.detection, "sync")
         yield Row("Match", "", "", 0, absent=why)
         return
     styles = {c.track_id: i for i, c in enumerate(face_curves(evidence.detection)[:MOST_TRACKS])}
@@ -68,7 +67,7 @@ def _offsets(axis: TimeAxis, curves: list[SyncCurve], legend: tuple[Legend, ...]
             middle = (max(axis.start, p.seconds - 0.5) + min(axis.end, p.seconds + 0.5)) / 2
             dots.append(Dot(axis.percent(middle), y, css, round=curve is curves[0]))
     size = axis.cell_seconds()
-    many = f" The clearest of each {clock(size)} is drawn." if size > 1 else ""
+    many = f" The clearest of each {clock(size)} is drawn." if size > POINT_SECONDS else ""
     words = gutter(height, ("late", f"{number(top, 1, signed=True)} s"), (f"{number(-top, 1)} s", "early"))
     note = f"How far the sound is behind the lips (late) or before them. Filled: clear; hollow: unclear.{many}"
     return Row(
@@ -79,11 +78,14 @@ def _offsets(axis: TimeAxis, curves: list[SyncCurve], legend: tuple[Legend, ...]
 
 def _clearest(axis: TimeAxis, curve: SyncCurve) -> list[SyncPoint]:
     """The points that have an offset; of a long file, the clearest of every few seconds."""
+    seen = [p for p in curve.points if axis.start - 0.5 <= p.seconds <= axis.end + 0.5]
+    seen = [p for p in seen if finite(p.offset_seconds) is not None]
+    size = axis.cell_seconds()
+    if size == POINT_SECONDS:
+        return seen
     cells: dict[int, SyncPoint] = {}
-    for p in curve.points:
-        if finite(p.offset_seconds) is None or not axis.start <= p.seconds + 0.5 or not p.seconds - 0.5 <= axis.end:
-            continue
-        cell = math.floor((p.seconds - axis.start) / axis.cell_seconds())
+    for p in seen:
+        cell = math.floor((p.seconds - axis.start) / size)
         if cell not in cells or (finite(p.confidence) or 0.0) > (finite(cells[cell].confidence) or 0.0):
             cells[cell] = p
     return list(cells.values())

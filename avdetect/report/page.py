@@ -23,6 +23,7 @@ from avdetect.report.evidence import Evidence, Moment, Picture
 from avdetect.types import Detection, Segment, TrackSummary
 
 MOST_SHOWN = 6  # tracks whose moments are shown
+MOST_LISTED = 40  # tracks in the table: a film has thousands
 MODEL_NAMES = {
     "bundle": "Bundle",
     "bundle_digest": "Digest of the bundle",
@@ -109,6 +110,7 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "blurred": any(moment.overlay for moment in evidence.moments),
         "hidden_people": max(0, len({m.track_id for m in evidence.moments}) - MOST_SHOWN),
         "tracks": _track_rows(detection),
+        "unlisted": max(0, len(detection.tracks) - MOST_LISTED),
         "mouths": _mouths(evidence),
         "model": [(MODEL_NAMES.get(k, k.replace("_", " ").capitalize()), v) for k, v in detection.model.items()],
         "command": _command(detection),
@@ -149,10 +151,10 @@ def _people(evidence: Evidence) -> tuple[Person, ...]:
 
 
 def _track_rows(detection: Detection) -> list[tuple[str, ...]]:
-    """Track, time, place and score of every face, the most suspicious first."""
+    """Track, time, place and score of each face, the most suspicious first."""
     scores = {c.track_id: c.score for c in face_curves(detection)}
     order = {track: i for i, track in enumerate(scores)}
-    found = sorted(detection.tracks, key=lambda t: order.get(t.track_id, len(order)))
+    found = sorted(detection.tracks, key=lambda t: order.get(t.track_id, len(order)))[:MOST_LISTED]
     return [
         (
             f"track {t.track_id}",
