@@ -58,6 +58,11 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     assert said == []
 
 
+def shown(page: Any, selector: str) -> str:
+    """What stands there, with plain spaces."""
+    return page.inner_text(selector).replace("\u00a0", " ")
+
+
 def frame_seconds(page: Any) -> float:
     """Of the frame that is shown large; it is the picture that the page holds for that time."""
     seconds = page.get_attribute("#frame-large", "data-seconds")
@@ -78,8 +83,8 @@ def test_a_click_shows_the_nearest_frame_and_what_is_said_there(visit: Callable[
     page = visit("real_with_segments")
     click_at(page, 1.7 / 6.2, "#axis .plot >> nth=2")
     assert frame_seconds(page) == pytest.approx(1.7, abs=0.1)
-    assert page.inner_text("#now") == "1.7 s"
-    assert "voice: 1.5 s to 4 s" in page.inner_text("#readings")
+    assert shown(page, "#now") == "1.7 s"
+    assert "voice: 1.5 s to 4 s" in shown(page, "#readings")
     assert page.evaluate("document.activeElement.id") == "ruler"
     assert page.get_attribute("#axis line.cursor >> nth=1", "x1").startswith("27.")
 
@@ -90,29 +95,29 @@ def test_the_keys_move_the_cursor(visit: Callable[..., Any]) -> None:
     assert ruler.get_attribute("role") == "slider"
     ruler.focus()
     page.keyboard.press("Home")
-    assert (page.inner_text("#now"), frame_seconds(page)) == ("0 s", 0.097)
+    assert (shown(page, "#now"), frame_seconds(page)) == ("0 s", 0.097)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert frame_seconds(page) == pytest.approx(0.484)
     page.keyboard.press("ArrowLeft")
     assert frame_seconds(page) == pytest.approx(0.291)
     page.keyboard.press("End")
-    assert (page.inner_text("#now"), frame_seconds(page)) == ("6.2 s", 6.103)
+    assert (shown(page, "#now"), frame_seconds(page)) == ("6.2 s", 6.103)
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#now") == "6.2 s"
+    assert shown(page, "#now") == "6.2 s"
     assert ruler.get_attribute("aria-valuenow") == "6.20"
-    assert ruler.get_attribute("aria-valuetext").startswith("6.2 s. Marked: nothing. Face: ")
+    assert ruler.get_attribute("aria-valuetext").startswith("6.2\u00a0s. Marked: nothing. Face: ")
 
 
 def test_hovering_looks_and_leaving_returns(visit: Callable[..., Any]) -> None:
     page = visit("fake")
     click_at(page, 0.25)
-    pinned = page.inner_text("#now")
+    pinned = shown(page, "#now")
     box = page.locator("#axis .plot >> nth=0").bounding_box()
     page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 20)
-    assert page.inner_text("#now") == "4.65 s"
+    assert shown(page, "#now") == "4.65 s"
     page.mouse.move(2, 2)
-    assert page.inner_text("#now") == pinned == "1.55 s"
+    assert shown(page, "#now") == pinned == "1.55 s"
 
 
 def test_a_finger_moves_the_cursor(visit: Callable[..., Any]) -> None:
@@ -161,7 +166,7 @@ def test_nothing_overflows_on_a_telephone(visit: Callable[..., Any], state: str)
 def test_without_scripts_the_page_reads(visit: Callable[..., Any]) -> None:
     page = visit("fake", java_script_enabled=False)
     assert page.locator("#frame-large").is_visible()
-    assert page.inner_text("#now") == "3.5 s"
+    assert shown(page, "#now") == "3.5 s"
     assert not page.locator(".script-only").is_visible()
     assert page.locator("button:enabled").count() == 0
     assert page.locator("[role=slider]").count() == 0
@@ -172,7 +177,7 @@ def test_the_script_agrees_with_the_page_as_written(visit: Callable[..., Any], s
     """What stands there before the script runs is what the script shows at the same time."""
     selectors = ("#now", "#frame-time", "#readings")
     scripted, written = visit(state), visit(state, java_script_enabled=False)
-    assert [scripted.inner_text(s) for s in selectors] == [written.inner_text(s) for s in selectors]
+    assert [shown(scripted, s) for s in selectors] == [shown(written, s) for s in selectors]
 
 
 def test_dark_is_dark_and_paper_is_light(visit: Callable[..., Any]) -> None:

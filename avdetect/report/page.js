@@ -15,7 +15,7 @@
   function clock(seconds) {
     const hundredths = Math.round(Math.abs(seconds) * 100);
     const sign = seconds < -0.005 ? "\u2212" : "";
-    if (hundredths < 6000) return `${sign}${trimmed(hundredths / 100, 2)} s`;
+    if (hundredths < 6000) return `${sign}${trimmed(hundredths / 100, 2)}\u00a0s`;
     const tenths = Math.round(hundredths / 10), rest = tenths % 600, minutes = Math.floor(tenths / 600);
     const tail = String(Math.floor(rest / 10)).padStart(2, "0") + (rest % 10 ? `.${rest % 10}` : "");
     if (minutes < 60) return `${sign}${minutes}:${tail}`;

@@ -43,7 +43,7 @@ def render_page(evidence: Evidence) -> str:
     style, script = _asset("page.css"), _asset("page.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-        finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else printable(value),
+        finalize=lambda value: _shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )  # fmt: skip
     environment.filters |= {
         "number": words.number, "clock": words.clock, "sentence": words.sentence, "uri": _uri, "leaning": words.leaning,
@@ -59,6 +59,11 @@ def render_page(evidence: Evidence) -> str:
 
 def _asset(name: str) -> str:
     return files("avdetect.report").joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _shown(text: str) -> str:
+    """Text as it may stand on the page: without what could steer or hide other text, but for our own spaces."""
+    return words.SPACE.join(printable(part) for part in text.split(words.SPACE))
 
 
 def _policy(style: str, script: str) -> str:

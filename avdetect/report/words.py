@@ -14,6 +14,7 @@ Tone = Literal["fake", "real", "plain", "void"]  # suspicious, not suspicious, s
 PART_NAMES: dict[StreamName, str] = {"visual": "face", "audio": "voice", "sync": "match"}
 RARE = 100  # the base-rate example: one fake in so many clips
 DASH = "–"
+SPACE = "\u00a0"  # no line ends between a number and its unit
 
 
 def finite(value: float | None) -> float | None:
@@ -37,7 +38,7 @@ def clock(seconds: float | None) -> str:
         return DASH
     sign, hundredths = ("−" if seconds < -0.005 else ""), round(abs(seconds) * 100)
     if hundredths < 6000:
-        return f"{sign}{_short(hundredths / 100, 2)} s"
+        return f"{sign}{_short(hundredths / 100, 2)}{SPACE}s"
     tenths = round(hundredths / 10)
     minutes, rest = divmod(tenths, 600)
     tail = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
@@ -81,7 +82,7 @@ def match_words(offset_seconds: float | None, confidence: float | None) -> str:
         return "unclear"
     if abs(offset) <= MISMATCH_SECONDS:
         return "in step"
-    return f"sound {'late' if offset > 0 else 'early'} by {number(abs(offset))} s"
+    return f"sound {'late' if offset > 0 else 'early'} by {number(abs(offset))}{SPACE}s"
 
 
 def stream(detection: Detection, name: StreamName) -> StreamScore | None:
@@ -212,4 +213,4 @@ def _match(detection: Detection) -> Cause:
         return Cause("Match", question, "In step", "plain", None, (measured, why))
     why = "Dubbing and exchanged voices do that, and so do bad transmission and careless cutting."
     side = "late" if offset > 0 else "early"
-    return Cause("Match", question, f"Sound {side} by {number(abs(offset))} s", "plain", None, (measured, why))
+    return Cause("Match", question, f"Sound {side} by {number(abs(offset))}{SPACE}s", "plain", None, (measured, why))
