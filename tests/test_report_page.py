@@ -173,10 +173,13 @@ def test_a_hostile_name_is_text() -> None:
 
 def test_no_text_ends_the_script_element() -> None:
     whole = STATES["no_face"]()
-    evil = replace(whole, detection=replace(whole.detection, missing={"visual": "</script><script>alert(1)</script>"}))
+    reason = "</script><script>alert(1)</script>\u202e"
+    evil = replace(whole, detection=replace(whole.detection, missing={"visual": reason}))
     page = Page(render_page(evil))
     assert len(page.all("script")) == 2
-    assert "</script>" in json.loads(page.raw["script"][0])["seconds"]["0"][1]
+    told = json.loads(page.raw["script"][0])["seconds"]["0"][1]
+    assert "</script>" in told
+    assert told.endswith("\\u202e.")
 
 
 def test_a_command_that_a_shell_reads_as_it_stands() -> None:

@@ -52,7 +52,7 @@ def render_page(evidence: Evidence) -> str:
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_json(cursor.script_data(evidence))),
+        data=Markup(_json(_script_data(evidence))),
         **_view(evidence),
     )
 
@@ -72,6 +72,11 @@ def _policy(style: str, script: str) -> str:
         f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def _script_data(evidence: Evidence) -> dict[str, Any]:
+    data = cursor.script_data(evidence)
+    return data | {"seconds": {second: [_shown(t) for t in texts] for second, texts in data["seconds"].items()}}
 
 
 def _json(value: Any) -> str:
