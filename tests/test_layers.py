@@ -46,8 +46,9 @@ TRAINING_ONLY = {
     *("torch", "torchaudio", "torchvision", "lightning", "lightning_fabric", "pytorch_lightning", "timm"),
     *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pyarrow", "matplotlib", "jinja2"),
 }
-# The module of scoring that may name one of these, inside its functions: only who asks for Parquet needs pyarrow.
-INSIDE_FUNCTIONS = {"batch.parquet": {"pyarrow"}}
+# The module of scoring that may name one of these, inside its functions: only who asks for Parquet needs
+# pyarrow, only who asks for a page jinja2.
+INSIDE_FUNCTIONS = {"batch.parquet": {"pyarrow"}, "report.page": {"jinja2"}}
 
 UNPICKLERS = {
     "pickle",

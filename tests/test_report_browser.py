@@ -1,0 +1,191 @@
+"""The report page in a real browser: the cursor, the overlay, no overflow, and not a single request."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evidence_samples import STATES
+
+from avdetect.report.page import render_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed (pip install 'avdetect[dev]')"
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+WIDE, NARROW = (1280, 900), (390, 844)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        # Without its sandbox, which needs rights that CI and containers lack; it opens our own pages only.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens the page of a state from disk. At the end nothing may have been asked for, or complained about."""
+    asked: list[str] = []
+    said: list[str] = []
+    contexts = []
+
+    def visit(state: str, size: tuple[int, int] = WIDE, **options: Any) -> Any:
+        path = tmp_path / f"{state}.html"
+        path.write_text(render_page(STATES[state]()), encoding="utf-8", newline="")
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, reduced_motion="reduce", **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(path.as_uri())
+        asked.remove(path.as_uri())
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith("data:")] == []
+    assert said == []
+
+
+def shown(page: Any, selector: str) -> str:
+    """What stands there, with plain spaces."""
+    return page.inner_text(selector).replace("\u00a0", " ")
+
+
+def frame_seconds(page: Any) -> float:
+    """Of the frame that is shown large; it is the picture that the page holds for that time."""
+    seconds = page.get_attribute("#frame-large", "data-seconds")
+    source = page.get_attribute(f"img.frame[data-seconds='{seconds}']", "src")
+    assert page.get_attribute("#frame-large", "src") == source
+    return float(seconds)
+
+
+def click_at(page: Any, part: float, selector: str = "#axis .plot >> nth=0") -> None:
+    """Click where `part` (0..1) of the time axis is."""
+    row = page.locator(selector)
+    row.scroll_into_view_if_needed()
+    box, rows = page.locator("#ruler").bounding_box(), row.bounding_box()
+    page.mouse.click(box["x"] + part * box["width"], rows["y"] + rows["height"] / 2)
+
+
+def test_a_click_shows_the_nearest_frame_and_what_is_said_there(visit: Callable[..., Any]) -> None:
+    page = visit("real_with_segments")
+    click_at(page, 1.7 / 6.2, "#axis .plot >> nth=2")
+    assert frame_seconds(page) == pytest.approx(1.7, abs=0.1)
+    assert shown(page, "#now") == "1.7 s"
+    assert "voice: 1.5 s to 4 s" in shown(page, "#readings")
+    assert page.evaluate("document.activeElement.id") == "ruler"
+    assert page.get_attribute("#axis line.cursor >> nth=1", "x1").startswith("27.")
+
+
+def test_the_keys_move_the_cursor(visit: Callable[..., Any]) -> None:
+    page = visit("fake")
+    ruler = page.locator("#ruler")
+    assert ruler.get_attribute("role") == "slider"
+    ruler.focus()
+    page.keyboard.press("Home")
+    assert (shown(page, "#now"), frame_seconds(page)) == ("0 s", 0.097)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert frame_seconds(page) == pytest.approx(0.484)
+    page.keyboard.press("ArrowLeft")
+    assert frame_seconds(page) == pytest.approx(0.291)
+    page.keyboard.press("End")
+    assert (shown(page, "#now"), frame_seconds(page)) == ("6.2 s", 6.103)
+    page.keyboard.press("ArrowRight")
+    assert shown(page, "#now") == "6.2 s"
+    assert ruler.get_attribute("aria-valuenow") == "6.20"
+    assert ruler.get_attribute("aria-valuetext").startswith("6.2\u00a0s. Marked: nothing. Face: ")
+
+
+def test_hovering_looks_and_leaving_returns(visit: Callable[..., Any]) -> None:
+    page = visit("fake")
+    click_at(page, 0.25)
+    pinned = shown(page, "#now")
+    box = page.locator("#axis .plot >> nth=0").bounding_box()
+    page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 20)
+    assert shown(page, "#now") == "4.65 s"
+    page.mouse.move(2, 2)
+    assert shown(page, "#now") == pinned == "1.55 s"
+
+
+def test_a_finger_moves_the_cursor(visit: Callable[..., Any]) -> None:
+    page = visit("fake", NARROW, has_touch=True, is_mobile=True)
+    plot = page.locator("#axis .plot >> nth=1")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.5 * box["width"], box["y"] + box["height"] - 10)
+    assert frame_seconds(page) == pytest.approx(3.1, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("selector", "seconds"),
+    [(".segments button >> nth=1", 1.5), (".thumb >> nth=2", 2.4), ("#mouths button", 2.5), (".mouths img", 2.5)],
+)
+def test_segments_moments_and_lips_lead_to_their_time(visit: Callable[..., Any], selector: str, seconds: float) -> None:
+    page = visit("real_with_segments")
+    page.click(selector)
+    assert float(page.get_attribute("#ruler", "aria-valuenow")) == pytest.approx(seconds, abs=0.02)
+    assert frame_seconds(page) == pytest.approx(seconds, abs=0.1)
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_the_overlay_is_shown_when_asked_for(visit: Callable[..., Any], scripts: bool) -> None:
+    page = visit("fake", java_script_enabled=scripts)
+    overlay = page.locator(".overlay >> nth=0")
+    assert not overlay.is_visible()
+    page.check("#overlay-toggle")
+    assert overlay.is_visible()
+    page.uncheck("#overlay-toggle")
+    assert not overlay.is_visible()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_overflows_on_a_telephone(visit: Callable[..., Any], state: str) -> None:
+    page = visit(state, NARROW)
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
+    # Nothing sticks out that its parent does not scroll or cut.
+    outside = page.evaluate(
+        "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, svg') && "
+        "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert outside == []
+
+
+def test_without_scripts_the_page_reads(visit: Callable[..., Any]) -> None:
+    page = visit("fake", java_script_enabled=False)
+    assert page.locator("#frame-large").is_visible()
+    assert shown(page, "#now") == "3.5 s"
+    assert not page.locator(".script-only").is_visible()
+    assert page.locator("button:enabled").count() == 0
+    assert page.locator("[role=slider]").count() == 0
+
+
+@pytest.mark.parametrize("state", ["window", "instant", "abstain"])
+def test_the_script_agrees_with_the_page_as_written(visit: Callable[..., Any], state: str) -> None:
+    """What stands there before the script runs is what the script shows at the same time."""
+    selectors = ("#now", "#frame-time", "#readings")
+    scripted, written = visit(state), visit(state, java_script_enabled=False)
+    assert [shown(scripted, s) for s in selectors] == [shown(written, s) for s in selectors]
+
+
+def test_dark_is_dark_and_paper_is_light(visit: Callable[..., Any]) -> None:
+    page = visit("fake", color_scheme="dark")
+    background = "getComputedStyle(document.querySelector('.card')).backgroundColor"
+    assert page.evaluate(background) == "rgb(25, 29, 34)"
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    assert not page.locator("#overlay-toggle").is_visible()
+    assert not page.locator("nav").is_visible()
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
