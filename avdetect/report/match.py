@@ -102,13 +102,19 @@ def _is_of(part: SyncDistances, track: FaceTrack) -> bool:
 
 
 def _readings(part: SyncDistances) -> Iterator[tuple[range, SyncReading]]:
-    """Every stretch of STRIP_SECONDS whole seconds (all of it, where it is shorter) that can be read."""
+    """Every stretch of STRIP_SECONDS whole seconds that can be read, and where a track is shorter, all of it.
+
+    Stretches with fewer pairs than three quarters of the fullest are left out: fewer pairs give larger gaps by chance.
+    """
     seconds = part.seconds
+    found = []
     for first in range(int(seconds[0]), max(int(seconds[-1]) - STRIP_SECONDS + 1, int(seconds[0])) + 1):
         inside = (seconds >= first) & (seconds < first + STRIP_SECONDS)
         cut = SyncDistances(part.offsets, seconds[inside], part.total[inside], part.count[inside])
         if inside.any() and (reading := read_sync(cut)):
-            yield range(first, first + STRIP_SECONDS), reading
+            found.append((int(cut.count.sum()), range(first, first + STRIP_SECONDS), reading))
+    most = max((pairs for pairs, _, _ in found), default=0)
+    yield from ((stretch, reading) for pairs, stretch, reading in found if pairs >= 0.75 * most)
 
 
 def _stretch(gap: float, reading: SyncReading, seconds: range, track: FaceTrack, waveform: Waveform) -> _Stretch:

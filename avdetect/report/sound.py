@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import cv2
 import numpy as np
 
 from avdetect.audio import N_FFT, N_MELS, WIN_LENGTH
+from avdetect.errors import ToolError
 from avdetect.report.evidence import Peaks, Sound
 from avdetect.report.pictures import png
 from avdetect.types import HOP, SAMPLE_RATE, Float, UInt8, Waveform
@@ -18,6 +20,7 @@ MEL_HEIGHT = 160  # pixels: two a band
 TOP_DB = 80.0  # what is weaker than the loudest by more is as dark as silence
 # Power of a mel band: without anything louder, silence is drawn as silence and not stretched to full brightness.
 _QUIET_POWER = 1e-2
+_LEVELS = 64  # of brightness: 1.25 dB each, and a picture half as large as with 256
 
 
 class Thinned:
@@ -80,9 +83,10 @@ def as_peaks(cells: list[Float]) -> Peaks:
 
 
 class SoundStrip:
-    """Takes a file's sound in, piece by piece; an hour of it is as large as a minute."""
+    """Takes a file's sound in, piece by piece; an hour of it is as large as a minute. Raises ToolError."""
 
     def __init__(self) -> None:
+        load_librosa()  # now, while nothing is lost if it cannot be
         self._start: float | None = None
         self._mel = Thinned(MAX_COLUMNS, lambda rows: rows.mean(1))
         self._peaks = Thinned(MAX_PEAKS, extremes)
@@ -111,10 +115,27 @@ class SoundStrip:
         return Sound(self._start, self._peaks.total * HOP / SAMPLE_RATE, png(mel_picture(power)), peaks)
 
 
-def mel_power(samples: Float) -> Float:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS) power: bands, window and hop of `avdetect.audio`."""
+def load_librosa() -> ModuleType:
+    """librosa, with what it loads lazily. Raises ToolError.
+
+    It takes seconds, the first time after an installation half a minute of CPU: numba compiles, and keeps the result
+    beside librosa or in the user's cache. Where it can write to neither, it refuses.
+    """
     import librosa
 
+    try:
+        librosa.feature.melspectrogram  # noqa: B018  # the attribute imports the module
+    except (ImportError, RuntimeError, OSError) as error:
+        raise ToolError(
+            f"librosa, which draws the sound of reports, cannot be loaded ({error}); if it is about a cache, set "
+            "NUMBA_CACHE_DIR to a folder that can be written"
+        ) from error
+    return librosa
+
+
+def mel_power(samples: Float) -> Float:
+    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS) power: bands, window and hop of `avdetect.audio`."""
+    librosa = load_librosa()
     count = len(samples) // HOP
     padded = np.pad(samples, (0, max(0, N_FFT - len(samples))))
     mel = librosa.feature.melspectrogram(
@@ -128,10 +149,9 @@ def mel_picture(power: Float) -> UInt8:
 
     Magma is even in lightness, so that it reads alike for the colour-blind and in print.
     """
-    import librosa
-
     loudest = max(float(power.max()), _QUIET_POWER)
-    decibels = np.maximum(librosa.power_to_db(power, ref=loudest, top_db=None), -TOP_DB)
-    levels = np.round((decibels / TOP_DB + 1) * 255).astype(np.uint8).T[::-1]
+    decibels = np.maximum(load_librosa().power_to_db(power, ref=loudest, top_db=None), -TOP_DB)
+    steps = np.round((decibels / TOP_DB + 1) * (_LEVELS - 1))
+    levels = np.round(steps * (255 / (_LEVELS - 1))).astype(np.uint8).T[::-1]
     levels = levels.repeat(MEL_HEIGHT // N_MELS, axis=0)
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
