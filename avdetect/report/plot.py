@@ -125,7 +125,8 @@ def _face(axes: Axes, evidence: Evidence) -> None:
         axes.plot(curve.times_seconds, curve.values, "o-", markersize=3, color=colour, label=label)
     if len(curves) > _MAX_TRACKS:
         axes.plot([], [], " ", label=f"and {len(curves) - _MAX_TRACKS} less suspicious")
-    axes.legend(loc="upper right", fontsize=7, ncols=4)
+    _at_least(axes)
+    axes.legend(loc="best", fontsize=7, ncols=4)
 
 
 def _voice(axes: Axes, evidence: Evidence) -> None:
@@ -140,6 +141,13 @@ def _voice(axes: Axes, evidence: Evidence) -> None:
     for curve in curves:
         axes.plot(curve.times_seconds, curve.values, "o-", markersize=4, color="white", linewidth=3.4)
         axes.plot(curve.times_seconds, curve.values, "o-", markersize=3, color=_COLOURS[0], linewidth=1.8)
+    _at_least(axes)
+
+
+def _at_least(axes: Axes) -> None:
+    """An axis of logits shows -1 to 1 or more, so that noise does not fill it."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -1.0), max(high, 1.0))
 
 
 def _spectrogram(axes: Axes, evidence: Evidence) -> None:
@@ -177,8 +185,9 @@ def _match(axes: Axes, evidence: Evidence) -> None:
         top = max([top, *(1.1 * value for value in sure if value == value)])
     axes.set_ylim(-0.65, 0.65)
     beside.set_ylim(0, top)
-    beside.text(1.0, CLEAR_SYNC, " clear\n from", transform=beside.get_yaxis_transform(), fontsize=6, va="center")
-    axes.legend(loc="upper right", fontsize=7, ncols=4)
+    across = beside.get_yaxis_transform()
+    beside.text(0.005, CLEAR_SYNC, "confidence above this line: clear", va="bottom", transform=across, fontsize=7)
+    axes.legend(loc="lower right", fontsize=7, ncols=4)
 
 
 def _segments(axes: Axes, detection: Detection, stream: StreamName) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from avdetect.detector import Detector
 from avdetect.media import MediaInfo
+from avdetect.report.data import printable
 from avdetect.report.evidence import Evidence
 from avdetect.report.facts import media_facts
 from avdetect.report.match import MouthKeeper, sync_curves
@@ -22,9 +23,11 @@ from avdetect.report.sound import SoundStrip
 from avdetect.scoring import StreamOutputs
 from avdetect.types import FPS, Clip, Detection, VideoFrames
 
+_LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it may come from anybody
+
 
 class Recorder:
-    """An `avdetect.detector.Observer`, for one file."""
+    """An `avdetect.detector.Observer`, for one file. Raises ToolError when librosa cannot be loaded."""
 
     def __init__(self) -> None:
         self._info: MediaInfo | None = None
@@ -69,7 +72,7 @@ class Recorder:
             sound=self._sound.sound(),
             sync=sync_curves(outputs),
             mouths=self._mouths.strip(outputs),
-            limits=detector.bundle.info.limits,
+            limits=tuple(printable(limit)[:_LIMIT_LENGTH] for limit in detector.bundle.info.limits[:_LIMITS]),
         )
 
     def _ends(self, detection: Detection) -> tuple[float | None, float | None]:
