@@ -35,7 +35,7 @@ from avdetect.pooling import FEATURES
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.types import Float, UInt8
 
-FORMAT = (1, 0)  # a bundle of another major version is refused
+FORMAT = (1, 1)  # 1.1 brought `limits`; a bundle of another major version is refused
 OUT_OF_FOLD = "out_of_fold.csv.gz"
 GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
@@ -85,6 +85,7 @@ class BundleInfo:
     training: dict[str, Any]  # manifest digest, rows, seed, dev metrics
     versions: dict[str, str]  # of the packages that trained and exported it
     files: dict[str, str]  # name -> SHA-256
+    limits: tuple[str, ...] = ()  # what a reader of a report must know of the model, a sentence each; () unknown
 
 
 def write_bundle(folder: Path, info: BundleInfo, files: dict[str, bytes]) -> None:

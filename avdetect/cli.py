@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from avdetect.batch.options import ScoringOptions
     from avdetect.batch.sources import Source
     from avdetect.report.data import Result
+    from avdetect.report.files import ReportFiles
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -72,6 +73,15 @@ def score(
             help="Also write the results to FILE, a name that ends in .csv, .jsonl, .json or .parquet. A run that was "
             "ended is gone on with by the same command: FILE.journal keeps what is scored.",
         ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE", help="Write what speaks for the verdict on one file as a page: a .html name."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="The same as one static picture: a .png name.")
     ] = None,
     workers: Annotated[
         int | None,
@@ -139,7 +149,10 @@ def score(
     from avdetect.batch.options import ScoringOptions
     from avdetect.batch.sources import source_of
     from avdetect.config import MediaLimits, load_yaml
+    from avdetect.report.files import ReportFiles
 
+    files = ReportFiles(report, plot)
+    files.check()
     output = Output(out, kaggle, json)
     output.check()
     engines = Engines(engine, workers, ray_address)
@@ -148,7 +161,11 @@ def score(
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
     options = ScoringOptions(bundle, device, detector, face_model, media_limits, start, duration)
     if engines == Engines() and kaggle is None and source.single:
-        code = _score_one(source.single, options, output)
+        code = _score_one(source.single, options, output, files)
+    elif files.paths:
+        raise ConfigError(
+            "--report and --plot show one file: score it alone, without --workers, --engine, --manifest and --kaggle"
+        )
     else:
         code = _score_many(source, options, output, engines, retry_failed)
     if code:
@@ -156,24 +173,41 @@ def score(
 
 
 @app.command()
-def demo(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
-    """Score the small clip that ships with the package."""
+def demo(
+    report: Annotated[
+        Path, typer.Option("--report", metavar="FILE", help="Where the page with the evidence goes: a .html name.")
+    ] = Path("avdetect-demo.html"),
+    device: DeviceOption = "auto",
+    bundle: BundleOption = None,
+) -> None:
+    """Score the small clip that ships with the package, and write its report."""
     from rich.console import Console
 
     from avdetect.detector import load_detector
+    from avdetect.report.files import ReportFiles
+    from avdetect.report.recorder import Recorder
     from avdetect.report.text import render
 
     sample = Path(__file__).parent / "weights" / "sample" / "sample.mp4"
     loaded = load_detector(bundle, device=device)
+    recorder = Recorder()
     with _progress() as advance:
-        detection = loaded.score(sample, on_progress=advance)
+        detection = loaded.score(sample, on_progress=advance, observer=recorder)
     console = Console(highlight=False)
     console.print(
         "This sample is a manipulation by construction: a public-domain NASA portrait of Eileen Collins whose face is "
         "warped to speak, with a voice made by a formant synthesiser. The two are in step.\n"
     )
     console.print(render(detection))
-    console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4")
+    console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4 --report report.html")
+    files = ReportFiles(report)
+    try:
+        files.check()
+        files.write(recorder.evidence(loaded, detection))
+    except AVDetectError as error:
+        typer.echo(f"avdetect: no report: {_lines(str(error))}", err=True)
+    else:
+        console.print(f"report: {_lines(str(report))}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -295,16 +329,23 @@ def fetch(
     typer.echo(f"{path}\nUse it with: avdetect score --detector scrfd --face-model {path} VIDEO")
 
 
-def _score_one(path: str, options: ScoringOptions, output: Output) -> int:
+def _score_one(path: str, options: ScoringOptions, output: Output, files: ReportFiles) -> int:
     """Score a file that was named itself, in this process; the exit code."""
     from avdetect.batch.options import attempt
     from avdetect.report.data import Failure
 
-    detector = options.load()
+    detector, recorder = options.load(), None
+    if files.paths:
+        from avdetect.report.recorder import Recorder
+
+        recorder = Recorder()
     window = {"start_seconds": options.start_seconds, "duration_seconds": options.duration_seconds}
     try:
         with _progress() as advance:
-            result = attempt(path, lambda: detector.score(path, on_progress=advance, **window))  # type: ignore[arg-type]
+            result = attempt(
+                path,
+                lambda: detector.score(path, on_progress=advance, observer=recorder, **window),  # type: ignore[arg-type]
+            )
     except KeyboardInterrupt:
         typer.echo("avdetect: interrupted; 0 of 1 files were scored", err=True)
         return EXIT_INTERRUPTED
@@ -316,7 +357,13 @@ def _score_one(path: str, options: ScoringOptions, output: Output) -> int:
         table = table_for(output.out)
         table.add(to_dict(result))
         table.close()
-    return EXIT_FAILED if isinstance(result, Failure) else 0
+    if isinstance(result, Failure):
+        return EXIT_FAILED
+    if recorder is not None:
+        files.write(recorder.evidence(detector, result))
+        for written in files.paths:
+            typer.echo(f"report: {_lines(str(written))}", err=True)
+    return 0
 
 
 def _score_many(source: Source, options: ScoringOptions, output: Output, engines: Engines, retry_failed: bool) -> int:

@@ -323,10 +323,12 @@ class TrainConfig(_Positive):
     """Everything `tools/train.py` needs besides the data."""
 
     _zero_is_fine = frozenset({"seed"})
+    _may_be_empty = frozenset({"limits"})
 
     seed: int = 0
     name: str = "default"
     licence: str = "unstated"  # of the weights; goes into the bundle
+    limits: tuple[str, ...] = ()  # what a reader of a report must know of the model, a sentence each; goes there too
     folds: int = 2  # out-of-fold stream outputs for the fusion
     fold_by: Literal["group", "dataset"] = "group"  # what a fold never splits; dataset: whole sources are left out
     # Every choice is made: train on dev too. Fold 0 is then dev, and what is measured is out of fold.

@@ -14,7 +14,7 @@ class LimitError(MediaError):
 
 
 class ToolError(AVDetectError):
-    """ffmpeg is missing or cannot run on this machine."""
+    """ffmpeg, or a library that reports need, is missing or cannot run on this machine."""
 
 
 class WorkerError(AVDetectError):

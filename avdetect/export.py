@@ -43,11 +43,13 @@ def export_bundle(
     training: dict[str, Any],
     sample: Sequence[Clip],
     out_of_fold: bytes | None = None,
+    limits: Sequence[str] = (),
 ) -> Bundle:
     """Export `model` into `folder` and read it back.
 
     `sample`: the clips of a redistributable file with a face and a voice; the golden inputs are cut from it.
     out_of_fold: content of the table of that name (see avdetect.bundle), to travel with the bundle.
+    limits: what a reader of a report must know of the model, a sentence each.
     Raises ModelError when a graph differs from torch by more than 1e-4.
     """
     model = model.cpu().eval()
@@ -86,6 +88,7 @@ def export_bundle(
         training=training,
         versions=_versions(),
         files={},
+        limits=tuple(limits),
     )
     write_bundle(folder, info, files)
     bundle = Bundle.load(folder)

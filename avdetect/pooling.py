@@ -122,6 +122,23 @@ def read_sync(distances: SyncDistances) -> SyncReading | None:
     )
 
 
+def sync_over_time(distances: SyncDistances, window_seconds: int) -> tuple[tuple[float, SyncReading | None], ...]:
+    """(middle of the second, what `read_sync` says of the seconds around it), for every second with a mouth window.
+
+    window_seconds: odd, how many whole seconds are read together. SyncNet's offset is unsure on one window and settles
+    as more are averaged (Chung & Zisserman, 2016, table 1). None where a stretch has too few valid pairs. The parts of
+    a second that a cut between two clips divides count together.
+    """
+    if window_seconds < 1 or window_seconds % 2 == 0:
+        raise ValueError(f"window_seconds must be odd and positive, got {window_seconds}")
+    points = []
+    for second in np.unique(distances.seconds).tolist():
+        near = np.abs(distances.seconds - second) <= window_seconds // 2
+        parts = (distances.seconds[near], distances.total[near], distances.count[near])
+        points.append((second + 0.5, read_sync(SyncDistances(distances.offsets, *parts))))
+    return tuple(points)
+
+
 # The fusion's input: stream values (0 where missing), then one availability bit a stream.
 FEATURES = (
     "visual_logit",

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import state_limits
 import torch
 from clips import talking_clip
 from hypothesis import given, settings
@@ -33,7 +34,16 @@ from avdetect.bundle import (
     execution_providers,
     replay_golden,
 )
-from avdetect.config import AudioConfig, FusionConfig, ModelConfig, PreprocessConfig, SyncConfig, VisualConfig
+from avdetect.config import (
+    AudioConfig,
+    FusionConfig,
+    ModelConfig,
+    PreprocessConfig,
+    SyncConfig,
+    TrainConfig,
+    VisualConfig,
+    load_yaml,
+)
 from avdetect.errors import ConfigError, ModelError
 from avdetect.export import PARITY_TOLERANCE, check_parity, export_bundle, golden_inputs
 from avdetect.model import Model
@@ -272,6 +282,35 @@ def test_another_major_format_is_refused_clearly(copy: Path, format: list[int]) 
 def test_another_minor_format_is_read(copy: Path) -> None:
     edit(copy, lambda v: v.update(format=[FORMAT[0], FORMAT[1] + 1]))
     assert Bundle.load(copy).info.format == (FORMAT[0], FORMAT[1] + 1)
+
+
+def test_a_bundle_of_the_first_format_states_no_limits(copy: Path) -> None:
+    edit(copy, lambda v: (v.update(format=[1, 0]), v.pop("limits")))
+    assert Bundle.load(copy).info.limits == ()
+
+
+def test_limits_can_be_stated_later_and_change_no_graph(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(copy, lambda v: (v.update(format=[1, 0]), v.pop("limits")))
+    before = Bundle.load(copy)
+    config = copy.parent / "config.yaml"
+    config.write_text("limits: [It sees only faces., It hears nothing.]\n")
+    assert state_limits.main([str(copy), "--config", str(config)]) == 0
+    after = Bundle.load(copy)
+    assert after.info.limits == ("It sees only faces.", "It hears nothing.")
+    assert after.digest in capsys.readouterr().out
+    assert after.digest != before.digest
+    assert after.info == dataclasses.replace(before.info, format=FORMAT, limits=after.info.limits)
+    assert after.files == before.files
+    config.write_text("limits: 3\n")
+    assert state_limits.main([str(copy), "--config", str(config)]) == 1
+
+
+@pytest.mark.parametrize("name", ["default", "held_out"])
+def test_what_ships_states_the_limits_of_its_recipe(name: str) -> None:
+    root = Path(__file__).parents[1]
+    limits = load_yaml(TrainConfig, root / "configs" / "release.yaml").limits
+    assert Bundle.load(root / "avdetect" / "weights" / name).info.limits == limits
+    assert 4 <= len(limits) <= 8
 
 
 @pytest.mark.parametrize(

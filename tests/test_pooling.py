@@ -20,6 +20,7 @@ from avdetect.pooling import (
     pool_tracks,
     read_sync,
     sync_distances,
+    sync_over_time,
     track_logit,
 )
 
@@ -252,6 +253,37 @@ def test_an_offset_backed_by_few_pairs_is_not_read() -> None:
     assert reading is not None
     assert abs(reading.offset_seconds * 25) <= 20
     assert reading.min_distance > 1
+
+
+@pytest.mark.parametrize("lag", [-9, 0, 4, 15])
+def test_the_curve_over_time_shows_the_delay_and_its_sign_everywhere(lag: int) -> None:
+    mouth, voice = lagging(lag, 250)
+    parts = [sync_distances(mouth[i:j], i, v := voice[i:j], i, heard(v), MAX) for i, j in ((0, 140), (140, 250))]
+    curve = sync_over_time(SyncDistances.join(parts), 3)
+    assert [seconds for seconds, _ in curve] == [i + 0.5 for i in range(11)]  # second 5 once, though the cut divides it
+    for _, reading in curve:
+        assert reading is not None
+        assert reading.offset_seconds == lag / 25
+        assert reading.confidence > 1
+
+
+def test_the_curve_over_time_finds_where_the_voice_slips() -> None:
+    mouth, early = lagging(-5, 250)
+    voice = np.concatenate([early[:125], lagging(10, 250)[1][125:]])
+    points = sync_over_time(sync_distances(mouth, 0, voice, 0, heard(voice), MAX), 3)
+    offsets = {seconds: reading.offset_seconds for seconds, reading in points if reading is not None}
+    assert [offsets[t] for t in (0.5, 2.5, 7.5, 9.5)] == [-0.2, -0.2, 0.4, 0.4]
+
+
+def test_the_curve_over_time_is_silent_where_the_voice_is() -> None:
+    mouth, voice = lagging(2, 250)
+    valid = heard(voice)
+    valid[100:] = False
+    points = dict(sync_over_time(sync_distances(mouth, 0, voice, 0, valid, MAX), 3))
+    assert points[1.5] is not None
+    assert points[8.5] is None
+    with pytest.raises(ValueError, match="odd"):
+        sync_over_time(sync_distances(mouth, 0, voice, 0, valid, MAX), 2)
 
 
 # -- features

@@ -60,7 +60,7 @@ def test_every_severity_of_every_curve() -> None:
     ],
 )
 def test_encodings_of_a_picture(treatment: str, height: int, expected: list[tuple[float, ...]]) -> None:
-    video = VideoStream(0, "h264", "yuv420p", 640, height, 640, height, 0, 30.0, "bt601", False, False)
+    video = VideoStream(0, "h264", "yuv420p", 640, height, 640, height, 0, 30.0, "bt601", False, False, None, 0.0)
     codecs = [encoding.of(video) for encoding in BY_NAME[treatment].picture]
     assert [(codec.crf, codec.scale, codec.fps) for codec in codecs] == expected
     unstated = dataclasses.replace(video, fps=None)

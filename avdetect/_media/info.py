@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avdetect._media.messages import refusal
+from avdetect._media.tags import Tag, read_tags
 from avdetect.config import MediaLimits
 
 _MATRICES = {
@@ -40,6 +41,8 @@ class VideoStream:
     color_matrix: str  # bt601, bt709 or bt2020; if unstated bt709 from 1280 pixels wide or 577 high, else bt601
     full_range: bool
     interlaced: bool
+    bit_rate: int | None  # bits a second, as the container states it; None if it states none
+    start_seconds: float  # of its first picture, as stated; 0 where nothing is
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class AudioStream:
     sample_rate: int  # Hz, as stored
     channel_layout: str  # mono, stereo, 5.1 ...
     channels: int
+    bit_rate: int | None  # as of VideoStream
+    start_seconds: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class MediaInfo:
     video: VideoStream | None  # None: no video stream (cover art is none)
     audio: AudioStream | None
     unusable: tuple[str, ...]  # "video", "audio": there is none to read, but a stream that ffmpeg cannot make out
+    bit_rate: int | None  # of the whole file, bits a second
+    tags: tuple[Tag, ...]  # who wrote it
 
 
 def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo:
@@ -73,6 +80,7 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
     container = start[1] if start else "unknown"
     duration: float | None = None
     first_seconds: float | None = None
+    bit_rate: int | None = None
     videos: list[tuple[tuple[bool, int], VideoStream]] = []
     audios: list[tuple[tuple[bool, int], AudioStream]] = []
     kinds: set[str] = set()  # of streams that should be readable
@@ -88,6 +96,8 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
                 duration = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
             if match := re.search(r", start: (-?\d{1,19}\.\d{1,9})", line):
                 first_seconds = float(match[1])
+            if match := re.search(r", bitrate: (\d{1,12}) kb/s", line):
+                bit_rate = int(match[1]) * 1000
         elif match := re.match(
             r" +displaymatrix: rotation of (-?\d{1,9}(?:\.\d{1,9})?) deg", line.replace("Display M", "displaym")
         ):
@@ -124,7 +134,10 @@ def parse_header(path: Path, lines: list[str], limits: MediaLimits) -> MediaInfo
         raise refusal(path, f"its pictures are {size}, more than {limits.max_pixels} pixels", "max_pixels")
     found = {"video": best_video, "audio": best_audio}
     unusable = tuple(kind for kind, best in found.items() if kind in kinds and best is None)
-    return MediaInfo(path, container, duration, first_seconds, len(seen), best_video, best_audio, unusable)
+    tags = read_tags(lines)
+    return MediaInfo(
+        path, container, duration, first_seconds, len(seen), best_video, best_audio, unusable, bit_rate, tags
+    )
 
 
 def _split(text: str) -> list[str]:
@@ -169,7 +182,19 @@ def _parse_video(index: int, parts: list[str], rotation: int) -> VideoStream | N
         color_matrix=spaces[0] if spaces else default,
         full_range="pc" in details or pix_fmt.startswith("yuvj") or gray,
         interlaced=any(re.match(r"(top|bottom) .*first", part) for part in details),
+        bit_rate=_bit_rate(parts),
+        start_seconds=_start(parts),
     )
+
+
+def _bit_rate(parts: list[str]) -> int | None:
+    rates = [int(match[1]) for part in parts if (match := re.match(r"(\d{1,12}) kb/s\b", part))]
+    return rates[0] * 1000 if rates else None
+
+
+def _start(parts: list[str]) -> float:
+    starts = [float(match[1]) for part in parts if (match := re.match(r"start (-?\d{1,12}\.\d{1,9})\b", part))]
+    return starts[0] if starts else 0.0
 
 
 def _square(width: int, height: int, parts: list[str]) -> tuple[int, int]:
@@ -196,4 +221,5 @@ def _parse_audio(index: int, parts: list[str]) -> AudioStream | None:
         channels = sum(int(group) for group in match.groups("0"))
     else:
         channels = _CHANNELS.get(name, 1)
-    return AudioStream(index, parts[0].split(" ")[0], rates[0], layout, channels)
+    codec = parts[0].split(" ")[0]
+    return AudioStream(index, codec, rates[0], layout, channels, _bit_rate(parts), _start(parts))

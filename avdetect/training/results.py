@@ -191,6 +191,7 @@ def export(
         out,
         name=name or config.name,
         licence=licence or config.licence,
+        limits=config.limits,
         preprocess=config.preprocess,
         calibration=from_dict(Calibration, result["calibration"], "result.json"),
         training={key: result[key] for key in stated} | summaries,

@@ -1,0 +1,81 @@
+"""Keeps, while a file is scored, what its report will show.
+
+    recorder = Recorder()
+    detection = detector.score(path, observer=recorder)
+    evidence = recorder.evidence(detector, detection)
+
+Memory is bounded however long the file is: pictures, log-mel columns and peaks are thinned by two whenever they reach
+their limit, and of a few tracks a few crops are kept. About 20 MB at the most, of which the report holds five.
+"""
+
+from __future__ import annotations
+
+from avdetect.detector import Detector
+from avdetect.media import MediaInfo
+from avdetect.report.data import printable
+from avdetect.report.evidence import Evidence
+from avdetect.report.facts import media_facts
+from avdetect.report.match import MouthKeeper, sync_curves
+from avdetect.report.moments import MomentKeeper
+from avdetect.report.pictures import FrameStrip
+from avdetect.report.signs import editing_signs
+from avdetect.report.sound import SoundStrip
+from avdetect.scoring import StreamOutputs
+from avdetect.types import FPS, Clip, Detection, VideoFrames
+
+_LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it may come from anybody
+
+
+class Recorder:
+    """An `avdetect.detector.Observer`, for one file. Raises ToolError when librosa cannot be loaded."""
+
+    def __init__(self) -> None:
+        self._info: MediaInfo | None = None
+        self._outputs = StreamOutputs()
+        self._video_end: float | None = None
+        self._frames, self._sound = FrameStrip(), SoundStrip()
+        self._moments, self._mouths = MomentKeeper(), MouthKeeper()
+
+    def opened(self, info: MediaInfo) -> None:
+        """See `Observer`. Raises ValueError when this recorder has seen a file already."""
+        if self._info is not None:
+            raise ValueError("a Recorder is for one file: make another for the next")
+        self._info = info
+
+    def frames(self, frames: VideoFrames) -> None:
+        """See `Observer`."""
+        self._frames.add(frames)
+        self._video_end = (frames.first_frame + len(frames)) / FPS
+
+    def scored(self, clip: Clip, outputs: StreamOutputs) -> None:
+        """See `Observer`."""
+        self._outputs = outputs
+        self._moments.add(clip, outputs)
+        self._mouths.add(clip, outputs)
+        if clip.waveform is not None:
+            self._sound.add(clip.waveform)
+
+    def evidence(self, detector: Detector, detection: Detection) -> Evidence:
+        """What a report shows of the file that was scored; `detection` is what `detector.score` returned for it.
+
+        The visual network runs on some 200 crops more. Raises ModelError when it cannot, ValueError before a file.
+        """
+        if self._info is None:
+            raise ValueError("nothing was scored: pass this recorder to Detector.score as its observer")
+        outputs = self._outputs
+        return Evidence(
+            detection=detection,
+            facts=media_facts(self._info),
+            signs=editing_signs(self._info, *self._ends(detection)),
+            frames=self._frames.frames(),
+            moments=self._moments.moments(outputs, detector.networks.visual),
+            sound=self._sound.sound(),
+            sync=sync_curves(outputs),
+            mouths=self._mouths.strip(outputs),
+            limits=tuple(printable(limit)[:_LIMIT_LENGTH] for limit in detector.bundle.info.limits[:_LIMITS]),
+        )
+
+    def _ends(self, detection: Detection) -> tuple[float | None, float | None]:
+        """Where pictures and sound end; unknown where a half that is broken has ended early."""
+        broken = any("cannot be decoded" in why for why in detection.missing.values())
+        return (None, None) if broken else (self._video_end, self._sound.end_seconds)

@@ -1,0 +1,306 @@
+"""Occlusion, facts, signs, the static picture, and the files of a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from media_factory import RENDERER
+from readme_media import SAMPLE
+
+from avdetect import cli
+from avdetect._media.info import parse_header
+from avdetect._media.tags import MAX_LENGTH, MAX_TAGS, read_tags
+from avdetect.config import MediaLimits
+from avdetect.errors import ConfigError
+from avdetect.media import MediaInfo, probe
+from avdetect.report.evidence import Evidence, Picture, Sound, SyncCurve, SyncPoint
+from avdetect.report.facts import media_facts
+from avdetect.report.files import ReportFiles
+from avdetect.report.occlusion import FULL_DROP, GRID, drops, overlay
+from avdetect.report.pictures import png
+from avdetect.report.plot import DPI, HEIGHT_INCHES, WIDTH_INCHES, draw_plot
+from avdetect.report.signs import editing_signs
+from avdetect.types import Curve, Detection, Segment, StreamScore
+
+SIZE = 160
+
+
+# -- occlusion
+
+
+@pytest.mark.parametrize("row", [1, 3, 5])
+@pytest.mark.parametrize("column", [1, 4])
+def test_the_overlay_peaks_where_the_network_looks(row: int, column: int) -> None:
+    """A network that sees nothing but the grain of one patch."""
+    crop = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    y, x = (round((place + 1) / (GRID + 1) * SIZE) for place in (row, column))
+
+    def grain(crops: np.ndarray) -> np.ndarray:
+        assert len(crops) == 1 + GRID**2
+        return crops[:, y - 8 : y + 8, x - 8 : x + 8].astype(np.float32).std(axis=(1, 2, 3)) / 30
+
+    fallen = drops(grain, crop)
+    assert np.unravel_index(fallen.argmax(), fallen.shape) == (row, column)
+    assert np.count_nonzero(fallen > 0.6 * fallen.max()) == 1
+    alpha = decoded(overlay(fallen, SIZE))[..., 3]
+    at = np.unravel_index(alpha.argmax(), alpha.shape)
+    assert max(abs(at[0] - y), abs(at[1] - x)) <= 6
+    assert alpha[SIZE - y, SIZE - x] < alpha.max() / 4 or (row, column) == (3, 4)
+
+
+def test_small_effects_stay_pale_and_rises_are_clear() -> None:
+    small, large = np.full((GRID, GRID), FULL_DROP / 20), np.full((GRID, GRID), 3 * FULL_DROP)
+    assert decoded(overlay(small, SIZE))[..., 3].max() < 20
+    assert decoded(overlay(large, SIZE))[..., 3].min() == 200
+    assert decoded(overlay(-large, SIZE))[..., 3].max() == 0
+    assert drops(lambda crops: np.zeros(len(crops)), np.zeros((64, 64, 3), np.uint8)).max() == 0
+
+
+def decoded(picture: Picture) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+# -- facts and signs
+
+
+def make(target: Path, *options: str) -> MediaInfo:
+    subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
+    return probe(target)
+
+
+def test_facts_are_those_of_the_header(tmp_path: Path) -> None:
+    info = make(
+        tmp_path / "clip.mp4", "-f", "lavfi", "-i", "testsrc=duration=2:size=320x180:rate=30", "-itsoffset", "0.4",
+        "-f", "lavfi", "-i", "sine=duration=1:sample_rate=16000", "-pix_fmt", "yuv420p", "-metadata",
+        "creation_time=2020-01-02T03:04:05", "-metadata", "comment=not shown",
+    )  # fmt: skip
+    assert info.bit_rate is not None
+    assert info.video is not None
+    assert info.video.bit_rate is not None
+    assert info.audio is not None
+    assert info.audio.start_seconds == pytest.approx(0.4, abs=0.1)
+    facts = {fact.name: fact.value for fact in media_facts(info)}
+    assert facts["container"] == "MP4 / QuickTime (brand isom)"
+    assert facts["video"] == "h264, 320 × 180 pixels"
+    assert facts["frame rate"] == "30 a second"
+    assert facts["rotation"] == "none"
+    assert facts["sample rate"] == "16000 Hz"
+    assert facts["created, it says"].startswith("2020-01-02T03:04:05")
+    assert facts["written by"].startswith("Lavf")
+    assert "libx264" in facts["video encoder"]
+    assert "kbit/s" in facts["bit rate"]
+    assert "not shown" not in str(facts)
+    signs = " ".join(editing_signs(info, 2.0, 1.4))
+    for words in ("Lavf", "libx264", "starts 0.", "16000 Hz", "ends at 2.00 s and the sound at 1.40 s"):
+        assert words in signs, words
+
+
+def test_rotation_and_interlacing_are_facts(tmp_path: Path) -> None:
+    flat = tmp_path / "flat.mp4"
+    make(flat, "-f", "lavfi", "-i", "testsrc=duration=1:size=320x180", "-pix_fmt", "yuv420p")
+    turned = make(tmp_path / "turned.mp4", "-display_rotation:v:0", "90", "-i", str(flat), "-c", "copy")
+    facts = {fact.name: fact.value for fact in media_facts(turned)}
+    assert facts["rotation"].startswith("270°")
+    assert facts["video"] == "h264, 180 × 320 pixels (stored as 320 × 180)"
+
+
+def header(*lines: str) -> MediaInfo:
+    return parse_header(Path("x"), ["Input #0, mov,mp4, from 'x':", *lines], MediaLimits())
+
+
+VIDEO = "  Stream #0:0: Video: h264 (High), yuv420p(progressive), 1920x1080, 17000 kb/s, 30 fps, 30 tbr (default)"
+AUDIO = "  Stream #0:1: Audio: aac (LC), 48000 Hz, stereo, fltp, 128 kb/s (default)"
+
+
+def test_a_phone_s_own_file_has_no_signs() -> None:
+    info = header("  Metadata:", "    major_brand     : mp42", "    com.android.version: 14",
+                  "  Duration: 00:00:05.00, start: 0.000000, bitrate: 17130 kb/s",
+                  VIDEO, "    Metadata:", "      handler_name    : VideoHandle", AUDIO)  # fmt: skip
+    assert (info.bit_rate, info.video.bit_rate, info.audio.bit_rate) == (17_130_000, 17_000_000, 128_000)
+    assert editing_signs(info, 5.0, 5.01) == ()
+    assert "14" in {fact.name: fact.value for fact in media_facts(info)}["device, it says"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([VIDEO.replace("17000", "400"), AUDIO], "0.006 bits a pixel"),
+        ([VIDEO.replace("30 fps", "23.4 fps"), AUDIO], "no usual rate"),
+        ([VIDEO, AUDIO.replace("128 kb/s", "128 kb/s, start 0.500000")], "0.50 s after the picture"),
+        ([VIDEO, "    Metadata:", "      encoder         : AVC Coding", AUDIO], "Adobe"),
+        (["  Metadata:", "    encoder         : HandBrake 1.7.3 2024020100", VIDEO], "re-encodes videos"),
+        ([VIDEO, "    Metadata:", "      handler_name    : Twitter-vork muxer", AUDIO], "Twitter"),
+    ],
+)
+def test_each_sign_is_seen(lines: list[str], says: str) -> None:
+    (sign,) = editing_signs(header(*lines), None, None)
+    assert says in sign
+
+
+def test_hostile_tags_are_bounded_and_cannot_steer() -> None:
+    evil = "\x1b[2J<script>alert(1)</script>" + "a" * 5000
+    lines = ["  Metadata:", f"    encoder         : {evil}", f"    title           : {evil}", VIDEO, "    Metadata:"]
+    lines += [
+        f"      handler_name    : {evil}",
+        "      encoder         : second",
+        "      encoder         : third",
+        AUDIO,
+    ]
+    tags = header(*lines).tags
+    assert all(len(tag.value) <= MAX_LENGTH for tag in tags)
+    assert [(tag.stream, tag.name) for tag in tags] == [(None, "encoder"), (0, "handler_name"), (0, "encoder")]
+    assert tags[2].value == "second"
+    facts = media_facts(header(*lines))
+    assert all("\x1b" not in fact.value and len(fact.value) < 500 for fact in facts)
+    many = [line for i in range(500) for line in (f"  Stream #0:{i}: Data: none", "      encoder : x")]
+    assert len(read_tags(["Input #0, mov, from 'x':", *many])) == MAX_TAGS
+    rates = header(VIDEO.replace("17000", "9" * 400), AUDIO.replace("128 kb/s", f"{'9' * 12} kb/s, start {'9' * 50}.0"))
+    assert rates.video.bit_rate is None
+    assert rates.audio.start_seconds == 0
+
+
+def test_tags_of_programs_and_chapters_are_not_the_container_s() -> None:
+    lines = ["Input #0, mpegts, from 'x':", "  Duration: N/A, start: 1.4, bitrate: N/A", "  Program 1", "    Metadata:"]
+    lines += ["      encoder         : of the program", "  Stream #0:0: Video: h264", "      encoder         : mine"]
+    assert [(tag.stream, tag.value) for tag in read_tags(lines)] == [(0, "mine")]
+
+
+# -- the static picture
+
+
+def evidence(**changes: object) -> Evidence:
+    curves = (Curve((0.5, 1.5, 2.5), (0.1, 2.0, -1.0), 0.9, 3),)
+    detection = Detection(
+        path="clip $x^2$.mp4", verdict="fake", reason="the face looks manipulated", fake=0.8, video_fake=0.7,
+        audio_fake=0.6, threshold=0.5, start_seconds=0.0, duration_seconds=3.0, sync=None,
+        streams=(StreamScore("visual", 0.9, curves), StreamScore("audio", 0.4, (Curve((1.0,), (0.4,), 0.4),))),
+        tracks=(),
+        segments=(Segment(1.0, 2.0, "visual", 2.0, 3),), missing={"sync": "less than 1 s of a face with voice"},
+        warnings=("a \x1b warning",), model={"bundle": "b", "bundle_digest": "0", "avdetect": "0"}, timing_seconds={},
+    )  # fmt: skip
+    mel = png(np.random.default_rng(0).integers(0, 256, (160, 300, 3), np.uint8))
+    points = (SyncPoint(0.5, 0.04, 0.3), SyncPoint(1.5, None, None))
+    base = Evidence(detection, (), (), (), (), Sound(0.0, 3.0, mel, ()), (SyncCurve(3, points),), None, ())
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_the_picture_has_its_size_and_is_the_same_again() -> None:
+    data = draw_plot(evidence())
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (HEIGHT_INCHES * DPI, WIDTH_INCHES * DPI, 3)
+    assert draw_plot(evidence()) == data
+    assert draw_plot(evidence(sync=())) != data
+
+
+def test_a_picture_of_nothing_says_so() -> None:
+    bare = dataclasses.replace(
+        evidence().detection, verdict="abstain", fake=None, video_fake=None, audio_fake=None, streams=(), segments=(),
+        missing={"visual": "no face", "audio": "silent", "sync": "no face"}, duration_seconds=0.0,
+    )  # fmt: skip
+    assert draw_plot(evidence(detection=bare, sound=None, sync=())).startswith(b"\x89PNG")
+
+
+# -- files and commands
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (ReportFiles(report=Path("x.txt")), r"\.html"),
+        (ReportFiles(plot=Path("x.jpg")), r"\.png"),
+        (ReportFiles(report=Path("absent/x.html")), "make it first"),
+        (ReportFiles(plot=Path("avdetect.png")), "cannot be written"),
+    ],
+)
+def test_a_place_that_will_not_do_is_refused_before_scoring(
+    files: ReportFiles, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "avdetect.png").mkdir()
+    with pytest.raises(ConfigError, match=says):
+        files.check()
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> list[Evidence]:
+    """Stands for `report.page`; what it was given."""
+    seen: list[Evidence] = []
+    module = ModuleType("avdetect.report.page")
+    module.render_page = lambda found: seen.append(found) or "<html>page</html>"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "avdetect.report.page", module)
+    return seen
+
+
+def run(*arguments: str) -> int:
+    return cli.run(["score", *arguments])
+
+
+def test_a_page_and_a_picture_are_written_beside_the_table(
+    page: list[Evidence], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = {kind: tmp_path / f"out.{kind}" for kind in ("html", "png", "csv")}
+    names["html"].write_text("older")
+    assert run(str(SAMPLE), "--duration", "1", "--json", "--report", str(names["html"]), "--plot", str(names["png"]),
+               "--out", str(names["csv"])) == 0  # fmt: skip
+    out, err = capfd.readouterr()
+    assert out.startswith("{")
+    assert [line for line in err.splitlines() if line.startswith("report: ")] == [
+        f"report: {names['html']}",
+        f"report: {names['png']}",
+    ]
+    assert names["html"].read_text() == "<html>page</html>"
+    assert names["png"].read_bytes().startswith(b"\x89PNG")
+    assert page[0].detection.path == str(SAMPLE)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.html", "out.png"]  # nothing left beside
+
+
+def test_a_failed_file_has_no_report(page: list[Evidence], tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    assert run(str(tmp_path / "empty.mp4"), "--report", str(tmp_path / "out.html")) == 1
+    assert not (tmp_path / "out.html").exists()
+    assert page == []
+
+
+def test_what_cannot_be_written_leaves_the_verdict_and_the_old_page(
+    page: list[Evidence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.html"
+    target.write_text("older")
+
+    def full(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert run(str(SAMPLE), "--duration", "1", "--report", str(target)) == 1
+    out, err = capfd.readouterr()
+    assert "P(fake)" in out
+    assert "No space left on device" in err
+    assert target.read_text() == "older"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.html"]
+
+
+@pytest.mark.parametrize("more", [("--workers", "2"), (str(SAMPLE),)])
+def test_several_files_have_no_report(more: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(str(SAMPLE), *more, "--report", str(tmp_path / "out.html")) == 2
+    assert "score it alone" in capfd.readouterr().err
+
+
+def test_the_demo_ends_with_its_report(
+    page: list[Evidence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["demo"]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "report: avdetect-demo.html"
+    assert (tmp_path / "avdetect-demo.html").exists()
+    assert cli.run(["demo", "--report", "absent/x.html"]) == 0
+    out, err = capfd.readouterr()
+    assert "FAKE" in out
+    assert "no report: " in err

@@ -1,0 +1,354 @@
+"""The contract of Recorder: what a report shows of real files, and that an hour of it is as small as a minute."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clips import codes_of, make_track, speech, talking_clip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from media_factory import RENDERER
+from readme_media import SAMPLE
+
+import avdetect
+from avdetect.detector import Detector
+from avdetect.errors import ToolError
+from avdetect.pooling import sync_distances
+from avdetect.report import sound
+from avdetect.report.evidence import Evidence, Picture
+from avdetect.report.match import MouthKeeper, sync_curves
+from avdetect.report.moments import MomentKeeper
+from avdetect.report.pictures import FRAME_BYTES, MAX_FRAMES, FrameStrip, jpeg
+from avdetect.report.recorder import Recorder
+from avdetect.report.sound import MAX_COLUMNS, MAX_PEAKS, SoundStrip, Thinned
+from avdetect.scoring import StreamOutputs, StreamScorer
+from avdetect.types import FPS, SAMPLE_RATE, Clip, VideoFrames, Waveform
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return avdetect.load_detector(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sample(detector: Detector) -> Evidence:
+    return evidence_of(detector, SAMPLE)
+
+
+def evidence_of(detector: Detector, path: Path, **window: float) -> Evidence:
+    recorder = Recorder()
+    detection = detector.score(path, observer=recorder, **window)
+    return recorder.evidence(detector, detection)
+
+
+def make(target: Path, *options: str) -> Path:
+    subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
+    return target
+
+
+def pixels(picture: Picture) -> np.ndarray:
+    found = cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert found.shape[:2] == (picture.height, picture.width)
+    return found
+
+
+def hold(evidence: Evidence) -> None:
+    """What must be true of any evidence."""
+    detection = evidence.detection
+    begin, end = detection.start_seconds, detection.start_seconds + detection.duration_seconds
+    seconds = [frame.seconds for frame in evidence.frames]
+    assert seconds == sorted(set(seconds))
+    assert all(begin <= s < end for s in seconds)
+    assert len(evidence.frames) <= MAX_FRAMES
+    for frame in evidence.frames:
+        assert max(pixels(frame.picture).shape) <= 480
+        assert len(frame.picture.data) <= FRAME_BYTES
+    tracks = {track.track_id for track in detection.tracks}
+    for moment in evidence.moments:
+        assert moment.track_id in tracks
+        assert begin <= moment.seconds < end
+        assert (moment.overlay is None) == (moment.largest_drop is None)
+        if moment.overlay:
+            assert pixels(moment.overlay).shape == (*pixels(moment.crop).shape[:2], 4)
+    if evidence.sound:
+        assert evidence.sound.start_seconds == begin
+        assert begin + evidence.sound.duration_seconds <= end + 0.04
+        assert pixels(evidence.sound.mel).shape[1] <= 1600
+        assert all(-1 <= low <= high <= 1 for low, high in evidence.sound.peaks)
+    for curve in evidence.sync:
+        assert curve.track_id in tracks
+        assert all((point.offset_seconds is None) == (point.confidence is None) for point in curve.points)
+    if evidence.mouths:
+        strip = pixels(evidence.mouths.picture)
+        assert strip.shape[1] == strip.shape[0] * evidence.mouths.count
+        assert begin <= evidence.mouths.start_seconds
+    assert evidence.facts
+    assert evidence.limits
+
+
+def test_the_sample_shows_everything(sample: Evidence) -> None:
+    hold(sample)
+    assert len(sample.frames) > 20
+    assert {moment.kind for moment in sample.moments} == {"most", "least"}
+    assert sample.sound is not None
+    assert sample.sound.duration_seconds == pytest.approx(6.16, abs=0.1)
+    (curve,) = sample.sync
+    assert len(curve.points) >= 6
+    assert sample.mouths is not None
+    assert sample.mouths.duration_seconds == 2
+    assert sample.detection.verdict in ("fake", "real")
+
+
+def test_moments_are_the_extremes_of_the_track_and_apart(detector: Detector, sample: Evidence) -> None:
+    outputs = detector._scorer.start()
+    for clip in detector.preprocessor.clips(SAMPLE):
+        detector._scorer.look(outputs, clip)
+    (points,) = outputs.visual.values()
+    most = [m for m in sample.moments if m.kind == "most"]
+    least = [m for m in sample.moments if m.kind == "least"]
+    assert (most[0].seconds, most[0].logit) == max(points, key=lambda p: p[1])
+    assert (least[0].seconds, least[0].logit) == min(points, key=lambda p: p[1])
+    assert most[0].logit >= most[1].logit > least[1].logit >= least[0].logit
+    assert abs(most[0].seconds - most[1].seconds) >= 1
+    assert most[0].overlay is not None
+    assert most[1].overlay is None
+
+
+def test_the_same_file_gives_the_same_evidence(detector: Detector, sample: Evidence) -> None:
+    again = evidence_of(detector, SAMPLE)
+    for name in ("facts", "signs", "frames", "moments", "sound", "sync", "mouths", "limits"):
+        assert getattr(again, name) == getattr(sample, name), name
+
+
+def test_watching_changes_no_score(detector: Detector, sample: Evidence) -> None:
+    alone = detector.score(SAMPLE)
+    assert (alone.fake, alone.streams, alone.sync) == (
+        sample.detection.fake,
+        sample.detection.streams,
+        sample.detection.sync,
+    )
+
+
+def test_a_window_shows_the_window(detector: Detector) -> None:
+    found = evidence_of(detector, SAMPLE, start_seconds=2.0, duration_seconds=2.0)
+    hold(found)
+    assert found.frames[0].seconds == 2.0
+    assert found.sound is not None
+    assert (found.sound.start_seconds, found.sound.duration_seconds) == (2.0, 2.0)
+    assert found.mouths is not None
+    assert found.mouths.start_seconds == 2.0
+    assert not any("ends at" in sign for sign in found.signs)
+
+
+def test_what_is_not_there_is_not_shown(detector: Detector, tmp_path: Path) -> None:
+    mute = evidence_of(detector, make(tmp_path / "mute.mp4", "-i", str(SAMPLE), "-t", "2", "-an", "-c", "copy"))
+    hold(mute)
+    assert (mute.sound, mute.sync, mute.mouths) == (None, (), None)
+    assert mute.moments
+    voice = evidence_of(detector, make(tmp_path / "voice.m4a", "-i", str(SAMPLE), "-t", "2", "-vn", "-c", "copy"))
+    hold(voice)
+    assert (voice.frames, voice.moments, voice.mouths) == ((), (), None)
+    assert voice.sound
+    bars = evidence_of(detector, make(tmp_path / "bars.mp4", "-f", "lavfi", "-i", "testsrc2=size=320x240:duration=2"))
+    hold(bars)
+    assert (bars.moments, bars.sound) == ((), None)
+    assert bars.frames
+    assert bars.detection.verdict == "abstain"
+
+
+def test_two_people_come_in_the_order_of_their_suspicion(detector: Detector, tmp_path: Path) -> None:
+    two = make(tmp_path / "two.mp4", "-i", str(SAMPLE), "-t", "3", "-filter_complex",
+               "[0:v]split[a][b];[b]hflip,gblur=2[c];[a][c]hstack", "-c:a", "copy")  # fmt: skip
+    found = evidence_of(detector, two)
+    hold(found)
+    visual = next(score for score in found.detection.streams if score.name == "visual")
+    suspicion = {curve.track_id: curve.score for curve in visual.curves}
+    assert len(suspicion) == 2
+    shown = list(dict.fromkeys(moment.track_id for moment in found.moments))
+    assert shown == sorted(suspicion, key=lambda track: -suspicion[track])
+
+
+def test_a_recorder_is_for_one_file(detector: Detector) -> None:
+    recorder = Recorder()
+    with pytest.raises(ValueError, match="nothing was scored"):
+        recorder.evidence(detector, detector.score(SAMPLE, duration_seconds=1))
+    recorder = Recorder()
+    detector.score(SAMPLE, duration_seconds=1, observer=recorder)
+    with pytest.raises(ValueError, match="one file"):
+        detector.score(SAMPLE, duration_seconds=1, observer=recorder)
+
+
+def test_without_librosa_it_says_so_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    import librosa
+
+    def refuse(name: str) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.delattr(librosa, "feature", raising=False)
+    monkeypatch.setattr(librosa, "__getattr__", refuse)
+    with pytest.raises(ToolError, match="NUMBA_CACHE_DIR"):
+        Recorder()
+
+
+# -- bounds
+
+
+def test_an_hour_of_pictures_is_as_many_as_a_minute() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (1, 30, 32), np.uint8)
+    strip, counts = FrameStrip(), []
+    for first in range(0, 3600 * FPS, 500):
+        strip.add(VideoFrames(np.broadcast_to(noise, (500, 30, 32)), first))
+        counts.append(len(strip.frames()))
+    assert max(counts) <= MAX_FRAMES
+    assert min(counts[1:]) > MAX_FRAMES // 2 - 1
+    steps = np.diff([frame.seconds for frame in strip.frames()])
+    np.testing.assert_allclose(steps, steps[0])
+
+
+def test_a_picture_of_noise_keeps_to_its_bytes() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), np.uint8)
+    assert len(jpeg(noise, FRAME_BYTES).data) <= FRAME_BYTES
+    flat = jpeg(np.full((270, 480, 3), 90, np.uint8), FRAME_BYTES)
+    assert (flat.width, flat.height) == (480, 270)
+
+
+def test_ten_minutes_of_sound_are_as_large_as_one() -> None:
+    strip, piece = SoundStrip(), speech(60)
+    for minute in range(10):
+        samples = piece.copy()
+        if minute == 5:
+            samples[SAMPLE_RATE // 2] = 1.0
+        strip.add(Waveform(samples, minute * 60.0))
+    found = strip.sound()
+    assert found is not None
+    assert found.duration_seconds == 600
+    assert MAX_COLUMNS // 2 <= found.mel.width <= MAX_COLUMNS
+    assert MAX_PEAKS // 2 <= len(found.peaks) <= MAX_PEAKS
+    loudest = max(range(len(found.peaks)), key=lambda i: found.peaks[i][1])
+    assert found.peaks[loudest][1] == 1.0
+    assert abs((loudest + 0.5) / len(found.peaks) - 300.5 / 600) <= 1 / len(found.peaks)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=12).filter(any))
+def test_thinned_rows_stand_for_what_was_added(lengths: list[int]) -> None:
+    thinned = Thinned(64, lambda rows: rows.mean(1))
+    series = np.arange(sum(lengths), dtype=np.float32)
+    for part in np.split(series, np.cumsum(lengths)[:-1]):
+        thinned.add(part)
+    rows = thinned.rows()
+    assert len(rows) <= 64
+    assert len(rows) == -(-len(series) // thinned.step)
+    expected = [series[i : i + thinned.step].mean() for i in range(0, len(series), thinned.step)]
+    np.testing.assert_allclose(rows, expected)
+    assert all(len(cell) for cell in thinned.cells(50))
+
+
+def test_an_hour_of_faces_keeps_a_few_crops() -> None:
+    keeper, outputs = MomentKeeper(), StreamOutputs()
+    rng = np.random.default_rng(0)
+    for clip_index in range(300):
+        first = clip_index * 12 * FPS
+        tracks = tuple(make_track(codes_of(50), first, track_id=3 * clip_index + i, size=16) for i in range(3))
+        for track in tracks:
+            logits = rng.normal(track.track_id % 7 - 3, 1, len(track.face_frames)).tolist()
+            outputs.visual[track.track_id] += zip((track.face_frames / FPS).tolist(), logits, strict=True)
+        keeper.add(Clip(first / FPS, 12.0, tracks, None), outputs)
+        assert len(keeper._tracks) <= 8
+        assert all(len(kept) <= 4 for track in keeper._tracks.values() for kept in track._kept.values())
+    moments = keeper.moments(outputs, lambda crops: np.zeros(len(crops), np.float32))
+    assert len({moment.track_id for moment in moments}) == 4
+    assert all(moment.track_id % 7 == 6 for moment in moments)  # the most suspicious of 900 tracks
+
+
+# -- the picture of the sound
+
+
+def test_the_picture_of_the_sound_is_what_the_voice_stream_hears() -> None:
+    from avdetect.audio import log_mel
+
+    samples = speech(3)
+    power = sound.mel_power(samples)
+    np.testing.assert_allclose(np.log(np.maximum(power, 1e-5)), log_mel(samples), atol=1e-4)
+
+
+def test_a_tone_is_a_line_at_its_height_and_its_time() -> None:
+    time = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    tone = (0.5 * np.sin(2 * np.pi * 3000 * time) * (time >= 1)).astype(np.float32)
+    grey = sound.mel_picture(sound.mel_power(tone)).astype(int).sum(2)
+    assert grey[:, :95].max() < 60  # silence is dark
+    rows = grey[:, 150].argmax()
+    from avdetect.audio import mel_filters
+
+    band = mel_filters()[:, round(3000 / 8000 * 256)].argmax()
+    assert abs((sound.MEL_HEIGHT - 1 - rows) // 2 - band) <= 1  # low frequencies are at the bottom
+
+
+def test_silence_is_not_stretched_to_full_brightness() -> None:
+    assert sound.mel_picture(sound.mel_power(np.zeros(SAMPLE_RATE, np.float32))).max() < 20
+
+
+# -- lip-sync
+
+
+class _Tones:
+    """Outputs of clips whose mouths and voice state the same codes, by the networks of tests/clips.py."""
+
+    def __init__(self, *parts: Clip) -> None:
+        from clips import ToneNetworks
+
+        from avdetect.config import ModelConfig
+
+        scorer = StreamScorer(ToneNetworks(), ModelConfig())
+        self.outputs, self.keeper = scorer.start(), MouthKeeper()
+        for clip in parts:
+            scorer.add(self.outputs, clip)
+            self.keeper.add(clip, self.outputs)
+        scorer.finish(self.outputs, {})
+
+
+@pytest.mark.parametrize("lag", [-8, 0, 5])
+def test_the_curve_of_a_file_shows_its_delay_with_its_sign(lag: int) -> None:
+    tones = _Tones(*(talking_clip(250, lag=lag, seed=i, start_frame=250 * i) for i in range(2)))
+    (curve,) = sync_curves(tones.outputs)
+    assert [point.seconds for point in curve.points] == [i + 0.5 for i in range(20)]
+    assert {point.offset_seconds for point in curve.points} == {lag / FPS}
+
+
+def test_the_mouths_are_of_the_stretch_that_is_out_of_step() -> None:
+    parts = [talking_clip(250, lag=lag, seed=i, start_frame=250 * i) for i, lag in enumerate((0, 9, 0))]
+    strip = _Tones(*parts)
+    found = strip.keeper.strip(strip.outputs)
+    assert found is not None
+    assert 10 <= found.start_seconds < 20
+    assert found.offset_seconds == 9 / FPS
+    assert (found.count, found.duration_seconds) == (25, 2.0)
+    first = round(found.start_seconds * FPS) - 250
+    shown = [int(m.mean()) for m in np.split(pixels(found.picture), found.count, axis=1)]
+    expected = parts[1].tracks[0].mouth_crops[first : first + 50 : 2, 0, 0]
+    np.testing.assert_allclose(shown, expected, atol=6)
+
+
+def test_mouths_without_a_reading_are_not_shown() -> None:
+    clip = talking_clip(10)
+    strip = _Tones(clip)
+    assert strip.keeper.strip(strip.outputs) is None
+    assert sync_curves(strip.outputs) == ()
+
+
+def test_an_hour_of_mouths_keeps_a_few_tracks() -> None:
+    keeper, outputs = MouthKeeper(), StreamOutputs()
+    rng = np.random.default_rng(0)
+    for index in range(100):
+        clip = talking_clip(60, start_frame=300 * index, track_id=index, mouth=8)
+        vectors = rng.standard_normal((2, 56, 8)).astype(np.float32)
+        mouth, voice = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
+        valid = np.ones(56, bool)
+        outputs.sync[index].append(sync_distances(mouth, 300 * index, voice, 300 * index, valid, 15))
+        keeper.add(clip, outputs)
+        assert len(keeper._worst) <= 8
