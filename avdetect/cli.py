@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from avdetect.batch.sources import Source
     from avdetect.report.data import Result
     from avdetect.report.files import ReportFiles
+    from avdetect.report.recorder import Recorder
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -185,12 +186,16 @@ def demo(
 
     from avdetect.detector import load_detector
     from avdetect.report.files import ReportFiles
-    from avdetect.report.recorder import Recorder
     from avdetect.report.text import render
 
     sample = Path(__file__).parent / "weights" / "sample" / "sample.mp4"
-    loaded = load_detector(bundle, device=device)
-    recorder = Recorder()
+    loaded, files = load_detector(bundle, device=device), ReportFiles(report)
+    try:
+        files.check()
+        recorder = _recorder()
+    except AVDetectError as error:  # the sample is scored all the same
+        recorder = None
+        typer.echo(f"avdetect: no report: {_lines(str(error))}", err=True)
     with _progress() as advance:
         detection = loaded.score(sample, on_progress=advance, observer=recorder)
     console = Console(highlight=False)
@@ -200,13 +205,8 @@ def demo(
     )
     console.print(render(detection))
     console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4 --report report.html")
-    files = ReportFiles(report)
-    try:
-        files.check()
+    if recorder is not None:
         files.write(recorder.evidence(loaded, detection))
-    except AVDetectError as error:
-        typer.echo(f"avdetect: no report: {_lines(str(error))}", err=True)
-    else:
         console.print(f"report: {_lines(str(report))}", markup=False, soft_wrap=True)
 
 
@@ -334,11 +334,8 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     from avdetect.batch.options import attempt
     from avdetect.report.data import Failure
 
-    detector, recorder = options.load(), None
-    if files.paths:
-        from avdetect.report.recorder import Recorder
-
-        recorder = Recorder()
+    detector = options.load()
+    recorder = _recorder() if files.paths else None
     window = {"start_seconds": options.start_seconds, "duration_seconds": options.duration_seconds}
     try:
         with _progress() as advance:
@@ -364,6 +361,15 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
         for written in files.paths:
             typer.echo(f"report: {_lines(str(written))}", err=True)
     return 0
+
+
+def _recorder() -> Recorder:
+    """Raises ToolError."""
+    if sys.stderr.isatty():
+        typer.echo("avdetect: loading what draws reports; after an installation that takes half a minute", err=True)
+    from avdetect.report.recorder import Recorder
+
+    return Recorder()
 
 
 def _score_many(source: Source, options: ScoringOptions, output: Output, engines: Engines, retry_failed: bool) -> int:

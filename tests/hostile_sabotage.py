@@ -27,9 +27,9 @@ def let_ffmpeg_open_anything() -> None:
 def _before_each(act: object) -> None:
     opened = Preprocessor.open
 
-    def acting(self: Preprocessor, *arguments: object) -> ClipStream:
+    def acting(self: Preprocessor, *arguments: object, **options: object) -> ClipStream:
         act()  # type: ignore[operator]
-        return opened(self, *arguments)  # type: ignore[arg-type]
+        return opened(self, *arguments, **options)  # type: ignore[arg-type]
 
     Preprocessor.open = acting  # type: ignore[method-assign, assignment]
 

@@ -9,7 +9,10 @@ from typing import Any
 from avdetect._media.child import Child, y4m_frames
 from avdetect._media.info import MediaInfo, parse_header
 from avdetect._media.messages import FfmpegLog
+from avdetect._media.tags import MAX_TAGS
 from avdetect.config import MediaLimits
+from avdetect.report.facts import media_facts
+from avdetect.report.signs import editing_signs
 
 LIMITS = MediaLimits()
 HEADER = b"""[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'x.mp4':
@@ -66,6 +69,10 @@ def check_info(info: MediaInfo) -> None:
         assert info.video.color_matrix in ("bt601", "bt709", "bt2020")
     if info.audio is not None:
         assert info.audio.sample_rate > 0
+    assert len(info.tags) <= MAX_TAGS
+    for text in (*(fact.value for fact in media_facts(info)), *editing_signs(info, None, None)):
+        assert text.isprintable()
+        assert len(text) < 5000
 
 
 def showinfo(data: bytes, folder: Path) -> None:
