@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 LIMIT_BYTES = 1.3e9
-FORBIDDEN = ("torch", "torchaudio", "torchvision", "timm", "lightning")
+FORBIDDEN = ("torch", "torchaudio", "torchvision", "timm", "lightning", "librosa")
 
 size = sum(os.lstat(p).st_size for p in Path(sys.prefix).rglob("*") if p.is_file() and not p.is_symlink())
 present = [name for name in FORBIDDEN if importlib.util.find_spec(name)]

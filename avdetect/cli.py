@@ -192,10 +192,10 @@ def demo(
     loaded, files = load_detector(bundle, device=device), ReportFiles(report)
     try:
         files.check()
-        recorder = _recorder()
-    except AVDetectError as error:  # the sample is scored all the same
-        recorder = None
+    except ConfigError as error:  # the sample is scored all the same
+        files = ReportFiles()
         typer.echo(f"avdetect: no report: {_lines(str(error))}", err=True)
+    recorder = _recorder_for(files)
     with _progress() as advance:
         detection = loaded.score(sample, on_progress=advance, observer=recorder)
     console = Console(highlight=False)
@@ -335,7 +335,7 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     from avdetect.report.data import Failure
 
     detector = options.load()
-    recorder = _recorder() if files.paths else None
+    recorder = _recorder_for(files)
     window = {"start_seconds": options.start_seconds, "duration_seconds": options.duration_seconds}
     try:
         with _progress() as advance:
@@ -363,10 +363,9 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     return 0
 
 
-def _recorder() -> Recorder:
-    """Raises ToolError."""
-    if sys.stderr.isatty():
-        typer.echo("avdetect: loading what draws reports; after an installation that takes half a minute", err=True)
+def _recorder_for(files: ReportFiles) -> Recorder | None:
+    if not files.paths:
+        return None
     from avdetect.report.recorder import Recorder
 
     return Recorder()

@@ -52,7 +52,6 @@ INSIDE_FUNCTIONS = {
     "batch.parquet": {"pyarrow"},
     "report.page": {"jinja2"},
     "report.plot": {"matplotlib"},
-    "report.sound": {"librosa"},
 }
 
 UNPICKLERS = {

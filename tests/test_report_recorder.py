@@ -16,7 +16,6 @@ from readme_media import SAMPLE
 
 import avdetect
 from avdetect.detector import Detector
-from avdetect.errors import ToolError
 from avdetect.pooling import sync_distances
 from avdetect.report import sound
 from avdetect.report.evidence import Evidence, Picture
@@ -182,18 +181,6 @@ def test_a_recorder_is_for_one_file(detector: Detector) -> None:
         detector.score(SAMPLE, duration_seconds=1, observer=recorder)
 
 
-def test_without_librosa_it_says_so_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
-    import librosa
-
-    def refuse(name: str) -> None:
-        raise RuntimeError("cannot cache function: no locator available")
-
-    monkeypatch.delattr(librosa, "feature", raising=False)
-    monkeypatch.setattr(librosa, "__getattr__", refuse)
-    with pytest.raises(ToolError, match="NUMBA_CACHE_DIR"):
-        Recorder()
-
-
 # -- bounds
 
 
@@ -267,14 +254,6 @@ def test_an_hour_of_faces_keeps_a_few_crops() -> None:
 
 
 # -- the picture of the sound
-
-
-def test_the_picture_of_the_sound_is_what_the_voice_stream_hears() -> None:
-    from avdetect.audio import log_mel
-
-    samples = speech(3)
-    power = sound.mel_power(samples)
-    np.testing.assert_allclose(np.log(np.maximum(power, 1e-5)), log_mel(samples), atol=1e-4)
 
 
 def test_a_tone_is_a_line_at_its_height_and_its_time() -> None:

@@ -7,6 +7,7 @@ colour-blind tell apart.
 from __future__ import annotations
 
 import io
+import os
 import textwrap
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -74,7 +75,7 @@ def _headline(figure: Figure, detection: Detection) -> None:
         said += f"   P(fake) = {detection.fake:.2f} (called fake from {detection.threshold:.2f})"
     parts = (("face", detection.video_fake), ("voice", detection.audio_fake))
     said += "".join(f"   {name} {p:.2f}" for name, p in parts if p is not None)
-    name = detection.path if len(detection.path) < 100 else f"…{detection.path[-100:]}"
+    name = os.path.basename(detection.path)[-100:]  # without its folders: a picture is passed on
     figure.text(_LEFT, 0.965, said, fontsize=15, weight="bold")
     figure.text(_LEFT, 0.94, _plain(f"{name}: {detection.reason}")[:160], fontsize=9)
 

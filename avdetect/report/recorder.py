@@ -27,7 +27,7 @@ _LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it ma
 
 
 class Recorder:
-    """An `avdetect.detector.Observer`, for one file. Raises ToolError when librosa cannot be loaded."""
+    """An `avdetect.detector.Observer`, for one file."""
 
     def __init__(self) -> None:
         self._info: MediaInfo | None = None

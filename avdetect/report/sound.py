@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 
 import cv2
 import numpy as np
 
-from avdetect.audio import N_FFT, N_MELS, WIN_LENGTH
-from avdetect.errors import ToolError
+from avdetect.audio import FLOOR, N_MELS, log_mel
 from avdetect.report.evidence import Peaks, Sound
 from avdetect.report.pictures import png
 from avdetect.types import HOP, SAMPLE_RATE, Float, UInt8, Waveform
@@ -17,10 +15,8 @@ from avdetect.types import HOP, SAMPLE_RATE, Float, UInt8, Waveform
 MAX_COLUMNS = 1600  # of the picture
 MAX_PEAKS = 1024
 MEL_HEIGHT = 160  # pixels: two a band
-TOP_DB = 80.0  # what is weaker than the loudest by more is as dark as silence
-# Power of a mel band: without anything louder, silence is drawn as silence and not stretched to full brightness.
-_QUIET_POWER = 1e-2
-_LEVELS = 64  # of brightness: 1.25 dB each, and a picture half as large as with 256
+_LOUD = 0.0  # log power of a band in speech: without anything louder, silence is not stretched to full brightness
+_LEVELS = 64  # of brightness: about a decibel each, and a picture half as large as with 256
 
 
 class Thinned:
@@ -83,10 +79,9 @@ def as_peaks(cells: list[Float]) -> Peaks:
 
 
 class SoundStrip:
-    """Takes a file's sound in, piece by piece; an hour of it is as large as a minute. Raises ToolError."""
+    """Takes a file's sound in, piece by piece; an hour of it is as large as a minute."""
 
     def __init__(self) -> None:
-        load_librosa()  # now, while nothing is lost if it cannot be
         self._start: float | None = None
         self._mel = Thinned(MAX_COLUMNS, lambda rows: rows.mean(1))
         self._peaks = Thinned(MAX_PEAKS, extremes)
@@ -115,43 +110,20 @@ class SoundStrip:
         return Sound(self._start, self._peaks.total * HOP / SAMPLE_RATE, png(mel_picture(power)), peaks)
 
 
-def load_librosa() -> ModuleType:
-    """librosa, with what it loads lazily. Raises ToolError.
-
-    It takes seconds, the first time after an installation half a minute of CPU: numba compiles, and keeps the result
-    beside librosa or in the user's cache. Where it can write to neither, it refuses.
-    """
-    import librosa
-
-    try:
-        librosa.feature.melspectrogram  # noqa: B018  # the attribute imports the module
-    except (ImportError, RuntimeError, OSError) as error:
-        raise ToolError(
-            f"librosa, which draws the sound of reports, cannot be loaded ({error}); if it is about a cache, set "
-            "NUMBA_CACHE_DIR to a folder that can be written"
-        ) from error
-    return librosa
-
-
 def mel_power(samples: Float) -> Float:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS) power: bands, window and hop of `avdetect.audio`."""
-    librosa = load_librosa()
-    count = len(samples) // HOP
-    padded = np.pad(samples, (0, max(0, N_FFT - len(samples))))
-    mel = librosa.feature.melspectrogram(
-        y=padded, sr=SAMPLE_RATE, n_fft=N_FFT, win_length=WIN_LENGTH, hop_length=HOP, n_mels=N_MELS
-    )
-    return np.ascontiguousarray(mel.T[:count], np.float32)
+    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS) power, as the voice's network hears it."""
+    return np.exp(log_mel(samples))
 
 
 def mel_picture(power: Float) -> UInt8:
-    """(T, N_MELS) -> (MEL_HEIGHT, T, 3) RGB: decibels below the loudest band in magma, low frequencies at the bottom.
+    """(T, N_MELS) -> (MEL_HEIGHT, T, 3) RGB: log power in magma, low frequencies at the bottom.
 
-    Magma is even in lightness, so that it reads alike for the colour-blind and in print.
+    From the floor of the log-mel (black) to the loudest band. Magma is even in lightness, so that it reads alike for
+    the colour-blind and in print.
     """
-    loudest = max(float(power.max()), _QUIET_POWER)
-    decibels = np.maximum(load_librosa().power_to_db(power, ref=loudest, top_db=None), -TOP_DB)
-    steps = np.round((decibels / TOP_DB + 1) * (_LEVELS - 1))
+    log_power, floor = np.log(np.maximum(power, FLOOR)), np.log(FLOOR)
+    loudest = max(float(log_power.max()), _LOUD)
+    steps = np.round((log_power - floor) / (loudest - floor) * (_LEVELS - 1))
     levels = np.round(steps * (255 / (_LEVELS - 1))).astype(np.uint8).T[::-1]
     levels = levels.repeat(MEL_HEIGHT // N_MELS, axis=0)
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
