@@ -38,25 +38,29 @@ def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = sc
     signal.signal(signal.SIGTERM, lambda *_: None)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     with listener, Service(settings, score) as service:
-        server: uvicorn.Server
-        app = build_app(service, lambda: server.should_exit)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="warning",
-                access_log=False,  # names of jobs are secrets
-                server_header=False,
-                lifespan="off",
-                ws="none",
-                limit_concurrency=_MOST_CONNECTIONS,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
-            )
-        )
+        server = http_server(service)
         say(f"avdetect: listening on {_address(settings.host, listener)} (Ctrl-C ends it)")
         if settings.token is None:
             say("avdetect: whoever has an account on this machine can use it; --token-file asks for a token")
         server.run(sockets=[listener])
+
+
+def http_server(service: Service) -> uvicorn.Server:
+    """What speaks HTTP for `service`, not running yet."""
+    app = build_app(service, lambda: server.should_exit)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # names of jobs are secrets
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    return server
 
 
 def check_options(settings: ServeSettings) -> None:

@@ -81,7 +81,10 @@ class Service:
 
     @contextmanager
     def upload(self) -> Iterator[Path | None]:
-        """A new folder that takes one upload; None where the queue is full. It is gone afterwards, unless submitted."""
+        """A new folder that takes one upload; None where the queue is full. It is gone afterwards, unless submitted.
+
+        Raises ServerError.
+        """
         with self._upload_lock:
             room = self._uploads + self.store.count("queued") < self.settings.queue
             self._uploads += room
@@ -90,7 +93,8 @@ class Service:
             return
         folder = self._incoming / secrets.token_urlsafe(16)
         try:
-            folder.mkdir(mode=0o700)
+            with _explained("keep an upload"):
+                folder.mkdir(mode=0o700)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -98,10 +102,11 @@ class Service:
                 self._uploads -= 1
 
     def submit(self, folder: Path, name: str, start_seconds: float, duration_seconds: float | None) -> Job | None:
-        """Queue the upload in `folder`; None where the queue is full."""
+        """Queue the upload in `folder`; None where the queue is full. Raises ServerError."""
         id = folder.name
-        size = (folder / UPLOAD).stat().st_size
-        os.rename(folder, self.runner.folder(id))
+        with _explained("keep an upload"):
+            size = (folder / UPLOAD).stat().st_size
+            os.rename(folder, self.runner.folder(id))
         try:
             added = self.store.add(
                 id, display_name(name), size, start_seconds, duration_seconds, most_queued=self.settings.queue
@@ -147,12 +152,11 @@ class Service:
     def _read(self, job: Job, name: str) -> str | None:
         if job.status != "done":
             return None
-        try:
-            return (self.runner.folder(job.id) / name).read_text(encoding="utf-8")
-        except FileNotFoundError:  # deleted this moment
-            return None
-        except OSError as error:
-            raise ServerError(f"cannot read a result: {error.strerror}") from error
+        with _explained("read a result"):
+            try:
+                return (self.runner.folder(job.id) / name).read_text(encoding="utf-8")
+            except FileNotFoundError:  # deleted this moment
+                return None
 
     def _wait(self, id: str) -> None:
         if not self.runner.wait_until_gone(id):
@@ -167,6 +171,14 @@ def display_name(name: str) -> str:
         half = _LONGEST_NAME // 2
         shown = f"{shown[:half]}…{shown[1 - half :]}"
     return shown or "upload"
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServerError(f"cannot {what}: {error.strerror}") from error
 
 
 def _private_folder(folder: Path) -> None:

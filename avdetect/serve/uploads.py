@@ -12,16 +12,19 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from avdetect.preprocess import MAX_SECONDS
 from avdetect.serve.refusals import BadRequest, Invalid, Refusal, Storage, TooLarge, UnsupportedType, UploadTimeout
 from avdetect.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MIN_DURATION_SECONDS = 0.04  # one frame
 _LONGEST_FIELD = 64  # bytes of a form field that is not the file
