@@ -63,7 +63,10 @@ def by_text(task: Task, say: Say) -> tuple[Detection, str]:
     if text == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if text == "hang":
-        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True) as child:
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]  # an orphan must not stay for ever
+        with subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as child:
             Path("child").write_text(str(child.pid))
             say("scoring", 0.5)
             time.sleep(3600)

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 from avdetect.errors import ConfigError
@@ -22,14 +23,17 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class Process:
     """`target(connection, *arguments)` in a fresh interpreter, and our end of its pipe.
 
-    target and arguments: picklable; they go that way only. Raises OSError where no process can be had.
+    target and arguments: picklable; they go that way only. SIGINT and SIGTERM are blocked in it. Raises OSError where
+    no process can be had.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")  # ONNX Runtime's threads do not survive a fork
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=target, args=(theirs, *arguments), daemon=True)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the parent's affair
+        resource_tracker.ensure_running()  # else `start` would start it, which unblocks the signals
+        # Inherited, from the first instruction on: signals to the whole group are the parent's affair.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._process.start()
         except BaseException:

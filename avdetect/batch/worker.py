@@ -53,7 +53,7 @@ class Scoring:
 
 def work(connection: Connection, begin: Callable[[], Scorer]) -> None:
     """The body of the process: say "ready", answer every name with a result, end with the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # Ctrl-C reaches the whole group; the parent ends us
 
     def alone() -> Scorer:
         die_with_the_parent()

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,8 +110,6 @@ def named(detection: Detection, name: str) -> Detection:
 
 def work(connection: Connection, score: Score, task: Task) -> None:
     """The body of the process: messages of progress, then what became of the job."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the server ends us
-        signal.signal(number, signal.SIG_IGN)
     said: tuple[str, float] = ("", 0.0)
 
     def send(message: dict[str, Any]) -> None:
