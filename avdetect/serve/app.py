@@ -75,7 +75,9 @@ def build_app(service: Service, stopping: Callable[[], bool] = lambda: False) ->
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": _WORDS[status]} for status in statuses}
+    """With the schema by its name: as a `model` it would stand there as what the route answers with, HTML for one."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
+    return {status: {"description": _WORDS[status], "content": content} for status in statuses}
 
 
 _WORDS = {refusal.status: (refusal.__doc__ or "").strip() for refusal in Refusal.__subclasses__()}
