@@ -42,7 +42,7 @@ def test_every_answer_has_its_headers_and_none_of_cors(server: Running, path: st
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["referrer-policy"] == "same-origin"
     assert answer.headers["cache-control"] == "no-store"
     assert "server" not in answer.headers
     assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -338,14 +338,17 @@ document.addEventListener("drop", (event) => {
 });
 $("cancel").addEventListener("click", async () => {
   if (upload) { upload.abort(); return; }
+  const id = shown;
   $("cancel").disabled = true;
-  await call(`/v1/jobs/${encodeURIComponent(shown)}/cancel`, "POST").catch(() => {});
+  await call(`/v1/jobs/${encodeURIComponent(id)}/cancel`, "POST").catch(() => {});  // it may have ended; seen below
   $("cancel").disabled = false;
-  poll(shown);
+  if (shown === id) poll(id);
 });
 $("delete").addEventListener("click", async () => {
-  await call(`/v1/jobs/${encodeURIComponent(shown)}`, "DELETE").catch(() => {});
-  goHome();
+  const id = shown;
+  let problems = "";
+  await call(`/v1/jobs/${encodeURIComponent(id)}`, "DELETE").catch((error) => { problems = error.message; });
+  if (shown === id) goHome(problems);
 });
 addEventListener("hashchange", route);
 addEventListener("popstate", route);
