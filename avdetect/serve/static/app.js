@@ -67,7 +67,6 @@ function hours(count) {
 }
 
 const percent = (share) => `${Math.round(share * 100)} %`;
-const chance = (share) => (share === null ? "not judged" : percent(share));
 
 function now(stage, job) {
   if (stage === "waiting") {
@@ -130,19 +129,10 @@ function blankJob(name) {
 }
 
 function showVerdict(job) {
-  const said = job.verdict, box = $("verdict"), list = box.querySelector("dl");
+  const said = job.verdict, box = $("verdict");
   box.className = `card verdict ${said.verdict}`;
   box.querySelector(".word").textContent = WORDS[said.verdict];
   box.querySelector(".reason").textContent = sentence(said.reason);
-  const rows = said.fake === null ? [] : [
-    ["Manipulated at all", `${chance(said.fake)} (called fake from ${percent(said.threshold)})`],
-    ["The face", chance(said.video_fake)], ["The voice", chance(said.audio_fake)],
-  ];
-  list.replaceChildren(...rows.map(([term, value]) => {
-    const row = element("div");
-    row.append(element("dt", term), element("dd", value));
-    return row;
-  }));
   box.hidden = false;
   announce(`${WORDS[said.verdict]}. ${sentence(said.reason)}`);
 }
