@@ -18,7 +18,7 @@ from serve_running import Running, eventually, running
 
 from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
-from avdetect.errors import ConfigError
+from avdetect.errors import ConfigError, ServerError
 from avdetect.report.data import SCHEMA_FILE
 from avdetect.serve.service import Service, display_name
 from avdetect.serve.settings import ServeSettings
@@ -269,6 +269,42 @@ def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Runni
     assert (answer.status_code, answer.json()["error"]) == (507, "Storage")
     assert str(incoming) not in answer.text
     assert server.ended(server.submit("0.5"))["status"] == "done"
+
+
+def test_an_end_that_cannot_be_written_down_is_written_later(tmp_path: Path, monkeypatch) -> None:
+    with running(tmp_path / "data", serve_scorers.by_text) as server:
+        finish, tries = server.service.store.finish, []
+
+        def full(*values) -> bool:
+            tries.append(values)
+            if len(tries) < 3:
+                raise ServerError("the disk is full")
+            return finish(*values)
+
+        monkeypatch.setattr(server.service.store, "finish", full)
+        assert server.ended(server.submit("0.5"))["status"] == "done"
+        assert len(tries) == 3
+
+
+def test_an_end_that_is_never_written_down_is_a_job_cut_off(tmp_path: Path, monkeypatch) -> None:
+    with running(tmp_path / "data", serve_scorers.by_text) as server:
+        tries = []
+
+        def full(*values) -> bool:
+            tries.append(values)
+            raise ServerError("the disk is full")
+
+        monkeypatch.setattr(server.service.store, "finish", full)
+        id = server.submit("0.5")
+        eventually(lambda: tries)
+    with running(tmp_path / "data", serve_scorers.by_text) as server:
+        assert server.ended(id)["status"] == "done"
+
+
+def test_a_server_that_runs_no_jobs_says_so(server: Running, monkeypatch) -> None:
+    monkeypatch.setattr(server.service.runner, "is_alive", lambda: False)
+    answer = server.http.get("/healthz")
+    assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
 
 
 def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:

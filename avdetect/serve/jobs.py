@@ -97,7 +97,6 @@ class Runner(threading.Thread):
                     self._turn.notify_all()
         finally:
             for slot in list(self._slots.values()):
-                slot.process.kill()
                 self._put_back(slot)
             self._slots.clear()
             with self._turn:
@@ -153,7 +152,7 @@ class Runner(threading.Thread):
     def _heard(self, slot: _Slot, message: Message | None) -> None:
         id = slot.job.id
         if message is None:
-            self._buried(slot, slot.process.kill())
+            self._bury(slot)
         elif STAGE in message:
             slot.stage, slot.progress = str(message[STAGE]), float(message["progress"])
         elif DONE in message:
@@ -162,9 +161,9 @@ class Runner(threading.Thread):
             _log.warning("job %s failed: %s", id, message.get("detail"))
             self._end(slot, partial(self._store.fail, id, str(message[FAILED]), str(message["message"])))
 
-    def _buried(self, slot: _Slot, ending: str) -> None:
+    def _bury(self, slot: _Slot) -> None:
         """A worker has died."""
-        id = slot.job.id
+        id, ending = slot.job.id, slot.process.kill()
         _log.warning("job %s: its process was ended by %s", id, ending)
         if slot.job.deaths + 1 < TRIES:
             slot.settle = partial(self._store.put_back, id, died=True)
@@ -208,9 +207,10 @@ class Runner(threading.Thread):
     def _put_back(self, slot: _Slot) -> None:
         """The server ends: the job waits for its next start, unless it has ended itself."""
         try:
-            if slot.settle is not None:
+            if slot.settle is not None:  # its process has ended
                 self._settle(slot)
             else:
+                slot.process.kill()
                 self._store.put_back(slot.job.id)
         except AVDetectError as error:  # the next start takes it for cut off
             _log.error("%s", error)

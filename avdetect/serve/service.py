@@ -50,8 +50,8 @@ class Service:
         try:
             self.store = Store(data / "jobs.sqlite")
             os.chmod(data / "jobs.sqlite", 0o600)
-            self.runner = Runner(self.store, self.settings, self.metrics, self._score)
             self._recover(jobs)
+            self.runner = Runner(self.store, self.settings, self.metrics, self._score)
         except BaseException:
             os.close(self._lock_file)
             raise
