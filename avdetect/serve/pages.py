@@ -87,7 +87,8 @@ def documentation(openapi: dict[str, Any]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>avdetect: REST interface</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/app.css"></head>',
-        '<body><main class="docs"><h1>REST interface</h1>',
+        '<body><header class="bar"><a href="/" class="brand">avdetect</a></header>',
+        '<main class="docs"><h1>REST interface</h1>',
         f"<p>{escape(openapi['info']['description'])} For programs: <a href='/openapi.json'>openapi.json</a>.</p>",
     ]
     for path, methods in openapi["paths"].items():
