@@ -86,16 +86,25 @@ _WORDS = {refusal.status: (refusal.__doc__ or "").strip() for refusal in Refusal
 def _jobs(service: Service, stopping: Callable[[], bool]) -> APIRouter:
     """Uploads, and what becomes of them."""
     api = APIRouter(tags=["jobs"])
+    _add_upload(api, service)
+    _add_views(api, service, stopping)
+    _add_outcomes(api, service)
+    _add_endings(api, service)
+    return api
 
-    def known(id: str) -> Job:
-        job = service.store.get(id)
-        if job is None:
-            raise NotFound("there is no such job; it may have been deleted")
-        return job
 
-    def seen(id: str) -> JobView:
-        return view(known(id), service.runner, service.store)
+def _known(service: Service, id: str) -> Job:
+    job = service.store.get(id)
+    if job is None:
+        raise NotFound("there is no such job; it may have been deleted")
+    return job
 
+
+def _seen(service: Service, id: str) -> JobView:
+    return view(_known(service, id), service.runner, service.store)
+
+
+def _add_upload(api: APIRouter, service: Service) -> None:
     @api.post("/v1/score", status_code=202, openapi_extra=_FORM, responses=_problems(400, 408, 413, 415, 422, 503))
     async def score(request: Request) -> JobView:
         """Upload a video to be scored. Its address stays the same until the job is deleted."""
@@ -116,6 +125,8 @@ def _jobs(service: Service, stopping: Callable[[], bool]) -> APIRouter:
             raise _full()
         return await run_in_threadpool(view, job, service.runner, service.store)
 
+
+def _add_views(api: APIRouter, service: Service, stopping: Callable[[], bool]) -> None:
     @api.get("/v1/jobs", responses=_problems(422))
     def jobs(
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -129,7 +140,7 @@ def _jobs(service: Service, stopping: Callable[[], bool]) -> APIRouter:
     @api.get("/v1/jobs/{id}", responses=_problems(404))
     def job(id: str) -> JobView:
         """A job as it stands."""
-        return seen(id)
+        return _seen(service, id)
 
     @api.get(
         "/v1/jobs/{id}/events",
@@ -138,9 +149,11 @@ def _jobs(service: Service, stopping: Callable[[], bool]) -> APIRouter:
     )
     async def events(id: str) -> StreamingResponse:
         """The job, whenever it changes, as server-sent events named `job`; the stream ends with the job."""
-        first = await run_in_threadpool(seen, id)
-        return StreamingResponse(_events(first, lambda: seen(id), stopping), media_type="text/event-stream")
+        first = await run_in_threadpool(_seen, service, id)
+        return StreamingResponse(_events(first, lambda: _seen(service, id), stopping), media_type="text/event-stream")
 
+
+def _add_outcomes(api: APIRouter, service: Service) -> None:
     @api.get(
         "/v1/jobs/{id}/result",
         response_class=Response,
@@ -148,7 +161,7 @@ def _jobs(service: Service, stopping: Callable[[], bool]) -> APIRouter:
     )
     def result(id: str) -> Response:
         """The document that `avdetect score --json` prints, of schema avdetect.results/1."""
-        text = service.result(known(id))
+        text = service.result(_known(service, id))
         if text is None:
             raise Conflict("the job has no result: it is not done, or was cancelled")
         return Response(text, media_type="application/json")
@@ -156,26 +169,26 @@ def _jobs(service: Service, stopping: Callable[[], bool]) -> APIRouter:
     @api.get("/v1/jobs/{id}/report", response_class=HTMLResponse, responses=_problems(404, 409))
     def report(id: str) -> HTMLResponse:
         """The report, one page of HTML that needs nothing else."""
-        page = service.report(known(id))
+        page = service.report(_known(service, id))
         if page is None:
             raise Conflict("the job has no report: it is not done, or did not succeed")
         return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY})
 
+
+def _add_endings(api: APIRouter, service: Service) -> None:
     @api.post("/v1/jobs/{id}/cancel", responses=_problems(404, 409))
     def cancel(id: str) -> JobView:
         """End a job that waits or runs; its video is deleted. A job that was cancelled before stays so."""
-        if not service.cancel(id) and known(id).status != "cancelled":
+        if not service.cancel(id) and _known(service, id).status != "cancelled":
             raise Conflict("the job has ended already")
-        return seen(id)
+        return _seen(service, id)
 
     @api.delete("/v1/jobs/{id}", status_code=204, response_class=Response, responses=_problems(404))
     def delete(id: str) -> Response:
         """Forget a job: its video, result and report are deleted. One that runs is ended."""
         if not service.delete(id):
-            known(id)
+            _known(service, id)
         return Response(status_code=204)
-
-    return api
 
 
 def _about(service: Service) -> APIRouter:
