@@ -31,3 +31,7 @@ class ConfigError(AVDetectError):
 
 class ManifestError(AVDetectError):
     """A training manifest lacks a column, holds an unknown label, or leaks a group across splits."""
+
+
+class ServerError(AVDetectError):
+    """`avdetect serve` cannot keep its jobs or hold its place: the disk, the folder, the port."""

@@ -38,7 +38,8 @@ BESIDE = {
     "evaluation": {"datasets"},
     "doctor": set(),
     "batch": set(),
-    "cli": {"doctor", "batch", "evaluation", "datasets"},  # only inside the command that needs them
+    "serve": {"batch"},
+    "cli": {"doctor", "batch", "evaluation", "datasets", "serve"},  # only inside the command that needs them
 }
 NEEDS_TORCH = {"streams", "fusion", "model"}  # the only layers that scoring does not load
 SCORING = [name for name in ORDER if name not in NEEDS_TORCH] + ["doctor", "batch", "cli"]
@@ -110,9 +111,9 @@ def layers_of(names: set[str]) -> set[str]:
 
 def allowed(layer: str) -> set[str]:
     if layer in BESIDE:
-        top = {"cli": "report", "doctor": "report", "batch": "report", "evaluation": "detector"}.get(layer, "bundle")
-        torch_free = NEEDS_TORCH if layer in ("evaluation", "batch") else set()
-        return {*ORDER[: ORDER.index(top) + 1], layer, *BESIDE[layer]} - torch_free
+        top = dict.fromkeys(("cli", "doctor", "batch", "serve"), "report") | {"evaluation": "detector"}
+        torch_free = NEEDS_TORCH if layer in ("evaluation", "batch", "serve") else set()
+        return {*ORDER[: ORDER.index(top.get(layer, "bundle")) + 1], layer, *BESIDE[layer]} - torch_free
     return {*ORDER[: ORDER.index(layer) + 1]}
 
 

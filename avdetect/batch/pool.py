@@ -2,84 +2,31 @@
 
 from __future__ import annotations
 
-import glob
-import json
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from avdetect.batch.crew import Crew, Worker
-from avdetect.batch.worker import Message, work
+from avdetect.batch.process import Message, Process
+from avdetect.batch.worker import work
 from avdetect.errors import AVDetectError
 
 if TYPE_CHECKING:
     from avdetect.batch.options import Scorer
 
-_MAX_MESSAGE_BYTES = 256 * 1024**2
-
 
 class _Process(Worker):
-    """One process, and our end of its pipe."""
+    """A worker that is a process."""
 
     def __init__(self, begin: Callable[[], Scorer]) -> None:
         super().__init__()
-        context = multiprocessing.get_context("spawn")  # ONNX Runtime's threads do not survive a fork
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, begin), daemon=True)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is the parent's affair
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()  # so that the connection ends when the process does
+        self.process = Process(work, begin)
 
     def give(self, path: str) -> None:
-        with suppress(OSError):  # it has died; its end will be heard
-            self.connection.send_bytes(json.dumps(path).encode())
-
-    def hear(self) -> Message | None:
-        """The next message; None where the process has ended, or sends what is no message."""
-        try:
-            message = json.loads(self.connection.recv_bytes(_MAX_MESSAGE_BYTES))
-        except (EOFError, OSError, ValueError):
-            return None
-        return message if isinstance(message, dict) else None
+        self.process.give(path)
 
     def kill(self) -> str:
-        """End the process and the ffmpeg that it may be running; the signal or exit code of its end."""
-        pid = self._process.pid
-        if pid is not None and self._process.is_alive():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)  # so that it starts no other child meanwhile
-            for child in _children(pid):
-                with suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            self._process.kill()
-        self._process.join()
-        code = self._process.exitcode
-        self._process.close()
-        self.connection.close()
-        return _ending(code)
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for name in glob.glob(f"/proc/{pid}/task/*/children"):
-        with suppress(OSError), open(name, encoding="ascii") as file:
-            found += map(int, file.read().split())
-    return found
-
-
-def _ending(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
+        return self.process.kill()
 
 
 class ProcessEngine(Crew[_Process]):
@@ -99,8 +46,8 @@ class ProcessEngine(Crew[_Process]):
             ) from error
 
     def _listen(self, seconds: float) -> Iterator[tuple[_Process, Message | None]]:
-        by_connection = {worker.connection: worker for worker in self._workers}
+        by_connection = {worker.process.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), seconds):
             assert isinstance(connection, Connection)
             worker = by_connection[connection]
-            yield worker, worker.hear()
+            yield worker, worker.process.hear()

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from avdetect.errors import AVDetectError, ConfigError
+from avdetect.batch.process import Message, die_with_the_parent
+from avdetect.errors import AVDetectError
 from avdetect.report.data import to_dict
 
 if TYPE_CHECKING:
     from avdetect.batch.options import Scorer
 
-Message = dict[str, Any]
 READY, FATAL = "ready", "fatal"  # keys of the messages that are no result
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Scoring:
@@ -56,10 +53,10 @@ class Scoring:
 
 def work(connection: Connection, begin: Callable[[], Scorer]) -> None:
     """The body of the process: say "ready", answer every name with a result, end with the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # Ctrl-C reaches the whole group; the parent ends us
 
     def alone() -> Scorer:
-        _die_with_the_parent()
+        die_with_the_parent()
         return begin()
 
     scoring = Scoring()
@@ -79,14 +76,3 @@ def fatal_error(message: Message) -> AVDetectError:
     kind = getattr(errors, str(message[FATAL]), AVDetectError)
     known = isinstance(kind, type) and issubclass(kind, AVDetectError)
     return (kind if known else AVDetectError)(str(message.get("message", "")))
-
-
-def _die_with_the_parent() -> None:
-    """The kernel kills this process when the thread that started it ends, however it ends."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
-        raise ConfigError(f"prctl: {os.strerror(ctypes.get_errno())}; scoring in processes needs Linux")
-    if os.getppid() != parent.pid:  # it ended before we asked
-        os._exit(1)

@@ -1,0 +1,102 @@
+"""`avdetect serve`: opens the port, runs the server until it is told to end, and ends it in good order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from functools import partial
+
+import uvicorn
+
+from avdetect.batch.process import Process
+from avdetect.batch.worker import FATAL, fatal_error, work
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.media import ffmpeg_path
+from avdetect.serve.app import build_app
+from avdetect.serve.service import Service
+from avdetect.serve.settings import ServeSettings
+from avdetect.serve.worker import Score, score_upload
+
+_MOST_CONNECTIONS = 500
+_GRACE_SECONDS = 3  # for answers that are being sent when the server ends
+
+
+def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = score_upload) -> None:
+    """Serve until SIGINT (KeyboardInterrupt) or SIGTERM. say: told the address, and what should be known.
+
+    Raises ConfigError, ModelError, ToolError, ServerError.
+    """
+    os.umask(0o077)
+    ffmpeg_path()  # without it every job would fail
+    if score is score_upload:
+        check_options(settings)
+    listener = listen(settings)
+    # uvicorn ends on these signals by itself, and sends them to us once more when all is done.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    with listener, Service(settings, score) as service:
+        server = http_server(service)
+        say(f"avdetect: listening on {_address(settings.host, listener)} (Ctrl-C ends it)")
+        if settings.token is None:
+            say("avdetect: whoever has an account on this machine can use it; --token-file asks for a token")
+        server.run(sockets=[listener])
+
+
+def http_server(service: Service) -> uvicorn.Server:
+    """What speaks HTTP for `service`, not running yet."""
+    app = build_app(service, lambda: server.should_exit)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # names of jobs are secrets
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    return server
+
+
+def check_options(settings: ServeSettings) -> None:
+    """Load the networks once, in a process of their own, so that what is wrong is said now. Raises AVDetectError."""
+    try:
+        process = Process(work, partial(settings.options.scorer, settings.threads))
+    except OSError as error:
+        raise AVDetectError(f"cannot start a scoring process: {error.strerror}") from error
+    message = process.hear()
+    ending = process.kill()
+    if message is None:
+        raise AVDetectError(f"a scoring process ended before it was ready ({ending}; out of memory?)")
+    if FATAL in message:
+        raise fatal_error(message)
+
+
+def listen(settings: ServeSettings) -> socket.socket:
+    """The open port. Raises ConfigError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1024)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; name another --host or --port"
+        ) from error
+    return listener
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

@@ -1,0 +1,130 @@
+"""What the REST interface answers: the types that OpenAPI shows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from avdetect.serve.jobs import Runner
+from avdetect.serve.store import ENDED, Job, Store
+
+Stage = Literal["waiting", "starting", "reading", "scoring", "explaining", "done"]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(_Answer):
+    """Why a request, or a job, failed."""
+
+    error: str = Field(description="class of the error: MediaError, LimitError, NotFound, QueueFull ...")
+    message: str = Field(description="what happened and what to do next")
+
+
+class Urls(_Answer):
+    """Where to go on; relative to the server."""
+
+    self: str
+    events: str = Field(description="progress, as server-sent events")
+    result: str = Field(description="JSON, once the job is done or failed")
+    report: str = Field(description="HTML, once the job is done")
+    cancel: str = Field(description="POST ends the job")
+
+
+class JobVerdict(_Answer):
+    """The verdict in short; the result has all of it."""
+
+    verdict: Literal["fake", "real", "abstain"]
+    reason: str = Field(description="one sentence")
+    fake: float | None = Field(ge=0, le=1, description="calibrated probability that anything was manipulated")
+    video_fake: float | None = Field(ge=0, le=1, description="that the face was")
+    audio_fake: float | None = Field(ge=0, le=1, description="that the voice was")
+    threshold: float = Field(description="`fake` at or above it is called fake")
+    duration_seconds: float = Field(ge=0, description="how much of the file was scored")
+
+
+class JobView(_Answer):
+    """A job as it stands."""
+
+    id: str
+    name: str = Field(description="of the file, as it was uploaded; cut, and fit to be shown")
+    size_bytes: int
+    status: Literal["queued", "running", "done", "failed", "cancelled"]
+    stage: Stage | None = Field(description="null when it failed or was cancelled")
+    progress: float = Field(ge=0, le=1, description="share of the stage `scoring` that is done")
+    queue_position: int | None = Field(description="1: it is next; null when it does not wait")
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    start_seconds: float
+    duration_seconds: float | None
+    verdict: JobVerdict | None = Field(description="when done")
+    error: Problem | None = Field(description="when failed")
+    urls: Urls
+
+
+class JobPage(_Answer):
+    """Jobs, newest first."""
+
+    jobs: list[JobView]
+    next: int | None = Field(description="the `before` of the next page; null on the last one")
+
+
+class Limits(_Answer):
+    """What the server takes."""
+
+    avdetect: str = Field(description="its version")
+    max_upload_bytes: int
+    queue: int = Field(description="jobs that may wait")
+    workers: int = Field(description="jobs that are scored at a time")
+    keep_hours: float = Field(description="after a job's end, all that is known of it is deleted")
+
+
+class Health(_Answer):
+    """Whether jobs are being run."""
+
+    status: Literal["ok", "failing"]
+
+
+def view(job: Job, runner: Runner, store: Store) -> JobView:
+    """The job as clients see it."""
+    stage: str | None = {"queued": "waiting", "done": "done"}.get(job.status)
+    progress = 1.0 if job.status == "done" else 0.0
+    if job.status == "running":
+        stage, progress = runner.progress(job.id)
+    base = f"/v1/jobs/{job.id}"
+    return JobView(
+        id=job.id,
+        name=job.name,
+        size_bytes=job.size,
+        status=job.status,
+        stage=stage,  # type: ignore[arg-type]  # checked by pydantic
+        progress=progress,
+        queue_position=store.position(job) + 1 if job.status == "queued" else None,
+        created_at=_moment(job.created),
+        started_at=_moment(job.began) if job.began else None,
+        ended_at=_moment(job.ended) if job.ended else None,
+        start_seconds=job.start_seconds,
+        duration_seconds=job.duration_seconds,
+        verdict=JobVerdict(**job.summary) if job.status == "done" and job.summary else None,
+        error=Problem(error=job.error, message=job.message or "") if job.error else None,
+        urls=Urls(
+            self=base,
+            events=f"{base}/events",
+            result=f"{base}/result",
+            report=f"{base}/report",
+            cancel=f"{base}/cancel",
+        ),
+    )
+
+
+def has_ended(job: JobView) -> bool:
+    """Whether nothing will change any more."""
+    return job.status in ENDED
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(round(seconds, 3), UTC)

@@ -1,0 +1,140 @@
+"""Who may ask: the host that a request is addressed to, the token, and where a change comes from. ASGI middleware.
+
+A browser page of another site can send requests to this machine, and with DNS rebinding read the answers. So a request
+must be addressed to a name of ours; one that changes something must come from our own page or from no page at all.
+No header of CORS is ever sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from avdetect.serve.refusals import Forbidden, Refusal, Unauthorized, WrongHost
+from avdetect.serve.settings import ServeSettings
+
+COOKIE = "avdetect"
+OPEN_PATHS = frozenset({"/healthz", "/login", "/static/app.css"})  # nothing private is there
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# The report holds pictures and scripts of its own; what it may run is said by the hashes of its own policy. Here: no
+# origin (it cannot call this server), nothing from elsewhere.
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+_HEADERS = {
+    "content-security-policy": PAGE_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "SAMEORIGIN",
+    "referrer-policy": "same-origin",  # with no-referrer, browsers say of our own forms that their origin is null
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Guard:
+    """Refuses what may not be asked, and gives every answer its headers."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, rejected: Callable[[str], None]) -> None:
+        self._app, self._settings, self._rejected = app, settings, rejected
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            self._check(scope)
+        except Refusal as refusal:
+            self._rejected(refusal.name)
+            await _answer(refusal, scope, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._settings.allows_host(_without_port(hosts[0])):
+            raise WrongHost("this server does not go by that name; its owner can add it with --allowed-host")
+        bearer = bears_token(headers, self._settings.token)
+        if scope["path"] not in OPEN_PATHS and not bearer and not has_session(headers, self._settings.token):
+            raise Unauthorized("send the server's token: `Authorization: Bearer TOKEN`, or log in with a browser")
+        if scope["method"] not in _SAFE_METHODS and not (bearer and self._settings.token):
+            _check_origin(headers, hosts[0])
+
+
+def bears_token(headers: Headers, token: str | None) -> bool:
+    """Whether the request has the token in its header; true where none is asked for."""
+    if token is None:
+        return True
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and is_token(given.strip(), token)
+
+
+def is_token(given: str, token: str) -> bool:
+    """Compared in constant time."""
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def session(token: str) -> str:
+    """The value of the cookie: who has it does not know the token, and it ends when the token changes."""
+    return hmac.new(token.encode(), b"avdetect serve session", hashlib.sha256).hexdigest()
+
+
+def has_session(headers: Headers, token: str | None) -> bool:
+    """Whether the browser has logged in; true where no token is asked for."""
+    if token is None:
+        return True
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return False
+    return cookie is not None and hmac.compare_digest(cookie.value.encode(), session(token).encode())
+
+
+def _check_origin(headers: Headers, host: str) -> None:
+    """A change must come from our own page, or from a program, which says nothing of a page. Raises Forbidden."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None and site != "same-origin":
+        raise Forbidden("this request comes from another site's page")
+    if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
+        raise Forbidden("this request comes from another site's page")
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0]
+
+
+async def _answer(refusal: Refusal, scope: Scope, send: Send) -> None:
+    """JSON, or for a browser without a session the way to the login page."""
+    headers = [(b"content-type", b"application/json")]
+    status, body = refusal.status, json.dumps({"error": refusal.name, "message": refusal.message}).encode()
+    if isinstance(refusal, Unauthorized):
+        headers.append((b"www-authenticate", b'Bearer realm="avdetect"'))
+        if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
+            status, body = 303, b""
+            headers.append((b"location", b"/login"))
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

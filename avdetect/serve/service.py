@@ -1,0 +1,198 @@
+"""A server without its network: the folder, the store, the runner, and what may be asked of them."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from avdetect.errors import ConfigError, ServerError
+from avdetect.report.data import Failure, printable, to_json
+from avdetect.serve.jobs import Runner
+from avdetect.serve.metrics import Metrics
+from avdetect.serve.settings import ServeSettings
+from avdetect.serve.store import Job, Store
+from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload
+
+_LONGEST_NAME = 120  # characters of an upload's name that are kept
+_log = logging.getLogger("avdetect.serve")
+
+
+class Service:
+    """A context manager: inside, jobs are run. Raises ConfigError, ServerError.
+
+    score: what a worker does; tests put something lighter there.
+    """
+
+    def __init__(self, settings: ServeSettings, score: Score = score_upload) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        self._score = score
+        self._uploads = 0  # under way
+        self._upload_lock = threading.Lock()
+
+    def __enter__(self) -> Service:
+        data = self.settings.data
+        try:
+            _private_folder(data)
+            self._lock_file = _lock(data / "lock")
+            self._incoming, jobs = data / "incoming", data / "jobs"
+            shutil.rmtree(self._incoming, ignore_errors=True)  # uploads half received
+            for folder in (self._incoming, jobs):
+                _private_folder(folder)
+        except OSError as error:
+            raise ConfigError(f"cannot use --data {data}: {error.strerror}") from error
+        try:
+            self.store = Store(data / "jobs.sqlite")
+            os.chmod(data / "jobs.sqlite", 0o600)
+            self._recover(jobs)
+            self.runner = Runner(self.store, self.settings, self.metrics, self._score)
+        except BaseException:
+            os.close(self._lock_file)
+            raise
+        self.metrics.watch(lambda: self.store.count("queued"), lambda: self.store.count("running"))
+        self.runner.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.runner.stop()
+        self.store.close()
+        os.close(self._lock_file)
+
+    def _recover(self, jobs: Path) -> None:
+        """Jobs that were cut off are run again; folders that no job owns are removed."""
+        self.store.recover()
+        known = self.store.ids()
+        for folder in jobs.iterdir():
+            if folder.name not in known or known[folder.name] in ("failed", "cancelled"):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif known[folder.name] == "done":
+                (folder / UPLOAD).unlink(missing_ok=True)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether jobs are being run."""
+        return self.runner.is_alive()
+
+    @contextmanager
+    def upload(self) -> Iterator[Path | None]:
+        """A new folder that takes one upload; None where the queue is full. It is gone afterwards, unless submitted.
+
+        Raises ServerError.
+        """
+        with self._upload_lock:
+            room = self._uploads + self.store.count("queued") < self.settings.queue
+            self._uploads += room
+        if not room:
+            yield None
+            return
+        folder = self._incoming / secrets.token_urlsafe(16)
+        try:
+            with _explained("keep an upload"):
+                folder.mkdir(mode=0o700)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with self._upload_lock:
+                self._uploads -= 1
+
+    def submit(self, folder: Path, name: str, start_seconds: float, duration_seconds: float | None) -> Job | None:
+        """Queue the upload in `folder`; None where the queue is full. Raises ServerError."""
+        id = folder.name
+        with _explained("keep an upload"):
+            size = (folder / UPLOAD).stat().st_size
+            os.rename(folder, self.runner.folder(id))
+        try:
+            added = self.store.add(
+                id, display_name(name), size, start_seconds, duration_seconds, most_queued=self.settings.queue
+            )
+        except ServerError:
+            self.runner.remove(id)
+            raise
+        if not added:
+            self.runner.remove(id)
+            return None
+        self.metrics.upload_bytes.inc(size)
+        self.runner.wake()
+        return self.store.get(id)
+
+    def cancel(self, id: str) -> bool:
+        """Whether this call ended the job. Its process is dead afterwards."""
+        if not self.store.cancel(id):
+            return False
+        self._wait(id)
+        self.runner.remove(id)
+        if job := self.store.get(id):
+            self.metrics.ended(job)
+        return True
+
+    def delete(self, id: str) -> bool:
+        """Forget a job and its files; whether there was one."""
+        if not self.store.delete(id):
+            return False
+        self._wait(id)
+        self.runner.remove(id)
+        return True
+
+    def result(self, job: Job) -> str | None:
+        """The JSON document of a job that ended with one: scored, or failed."""
+        if job.status == "failed":
+            return to_json([Failure(job.name, job.error or "", job.message or "")])
+        return self._read(job, RESULT)
+
+    def report(self, job: Job) -> str | None:
+        """The report's HTML, if there is one."""
+        return self._read(job, REPORT)
+
+    def _read(self, job: Job, name: str) -> str | None:
+        if job.status != "done":
+            return None
+        with _explained("read a result"):
+            try:
+                return (self.runner.folder(job.id) / name).read_text(encoding="utf-8")
+            except FileNotFoundError:  # deleted this moment
+                return None
+
+    def _wait(self, id: str) -> None:
+        if not self.runner.wait_until_gone(id):
+            _log.error("job %s: its process does not die", id)
+
+
+def display_name(name: str) -> str:
+    """A client's name of a file, fit to be shown: no folders, nothing that steers a terminal, not long."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    shown = printable(last).strip()
+    if len(shown) > _LONGEST_NAME:
+        half = _LONGEST_NAME // 2
+        shown = f"{shown[:half]}…{shown[1 - half :]}"
+    return shown or "upload"
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServerError(f"cannot {what}: {error.strerror}") from error
+
+
+def _private_folder(folder: Path) -> None:
+    """Make it, for our eyes only; one that is there stays as it is."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of a file that no other server can lock until it is closed. Raises ConfigError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigError(f"another avdetect serve uses {path.parent}: stop it, or name another --data") from error
+    return descriptor

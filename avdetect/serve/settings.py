@@ -1,0 +1,99 @@
+"""What a server may do and how much of it, checked before it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from avdetect.batch.options import ScoringOptions
+from avdetect.errors import ConfigError
+
+TOKEN_VARIABLE = "AVDETECT_TOKEN"
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_SHORTEST_TOKEN = 16
+_MOST_THREADS = 4  # of one worker: its networks are small
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Raises ConfigError for what makes no server, or an open one."""
+
+    data: Path  # the folder of jobs and results
+    host: str = "127.0.0.1"
+    port: int = 8765  # 0: any that is free
+    token: str | None = field(default=None, repr=False)  # None: whoever reaches the port may use it
+    allowed_hosts: tuple[str, ...] = ()  # names under which browsers may call it, beside addresses
+    workers: int = 1  # jobs that are scored at a time
+    queue: int = 100  # jobs that may wait, those whose upload is under way included
+    max_upload_bytes: int = 1024 * 1024**2
+    upload_seconds: float = 3600.0  # wall, for one upload
+    stall_seconds: float = 60.0  # without a byte of it
+    keep_seconds: float = 24 * 3600.0  # from a job's end to the deletion of all that is known of it
+    options: ScoringOptions = field(default_factory=ScoringOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "queue", "max_upload_bytes", "upload_seconds", "stall_seconds", "keep_seconds"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be a number above 0, got {value}")
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")
+        if self.token is None and not self.on_loopback:
+            raise ConfigError(
+                f"--host {self.host} is open to other machines, so it needs a token: python3 -c 'import secrets; "
+                f"print(secrets.token_urlsafe())' > token.txt, then --token-file token.txt (or ${TOKEN_VARIABLE})"
+            )
+        if self.token is not None and (len(self.token) < _SHORTEST_TOKEN or not self.token.isascii()):
+            raise ConfigError(f"the token must be ASCII and at least {_SHORTEST_TOKEN} characters long")
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def threads(self) -> int:
+        """Of one worker."""
+        return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // self.workers))
+
+    def allows_host(self, name: str) -> bool:
+        """Whether a request may be addressed to `name`, without its port.
+
+        A browser that was led here by another page's DNS (rebinding) sends that page's name. On loopback only its own
+        names are ours; elsewhere also every address, which no DNS answer can stand behind.
+        """
+        name = name.removeprefix("[").removesuffix("]").lower()
+        if name in LOOPBACK_NAMES or name == self.host.lower() or name in {h.lower() for h in self.allowed_hosts}:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return not self.on_loopback
+
+
+def default_data() -> Path:
+    """The folder in the user's state directory (XDG base directories)."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "avdetect" / "serve"
+
+
+def read_token(file: Path | None) -> str | None:
+    """The token in `file`, else that of the environment, else None. Raises ConfigError."""
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read --token-file {file}: {getattr(error, 'strerror', None) or error}") from error
+    if not token:
+        raise ConfigError(f"--token-file {file} is empty: it must hold the token")
+    return token

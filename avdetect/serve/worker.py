@@ -1,0 +1,170 @@
+"""The process of one job: scores the upload, writes result and report into the job's folder, says how far it is.
+
+It works inside that folder and knows the upload by a name of ours, so that no message can hold a path of the server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avdetect.batch.options import ScoringOptions
+from avdetect.batch.process import die_with_the_parent
+from avdetect.errors import AVDetectError, MediaError, ServerError
+from avdetect.report.data import to_json
+
+if TYPE_CHECKING:
+    from avdetect.detector import Observer
+    from avdetect.media import MediaInfo
+    from avdetect.scoring import StreamOutputs
+    from avdetect.types import Clip, Detection, VideoFrames
+
+UPLOAD, RESULT, REPORT = "upload", "detection.json", "report.html"  # the files of a job
+STAGE, DONE, FAILED = "stage", "done", "failed"  # keys of the messages
+_SAY_SECONDS = 0.1  # between messages of progress
+_log = logging.getLogger("avdetect.serve")
+
+Say = Callable[[str, float], None]  # a stage, and how much of it is done (0..1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is to do."""
+
+    folder: Path  # holds UPLOAD
+    name: str  # of the file, as its owner knows it
+    options: ScoringOptions  # with the window
+    threads: int
+
+
+Score = Callable[[Task, Say], "tuple[Detection, str]"]  # the detection, and the report's HTML
+
+
+def score_upload(task: Task, say: Say) -> tuple[Detection, str]:
+    """Score `UPLOAD` in the current folder, and draw its report. Raises AVDetectError."""
+    import cv2
+
+    from avdetect.report.page import render_page
+    from avdetect.report.recorder import Recorder
+
+    cv2.setNumThreads(1)  # its tasks are too small to be shared: threads would mostly wait
+    detector = task.options.load(task.threads)
+    say("reading", 0.0)
+    recorder, options = Recorder(), task.options
+    detection = detector.score(
+        UPLOAD,
+        start_seconds=options.start_seconds,
+        duration_seconds=options.duration_seconds,
+        observer=Watched(recorder, say, options.start_seconds, options.duration_seconds),
+    )
+    detection = named(detection, task.name)
+    say("explaining", 0.0)
+    return detection, render_page(recorder.evidence(detector, detection))
+
+
+class Watched:
+    """An observer that says how much of the file has been seen, and passes all on to `inner`."""
+
+    def __init__(self, inner: Observer, say: Say, start_seconds: float, duration_seconds: float | None) -> None:
+        self._inner, self._say = inner, say
+        self._start, self._duration = start_seconds, duration_seconds
+        self._total: float | None = duration_seconds
+        self._said = 0.0
+
+    def opened(self, info: MediaInfo) -> None:
+        stated = info.duration_seconds
+        if stated is not None:
+            left = max(0.0, stated - self._start)
+            self._total = left if self._duration is None else min(left, self._duration)
+        self._say("scoring", 0.0)
+        self._inner.opened(info)
+
+    def frames(self, frames: VideoFrames) -> None:
+        now = time.monotonic()
+        if self._total and now - self._said >= _SAY_SECONDS:
+            self._said = now
+            self._say("scoring", min(1.0, max(0.0, (frames.start_seconds - self._start) / self._total)))
+        self._inner.frames(frames)
+
+    def scored(self, clip: Clip, outputs: StreamOutputs) -> None:
+        if self._total:
+            end = clip.start_seconds + clip.duration_seconds
+            self._say("scoring", min(1.0, max(0.0, (end - self._start) / self._total)))
+        self._inner.scored(clip, outputs)
+
+
+def named(detection: Detection, name: str) -> Detection:
+    """The detection of `UPLOAD` as one of the file that its owner knows as `name`."""
+    warnings = tuple(_renamed(warning, name) for warning in detection.warnings)
+    return dataclasses.replace(detection, path=name, warnings=warnings)
+
+
+def work(connection: Connection, score: Score, task: Task) -> None:
+    """The body of the process: messages of progress, then what became of the job."""
+    said: tuple[str, float] = ("", 0.0)
+
+    def send(message: dict[str, Any]) -> None:
+        with suppress(OSError):  # nobody listens any more
+            connection.send_bytes(json.dumps(message).encode())
+
+    def say(stage: str, share: float) -> None:
+        nonlocal said  # progress never runs backwards: frames are decoded ahead of the clip that is scored
+        said = (stage, max(share, said[1]) if stage == said[0] else share)
+        send({STAGE: stage, "progress": said[1]})
+
+    try:
+        die_with_the_parent()
+        os.chdir(task.folder)
+        say("starting", 0.0)
+        detection, page = score(task, say)
+        _write(RESULT, to_json([detection]))
+        _write(REPORT, page)
+        send({DONE: summary(detection)})
+    except MemoryError:
+        os._exit(1)  # as if the kernel had ended us: the job is tried in a fresh process
+    except Exception as error:
+        send({FAILED: type(error).__name__, **_said_of(error, task.name)})
+
+
+def summary(detection: Detection) -> dict[str, Any]:
+    """What a list of jobs shows of a verdict."""
+    values = ("verdict", "reason", "fake", "video_fake", "audio_fake", "threshold", "duration_seconds")
+    return {name: getattr(detection, name) for name in values}
+
+
+def _said_of(error: Exception, name: str) -> dict[str, str]:
+    """`message` for the client, who may learn about the file only; `detail` for the server's log."""
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, MediaError):
+        return {"message": _renamed(str(error), name), "detail": detail}
+    if isinstance(error, AVDetectError):
+        return {"message": "the server is not set up to score: its owner finds the reason in its log", "detail": detail}
+    if isinstance(error, OSError):
+        kind, message = ServerError.__name__, f"the server cannot keep the result ({error.strerror})"
+        return {FAILED: kind, "message": message, "detail": detail}
+    _log.error("a bug in avdetect", exc_info=error)
+    message = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
+    return {FAILED: "InternalError", "message": message, "detail": detail}
+
+
+def _renamed(text: str, name: str) -> str:
+    return text.replace(repr(UPLOAD), repr(name))
+
+
+def _write(name: str, text: str) -> None:
+    """Whole or not at all."""
+    partial = f".{name}.partial"
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, name)

@@ -1,0 +1,126 @@
+"""A server of avdetect.serve that runs in this process, or as the command does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from avdetect.serve.command import http_server, listen
+from avdetect.serve.service import Service
+from avdetect.serve.settings import ServeSettings
+from avdetect.serve.worker import Score
+
+ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ENDED = ("done", "failed", "cancelled")
+
+
+@dataclass
+class Running:
+    """A server, and a client of it."""
+
+    url: str
+    service: Service
+    http: httpx.Client
+
+    def send(self, text: str | bytes = "0.9", name: str = "clip.mp4", **fields: str) -> httpx.Response:
+        return self.http.post("/v1/score", files={"file": (name, text, "video/mp4")}, data=fields)
+
+    def submit(self, text: str = "0.9", name: str = "clip.mp4") -> str:
+        answer = self.send(text, name)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    def job(self, id: str) -> dict[str, Any]:
+        return self.http.get(f"/v1/jobs/{id}").json()
+
+    def ended(self, id: str) -> dict[str, Any]:
+        return eventually(lambda: (job := self.job(id))["status"] in ENDED and job)
+
+    def scoring(self, id: str) -> dict[str, Any]:
+        return eventually(lambda: (job := self.job(id))["stage"] == "scoring" and job)
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `condition` gives, once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.02)
+    return value
+
+
+@contextmanager
+def running(data: Path, score: Score, **settings: Any) -> Iterator[Running]:
+    """A server on a port of its own, in a thread."""
+    chosen = ServeSettings(data=data, port=0, **settings)
+    with listen(chosen) as listener, Service(chosen, score) as service:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = http_server(service)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            with httpx.Client(base_url=url, timeout=30) as http:
+                yield Running(url, service, http)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+class Command:
+    """The server as `avdetect serve` runs it, with a scorer of the tests; ended on leaving."""
+
+    def __init__(self, data: Path, score: str = "by_text") -> None:
+        code = (
+            f"import sys; from pathlib import Path; import serve_scorers; from avdetect.serve import command\n"
+            f"from avdetect.serve.settings import ServeSettings\nfrom avdetect import cli\n"
+            f"settings = ServeSettings(data=Path({str(data)!r}), port=0)\n"
+            f"cli.app = lambda **_: command.serve(settings, lambda t: print(t, flush=True), serve_scorers.{score})\n"
+            f"sys.exit(cli.run())"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def __enter__(self) -> Command:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "listening on " in line, self.process.communicate()
+        self.http = httpx.Client(base_url=line.split()[3], timeout=30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal to all of it; (exit code, standard error)."""
+        os.killpg(self.process.pid, number)
+        _, err = self.process.communicate(timeout=30)
+        return self.process.returncode, err
+
+    def submit(self, text: str) -> str:
+        return self.http.post("/v1/score", files={"file": ("clip.mp4", text, "video/mp4")}).json()["id"]
+
+    def wait(self, id: str, key: str, *values: str) -> dict[str, Any]:
+        return eventually(lambda: (job := json.loads(self.http.get(f"/v1/jobs/{id}").text))[key] in values and job)

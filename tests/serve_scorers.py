@@ -1,0 +1,108 @@
+"""What workers of the tests of avdetect.serve do: the text of the upload says it.
+
+a number    that P(fake)
+die         the process kills itself
+hang        for ever, with a child process
+slow        tells its progress for some seconds, then as 0.9
+abstain     there is nothing to judge
+bad         a MediaError that names the file
+model       a ModelError that holds a path
+bug         an exception that is none of ours
+full        the disk is full
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from avdetect.errors import MediaError, ModelError
+from avdetect.serve.worker import UPLOAD, Say, Task, Watched, named
+from avdetect.types import Detection
+
+SECRET = "/srv/secret/bundle"
+REPORT = "<!doctype html><title>{name}</title><h1 id='name'>{name}</h1><p id='click'>not yet</p>{script}"
+SCRIPT = "<script>document.getElementById('click').textContent = 'script ran'</script>"
+
+
+def page(name: str) -> str:
+    return REPORT.format(name=name, script=SCRIPT)
+
+
+def made_up(task: Task, fake: float | None) -> Detection:
+    return Detection(
+        path=task.name,
+        verdict="abstain" if fake is None else "fake" if fake >= 0.5 else "real",
+        reason="nothing to judge" if fake is None else "the voice looks manipulated",
+        fake=fake,
+        video_fake=None,
+        audio_fake=fake,
+        threshold=0.5,
+        start_seconds=task.options.start_seconds,
+        duration_seconds=task.options.duration_seconds or 2.0,
+        sync=None,
+        streams=(),
+        tracks=(),
+        segments=(),
+        missing={"visual": "no face"},
+        warnings=(),
+        model={},
+        timing_seconds={"total": 0.1},
+    )
+
+
+def by_text(task: Task, say: Say) -> tuple[Detection, str]:
+    """Does what the upload says."""
+    text = Path(UPLOAD).read_text(errors="replace").strip()
+    say("reading", 0.0)
+    if text == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if text == "hang":
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]  # an orphan must not stay for ever
+        with subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as child:
+            Path("child").write_text(str(child.pid))
+            say("scoring", 0.5)
+            time.sleep(3600)
+    if text == "slow":
+        for step in range(30):
+            say("scoring", step / 30)
+            time.sleep(0.1)
+        say("explaining", 0.0)
+        text = "0.9"
+    if text == "model":
+        raise ModelError(f"there is no bundle in {SECRET}")
+    if text == "bug":
+        raise ZeroDivisionError(SECRET)
+    if text == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), SECRET)
+    try:
+        fake = None if text == "abstain" else float(text)
+    except ValueError:
+        raise MediaError(f"{UPLOAD!r} cannot be read as audio or video (moov atom not found)") from None
+    return made_up(task, fake), page(task.name)
+
+
+def really(task: Task, say: Say) -> tuple[Detection, str]:
+    """The real detector, with a report of one line."""
+    detector = task.options.load(task.threads)
+    say("reading", 0.0)
+    detection = detector.score(UPLOAD, observer=Watched(_Blind(), say, 0.0, None))
+    say("explaining", 0.0)
+    return named(detection, task.name), page(task.name)
+
+
+class _Blind:
+    """Keeps nothing."""
+
+    def opened(self, info) -> None: ...
+
+    def frames(self, frames) -> None: ...
+
+    def scored(self, clip, outputs) -> None: ...

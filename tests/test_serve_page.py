@@ -1,0 +1,193 @@
+"""The page of `avdetect serve` in a real browser: a video is dropped, followed, read, cancelled, deleted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
+pytest.importorskip("playwright", reason="pip install 'avdetect[dev]'")
+import serve_scorers
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from serve_running import Running, running
+
+CHROMIUM = Path("/usr/bin/chromium")
+SAMPLE = Path(__file__).parents[1] / "avdetect" / "weights" / "sample" / "sample.mp4"
+expect.set_options(timeout=20_000)
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip("there is no /usr/bin/chromium")
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page on which nothing may go wrong: no error, and no request to another host."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    made, wrong, hosts = context.new_page(), [], set()
+    made.set_default_timeout(20_000)
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("console", lambda said: "Content Security Policy" in said.text and wrong.append(said.text))
+    made.on("request", lambda request: hosts.add(request.url.split("/")[2].split(":")[0]))
+    yield made
+    width = made.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert wrong == []
+    assert hosts <= {"127.0.0.1"}
+    assert width <= 390, "the page is wider than a phone"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path / "data", serve_scorers.by_text, max_upload_bytes=1024**2) as made:
+        yield made
+
+
+def choose(page: Page, text: str, name: str = "clip.mp4") -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": "video/mp4", "buffer": text.encode()})
+
+
+def drop(page: Page, name: str, text: str) -> None:
+    """Drop a file on the page, as a mouse would."""
+    data = page.evaluate_handle(
+        "([name, text]) => { const d = new DataTransfer();"
+        "d.items.add(new File([text], name, {type: 'video/mp4'})); return d; }",
+        [name, text],
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+
+
+def test_a_dropped_video_is_followed_to_its_verdict_and_report(page: Page, server: Running) -> None:
+    page.goto(server.url)
+    drop(page, "holiday.mp4", "slow")
+    expect(page.locator("h1", has_text="holiday.mp4")).to_be_visible()
+    expect(page.locator("#stages [aria-current]")).to_have_text("Scoring")
+    expect(page.locator("#announce")).to_have_text("Scoring")
+    expect(page.locator("#job-now")).to_contain_text("% of the video")
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile(r"[1-9]\d"))
+    expect(page.locator("#verdict .word")).to_have_text("Looks manipulated")
+    report = page.frame_locator("#report")
+    expect(report.locator("h1")).to_have_text("holiday.mp4")
+    expect(report.locator("#click")).to_have_text("script ran")
+    id = page.url.partition("#")[2]
+    assert server.job(id)["status"] == "done"
+    page.reload()  # the address keeps it
+    expect(page.locator("#verdict .word")).to_have_text("Looks manipulated")
+
+
+def test_a_report_cannot_call_the_server(browser: Browser, server: Running) -> None:
+    id = server.submit("0.9")
+    server.ended(id)
+    page = browser.new_page()
+    page.goto(f"{server.url}/v1/jobs/{id}/report")
+    assert page.evaluate("self.origin") == "null"
+    assert page.evaluate("fetch('/v1/jobs').then(() => 'read', () => 'refused')") == "refused"
+    page.close()
+
+
+def test_a_broken_file_says_why(page: Page, server: Running) -> None:
+    page.goto(server.url)
+    choose(page, "bad", "broken.mp4")
+    expect(page.locator("#job-problem")).to_contain_text("MediaError: 'broken.mp4' cannot be read")
+    expect(page.locator("#verdict")).to_be_hidden()
+
+
+def test_a_large_file_is_refused_before_it_is_sent_and_by_the_server(page: Page, server: Running) -> None:
+    page.goto(server.url)
+    expect(page.locator("#limits")).to_contain_text("Up to 1 MiB")
+    choose(page, "x" * 1_100_000, "large.mp4")
+    expect(page.locator("#start-problem")).to_contain_text("large.mp4 is larger (1 MiB) than this server takes")
+    assert server.http.get("/v1/jobs").json()["jobs"] == []
+    page.evaluate("server.max_upload_bytes = 1e12")  # as if the page did not know
+    choose(page, "x" * 1_100_000, "large.mp4")
+    expect(page.locator("#start-problem")).to_contain_text("The file is larger than this server takes (1 MiB)")
+
+
+def test_cancelled_deleted_and_two_at_once(page: Page, server: Running) -> None:
+    page.goto(server.url)
+    choose(page, "hang", "first.mp4")
+    expect(page.locator("#stages [aria-current]")).to_have_text("Scoring")
+    page.get_by_role("link", name="Another video").click()
+    choose(page, "0.1", "second.mp4")
+    expect(page.locator("#job-now")).to_have_text("Waiting: it is next")
+    page.get_by_role("link", name="Another video").click()
+    expect(page.locator("#jobs li")).to_have_count(2)
+    expect(page.locator("#jobs li").nth(1)).to_contain_text("scoring 50 %")
+    page.get_by_role("link", name="first.mp4").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#job-now")).to_have_text("Cancelled. The video is deleted.")
+    page.go_back()
+    expect(page.locator("#jobs li").nth(0)).to_contain_text("nothing found")
+    page.get_by_role("button", name="Delete first.mp4").click()
+    expect(page.locator("#jobs li")).to_have_count(1)
+
+
+def test_it_works_with_the_keyboard_alone(page: Page, server: Running) -> None:
+    id = server.submit("0.9", "typed.mp4")
+    server.ended(id)
+    page.goto(server.url)
+    expect(page.locator("#jobs li")).to_have_count(1)
+    reached = []
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert "file" in reached  # the browser opens its dialogue on Enter
+    assert "typed.mp4" in reached
+    page.get_by_role("link", name="typed.mp4").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#verdict .word")).to_be_visible()
+
+
+def test_the_history_is_there_after_a_restart(page: Page, tmp_path: Path) -> None:
+    with running(tmp_path / "data", serve_scorers.by_text) as server:
+        server.ended(server.submit("0.9", "before.mp4"))
+    with running(tmp_path / "data", serve_scorers.by_text) as server:
+        page.goto(server.url)
+        expect(page.locator("#jobs li")).to_contain_text("manipulated")
+        page.get_by_role("link", name="before.mp4").click()
+        expect(page.frame_locator("#report").locator("h1")).to_have_text("before.mp4")
+
+
+def test_a_real_clip_on_a_server_with_a_token(page: Page, tmp_path: Path) -> None:
+    with running(tmp_path / "data", serve_scorers.really, token=TOKEN) as server:
+        page.goto(server.url)
+        page.get_by_label("Token of this server").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_have_text("That is not this server's token.")
+        page.get_by_label("Token of this server").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        page.set_input_files("#file", SAMPLE)
+        expect(page.locator("#verdict .word")).to_have_text("Looks manipulated", timeout=60_000)
+        expect(page.locator("#verdict .reason")).to_have_text("The voice looks manipulated.")
+        expect(page.frame_locator("#report").locator("h1")).to_have_text("sample.mp4")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Token of this server")).to_be_visible()
+
+
+def test_with_the_real_report(page: Page, tmp_path: Path) -> None:
+    pytest.importorskip("avdetect.report.recorder")
+    pytest.importorskip("avdetect.report.page")
+    from avdetect.serve.worker import score_upload
+
+    with running(tmp_path / "data", score_upload) as server:
+        page.goto(server.url)
+        page.set_input_files("#file", SAMPLE)
+        expect(page.locator("#verdict .word")).to_have_text("Looks manipulated", timeout=60_000)
+        report = page.frame_locator("#report")
+        expect(report.locator("body")).to_contain_text("sample.mp4")
+        before = report.locator("#now").text_content()
+        ruler = report.locator("#ruler")
+        box = ruler.bounding_box()
+        assert box is not None
+        ruler.click(position={"x": 0.8 * box["width"], "y": box["height"] / 2})  # the time axis, inside the sandbox
+        expect(report.locator("#now")).not_to_have_text(before or "")

@@ -1,0 +1,72 @@
+"""What `avdetect serve` says of itself in OpenAPI is what it does: Schemathesis, with bounded, repeatable examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
+pytest.importorskip("schemathesis", reason="pip install 'avdetect[dev]'")
+import schemathesis
+import serve_scorers
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from serve_running import Running, running
+
+from avdetect.serve.app import build_app
+from avdetect.serve.service import Service
+from avdetect.serve.settings import ServeSettings
+
+CHOSEN = settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("schema") / "data", serve_scorers.by_text, queue=1000) as made:
+        yield made
+
+
+def described() -> schemathesis.BaseSchema:
+    """By its own document; Schemathesis's plugin for pytest breaks with pytest 9."""
+    return schemathesis.openapi.from_dict(build_app(Service(ServeSettings(data=Path("unused")))).openapi())
+
+
+API = described()
+OPERATIONS = {found.ok().label: found.ok() for found in API.get_all_operations()}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [(name, GenerationMode.POSITIVE) for name in OPERATIONS]
+    # The others take no parameter that could be wrong: any text may be the name of a job.
+    + [(name, GenerationMode.NEGATIVE) for name in ("POST /v1/score", "GET /v1/jobs")],
+)
+def test_every_answer_is_as_the_schema_says(name: str, mode: GenerationMode, server: Running) -> None:
+    @CHOSEN
+    @given(OPERATIONS[name].as_strategy(generation_mode=mode))
+    def check(case) -> None:
+        case.call_and_validate(base_url=server.url, timeout=10)
+
+    check()
+
+
+def test_every_state_of_a_job_is_as_the_schema_says(server: Running) -> None:
+    ids = {text: server.submit(text) for text in ("0.9", "abstain", "bad", "slow")}
+    waiting = server.submit("0.1")
+    for id in (ids["0.9"], ids["abstain"], ids["bad"]):
+        server.ended(id)
+    server.scoring(ids["slow"])
+    for id in (*ids.values(), waiting):
+        for end in ("", "/result", "/report", "/cancel"):
+            operation = API[f"/v1/jobs/{{id}}{end}"]["POST" if end == "/cancel" else "GET"]
+            operation.Case(path_parameters={"id": id}).call_and_validate(base_url=server.url)
+    API["/v1/jobs"]["GET"].Case().call_and_validate(base_url=server.url)

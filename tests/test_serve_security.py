@@ -1,0 +1,192 @@
+"""Who may ask `avdetect serve`: hosts, token, origins, headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
+import serve_scorers
+from serve_running import Running, running
+
+from avdetect.errors import ConfigError
+from avdetect.serve.settings import ServeSettings, default_data, read_token
+
+TOKEN = "correct-horse-battery-staple"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("open") / "data", serve_scorers.by_text) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("guarded") / "data", serve_scorers.by_text, token=TOKEN) as made:
+        yield made
+
+
+def upload(text: str = "0.5") -> dict:
+    return {"files": {"file": ("a.mp4", text, "video/mp4")}}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/static/app.js", "/v1/jobs", "/metrics", "/nothing"])
+def test_every_answer_has_its_headers_and_none_of_cors(server: Running, path: str) -> None:
+    answer = server.http.get(path, headers={"origin": "http://evil.example"})
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"
+    assert answer.headers["cache-control"] == "no-store"
+    assert "server" not in answer.headers
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_a_preflight_is_not_granted(server: Running) -> None:
+    asked = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    answer = server.http.options("/v1/score", headers=asked)
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "192.0.2.1", "localhost.evil.example", ""])
+def test_other_names_are_not_ours(server: Running, host: str) -> None:
+    answer = server.http.get("/v1/jobs", headers={"host": host})
+    assert (answer.status_code, answer.json()["error"]) == (421, "WrongHost")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:9", "127.0.0.1:1", "[::1]:8765", "LocalHost"])
+def test_names_of_loopback_are_ours(server: Running, host: str) -> None:
+    assert server.http.get("/v1/jobs", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:1"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+    ],
+)
+def test_other_pages_cannot_change_anything(server: Running, headers: dict[str, str]) -> None:
+    for method, path in (("POST", "/v1/score"), ("POST", "/v1/jobs/x/cancel"), ("DELETE", "/v1/jobs/x")):
+        answer = server.http.request(method, path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (403, "Forbidden")
+
+
+def test_our_own_page_and_programs_can(server: Running) -> None:
+    ours = {"origin": server.url, "sec-fetch-site": "same-origin"}
+    assert server.http.post("/v1/score", **upload(), headers=ours).status_code == 202
+    assert server.http.post("/v1/score", **upload()).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN}, {"authorization": f"Basic {TOKEN}"},
+     {"cookie": f"avdetect={TOKEN}"}, {"cookie": "avdetect="}, {"authorization": "Bearer"}],
+)  # fmt: skip
+def test_without_the_token_nothing_is_told(guarded: Running, headers: dict[str, str]) -> None:
+    for method, path in (
+        *(("GET", path) for path in ("/v1/jobs", "/v1/server", "/metrics", "/docs", "/openapi.json", "/static/app.js")),
+        *(("POST", "/v1/score"), ("GET", "/v1/jobs/x"), ("DELETE", "/v1/jobs/x"), ("GET", "/nothing")),
+    ):
+        answer = guarded.http.request(method, path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (401, "Unauthorized"), path
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_health_is_told_to_everybody(guarded: Running) -> None:
+    assert guarded.http.get("/healthz").json() == {"status": "ok"}
+
+
+def test_a_program_bears_the_token(guarded: Running) -> None:
+    assert guarded.http.post("/v1/score", **upload(), headers=BEARER).status_code == 202
+    # A page of another site does not know it, so who bears it is none.
+    assert (
+        guarded.http.post("/v1/score", **upload(), headers=BEARER | {"origin": "http://x.example"}).status_code == 202
+    )
+    document = guarded.http.get("/openapi.json", headers=BEARER).json()
+    assert document["security"] == [{"token": []}]
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def test_a_browser_logs_in_and_out(guarded: Running) -> None:
+    page = guarded.http.get("/", headers={"accept": "text/html"})
+    assert (page.status_code, page.headers["location"]) == (303, "/login")
+    assert "password" in guarded.http.get("/login").text
+    ours = {"origin": guarded.url, "sec-fetch-site": "same-origin"}
+    wrong = guarded.http.post("/login", data={"token": "wrong"}, headers=ours)
+    assert wrong.status_code == 401
+    assert "set-cookie" not in wrong.headers
+    right = guarded.http.post("/login", data={"token": f" {TOKEN} "}, headers=ours)
+    assert (right.status_code, right.headers["location"]) == (303, "/")
+    cookie = right.headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert TOKEN not in cookie
+    assert guarded.http.get("/").status_code == 200  # httpx keeps the cookie
+    foreign = guarded.http.post("/v1/score", **upload(), headers={"origin": "http://evil.example"})
+    assert foreign.status_code == 403
+    assert guarded.http.post("/v1/score", **upload(), headers=ours).status_code == 202
+    guarded.http.post("/logout", headers=ours)
+    assert guarded.http.get("/v1/jobs").status_code == 401
+
+
+def test_a_login_takes_no_long_body(guarded: Running) -> None:
+    assert guarded.http.post("/login", content=b"x" * 100_000).status_code == 413
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_an_open_port_needs_a_token(host: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="token_urlsafe"):
+        ServeSettings(data=tmp_path, host=host)
+    settings = ServeSettings(data=tmp_path, host=host, token=TOKEN, allowed_hosts=("Videos.example",))
+    assert settings.allows_host("videos.example")
+    assert settings.allows_host("192.0.2.7")  # no name, so nobody's DNS
+    assert settings.allows_host("[2001:db8::1]")
+    assert settings.allows_host("localhost")
+    assert not settings.allows_host("evil.example")
+    assert TOKEN not in repr(settings)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+def test_loopback_needs_none(host: str, tmp_path: Path) -> None:
+    assert ServeSettings(data=tmp_path, host=host).on_loopback
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"token": "short"}, {"token": "ü" * 20}, {"workers": 0}, {"queue": 0}, {"max_upload_bytes": 0}, {"port": 70000},
+     {"keep_seconds": float("inf")}, {"upload_seconds": float("nan")}],
+)  # fmt: skip
+def test_settings_are_checked(tmp_path: Path, wrong: dict) -> None:
+    with pytest.raises(ConfigError):
+        ServeSettings(data=tmp_path, **wrong)
+
+
+def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AVDETECT_TOKEN", raising=False)
+    assert read_token(None) is None
+    monkeypatch.setenv("AVDETECT_TOKEN", TOKEN)
+    assert read_token(None) == TOKEN
+    (tmp_path / "token").write_text("from the file it came\n")
+    assert read_token(tmp_path / "token") == "from the file it came"
+    (tmp_path / "empty").write_text("\n")
+    for name in ("empty", "absent"):
+        with pytest.raises(ConfigError, match="--token-file"):
+            read_token(tmp_path / name)
+
+
+def test_where_the_data_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert default_data() == Path("/state/avdetect/serve")
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")  # which the standard has ignored
+    assert default_data() == Path.home() / ".local/state/avdetect/serve"
