@@ -20,12 +20,12 @@ from avdetect._media.tags import MAX_LENGTH, MAX_TAGS, read_tags
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.media import MediaInfo, probe
-from avdetect.report.evidence import Evidence, Picture, Sound, SyncCurve, SyncPoint
+from avdetect.report.evidence import Evidence, Frame, Picture, Sound, SyncCurve, SyncPoint
 from avdetect.report.facts import media_facts
 from avdetect.report.files import ReportFiles
 from avdetect.report.occlusion import FULL_DROP, GRID, drops, overlay
-from avdetect.report.pictures import png
-from avdetect.report.plot import DPI, HEIGHT_INCHES, WIDTH_INCHES, draw_plot
+from avdetect.report.pictures import jpeg, png
+from avdetect.report.plot import DPI, HEIGHT_INCHES, WIDTH_INCHES, decoded, draw_plot
 from avdetect.report.signs import editing_signs
 from avdetect.types import Curve, Detection, Segment, StreamScore
 
@@ -197,6 +197,14 @@ def test_the_picture_has_its_size_and_is_the_same_again() -> None:
     assert picture.shape == (HEIGHT_INCHES * DPI, WIDTH_INCHES * DPI, 3)
     assert draw_plot(evidence()) == data
     assert draw_plot(evidence(sync=())) != data
+
+
+def test_a_picture_as_narrow_as_a_hair_is_not_shown_a_thousand_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    hair = Frame(0.0, jpeg(np.zeros((480, 1, 3), np.uint8), 20_000))
+    shown: list[object] = []
+    monkeypatch.setattr("avdetect.report.plot.decoded", lambda picture: shown.append(picture) or decoded(picture))
+    assert draw_plot(evidence(frames=(hair,), sound=None)).startswith(b"\x89PNG")
+    assert 1 < len(shown) < 30
 
 
 def test_a_picture_of_nothing_says_so() -> None:

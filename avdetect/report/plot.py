@@ -30,6 +30,7 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _SUSPECT = "#D55E00"
 _LEFT, _RIGHT = 0.08, 0.93  # of the figure: the shared time axis
 _MAX_TRACKS = len(_COLOURS)
+_MOST_FRAMES = 16  # beside each other: of a picture as narrow as a hair thousands would fit
 _TICKS_HZ = (250, 500, 1000, 2000, 4000)
 
 
@@ -89,7 +90,7 @@ def _frames(figure: Figure, evidence: Evidence) -> None:
     height = 0.12
     aspect = picture.width / picture.height
     each = min(aspect * height * HEIGHT_INCHES / WIDTH_INCHES, (_RIGHT - _LEFT) / 4)
-    count = max(1, int((_RIGHT - _LEFT) / each))
+    count = min(max(1, int((_RIGHT - _LEFT) / each)), _MOST_FRAMES)
     for place in range(count):
         seconds = begin + (place + 0.5) / count * (end - begin)
         frame = min(evidence.frames, key=lambda f: abs(f.seconds - seconds))
