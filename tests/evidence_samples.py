@@ -317,6 +317,7 @@ STATES: dict[str, Callable[[], Evidence]] = {
     "no_face": lambda: without(evidence(), "visual"),
     "no_sound": lambda: without(evidence(), "audio"),
     "no_sync": lambda: without(evidence(), "sync"),
+    "narrow_frames": lambda: replace(evidence(), frames=(Frame(0.0, frame_picture(0.0, 4, 480)),) * 8),
     "no_frames": lambda: replace(evidence(), frames=()),
     "nothing_kept": lambda: replace(abstaining(), frames=(), facts=(), signs=(), limits=()),
     "instant": lambda: evidence(0.2, frames=5),
