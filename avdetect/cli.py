@@ -335,7 +335,7 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     from avdetect.report.data import Failure
 
     detector = options.load()
-    recorder = _recorder_for(files)
+    recorder = _recorder_for(files, options.duration_seconds)
     window = {"start_seconds": options.start_seconds, "duration_seconds": options.duration_seconds}
     try:
         with _progress() as advance:
@@ -363,12 +363,12 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     return 0
 
 
-def _recorder_for(files: ReportFiles) -> Recorder | None:
+def _recorder_for(files: ReportFiles, duration_seconds: float | None = None) -> Recorder | None:
     if not files.paths:
         return None
     from avdetect.report.recorder import Recorder
 
-    return Recorder()
+    return Recorder(duration_seconds)
 
 
 def _score_many(source: Source, options: ScoringOptions, output: Output, engines: Engines, retry_failed: bool) -> int:

@@ -321,7 +321,7 @@ STATES: dict[str, Callable[[], Evidence]] = {
     "no_frames": lambda: replace(evidence(), frames=()),
     "nothing_kept": lambda: replace(abstaining(), frames=(), facts=(), signs=(), limits=()),
     "instant": lambda: evidence(0.2, frames=5),
-    "window": lambda: evidence(12.0, start=61.5, tracks=3),
+    "window": lambda: replace(evidence(12.0, start=61.5, tracks=3), asked_seconds=12.0),
     "minute": lambda: evidence(60.0, tracks=4, frames=120),
     "hour": lambda: evidence(3600.0, tracks=3, frames=120),
     "crowd": lambda: evidence(12.0, tracks=30),

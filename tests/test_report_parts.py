@@ -266,6 +266,7 @@ def test_a_page_and_a_picture_are_written_beside_the_table(
     assert names["html"].read_text() == "<html>page</html>"
     assert names["png"].read_bytes().startswith(b"\x89PNG")
     assert page[0].detection.path == str(SAMPLE)
+    assert page[0].asked_seconds == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.html", "out.png"]  # nothing left beside
 
 
