@@ -162,6 +162,7 @@ def score(
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
     options = ScoringOptions(bundle, device, detector, face_model, media_limits, start, duration)
     if engines == Engines() and kaggle is None and source.single:
+        files.check(source.single)
         code = _score_one(source.single, options, output, files)
     elif files.paths:
         raise ConfigError(
