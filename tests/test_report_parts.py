@@ -233,6 +233,11 @@ def test_a_track_has_one_colour_and_a_gap_stays_a_gap(monkeypatch: pytest.Monkey
     assert not np.isnan(other.get_ydata()).any()
 
 
+def test_a_name_that_the_font_lacks_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    draw_plot(evidence(detection=dataclasses.replace(evidence().detection, path="中文.mp4")))
+    assert list(recwarn) == []
+
+
 def test_a_picture_of_nothing_says_so() -> None:
     bare = dataclasses.replace(
         evidence().detection, verdict="abstain", fake=None, video_fake=None, audio_fake=None, streams=(), segments=(),
