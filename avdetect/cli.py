@@ -162,6 +162,7 @@ def score(
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
     options = ScoringOptions(bundle, device, detector, face_model, media_limits, start, duration)
     if engines == Engines() and kaggle is None and source.single:
+        files.check(source.single)
         code = _score_one(source.single, options, output, files)
     elif files.paths:
         raise ConfigError(
@@ -402,7 +403,7 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     from avdetect.report.data import Failure
 
     detector = options.load()
-    recorder = _recorder_for(files)
+    recorder = _recorder_for(files, options.duration_seconds)
     window = {"start_seconds": options.start_seconds, "duration_seconds": options.duration_seconds}
     try:
         with _progress() as advance:
@@ -430,12 +431,12 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     return 0
 
 
-def _recorder_for(files: ReportFiles) -> Recorder | None:
+def _recorder_for(files: ReportFiles, duration_seconds: float | None = None) -> Recorder | None:
     if not files.paths:
         return None
     from avdetect.report.recorder import Recorder
 
-    return Recorder()
+    return Recorder(duration_seconds)
 
 
 def _score_many(source: Source, options: ScoringOptions, output: Output, engines: Engines, retry_failed: bool) -> int:

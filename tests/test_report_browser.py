@@ -163,6 +163,11 @@ def test_nothing_overflows_on_a_telephone(visit: Callable[..., Any], state: str)
     assert outside == []
 
 
+def test_frames_that_are_narrow_and_tall_stay_a_strip(visit: Callable[..., Any]) -> None:
+    page = visit("narrow_frames")
+    assert page.locator(".strip").bounding_box()["height"] < 300
+
+
 def test_without_scripts_the_page_reads(visit: Callable[..., Any]) -> None:
     page = visit("fake", java_script_enabled=False)
     assert page.locator("#frame-large").is_visible()

@@ -188,6 +188,15 @@ def test_a_command_that_a_shell_reads_as_it_stands() -> None:
     assert "avdetect score -- '-a b'\"'\"'s.mp4'" in unescape(render_page(odd))
 
 
+@pytest.mark.parametrize(
+    ("start", "asked", "options"),
+    [(0.0, 2.0, "--duration 2 "), (2.48, None, "--start 2.48 "), (12345.68, 0.5, "--start 12345.68 --duration 0.5 ")],
+)
+def test_the_command_names_the_window_that_was_asked_for(start: float, asked: float | None, options: str) -> None:
+    page = render_page(replace(evidence(2.0, start=start, frames=2), asked_seconds=asked))
+    assert f"<code>avdetect score {options}clip.mp4</code>" in unescape(page)
+
+
 def test_a_minute_is_small_and_an_hour_bounded() -> None:
     assert len(html_of("minute").encode()) <= 5 * MEGABYTE
     assert len(html_of("hour").encode()) <= 5 * MEGABYTE

@@ -11,6 +11,8 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from media_factory import RENDERER
 from readme_media import SAMPLE
 
@@ -20,11 +22,11 @@ from avdetect._media.tags import MAX_LENGTH, MAX_TAGS, read_tags
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.media import MediaInfo, probe
-from avdetect.report.evidence import Evidence, Picture, Sound, SyncCurve, SyncPoint
+from avdetect.report.evidence import Evidence, Frame, Picture, Sound, SyncCurve, SyncPoint
 from avdetect.report.facts import media_facts
 from avdetect.report.files import ReportFiles
 from avdetect.report.occlusion import FULL_DROP, GRID, drops, overlay
-from avdetect.report.pictures import png
+from avdetect.report.pictures import jpeg, png
 from avdetect.report.plot import DPI, HEIGHT_INCHES, WIDTH_INCHES, draw_plot
 from avdetect.report.signs import editing_signs
 from avdetect.types import Curve, Detection, Segment, StreamScore
@@ -199,6 +201,43 @@ def test_the_picture_has_its_size_and_is_the_same_again() -> None:
     assert draw_plot(evidence(sync=())) != data
 
 
+def test_a_picture_as_narrow_as_a_hair_is_not_shown_a_thousand_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    hair = Frame(0.0, jpeg(np.zeros((480, 1, 3), np.uint8), 20_000))
+    shown: list[object] = []
+    monkeypatch.setattr("avdetect.report.plot.decoded", lambda picture: shown.append(picture) or decoded(picture))
+    assert draw_plot(evidence(frames=(hair,), sound=None)).startswith(b"\x89PNG")
+    assert 1 < len(shown) < 30
+
+
+def lines_of(found: Evidence, monkeypatch: pytest.MonkeyPatch) -> list[Line2D]:
+    """The lines that are drawn, from top to bottom."""
+    figures: list[Figure] = []
+    keep = Figure.__init__
+    monkeypatch.setattr(Figure, "__init__", lambda figure, **about: figures.append(figure) or keep(figure, **about))
+    draw_plot(found)
+    return [line for axes in figures[0].axes for line in axes.get_lines() if line.get_marker() == "o"]
+
+
+def test_a_track_has_one_colour_and_a_gap_stays_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evidence()
+    faces = (Curve((0.5, 1.5), (-1.0, -2.0), -1.5, 0), Curve((0.5, 4.5), (3.0, 4.0), 3.5, 1))
+    found = dataclasses.replace(whole.detection, streams=(StreamScore("visual", 3.5, faces),))
+    points = (SyncPoint(0.5, 0.04, 0.3), SyncPoint(4.5, 0.08, 0.3))
+    drawn = lines_of(dataclasses.replace(whole, detection=found, sync=(SyncCurve(0, points), SyncCurve(1, points))),
+                     monkeypatch)  # fmt: skip
+    worst, other, match_0, match_1 = drawn
+    assert worst.get_color() == match_1.get_color()
+    assert other.get_color() == match_0.get_color() != worst.get_color()
+    for line in (worst, match_0):
+        assert np.isnan(line.get_ydata()).tolist() == [False, True, False]
+    assert not np.isnan(other.get_ydata()).any()
+
+
+def test_a_name_that_the_font_lacks_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    draw_plot(evidence(detection=dataclasses.replace(evidence().detection, path="中文.mp4")))
+    assert list(recwarn) == []
+
+
 def test_a_picture_of_nothing_says_so() -> None:
     bare = dataclasses.replace(
         evidence().detection, verdict="abstain", fake=None, video_fake=None, audio_fake=None, streams=(), segments=(),
@@ -258,7 +297,16 @@ def test_a_page_and_a_picture_are_written_beside_the_table(
     assert names["html"].read_text() == "<html>page</html>"
     assert names["png"].read_bytes().startswith(b"\x89PNG")
     assert page[0].detection.path == str(SAMPLE)
+    assert page[0].asked_seconds == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.html", "out.png"]  # nothing left beside
+
+
+def test_no_report_takes_the_place_of_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    clip = tmp_path / "clip.html"
+    clip.write_bytes(SAMPLE.read_bytes())
+    assert run(str(clip), "--report", str(clip)) == 2
+    assert "the file to be scored" in capfd.readouterr().err
+    assert clip.read_bytes() == SAMPLE.read_bytes()
 
 
 def test_a_failed_file_has_no_report(page: list[Evidence], tmp_path: Path) -> None:

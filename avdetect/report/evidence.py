@@ -112,3 +112,4 @@ class Evidence:
     sync: tuple[SyncCurve, ...]
     mouths: MouthStrip | None
     limits: tuple[str, ...]  # of the model, a sentence each, from its card
+    asked_seconds: float | None = None  # how much of the file was asked for; None: to its end

@@ -24,8 +24,11 @@ class ReportFiles:
     def paths(self) -> tuple[Path, ...]:
         return tuple(path for path in (self.report, self.plot) if path is not None)
 
-    def check(self) -> None:
-        """Raises ConfigError for a name that says another kind, or a place where no file can be put."""
+    def check(self, scored: str | None = None) -> None:
+        """Raises ConfigError for a name that says another kind, or a place where no file can be put.
+
+        scored: the file that is reported on; no report takes its place.
+        """
         for option, path, suffix in (("--report", self.report, ".html"), ("--plot", self.plot, ".png")):
             if path is None:
                 continue
@@ -33,6 +36,8 @@ class ReportFiles:
                 raise ConfigError(f"{option} {path}: the name must end in {suffix}")
             if not path.parent.is_dir():
                 raise ConfigError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
+            if scored is not None and path.exists() and os.path.exists(scored) and path.samefile(scored):
+                raise ConfigError(f"{option} {path}: that is the file to be scored; choose another name")
             if path.is_dir() or not os.access(path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there; choose another place")
 

@@ -9,6 +9,7 @@ from avdetect.detector import CLEAR_SYNC
 from avdetect.report.curves import MOST_TRACKS, face_curves, level, line, several
 from avdetect.report.drawing import POINT_SECONDS, Dot, Legend, Row, Scale, TimeAxis, Word, gutter
 from avdetect.report.evidence import Evidence, SyncCurve, SyncPoint
+from avdetect.report.match import WINDOW_SECONDS
 from avdetect.report.words import absence, clock, finite, number
 
 
@@ -69,7 +70,8 @@ def _offsets(axis: TimeAxis, curves: list[SyncCurve], legend: tuple[Legend, ...]
     size = axis.cell_seconds()
     many = f" The clearest of each {clock(size)} is drawn." if size > POINT_SECONDS else ""
     words = gutter(height, ("late", f"{number(top, 1, signed=True)} s"), (f"{number(-top, 1)} s", "early"))
-    note = f"How far the sound is behind the lips (late) or before them. Filled: clear; hollow: unclear.{many}"
+    note = "How far the sound is behind the lips (late) or before them. Filled: clear; hollow: unclear. "
+    note += f"Each is read from {WINDOW_SECONDS} seconds around it.{many}"
     return Row(
         "Match", note, "Offset between lips and voice over time", height,
         paths=(level(scale, 0, "zero"),), dots=tuple(dots[::-1]), words=words, legend=legend if len(legend) > 1 else (),

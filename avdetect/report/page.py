@@ -123,7 +123,7 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "unlisted": max(0, len(detection.tracks) - MOST_LISTED),
         "mouths": _mouths(evidence),
         "model": [(MODEL_NAMES.get(k, k.replace("_", " ").capitalize()), v) for k, v in detection.model.items()],
-        "command": _command(detection),
+        "command": _command(evidence),
         "timing": [(k.replace("_", " "), words.number(v)) for k, v in detection.timing_seconds.items()],
     }
 
@@ -201,9 +201,12 @@ def _mouths(evidence: Evidence) -> dict[str, Any] | None:
     }
 
 
-def _command(detection: Detection) -> str:
+def _command(evidence: Evidence) -> str:
     """What gives this result again, where the file lies in the current folder."""
+    detection, asked = evidence.detection, evidence.asked_seconds
     name, window = _file_name(detection.path), []
     if detection.start_seconds > 0:
-        window = ["--start", f"{detection.start_seconds:g}", "--duration", f"{detection.duration_seconds:g}"]
+        window += ["--start", f"{detection.start_seconds:.10g}"]  # a frame of a long file: six digits are too few
+    if asked is not None:
+        window += ["--duration", f"{asked:.10g}"]
     return shlex.join(["avdetect", "score", *window, *(["--"] if name.startswith("-") else []), name])

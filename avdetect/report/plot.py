@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-from itertools import cycle
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -17,9 +19,13 @@ import numpy as np
 
 from avdetect.audio import N_MELS, mel_filters
 from avdetect.detector import CLEAR_SYNC
+from avdetect.report.curves import face_curves
 from avdetect.report.data import printable
 from avdetect.report.evidence import Evidence, Picture
-from avdetect.types import SAMPLE_RATE, Curve, Detection, StreamName, UInt8
+from avdetect.report.match_rows import sync_curves
+from avdetect.report.words import stream
+from avdetect.segments import CELL_SECONDS
+from avdetect.types import SAMPLE_RATE, Detection, StreamName, UInt8
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +36,7 @@ _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 _SUSPECT = "#D55E00"
 _LEFT, _RIGHT = 0.08, 0.93  # of the figure: the shared time axis
 _MAX_TRACKS = len(_COLOURS)
+_MOST_FRAMES = 16  # beside each other: of a picture as narrow as a hair thousands would fit
 _TICKS_HZ = (250, 500, 1000, 2000, 4000)
 
 
@@ -48,14 +55,17 @@ def draw_plot(evidence: Evidence) -> bytes:
     _face(face, evidence)
     _voice(voice, evidence)
     _match(match, evidence)
-    for axes, stream in ((face, "visual"), (voice, "audio"), (match, "sync")):
-        _segments(axes, evidence.detection, stream)  # type: ignore[arg-type]
-        axes.tick_params(labelbottom=stream == "sync")
+    rows: tuple[tuple[Axes, StreamName], ...] = ((face, "visual"), (voice, "audio"), (match, "sync"))
+    for axes, name in rows:
+        _segments(axes, evidence.detection, name)
+        axes.tick_params(labelbottom=name == "sync")
     face.set_xlim(_span(evidence))
     match.set_xlabel("time in the file, seconds")
     _footer(figure, evidence.detection)
     buffer = io.BytesIO()
-    canvas.print_png(buffer, metadata={"Software": None})  # the same evidence, the same bytes
+    with warnings.catch_warnings():  # a name in a script that the font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        canvas.print_png(buffer, metadata={"Software": None})  # the same evidence, the same bytes
     return buffer.getvalue()
 
 
@@ -89,7 +99,7 @@ def _frames(figure: Figure, evidence: Evidence) -> None:
     height = 0.12
     aspect = picture.width / picture.height
     each = min(aspect * height * HEIGHT_INCHES / WIDTH_INCHES, (_RIGHT - _LEFT) / 4)
-    count = max(1, int((_RIGHT - _LEFT) / each))
+    count = min(max(1, int((_RIGHT - _LEFT) / each)), _MOST_FRAMES)
     for place in range(count):
         seconds = begin + (place + 0.5) / count * (end - begin)
         frame = min(evidence.frames, key=lambda f: abs(f.seconds - seconds))
@@ -107,23 +117,34 @@ def decoded(picture: Picture) -> UInt8:
     return bgr[..., ::-1].astype(np.uint8)
 
 
-def _curves(detection: Detection, stream: StreamName) -> tuple[Curve, ...]:
-    """The most suspicious ones first."""
-    found = next((score.curves for score in detection.streams if score.name == stream), ())
-    return tuple(sorted(found, key=lambda curve: -curve.score))
+def _colours(detection: Detection) -> dict[int | None, str]:
+    """By track, the same in every row; tracks beyond the _MAX_TRACKS most suspicious share the last colour."""
+    colours = zip((curve.track_id for curve in face_curves(detection)), _COLOURS, strict=False)
+    return defaultdict(lambda: _COLOURS[-1], colours)
+
+
+def _apart(times: Sequence[float], *values: Sequence[float | None]) -> list[list[float]]:
+    """Times and values to draw: a gap in time ends the line, and so does what was not measured."""
+    rows: list[list[float]] = []
+    for row in zip(times, *values, strict=True):
+        if rows and row[0] - rows[-1][0] > 1.5 * CELL_SECONDS:
+            rows.append([np.nan] * len(row))
+        rows.append([np.nan if value is None else value for value in row])
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(1 + len(values))]
 
 
 def _face(axes: Axes, evidence: Evidence) -> None:
     axes.set_title("face: is the picture manipulated?", loc="left", fontsize=10)
     axes.set_ylabel("logit a second\n(higher: more fake)")
     axes.axhline(0, color="0.6", linewidth=0.8)
-    curves = _curves(evidence.detection, "visual")
+    curves, colours = face_curves(evidence.detection), _colours(evidence.detection)
     if not curves:
         _missing(axes, evidence.detection, "visual")
         return
-    for curve, colour in zip(curves[:_MAX_TRACKS], _COLOURS, strict=False):
+    for curve in curves[:_MAX_TRACKS]:
         label = f"track {curve.track_id} ({curve.score:+.2f})"
-        axes.plot(curve.times_seconds, curve.values, "o-", markersize=3, color=colour, label=label)
+        drawn = _apart(curve.times_seconds, curve.values)
+        axes.plot(*drawn, "o-", markersize=3, color=colours[curve.track_id], label=label)
     if len(curves) > _MAX_TRACKS:
         axes.plot([], [], " ", label=f"and {len(curves) - _MAX_TRACKS} less suspicious")
     _at_least(axes)
@@ -133,15 +154,17 @@ def _face(axes: Axes, evidence: Evidence) -> None:
 def _voice(axes: Axes, evidence: Evidence) -> None:
     axes.set_title("voice: is the sound manipulated? (over its log-mel spectrogram)", loc="left", fontsize=10)
     axes.set_ylabel("logit a second\n(higher: more fake)")
-    curves = _curves(evidence.detection, "audio")
+    scores = stream(evidence.detection, "audio")
+    curves = scores.curves if scores else ()
     if evidence.sound is not None:
         _spectrogram(axes, evidence)
     if not curves:
         _missing(axes, evidence.detection, "audio")
         return
     for curve in curves:
-        axes.plot(curve.times_seconds, curve.values, "o-", markersize=4, color="white", linewidth=3.4)
-        axes.plot(curve.times_seconds, curve.values, "o-", markersize=3, color=_COLOURS[0], linewidth=1.8)
+        drawn = _apart(curve.times_seconds, curve.values)
+        axes.plot(*drawn, "o-", markersize=4, color="white", linewidth=3.4)
+        axes.plot(*drawn, "o-", markersize=3, color=_COLOURS[0], linewidth=1.8)
     _at_least(axes)
 
 
@@ -176,12 +199,12 @@ def _match(axes: Axes, evidence: Evidence) -> None:
     beside = axes.twinx()
     beside.set_ylabel("confidence (dashed)")
     beside.axhline(CLEAR_SYNC, color="0.6", linewidth=0.8, linestyle=":")
-    top = CLEAR_SYNC * 1.5
-    for curve, colour in zip(evidence.sync[:_MAX_TRACKS], cycle(_COLOURS)):
-        times = [point.seconds for point in curve.points]
-        offsets = [np.nan if point.offset_seconds is None else point.offset_seconds for point in curve.points]
-        sure = [np.nan if point.confidence is None else point.confidence for point in curve.points]
-        axes.plot(times, offsets, "o-", markersize=3, color=colour, label=f"track {curve.track_id}")
+    top, colours = CLEAR_SYNC * 1.5, _colours(evidence.detection)
+    for curve in sync_curves(evidence):
+        offsets, confidences = [p.offset_seconds for p in curve.points], [p.confidence for p in curve.points]
+        times, late, sure = _apart([p.seconds for p in curve.points], offsets, confidences)
+        colour = colours[curve.track_id]
+        axes.plot(times, late, "o-", markersize=3, color=colour, label=f"track {curve.track_id}")
         beside.plot(times, sure, "--", linewidth=1, color=colour)
         top = max([top, *(1.1 * value for value in sure if value == value)])
     axes.set_ylim(-0.65, 0.65)
@@ -191,10 +214,10 @@ def _match(axes: Axes, evidence: Evidence) -> None:
     axes.legend(loc="lower right", fontsize=7, ncols=4)
 
 
-def _segments(axes: Axes, detection: Detection, stream: StreamName) -> None:
+def _segments(axes: Axes, detection: Detection, name: StreamName) -> None:
     """Suspicious segments on every row, stronger on the row of their stream."""
     for segment in detection.segments:
-        own = segment.stream == stream
+        own = segment.stream == name
         axes.axvspan(
             segment.start_seconds,
             segment.end_seconds,
@@ -205,8 +228,8 @@ def _segments(axes: Axes, detection: Detection, stream: StreamName) -> None:
         )
 
 
-def _missing(axes: Axes, detection: Detection, stream: StreamName) -> None:
-    why = f"not judged: {_plain(detection.missing.get(stream, 'nothing to show'))}"
+def _missing(axes: Axes, detection: Detection, name: StreamName) -> None:
+    why = f"not judged: {_plain(detection.missing.get(name, 'nothing to show'))}"
     box = {"facecolor": "white", "edgecolor": "0.6"}
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=10, bbox=box)
     axes.set_yticks([])

@@ -29,7 +29,9 @@ _LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it ma
 class Recorder:
     """An `avdetect.detector.Observer`, for one file."""
 
-    def __init__(self) -> None:
+    def __init__(self, duration_seconds: float | None = None) -> None:
+        """duration_seconds: what `Detector.score` is given, for the command that the report names."""
+        self._asked_seconds = duration_seconds
         self._info: MediaInfo | None = None
         self._outputs = StreamOutputs()
         self._video_end: float | None = None
@@ -73,6 +75,7 @@ class Recorder:
             sync=sync_curves(outputs),
             mouths=self._mouths.strip(outputs),
             limits=tuple(printable(limit)[:_LIMIT_LENGTH] for limit in detector.bundle.info.limits[:_LIMITS]),
+            asked_seconds=self._asked_seconds,
         )
 
     def _ends(self, detection: Detection) -> tuple[float | None, float | None]:
