@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -17,9 +18,11 @@ import serve_scorers
 from serve_running import Running, eventually, running
 
 from avdetect.batch.options import ScoringOptions
+from avdetect.batch.process import Process
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError, ServerError
 from avdetect.report.data import SCHEMA_FILE
+from avdetect.serve import jobs
 from avdetect.serve.service import Service, display_name
 from avdetect.serve.settings import ServeSettings
 
@@ -299,6 +302,27 @@ def test_an_end_that_is_never_written_down_is_a_job_cut_off(tmp_path: Path, monk
         eventually(lambda: tries)
     with running(tmp_path / "data", serve_scorers.by_text) as server:
         assert server.ended(id)["status"] == "done"
+
+
+def test_an_end_that_no_database_takes_holds_up_nobody(server: Running) -> None:
+    bad, good = server.submit("undecoded"), server.submit("0.5")
+    assert server.ended(bad)["error"]["error"] == "InternalError"
+    assert server.ended(good)["status"] == "done"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EAGAIN, "try again"), ValueError("a bug")])
+def test_a_job_whose_process_cannot_start_waits(server: Running, monkeypatch, error: Exception) -> None:
+    tries = []
+
+    def start(*arguments):
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise error
+        return Process(*arguments)
+
+    monkeypatch.setattr(jobs, "Process", start)
+    assert server.ended(server.submit("0.5"))["status"] == "done"
+    assert len(tries) == 2
 
 
 def test_a_server_that_runs_no_jobs_says_so(server: Running, monkeypatch) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 UPLOAD, RESULT, REPORT = "upload", "detection.json", "report.html"  # the files of a job
 STAGE, DONE, FAILED = "stage", "done", "failed"  # keys of the messages
+BUG = "InternalError"  # the class of an error that is none of ours
+BUG_MESSAGE = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
 _SAY_SECONDS = 0.1  # between messages of progress
 _log = logging.getLogger("avdetect.serve")
 
@@ -152,8 +154,7 @@ def _said_of(error: Exception, name: str) -> dict[str, str]:
         kind, message = ServerError.__name__, f"the server cannot keep the result ({error.strerror})"
         return {FAILED: kind, "message": message, "detail": detail}
     _log.error("a bug in avdetect", exc_info=error)
-    message = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
-    return {FAILED: "InternalError", "message": message, "detail": detail}
+    return {FAILED: BUG, "message": BUG_MESSAGE, "detail": detail}
 
 
 def _renamed(text: str, name: str) -> str:
