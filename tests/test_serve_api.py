@@ -345,6 +345,15 @@ def test_a_folder_that_is_a_file_is_a_typed_error(tmp_path: Path) -> None:
         Service(ServeSettings(data=tmp_path / "file"), serve_scorers.by_text).__enter__()
 
 
+@pytest.mark.parametrize("name", ["incoming", "jobs"])
+def test_a_folder_of_somebody_elses_files_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "holiday").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="holds other files"):
+            Service(ServeSettings(data=tmp_path), serve_scorers.by_text).__enter__()
+    assert (tmp_path / name / "holiday").is_dir()
+
+
 def test_what_is_on_the_disk_is_for_our_eyes_only(server: Running) -> None:
     id = server.submit("0.5")
     server.ended(id)

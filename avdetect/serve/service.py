@@ -40,8 +40,10 @@ class Service:
         data = self.settings.data
         try:
             _private_folder(data)
-            self._lock_file = _lock(data / "lock")
             self._incoming, jobs = data / "incoming", data / "jobs"
+            if not (data / "jobs.sqlite").exists() and any(map(_holds_something, (self._incoming, jobs))):
+                raise ConfigError(f"--data {data} holds other files, which would be deleted: name a folder of its own")
+            self._lock_file = _lock(data / "lock")
             shutil.rmtree(self._incoming, ignore_errors=True)  # uploads half received
             for folder in (self._incoming, jobs):
                 _private_folder(folder)
@@ -185,6 +187,10 @@ def _private_folder(folder: Path) -> None:
     """Make it, for our eyes only; one that is there stays as it is."""
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _lock(path: Path) -> int:
