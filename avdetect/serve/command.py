@@ -16,6 +16,7 @@ from avdetect.batch.worker import FATAL, fatal_error, work
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.media import ffmpeg_path
 from avdetect.serve.app import build_app
+from avdetect.serve.connections import Impatient
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.worker import Score, score_upload
@@ -50,6 +51,7 @@ def http_server(service: Service) -> uvicorn.Server:
     app = build_app(service, lambda: server.should_exit)
     config = uvicorn.Config(
         app,
+        http=Impatient,
         log_config=None,
         log_level="warning",
         access_log=False,  # names of jobs are secrets
