@@ -18,7 +18,7 @@ from avdetect.serve.jobs import Runner
 from avdetect.serve.metrics import Metrics
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.store import Job, Store
-from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload
+from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload, sync_folder
 
 _LONGEST_NAME = 120  # characters of an upload's name that are kept
 _log = logging.getLogger("avdetect.serve")
@@ -109,6 +109,8 @@ class Service:
         with _explained("keep an upload"):
             size = (folder / UPLOAD).stat().st_size
             os.rename(folder, self.runner.folder(id))
+            for changed in (self.runner.folder(id), self.runner.folder(id).parent):
+                sync_folder(changed)  # what is accepted survives a power cut
         try:
             added = self.store.add(
                 id, display_name(name), size, start_seconds, duration_seconds, most_queued=self.settings.queue

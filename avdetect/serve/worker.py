@@ -130,6 +130,7 @@ def work(connection: Connection, score: Score, task: Task) -> None:
         detection, page = score(task, say)
         _write(RESULT, to_json([detection]))
         _write(REPORT, page)
+        sync_folder(Path())
         send({DONE: summary(detection)})
     except MemoryError:
         os._exit(1)  # as if the kernel had ended us: the job is tried in a fresh process
@@ -159,6 +160,15 @@ def _said_of(error: Exception, name: str) -> dict[str, str]:
 
 def _renamed(text: str, name: str) -> str:
     return text.replace(repr(UPLOAD), repr(name))
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names of its files on the disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(name: str, text: str) -> None:
