@@ -213,6 +213,16 @@ def test_an_upload_without_a_stated_length_is_cut_off(server: Running) -> None:
     assert answer.status_code == 413
 
 
+def test_what_follows_the_form_is_limited_too(server: Running) -> None:
+    def body():
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n0.5\r\n--b--\r\n'
+        for _ in range(200):
+            yield b"x" * 1000
+
+    answer = server.http.post("/v1/score", content=body(), headers={"content-type": "multipart/form-data; boundary=b"})
+    assert answer.status_code == 413
+
+
 def test_an_upload_that_stands_still_is_ended(tmp_path: Path) -> None:
     with running(tmp_path / "data", serve_scorers.by_text, stall_seconds=0.2) as server:
 
