@@ -272,7 +272,7 @@ def test_what_is_kept_long_enough_is_deleted(tmp_path: Path) -> None:
         assert not server.service.runner.folder(id).exists()
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Running) -> None:
+def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Running, caplog) -> None:
     incoming = server.service.settings.data / "incoming"
     incoming.rename(incoming.with_name("elsewhere"))
     try:
@@ -281,6 +281,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Runni
         incoming.with_name("elsewhere").rename(incoming)
     assert (answer.status_code, answer.json()["error"]) == (507, "Storage")
     assert str(incoming) not in answer.text
+    assert "cannot keep an upload: No such file" in caplog.text  # to the owner
     assert server.ended(server.submit("0.5"))["status"] == "done"
 
 
