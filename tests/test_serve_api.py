@@ -285,6 +285,21 @@ def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Runni
     assert server.ended(server.submit("0.5"))["status"] == "done"
 
 
+def test_on_a_full_disk_a_deletion_makes_room_first(server: Running, monkeypatch) -> None:
+    id = server.submit("0.5")
+    server.ended(id)
+    delete = server.service.store.delete
+
+    def full(id: str) -> bool:
+        if files_of(server, id):
+            raise ServerError("the disk is full")
+        return delete(id)
+
+    monkeypatch.setattr(server.service.store, "delete", full)
+    assert server.http.delete(f"/v1/jobs/{id}").status_code == 204
+    assert server.http.get(f"/v1/jobs/{id}").status_code == 404
+
+
 def test_an_end_that_cannot_be_written_down_is_written_later(tmp_path: Path, monkeypatch) -> None:
     with running(tmp_path / "data", serve_scorers.by_text) as server:
         finish, tries = server.service.store.finish, []

@@ -117,8 +117,8 @@ class Runner(threading.Thread):
         """Delete what has been kept long enough."""
         for job in self._store.ended_before(time.time() - self._settings.keep_seconds):
             if job.id not in self._slots:
+                self.remove(job.id)  # first: on a full disk, forgetting needs the room
                 self._store.delete(job.id)
-                self.remove(job.id)
 
     def remove(self, id: str) -> None:
         """Delete a job's files."""

@@ -17,7 +17,7 @@ from avdetect.report.data import Failure, printable, to_json
 from avdetect.serve.jobs import Runner
 from avdetect.serve.metrics import Metrics
 from avdetect.serve.settings import ServeSettings
-from avdetect.serve.store import Job, Store
+from avdetect.serve.store import ENDED, Job, Store
 from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload, sync_folder
 
 _LONGEST_NAME = 120  # characters of an upload's name that are kept
@@ -137,6 +137,9 @@ class Service:
 
     def delete(self, id: str) -> bool:
         """Forget a job and its files; whether there was one."""
+        job = self.store.get(id)
+        if job is not None and job.status in ENDED:
+            self.runner.remove(id)  # first: on a full disk, forgetting needs the room
         if not self.store.delete(id):
             return False
         self._wait(id)
