@@ -109,9 +109,10 @@ class Service:
         with _explained("keep an upload"):
             size = (folder / UPLOAD).stat().st_size
             os.rename(folder, self.runner.folder(id))
-            for changed in (self.runner.folder(id), self.runner.folder(id).parent):
-                sync_folder(changed)  # what is accepted survives a power cut
         try:
+            with _explained("keep an upload"):
+                for changed in (self.runner.folder(id), self.runner.folder(id).parent):
+                    sync_folder(changed)  # what is accepted survives a power cut
             added = self.store.add(
                 id, display_name(name), size, start_seconds, duration_seconds, most_queued=self.settings.queue
             )
