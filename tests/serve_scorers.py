@@ -8,6 +8,7 @@ abstain     there is nothing to judge
 bad         a MediaError that names the file
 model       a ModelError that holds a path
 bug         an exception that is none of ours
+undecoded   a MediaError that no database takes
 full        the disk is full
 """
 
@@ -80,6 +81,8 @@ def by_text(task: Task, say: Say) -> tuple[Detection, str]:
         raise ModelError(f"there is no bundle in {SECRET}")
     if text == "bug":
         raise ZeroDivisionError(SECRET)
+    if text == "undecoded":
+        raise MediaError("no such codec: \udc80")
     if text == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), SECRET)
     try:

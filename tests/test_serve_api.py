@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -17,9 +18,11 @@ import serve_scorers
 from serve_running import Running, eventually, running
 
 from avdetect.batch.options import ScoringOptions
+from avdetect.batch.process import Process
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError, ServerError
 from avdetect.report.data import SCHEMA_FILE
+from avdetect.serve import jobs
 from avdetect.serve.service import Service, display_name
 from avdetect.serve.settings import ServeSettings
 
@@ -210,6 +213,16 @@ def test_an_upload_without_a_stated_length_is_cut_off(server: Running) -> None:
     assert answer.status_code == 413
 
 
+def test_what_follows_the_form_is_limited_too(server: Running) -> None:
+    def body():
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n0.5\r\n--b--\r\n'
+        for _ in range(200):
+            yield b"x" * 1000
+
+    answer = server.http.post("/v1/score", content=body(), headers={"content-type": "multipart/form-data; boundary=b"})
+    assert answer.status_code == 413
+
+
 def test_an_upload_that_stands_still_is_ended(tmp_path: Path) -> None:
     with running(tmp_path / "data", serve_scorers.by_text, stall_seconds=0.2) as server:
 
@@ -259,7 +272,7 @@ def test_what_is_kept_long_enough_is_deleted(tmp_path: Path) -> None:
         assert not server.service.runner.folder(id).exists()
 
 
-def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Running) -> None:
+def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Running, caplog) -> None:
     incoming = server.service.settings.data / "incoming"
     incoming.rename(incoming.with_name("elsewhere"))
     try:
@@ -268,7 +281,23 @@ def test_a_folder_that_cannot_be_written_is_said_and_loses_nothing(server: Runni
         incoming.with_name("elsewhere").rename(incoming)
     assert (answer.status_code, answer.json()["error"]) == (507, "Storage")
     assert str(incoming) not in answer.text
+    assert "cannot keep an upload: No such file" in caplog.text  # to the owner
     assert server.ended(server.submit("0.5"))["status"] == "done"
+
+
+def test_on_a_full_disk_a_deletion_makes_room_first(server: Running, monkeypatch) -> None:
+    id = server.submit("0.5")
+    server.ended(id)
+    delete = server.service.store.delete
+
+    def full(id: str) -> bool:
+        if files_of(server, id):
+            raise ServerError("the disk is full")
+        return delete(id)
+
+    monkeypatch.setattr(server.service.store, "delete", full)
+    assert server.http.delete(f"/v1/jobs/{id}").status_code == 204
+    assert server.http.get(f"/v1/jobs/{id}").status_code == 404
 
 
 def test_an_end_that_cannot_be_written_down_is_written_later(tmp_path: Path, monkeypatch) -> None:
@@ -301,6 +330,27 @@ def test_an_end_that_is_never_written_down_is_a_job_cut_off(tmp_path: Path, monk
         assert server.ended(id)["status"] == "done"
 
 
+def test_an_end_that_no_database_takes_holds_up_nobody(server: Running) -> None:
+    bad, good = server.submit("undecoded"), server.submit("0.5")
+    assert server.ended(bad)["error"]["error"] == "InternalError"
+    assert server.ended(good)["status"] == "done"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EAGAIN, "try again"), ValueError("a bug")])
+def test_a_job_whose_process_cannot_start_waits(server: Running, monkeypatch, error: Exception) -> None:
+    tries = []
+
+    def start(*arguments):
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise error
+        return Process(*arguments)
+
+    monkeypatch.setattr(jobs, "Process", start)
+    assert server.ended(server.submit("0.5"))["status"] == "done"
+    assert len(tries) == 2
+
+
 def test_a_server_that_runs_no_jobs_says_so(server: Running, monkeypatch) -> None:
     monkeypatch.setattr(server.service.runner, "is_alive", lambda: False)
     answer = server.http.get("/healthz")
@@ -319,6 +369,15 @@ def test_a_folder_that_is_a_file_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="--data"):
         Service(ServeSettings(data=tmp_path / "file"), serve_scorers.by_text).__enter__()
+
+
+@pytest.mark.parametrize("name", ["incoming", "jobs"])
+def test_a_folder_of_somebody_elses_files_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name / "holiday").mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="holds other files"):
+            Service(ServeSettings(data=tmp_path), serve_scorers.by_text).__enter__()
+    assert (tmp_path / name / "holiday").is_dir()
 
 
 def test_what_is_on_the_disk_is_for_our_eyes_only(server: Running) -> None:

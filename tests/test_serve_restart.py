@@ -50,6 +50,41 @@ def test_it_ends_in_good_order_and_goes_on_where_it_was(tmp_path: Path, number: 
         assert server.wait(waiting, "status", "done")["verdict"]["fake"] == 0.5
 
 
+STARTS = """
+import sys, time
+from pathlib import Path
+from avdetect import cli
+from avdetect.serve import command, service
+from avdetect.serve.settings import ServeSettings
+
+def recover(*_):
+    print("starting", flush=True)
+    time.sleep(20)
+
+service.Service._recover = recover
+cli.app = lambda **_: command.serve(ServeSettings(data=Path(sys.argv[1]), port=0), print, lambda *_: None)
+sys.exit(cli.run())
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_it_ends_while_it_still_starts(tmp_path: Path, number: int, code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTS, str(tmp_path / "data")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as server:
+        assert server.stdout.readline() == "starting\n"
+        server.send_signal(number)
+        try:
+            assert server.communicate(timeout=10) == ("", None)
+        finally:
+            server.kill()
+    assert server.returncode == code
+
+
 def test_a_job_cut_off_twice_has_failed(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with Command(data) as server:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
+import httpx
 import serve_scorers
 from serve_running import Running, running
 
 from avdetect.errors import ConfigError
+from avdetect.serve import connections, pages
+from avdetect.serve.security import session
 from avdetect.serve.settings import ServeSettings, default_data, read_token
 
 TOKEN = "correct-horse-battery-staple"
@@ -138,6 +143,51 @@ def test_a_browser_logs_in_and_out(guarded: Running) -> None:
     assert guarded.http.post("/v1/score", **upload(), headers=ours).status_code == 202
     guarded.http.post("/logout", headers=ours)
     assert guarded.http.get("/v1/jobs").status_code == 401
+
+
+@pytest.mark.parametrize("other", ['a={"x": 1}', "a=b c", "a", "="])
+def test_cookies_of_other_servers_on_this_host_log_nobody_out(guarded: Running, other: str) -> None:
+    for cookie in (f"{other}; avdetect={session(TOKEN)}", f"avdetect={session(TOKEN)}; {other}"):
+        assert guarded.http.get("/v1/jobs", headers={"cookie": cookie}).status_code == 200
+    assert guarded.http.get("/v1/jobs", headers={"cookie": f"{other}; avdetect=ü".encode()}).status_code == 401
+
+
+def half_sent(server: Running, request: str) -> bytes:
+    """What is answered to a request that does not go on, until the server ends the connection."""
+    url = httpx.URL(server.url)
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+        connection.sendall(request.encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("request_of", "answer"),
+    [
+        ("", b""),
+        ("GET /healthz HTTP/1.1\r\nHost: loc", b""),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HT", b"HTTP/1.1 200"),
+        ("POST /logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", b"HTTP/1.1 401"),
+        ("POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", b"HTTP/1.1 408"),
+    ],
+)
+def test_who_does_not_go_on_is_not_waited_for(guarded: Running, monkeypatch, request_of: str, answer: bytes) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(pages, "_LOGIN_SECONDS", 0.3)
+    assert half_sent(guarded, request_of)[:12] == answer
+
+
+def test_what_trickles_in_is_not_waited_for_either(guarded: Running, monkeypatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    url = httpx.URL(guarded.url)
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+
+        def trickle() -> None:
+            for letter in "GET /healthz HTTP/1.1\r\nX: " + "x" * 300:
+                connection.sendall(letter.encode())
+                time.sleep(0.05)
+
+        with pytest.raises(ConnectionError):
+            trickle()
 
 
 def test_a_login_takes_no_long_body(guarded: Running) -> None:

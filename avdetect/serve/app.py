@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from avdetect.serve.store import Job
 from avdetect.serve.uploads import MIN_DURATION_SECONDS, linger, receive
 from avdetect.serve.worker import UPLOAD
 
+_log = logging.getLogger("avdetect.serve")
 _EVENT_SECONDS = 0.25  # between looks at a job whose events somebody listens to
 _BEAT_SECONDS = 15.0  # between signs of life when nothing changes
 _RETRY_SECONDS = 10
@@ -260,11 +262,14 @@ def _explain_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(Refusal)
     async def refused(_request: Request, refusal: Refusal) -> JSONResponse:
+        if isinstance(refusal, Storage):
+            _log.error("%s (%s)", refusal, refusal.__cause__)
         after = refusal.retry_after_seconds
         return answer(refusal.status, refusal.name, refusal.message, {"retry-after": str(after)} if after else None)
 
     @app.exception_handler(ServerError)
-    async def cannot_keep(_request: Request, _error: ServerError) -> JSONResponse:
+    async def cannot_keep(_request: Request, error: ServerError) -> JSONResponse:
+        _log.error("%s", error)
         return answer(Storage.status, Storage.__name__, "the server cannot keep its jobs: its disk may be full")
 
     @app.exception_handler(HTTPException)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -16,6 +17,7 @@ from avdetect.batch.worker import FATAL, fatal_error, work
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.media import ffmpeg_path
 from avdetect.serve.app import build_app
+from avdetect.serve.connections import Impatient
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.worker import Score, score_upload
@@ -34,15 +36,18 @@ def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = sc
     if score is score_upload:
         check_options(settings)
     listener = listen(settings)
-    # uvicorn ends on these signals by itself, and sends them to us once more when all is done.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # While it runs, uvicorn ends on these signals by itself, and sends them to us once more when that is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     with listener, Service(settings, score) as service:
         server = http_server(service)
         say(f"avdetect: listening on {_address(settings.host, listener)} (Ctrl-C ends it)")
         if settings.token is None:
             say("avdetect: whoever has an account on this machine can use it; --token-file asks for a token")
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the workers are ended in good order, whatever comes
 
 
 def http_server(service: Service) -> uvicorn.Server:
@@ -50,6 +55,7 @@ def http_server(service: Service) -> uvicorn.Server:
     app = build_app(service, lambda: server.should_exit)
     config = uvicorn.Config(
         app,
+        http=Impatient,
         log_config=None,
         log_level="warning",
         access_log=False,  # names of jobs are secrets

@@ -20,7 +20,7 @@ from avdetect.errors import AVDetectError, LimitError, WorkerError
 from avdetect.serve.metrics import Metrics
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.store import TRIES, Job, Store
-from avdetect.serve.worker import DONE, FAILED, STAGE, UPLOAD, Score, Task, work
+from avdetect.serve.worker import BUG, BUG_MESSAGE, DONE, FAILED, STAGE, UPLOAD, Score, Task, work
 
 _TICK_SECONDS = 0.5  # how late a deadline may be noticed
 _SWEEP_SECONDS = 60.0
@@ -117,8 +117,8 @@ class Runner(threading.Thread):
         """Delete what has been kept long enough."""
         for job in self._store.ended_before(time.time() - self._settings.keep_seconds):
             if job.id not in self._slots:
+                self.remove(job.id)  # first: on a full disk, forgetting needs the room
                 self._store.delete(job.id)
-                self.remove(job.id)
 
     def remove(self, id: str) -> None:
         """Delete a job's files."""
@@ -135,9 +135,11 @@ class Runner(threading.Thread):
             task = Task(self.folder(job.id), job.name, options, self._settings.threads)
             try:
                 process = Process(work, self._score, task)
-            except OSError as error:
+            except BaseException as error:  # no memory, for one: it must not stay one that runs, with nothing behind it
                 self._store.put_back(job.id)
-                raise AVDetectError(f"cannot start a scoring process: {error.strerror}") from error
+                if isinstance(error, OSError):
+                    raise AVDetectError(f"cannot start a scoring process: {error.strerror}") from error
+                raise
             self._slots[job.id] = _Slot(job, process, time.monotonic() + options.limits.max_file_seconds)
 
     def _listen(self) -> None:
@@ -181,7 +183,14 @@ class Runner(threading.Thread):
         """Write down how a job ended, count it, and forget its video. Raises AVDetectError, to be tried again."""
         if slot.settle is None:
             return
-        changed = slot.settle()
+        try:
+            changed = slot.settle()
+        except AVDetectError:
+            raise
+        except Exception:  # trying that again would hold up every other job for ever
+            _log.exception("job %s: a bug in avdetect", slot.job.id)
+            slot.settle = partial(self._store.fail, slot.job.id, BUG, BUG_MESSAGE)
+            changed = slot.settle()
         job = self._store.get(slot.job.id)
         if job is None or job.status in ("failed", "cancelled"):
             self.remove(slot.job.id)
@@ -212,5 +221,5 @@ class Runner(threading.Thread):
             else:
                 slot.process.kill()
                 self._store.put_back(slot.job.id)
-        except AVDetectError as error:  # the next start takes it for cut off
-            _log.error("%s", error)
+        except Exception as error:  # the next start takes it for cut off; the others are still put back
+            _log.error("job %s: %s", slot.job.id, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from avdetect.serve.refusals import NotFound, TooLarge
+from avdetect.serve.refusals import NotFound, TooLarge, UploadTimeout
 from avdetect.serve.security import COOKIE, is_token, session
 from avdetect.serve.settings import ServeSettings
 
 _STATIC = Path(__file__).parent / "static"
 _FILES = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _MOST_LOGIN_BYTES = 4096
+_LOGIN_SECONDS = 10.0
 _COOKIE_SECONDS = 30 * 24 * 3600
 
 
@@ -43,10 +45,14 @@ def routes(app: FastAPI, settings: ServeSettings) -> APIRouter:
     @api.post("/login")
     async def login(request: Request) -> Response:
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MOST_LOGIN_BYTES:
-                raise TooLarge("that is no token")
+        try:
+            async with asyncio.timeout(_LOGIN_SECONDS):  # nobody has been let in yet
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > _MOST_LOGIN_BYTES:
+                        raise TooLarge("that is no token")
+        except TimeoutError:
+            raise UploadTimeout("the form took too long") from None
         given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
         if settings.token and not is_token(given, settings.token):
             return _login("That is not this server's token.", 401)

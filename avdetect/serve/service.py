@@ -17,8 +17,8 @@ from avdetect.report.data import Failure, printable, to_json
 from avdetect.serve.jobs import Runner
 from avdetect.serve.metrics import Metrics
 from avdetect.serve.settings import ServeSettings
-from avdetect.serve.store import Job, Store
-from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload
+from avdetect.serve.store import ENDED, Job, Store
+from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload, sync_folder
 
 _LONGEST_NAME = 120  # characters of an upload's name that are kept
 _log = logging.getLogger("avdetect.serve")
@@ -40,8 +40,10 @@ class Service:
         data = self.settings.data
         try:
             _private_folder(data)
-            self._lock_file = _lock(data / "lock")
             self._incoming, jobs = data / "incoming", data / "jobs"
+            if not (data / "jobs.sqlite").exists() and any(map(_holds_something, (self._incoming, jobs))):
+                raise ConfigError(f"--data {data} holds other files, which would be deleted: name a folder of its own")
+            self._lock_file = _lock(data / "lock")
             shutil.rmtree(self._incoming, ignore_errors=True)  # uploads half received
             for folder in (self._incoming, jobs):
                 _private_folder(folder)
@@ -108,6 +110,9 @@ class Service:
             size = (folder / UPLOAD).stat().st_size
             os.rename(folder, self.runner.folder(id))
         try:
+            with _explained("keep an upload"):
+                for changed in (self.runner.folder(id), self.runner.folder(id).parent):
+                    sync_folder(changed)  # what is accepted survives a power cut
             added = self.store.add(
                 id, display_name(name), size, start_seconds, duration_seconds, most_queued=self.settings.queue
             )
@@ -133,6 +138,9 @@ class Service:
 
     def delete(self, id: str) -> bool:
         """Forget a job and its files; whether there was one."""
+        job = self.store.get(id)
+        if job is not None and job.status in ENDED:
+            self.runner.remove(id)  # first: on a full disk, forgetting needs the room
         if not self.store.delete(id):
             return False
         self._wait(id)
@@ -185,6 +193,10 @@ def _private_folder(folder: Path) -> None:
     """Make it, for our eyes only; one that is there stays as it is."""
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _lock(path: Path) -> int:

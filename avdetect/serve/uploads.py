@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -93,18 +94,22 @@ def _boundary(request: Request) -> bytes:
 
 async def _read(stream: AsyncIterator[bytes], boundary: bytes, target: Path, most: int, stall: float) -> Form:
     with target.open("wb") as file:
-        parts = _Parts(file, most)
+        parts, left = _Parts(file, most), most + _ROOM_FOR_FORM
         parser = MultipartParser(boundary, parts.callbacks(), max_header_size=_MOST_HEADER)
         while True:
             async with asyncio.timeout(stall):
                 chunk = await anext(stream, b"")
             if not chunk:
                 break
+            left -= len(chunk)
+            if left < 0:  # what follows the form is no file, but is read just the same
+                raise _too_large(most)
             parser.write(chunk)
             if parts.waiting >= _WRITE_BYTES:
                 await run_in_threadpool(parts.flush)
         parser.finalize()
         await run_in_threadpool(parts.flush)
+        await run_in_threadpool(os.fsync, file.fileno())
     return parts.checked()
 
 

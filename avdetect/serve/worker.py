@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 UPLOAD, RESULT, REPORT = "upload", "detection.json", "report.html"  # the files of a job
 STAGE, DONE, FAILED = "stage", "done", "failed"  # keys of the messages
+BUG = "InternalError"  # the class of an error that is none of ours
+BUG_MESSAGE = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
 _SAY_SECONDS = 0.1  # between messages of progress
 _log = logging.getLogger("avdetect.serve")
 
@@ -128,6 +130,7 @@ def work(connection: Connection, score: Score, task: Task) -> None:
         detection, page = score(task, say)
         _write(RESULT, to_json([detection]))
         _write(REPORT, page)
+        sync_folder(Path())
         send({DONE: summary(detection)})
     except MemoryError:
         os._exit(1)  # as if the kernel had ended us: the job is tried in a fresh process
@@ -152,12 +155,20 @@ def _said_of(error: Exception, name: str) -> dict[str, str]:
         kind, message = ServerError.__name__, f"the server cannot keep the result ({error.strerror})"
         return {FAILED: kind, "message": message, "detail": detail}
     _log.error("a bug in avdetect", exc_info=error)
-    message = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
-    return {FAILED: "InternalError", "message": message, "detail": detail}
+    return {FAILED: BUG, "message": BUG_MESSAGE, "detail": detail}
 
 
 def _renamed(text: str, name: str) -> str:
     return text.replace(repr(UPLOAD), repr(name))
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names of its files on the disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(name: str, text: str) -> None:
