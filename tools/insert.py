@@ -6,9 +6,9 @@
 The manifest (columns as tools/prepare.py writes them) must know which voices or faces are fake from end to end. For
 each of up to --per-source fakes of a `dataset` and split, two files are written: genuine, fake, genuine; and its
 control: the same with a third genuine one in the middle. Genuine ones of the fake's own `group` are taken first. Each
-piece is the first 1.6 to 4 s of its file; the other half of the file (picture or sound) is left away. Voices are
-made equally loud; pictures equally large, as the smallest of the four is. All four pass the same conversion and one
-encoder, so that nothing but the fake itself tells where it is: but of a file's earlier codec its trace stays.
+piece is the first 1.6 to 4 s of its file; the other half of the file (picture or sound) is left away. Voices are made
+equally loud, pictures equally large (as the smallest of the four), and all pass one conversion and one encoder. What
+an earlier codec left in a piece stays in it, and may differ between the fakes and the genuine ones of a source.
 
 `inserted.csv` in --out is the manifest of both, with `fake_segments`. The same seed writes the same files. All files
 of one source and split share a group, since their pieces do.
@@ -104,6 +104,8 @@ def insert_all(
     partial = np.logical_or.reduce([files[name].map(bool) for name in SEGMENTS if name in files])
     real, fakes = files[files[PARTS[part]].eq(0)], files[files[PARTS[part]].eq(1) & ~partial]
     read: Callable[[str], Piece] = sound if part == "voice" else pictures
+    if len(real) < GENUINE:
+        return
     made = 0
     for number in rng.permutation(len(fakes)):
         fake = fakes.iloc[number]
@@ -111,11 +113,14 @@ def insert_all(
         nearest = drawn["group"].ne(fake["group"]).sort_values(kind="stable").index
         shares = rng.random(GENUINE + 1)
         forged = fitting([fake["path"]], read, 1)
-        genuine = fitting(drawn.loc[nearest, "path"], read, GENUINE) if forged else []
-        if len(genuine) == GENUINE:
-            whole = [genuine[0], forged[0], genuine[1], genuine[2]]
-            yield fake, [shortened(piece, share) for piece, share in zip(whole, shares, strict=True)]
-            made += 1
+        if not forged:
+            continue
+        genuine = fitting(drawn.loc[nearest, "path"], read, GENUINE)
+        if len(genuine) < GENUINE:
+            return
+        whole = [genuine[0], forged[0], genuine[1], genuine[2]]
+        yield fake, [shortened(piece, share) for piece, share in zip(whole, shares, strict=True)]
+        made += 1
         if made == most:
             return
 
@@ -180,7 +185,8 @@ def written(stem: Path, part: str, fake: pd.Series, pieces: list[Piece]) -> list
         row = {"path": str(target), "fake": label, "video_fake": None, "audio_fake": None, PARTS[part]: label}
         segments = (segment,) if label else ()
         row |= {"method": fake["method"] if label else "", "original": str(control) if label else ""}
-        row |= {"fake_segments": segments, f"{PARTS[part]}_segments": segments}
+        row |= {"fake_segments": segments} | {f"{name}_segments": () for name in PARTS.values()}
+        row[f"{PARTS[part]}_segments"] = segments
         rows.append(row | {"kind": "speech" if part == "voice" else "inserted"})
     return rows
 
