@@ -22,6 +22,7 @@ from avdetect.types import FPS, SAMPLE_RATE, Float, VideoFrames
 Stream = VideoStream | AudioStream
 CRF = 17  # visually lossless: the forgery, not the codec, is to be seen
 AUDIO_KBPS = 128
+THREADS = 1  # of x264: with several, the same frames gave other bytes on a busy machine
 COPIED_AUDIO = ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac")  # what mp4 can hold as it is
 COPIED_VIDEO = ("h264", "hevc", "av1", "vp9", "mpeg4")
 _SPACES = {"bt601": "smpte170m", "bt709": "bt709", "bt2020": "bt2020nc"}
@@ -49,7 +50,13 @@ def write_video(frames: Iterable[VideoFrames], info: MediaInfo, target: Path) ->
     picture = pipe["0"].filter(
         "setparams", colorspace=_SPACES[first.color_matrix], range="full" if first.full_range else "limited"
     )
-    options: dict[str, Any] = {"vcodec": "libx264", "crf": CRF, "preset": "veryfast", "pix_fmt": "yuv420p"}
+    options: dict[str, Any] = {
+        "vcodec": "libx264",
+        "crf": CRF,
+        "preset": "veryfast",
+        "threads": THREADS,
+        "pix_fmt": "yuv420p",
+    }
     streams, source = [picture], _source(info)
     if info.audio is not None:
         streams.append(source[str(info.audio.index)])

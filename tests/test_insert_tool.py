@@ -1,0 +1,109 @@
+"""tools/insert.py: a fake stands where the manifest says, its control differs there only, and a seed repeats it."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from media_factory import RENDERER
+
+from avdetect.datasets.manifest import read_manifest
+from avdetect.media import MediaReader
+from avdetect.types import FPS, SAMPLE_RATE
+
+ROOT = Path(__file__).parents[1]
+FAKE_HZ, REAL_HZ = 2500, 500
+FAKE_LUMA, REAL_LUMA = 200, 60
+JOINT = 0.1  # seconds around a joint that the codec blurs
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("insert_tool", ROOT / "tools" / "insert.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sources a (3 genuine, 2 fakes, and one of each that is too short) and b (too few genuine ones). Fakes are bright
+    and high, some files larger or louder than others."""
+    folder = tmp_path_factory.mktemp("sources")
+    rows = []
+    for i, (dataset, fake, seconds) in enumerate(
+        [("a", 0, 3), ("a", 0, 2.2), ("a", 0, 5), ("a", 0, 1), ("a", 1, 3), ("a", 1, 2), ("a", 1, 1), ("b", 1, 3)]
+    ):
+        hertz, luma = (FAKE_HZ, FAKE_LUMA) if fake else (REAL_HZ, REAL_LUMA)
+        tint, tone = f"0x{luma:02x}{luma:02x}{luma:02x}", f"{0.1 + 0.1 * i:.1f}*sin(2*PI*{hertz}*t)"
+        picture = f"color={tint}:size={96 + 32 * (i % 2)}x96:rate=25:duration={seconds}"
+        source = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"aevalsrc={tone}:duration={seconds}"]
+        codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+        subprocess.run([RENDERER, "-v", "error", *source, *codecs, str(folder / f"{i}.mp4")], check=True)
+        labels = {"fake": fake, "video_fake": fake, "audio_fake": fake, "method": "tone" if fake else ""}
+        rows.append({"path": f"{i}.mp4", **labels, "group": f"{dataset}{i}", "split": "dev", "dataset": dataset})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+def is_fake(path: str, part: str) -> tuple[np.ndarray, float]:
+    """Which tenths of a second show the fake's tone or light, and the loudest over the quietest of them."""
+    with MediaReader(path) as reader:
+        assert (reader.info.video is None, reader.info.audio is None) == (part == "voice", part == "face")
+        if part == "face":
+            frames = np.concatenate([batch.i420[:, : batch.height] for batch in reader.video()])
+            assert frames.shape[1:] == (96, 96), "as small as the smallest"
+            return frames[:, 40:56, 40:56].mean(axis=(1, 2)) > (FAKE_LUMA + REAL_LUMA) / 2, 1.0
+        samples = np.concatenate([chunk.samples for chunk in reader.audio(60.0)])
+    cells = samples[: len(samples) // 640 * 640].reshape(-1, 640)
+    power = np.abs(np.fft.rfft(cells * np.hanning(640))) ** 2
+    loudness = np.sqrt((cells[5:-5] ** 2).mean(1))
+    return power[:, 1500 * 640 // SAMPLE_RATE :].sum(1) > power.sum(1) / 2, float(loudness.max() / loudness.min())
+
+
+@pytest.mark.parametrize("part", ["voice", "face"])
+def test_the_fake_stands_where_the_manifest_says(
+    tool: ModuleType, manifest: Path, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(manifest), "--part", part, "--split", "dev"]
+    assert tool.main([*words, "--out", str(tmp_path / "one")]) == 0
+    table = read_manifest(tmp_path / "one" / "inserted.csv")
+    assert table["fake"].tolist() == [1, 0, 1, 0], "two fakes of source a, each with its control"
+    assert table["dataset"].tolist() == ["a"] * 4
+    assert "6.mp4" in capsys.readouterr().err, "what is too short is named"
+    for row in table.itertuples():
+        found, unevenness = is_fake(row.path, part)
+        if not row.fake:
+            assert not row.fake_segments
+            assert not found.any()
+            continue
+        ((start, end),) = row.fake_segments
+        expected = np.zeros(len(found), bool)
+        expected[round(start * FPS) : round(end * FPS)] = True
+        near = np.abs(np.arange(len(found))[:, None] / FPS - [start, end]).min(1) <= JOINT
+        assert 1.6 <= end - start <= 4
+        assert np.array_equal(found[~near], expected[~near])
+        assert unevenness < 1.5, "no piece is louder than another"
+    assert tool.main([*words, "--out", str(tmp_path / "again")]) == 0
+    assert tool.main([*words, "--out", str(tmp_path / "other"), "--seed", "1"]) == 0
+    one, again, other = (
+        [path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("one", "again", "other")
+    )
+    assert one == again
+    assert one != other
+
+
+def test_what_cannot_be_made_is_said(
+    tool: ModuleType, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main([str(manifest), "--part", "face", "--split", "train", "--out", str(tmp_path / "none")]) == 1
+    assert "no source of the manifest has a fake face and 3 genuine ones" in capsys.readouterr().err
+    assert tool.main([str(manifest), "--part", "face", "--out", str(manifest.parent)]) == 1
+    assert "is not empty" in capsys.readouterr().err

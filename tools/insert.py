@@ -1,0 +1,217 @@
+"""Put fake recordings or clips between genuine ones of the same source: partial forgeries of real generators.
+
+    python tools/insert.py my.parquet --part voice --out inserted
+    python tools/evaluate.py inserted/inserted.csv --no-audit --no-sync --out results
+
+The manifest (columns as tools/prepare.py writes them) must know which voices or faces are fake from end to end. For
+each of up to --per-source fakes of a `dataset` and split, two files are written: genuine, fake, genuine; and its
+control: the same with a third genuine one in the middle. Genuine ones of the fake's own `group` are taken first. Each
+piece is the first 1.6 to 4 s of its file; the other half of the file (picture or sound) is left away. Voices are made
+equally loud, pictures equally large (as the smallest of the four), and all pass one conversion and one encoder. What
+an earlier codec left in a piece stays in it, and may differ between the fakes and the genuine ones of a source.
+
+`inserted.csv` in --out is the manifest of both, with `fake_segments`. The same seed writes the same files. All files
+of one source and split share a group, since their pieces do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from avdetect.config import MediaConfig
+from avdetect.datasets.cache.worker import STILLS
+from avdetect.datasets.forgeries.files import write_sound, write_video
+from avdetect.datasets.manifest import SEGMENTS, SPLITS, read_manifest, write_manifest
+from avdetect.errors import AVDetectError, ConfigError, MediaError
+from avdetect.faces.crops import frames_from_rgb, reduced_rgb
+from avdetect.media import MediaReader, probe
+from avdetect.types import FPS, SAMPLES_PER_FRAME, Float, UInt8, VideoFrames
+
+PARTS = {"voice": "audio_fake", "face": "video_fake"}
+SHORTEST, LONGEST = 40, 100  # frames of one piece at 25 fps: 1.6 to 4 s, so that a whole second of a curve fits in
+LOUDNESS = 0.06  # RMS of each voice
+SILENT = 1e-4  # RMS below which there is no voice to be made louder
+MAX_SIDE = 640  # of pictures: three pieces of a film would not fit in memory
+GENUINE = 3  # of a control; two of them hold the fake
+
+Piece = NDArray[Any]  # of T video frames: their samples (T, 640) float32, or RGB pictures (T, H, W, 3) uint8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="CSV or Parquet of whole fakes and genuine files")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results; new or empty")
+    parser.add_argument("--part", choices=PARTS, required=True, help="what is joined and fake in the middle")
+    parser.add_argument("--per-source", type=int, default=24, help="fakes of a source and split at most (default 24)")
+    parser.add_argument("--split", choices=SPLITS, help="of this split only")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except AVDetectError as error:
+        print(f"insert: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the files of every source that has enough of both kinds, then the manifest."""
+    if args.per_source < 1 or args.seed < 0:
+        raise ConfigError("--per-source must be at least 1 and --seed at least 0")
+    table = read_manifest(args.manifest)
+    table = table[~table["path"].map(lambda path: Path(path).suffix.lower() in STILLS)]
+    table = table if args.split is None else table[table["split"] == args.split]
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        if any(args.out.iterdir()):
+            raise ConfigError(f"{args.out} is not empty; name a new folder as --out")
+    except OSError as error:
+        raise ConfigError(f"cannot use the folder {args.out}: {error.strerror}; name another as --out") from error
+    rows: list[dict[str, Any]] = []
+    for (source, split), files in table.groupby(["dataset", "split"]):
+        rng = np.random.default_rng((args.seed, zlib.crc32(f"{args.part} {split} {source}".encode())))
+        about = {"dataset": source, "split": split, "group": f"inserted {split} {source}"}
+        before = len(rows) // 2
+        for fake, pieces in insert_all(files, args.part, args.per_source, rng):
+            stem = args.out.resolve() / f"{args.part}-{len(rows) // 2:04d}"
+            rows += [about | row for row in written(stem, args.part, fake, pieces)]
+        count = len(rows) // 2 - before
+        if count:
+            print(f"{source} ({split}): {count} with a fake {args.part} inserted", flush=True)
+    if not rows:
+        raise MediaError(
+            f"no source of the manifest has a fake {args.part} and {GENUINE} genuine ones, each of "
+            f"{SHORTEST / FPS:g} s or more"
+        )
+    write_manifest(pd.DataFrame(rows), args.out / "inserted.csv")
+
+
+def insert_all(
+    files: pd.DataFrame, part: str, most: int, rng: np.random.Generator
+) -> Iterator[tuple[pd.Series, list[Piece]]]:
+    """Of one source up to `most` times the row of a fake, and the pieces (first, fake, last, middle of the control)."""
+    partial = np.logical_or.reduce([files[name].map(bool) for name in SEGMENTS if name in files])
+    real, fakes = files[files[PARTS[part]].eq(0)], files[files[PARTS[part]].eq(1) & ~partial]
+    read: Callable[[str], Piece] = sound if part == "voice" else pictures
+    if len(real) < GENUINE:
+        return
+    made = 0
+    for number in rng.permutation(len(fakes)):
+        fake = fakes.iloc[number]
+        drawn = real.iloc[rng.permutation(len(real))]
+        nearest = drawn["group"].ne(fake["group"]).sort_values(kind="stable").index
+        shares = rng.random(GENUINE + 1)
+        forged = fitting([fake["path"]], read, 1)
+        if not forged:
+            continue
+        genuine = fitting(drawn.loc[nearest, "path"], read, GENUINE)
+        if len(genuine) < GENUINE:
+            return
+        whole = [genuine[0], forged[0], genuine[1], genuine[2]]
+        yield fake, [shortened(piece, share) for piece, share in zip(whole, shares, strict=True)]
+        made += 1
+        if made == most:
+            return
+
+
+def fitting(paths: Sequence[str] | pd.Series, read: Callable[[str], Piece], count: int) -> list[Piece]:
+    """The first `count` files that can be read and are long enough; fewer if there are fewer."""
+    found: list[Piece] = []
+    for path in paths:
+        if len(found) == count:
+            break
+        try:
+            found.append(read(path))
+        except MediaError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
+def sound(path: str) -> Piece:
+    """(T, 640) the first samples of a file, at most LONGEST frames. Raises MediaError (too short, silent)."""
+    with MediaReader(path) as reader:
+        chunk = next(reader.audio(LONGEST / FPS, duration_seconds=LONGEST / FPS), None)
+    samples = np.zeros(0, np.float32) if chunk is None else chunk.samples
+    count = len(samples) // SAMPLES_PER_FRAME
+    if count < SHORTEST or rms(samples) < SILENT:
+        raise MediaError(f"{path} is silent or shorter than {SHORTEST / FPS:g} s")
+    return samples[: count * SAMPLES_PER_FRAME].reshape(count, SAMPLES_PER_FRAME)
+
+
+def pictures(path: str) -> Piece:
+    """(T, H, W, 3) the first frames of a file, at most LONGEST, as RGB. Raises MediaError (too short)."""
+    frames: list[UInt8] = []
+    with MediaReader(path, MediaConfig(max_side=MAX_SIDE)) as reader:
+        for batch in reader.video(duration_seconds=LONGEST / FPS):
+            frames += [reduced_rgb(batch, i, MAX_SIDE) for i in range(len(batch))]
+    if len(frames) < SHORTEST:
+        raise MediaError(f"{path} is shorter than {SHORTEST / FPS:g} s")
+    return np.stack(frames)
+
+
+def rms(samples: Float) -> float:
+    return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
+
+
+def shortened(piece: Piece, share: float) -> Piece:
+    """SHORTEST frames of the piece, and `share` (0 to 1) of the rest."""
+    return piece[: SHORTEST + round(share * (len(piece) - SHORTEST))]
+
+
+def written(stem: Path, part: str, fake: pd.Series, pieces: list[Piece]) -> list[dict[str, Any]]:
+    """Write the forgery and its control; their rows, without what all rows of a source share."""
+    first, middle, last, other = pieces
+    segment = (len(first) / FPS, (len(first) + len(middle)) / FPS)
+    forged, control = (stem.with_name(f"{stem.name}-{name}.mp4") for name in ("fake", "real"))
+    rows = []
+    for target, parts, label in ((forged, [first, middle, last], 1), (control, [first, other, last], 0)):
+        # The fake's header says only that nothing stands beside what is written: no stream of it is copied.
+        if part == "voice":
+            write_sound(joined_sound(parts), dataclasses.replace(probe(fake["path"]), video=None), target)
+        else:
+            size = (min(piece.shape[1] for piece in pieces), min(piece.shape[2] for piece in pieces))
+            write_video(joined_video(parts, size), dataclasses.replace(probe(fake["path"]), audio=None), target)
+        row = {"path": str(target), "fake": label, "video_fake": None, "audio_fake": None, PARTS[part]: label}
+        segments = (segment,) if label else ()
+        row |= {"method": fake["method"] if label else "", "original": str(control) if label else ""}
+        row |= {"fake_segments": segments} | {f"{name}_segments": () for name in PARTS.values()}
+        row[f"{PARTS[part]}_segments"] = segments
+        rows.append(row | {"kind": "speech" if part == "voice" else "inserted"})
+    return rows
+
+
+def joined_sound(parts: list[Piece]) -> Float:
+    """(N,) the parts one after the other, each at LOUDNESS."""
+    return np.concatenate([(part * (LOUDNESS / max(rms(part), SILENT))).ravel() for part in parts]).clip(-1, 1)
+
+
+def joined_video(parts: list[Piece], size: tuple[int, int]) -> Iterator[VideoFrames]:
+    """The parts one after the other, each fitted into (height, width) `size` and centred on black."""
+    start = 0
+    for part in parts:
+        yield frames_from_rgb(np.stack([framed(picture, size) for picture in part]), start)
+        start += len(part)
+
+
+def framed(picture: UInt8, size: tuple[int, int]) -> UInt8:
+    scale = min(size[0] / picture.shape[0], size[1] / picture.shape[1])
+    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    canvas = np.zeros((*size, 3), np.uint8)
+    canvas[top : top + height, left : left + width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return canvas
+
+
+if __name__ == "__main__":
+    sys.exit(main())
