@@ -177,8 +177,14 @@ def score(
 @app.command()
 def demo(
     report: Annotated[
-        Path, typer.Option("--report", metavar="FILE", help="Where the page with the evidence goes: a .html name.")
-    ] = Path("avdetect-demo.html"),
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Where the page with the evidence goes: a .html name.",
+            show_default="avdetect-demo.html, if it can be written here",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     bundle: BundleOption = None,
 ) -> None:
@@ -190,12 +196,15 @@ def demo(
     from avdetect.report.text import render
 
     sample = Path(__file__).parent / "weights" / "sample" / "sample.mp4"
-    loaded, files = load_detector(bundle, device=device), ReportFiles(report)
+    files = ReportFiles(report or Path("avdetect-demo.html"))
     try:
         files.check()
-    except ConfigError as error:  # the sample is scored all the same
-        files = ReportFiles()
+    except ConfigError as error:
+        if report is not None:
+            raise
+        files = ReportFiles()  # nobody asked for it here: the sample is scored all the same
         typer.echo(f"avdetect: no report: {_lines(str(error))}", err=True)
+    loaded = load_detector(bundle, device=device)
     recorder = _recorder_for(files)
     with _progress() as advance:
         detection = loaded.score(sample, on_progress=advance, observer=recorder)
@@ -208,7 +217,7 @@ def demo(
     console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4 --report report.html")
     if recorder is not None:
         files.write(recorder.evidence(loaded, detection))
-        console.print(f"report: {_lines(str(report))}", markup=False, soft_wrap=True)
+        console.print(f"report: {_lines(str(files.report))}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -425,7 +434,15 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
     if isinstance(result, Failure):
         return EXIT_FAILED
     if recorder is not None:
-        files.write(recorder.evidence(detector, result))
+        try:
+            files.write(recorder.evidence(detector, result))
+        except AVDetectError:
+            raise
+        except Exception as error:  # OpenCV, matplotlib: the verdict stands
+            raise AVDetectError(
+                f"no report could be made: {type(error).__name__}: {error} (a bug in avdetect: please report it with "
+                "this file)"
+            ) from error
         for written in files.paths:
             typer.echo(f"report: {_lines(str(written))}", err=True)
     return 0

@@ -146,7 +146,7 @@ class ClipStream:
             end = max(video_end, audio_end)
             if end <= begin:
                 if begin and begin == round(self.start_seconds * FPS):
-                    raise MediaError(f"{self.info.path.name} ends before {self.start_seconds:g} s; begin earlier")
+                    raise MediaError(f"{str(self.info.path)!r} ends before {self.start_seconds:g} s; begin earlier")
                 return
             yield self._clip(begin, end, faces, waveform)
             begin += step

@@ -350,9 +350,24 @@ def test_the_demo_ends_with_its_report(
     assert (tmp_path / "avdetect-demo.html").exists()
 
 
-def test_a_demo_without_a_place_for_its_report_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["demo", "--report", str(tmp_path / "absent" / "x.html")]) == 0
+def test_a_demo_where_nothing_can_be_written_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "avdetect-demo.html").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["demo"]) == 0
     out, err = capfd.readouterr()
     assert "FAKE" in out
     assert "no report: " in err
-    assert "make it first" in err
+    assert cli.run(["demo", "--report", str(tmp_path / "absent" / "x.html")]) == 2
+    assert "make it first" in capfd.readouterr().err
+
+
+def test_a_report_that_fails_is_one_line_behind_the_verdict(
+    page: list[Evidence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("avdetect.report.recorder.Recorder.evidence", lambda *_: 1 / 0)
+    assert run(str(SAMPLE), "--duration", "1", "--report", str(tmp_path / "out.html")) == 1
+    out, err = capfd.readouterr()
+    assert "P(fake)" in out
+    assert "no report could be made: ZeroDivisionError" in err

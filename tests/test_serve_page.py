@@ -128,6 +128,10 @@ def test_cancelled_deleted_and_two_at_once(page: Page, server: Running) -> None:
     expect(page.locator("#job-now")).to_have_text("Cancelled. The video is deleted.")
     page.go_back()
     expect(page.locator("#jobs li").nth(0)).to_contain_text("nothing found")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Delete first.mp4").click()
+    expect(page.locator("#jobs li")).to_have_count(2)
+    page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete first.mp4").click()
     expect(page.locator("#jobs li")).to_have_count(1)
 

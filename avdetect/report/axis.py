@@ -61,7 +61,8 @@ def _face(axis: TimeAxis, detection: Detection) -> Row:
     title, height = "Face", 150
     note = (
         "Mean score of each second, one line a face. Above 0 it leans towards fake, below towards real: a raw score, "
-        f"no probability. Compare heights.{several(axis, True)}"
+        "no probability. The card above weighs the whole file and is calibrated: its 0.50 need not be this 0. "
+        f"Compare heights.{several(axis, True)}"
     )
     curves = face_curves(detection)
     drawn = curves[:MOST_TRACKS]

@@ -86,7 +86,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
             out.add_row(file, Text("failed", _STYLES["failed"]), "", "", "", "", note)
             continue
         numbers = ["–" if row[p] is None else f"{row[p]:.2f}" for p in ("fake", "video_fake", "audio_fake")]
-        offset = row["sync_offset_seconds"]
+        offset, clear = row["sync_offset_seconds"], (row["sync_confidence"] or 0.0) >= CLEAR_SYNC
         styled = Text(row["verdict"], _STYLES[row["verdict"]])
-        out.add_row(file, styled, *numbers, "–" if offset is None else f"{offset:+.2f}", note)
+        out.add_row(file, styled, *numbers, f"{offset:+.2f}" if offset is not None and clear else "–", note)
     return out

@@ -89,7 +89,7 @@ def default_data() -> Path:
 def read_token(file: Path | None) -> str | None:
     """The token in `file`, else that of the environment, else None. Raises ConfigError."""
     if file is None:
-        return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+        return os.environ.pop(TOKEN_VARIABLE, "").strip() or None  # workers and ffmpeg need not know it
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:

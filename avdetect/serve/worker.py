@@ -61,7 +61,8 @@ def score_upload(task: Task, say: Say) -> tuple[Detection, str]:
     cv2.setNumThreads(1)  # its tasks are too small to be shared: threads would mostly wait
     detector = task.options.load(task.threads)
     say("reading", 0.0)
-    recorder, options = Recorder(), task.options
+    options = task.options
+    recorder = Recorder(options.duration_seconds)
     detection = detector.score(
         UPLOAD,
         start_seconds=options.start_seconds,

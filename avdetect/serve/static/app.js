@@ -3,6 +3,7 @@
 
 const STAGES = ["uploading", "waiting", "reading", "scoring", "explaining"];
 const WORDS = {fake: "Looks manipulated", real: "No sign of manipulation found", abstain: "Could not be judged"};
+const DELETING = "Delete this result and its report? The video is gone already.";
 const TAGS = {fake: "manipulated", real: "nothing found", abstain: "not judged"};
 const POLL_MS = 2000, PAGE = 20;
 const $ = (id) => document.getElementById(id);
@@ -244,7 +245,7 @@ function entry(job) {
     : job.status === "queued" ? "waiting" : TAGS[status] || status;
   const remove = element("button", active(job) ? "Cancel" : "Delete", {className: "quiet"});
   remove.setAttribute("aria-label", `${remove.textContent} ${job.name}`);
-  remove.addEventListener("click", () => act(active(job) ? [job.urls.cancel, "POST"] : [job.urls.self, "DELETE"]));
+  remove.addEventListener("click", () => (active(job) || confirm(DELETING)) && act(active(job) ? [job.urls.cancel, "POST"] : [job.urls.self, "DELETE"]));
   const made = new Date(job.created_at);
   item.append(
     element("a", job.name, {href: `#${job.id}`}),
@@ -336,6 +337,7 @@ $("cancel").addEventListener("click", async () => {
 });
 $("delete").addEventListener("click", async () => {
   const id = shown;
+  if (!confirm(DELETING)) return;
   let problems = "";
   await call(`/v1/jobs/${encodeURIComponent(id)}`, "DELETE").catch((error) => { problems = error.message; });
   if (shown === id) goHome(problems);
@@ -346,6 +348,6 @@ addEventListener("beforeunload", (event) => { if (upload) event.preventDefault()
 
 call("/v1/server").then((about) => {
   server = about;
-  $("limits").textContent = `Up to ${size(about.max_upload_bytes)}. Results are deleted after ${hours(about.keep_hours)}.`;
+  $("limits").textContent = `Up to ${size(about.max_upload_bytes)}. Reports are deleted after ${hours(about.keep_hours)}; until then whoever may use this server sees them.`;
 }).catch(() => {});
 route();
