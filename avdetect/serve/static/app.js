@@ -4,7 +4,7 @@
 const STAGES = ["uploading", "waiting", "reading", "scoring", "explaining"];
 const WORDS = {fake: "Looks manipulated", real: "No sign of manipulation found", abstain: "Could not be judged"};
 const DELETING = "Delete this result and its report? The video is gone already.";
-const TAGS = {fake: "manipulated", real: "nothing found", abstain: "not judged"};
+const TAGS = {fake: "looks manipulated", real: "nothing found", abstain: "not judged"};
 const POLL_MS = 2000, PAGE = 20;
 const $ = (id) => document.getElementById(id);
 const active = (job) => job.status === "queued" || job.status === "running";
@@ -131,7 +131,6 @@ function blankJob(name) {
 
 function showVerdict(job) {
   const said = job.verdict, box = $("verdict");
-  box.className = `card verdict ${said.verdict}`;
   box.querySelector(".word").textContent = WORDS[said.verdict];
   box.querySelector(".reason").textContent = sentence(said.reason);
   box.hidden = false;
