@@ -100,7 +100,7 @@ def test_facts_are_those_of_the_header(tmp_path: Path) -> None:
     assert "kbit/s" in facts["bit rate"]
     assert "not shown" not in str(facts)
     signs = " ".join(editing_signs(info, 2.0, 1.4))
-    for words in ("Lavf", "libx264", "starts 0.", "16000 Hz", "ends at 2.00 s and the sound at 1.40 s"):
+    for words in ("Lavf", "libx264", "starts about 0.", "16000 Hz", "ends at 2.00 s and the sound at 1.40 s"):
         assert words in signs, words
 
 

@@ -351,10 +351,22 @@ def test_a_job_whose_process_cannot_start_waits(server: Running, monkeypatch, er
     assert len(tries) == 2
 
 
-def test_a_server_that_runs_no_jobs_says_so(server: Running, monkeypatch) -> None:
-    monkeypatch.setattr(server.service.runner, "is_alive", lambda: False)
+@pytest.mark.parametrize("what", ["it has ended", "it hangs"])
+def test_a_server_that_runs_no_jobs_says_so(server: Running, monkeypatch, what: str) -> None:
+    if what == "it hangs":
+        monkeypatch.setattr("avdetect.serve.service._LONGEST_ROUND_SECONDS", -1.0)
+    else:
+        monkeypatch.setattr(server.service.runner, "is_alive", lambda: False)
     answer = server.http.get("/healthz")
     assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
+
+
+def test_a_disk_that_is_nearly_full_takes_no_upload(tmp_path: Path) -> None:
+    with running(tmp_path / "data", serve_scorers.by_text, free_bytes=10**18) as server:
+        for _ in range(2):
+            answer = server.send("0.5")
+            assert (answer.status_code, answer.json()["error"]) == (507, "Storage")
+        assert not list((tmp_path / "data" / "incoming").iterdir())
 
 
 def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def _starts(info: MediaInfo) -> Iterator[str]:
     if abs(late) > _APART_SECONDS:
         which = "after" if late > 0 else "before"
         yield (
-            f"By the container's clock the sound starts {abs(late):.2f} s {which} the picture: cut or joined without "
-            "re-encoding, or a recorder that starts its halves one after the other."
+            f"By the container's clock the sound starts about {abs(late):.2f} s {which} the picture: cut or joined "
+            "without re-encoding, or a recorder that starts its halves one after the other."
         )
 
 

@@ -52,6 +52,7 @@ class Runner(threading.Thread):
         self._stopping = False
         self._turn = threading.Condition()  # notified after every round
         self._swept = float("-inf")
+        self.last_round = time.monotonic()  # when the last one ended well
 
     def folder(self, id: str) -> Path:
         """Of a job's files."""
@@ -87,6 +88,7 @@ class Runner(threading.Thread):
             while not self._stopping:
                 try:
                     self._round()
+                    self.last_round = time.monotonic()
                 except (AVDetectError, OSError) as error:  # a full disk: it may have room again later
                     _log.error("%s", error)
                     time.sleep(_TICK_SECONDS)

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from avdetect.serve.store import ENDED, Job, Store
 from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload, sync_folder
 
 _LONGEST_NAME = 120  # characters of an upload's name that are kept
+_LONGEST_ROUND_SECONDS = 30.0  # of the runner: usually half a second, longer where a process does not die
 _log = logging.getLogger("avdetect.serve")
 
 
@@ -79,7 +81,7 @@ class Service:
     @property
     def healthy(self) -> bool:
         """Whether jobs are being run."""
-        return self.runner.is_alive()
+        return self.runner.is_alive() and time.monotonic() - self.runner.last_round < _LONGEST_ROUND_SECONDS
 
     @contextmanager
     def upload(self) -> Iterator[Path | None]:
@@ -96,6 +98,8 @@ class Service:
         folder = self._incoming / secrets.token_urlsafe(16)
         try:
             with _explained("keep an upload"):
+                if shutil.disk_usage(self._incoming).free < self.settings.free_bytes:
+                    raise ServerError("the disk is nearly full: delete results, or try again later")
                 folder.mkdir(mode=0o700)
             yield folder
         finally:

@@ -29,6 +29,7 @@ class ServeSettings:
     workers: int = 1  # jobs that are scored at a time
     queue: int = 100  # jobs that may wait, those whose upload is under way included
     max_upload_bytes: int = 1024 * 1024**2
+    free_bytes: int = 1024**3  # below so much room on its disk it takes no upload: what it has must still be finished
     upload_seconds: float = 3600.0  # wall, for one upload
     stall_seconds: float = 60.0  # without a byte of it
     keep_seconds: float = 24 * 3600.0  # from a job's end to the deletion of all that is known of it
