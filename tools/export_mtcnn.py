@@ -1,6 +1,6 @@
 """Export MTCNN's three networks from facenet-pytorch's wheel to ONNX (done once; the result is committed).
 
-    pip install torch==2.11.* "facenet-pytorch==2.5.3" --no-deps && pip install onnx
+    pip install torch==2.11.0 "facenet-pytorch==2.5.3" --no-deps && pip install onnx
     python tools/export_mtcnn.py avdetect/weights/mtcnn
 
 Inputs are float32 RGB scaled to (x - 127.5) / 128: P-Net any (1, 3, H, W), R-Net (N, 3, 24, 24), O-Net (N, 3, 48, 48).
