@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -289,6 +290,52 @@ def corpus(root: Path) -> Path:
         "source": ["faces", "faces"],
         "split": ["train", "dev"],
     }
+    return _corpus_tables(root, clips, speech, stills)
+
+
+def wide_corpus(root: Path) -> Path:
+    """The same with rows that say more: what nobody calls genuine, whose voice it is, who stands in several sources."""
+    corpus(root)
+    tables = [pd.read_csv(root / f"{name}.csv", dtype=str) for name in ("clips", "speech", "stills")]
+    clips = {
+        "file": ["clips/w1.mp4", "clips/w2.mp4", "clips/w3.mp4", "clips/w4.mp4"],
+        "fake": [0, 0, 0, 1],
+        "video_fake": [0, 0, 0, 1],
+        "audio_fake": [0, 0, "", ""],
+        "kind": ["real", "real", "real", "full-video-generation"],
+        "generator": ["", "", "", "goku"],
+        "identity": ["a/b:1", "a/b:2", "person:eve", "person:eve"],
+        "source": ["a/b", "a/b", "c/d", "e/f"],
+        "split": ["train"] * 4,
+        "own_voice": [1, 1, 0, 0],
+        "certain": [0, 1, 1, 1],
+    }
+    speech = {
+        "file": ["speech/w1.wav", "speech/w2.wav"],
+        "fake": [0, 1],
+        "system": ["human", "encodec"],
+        "kind": ["speech-human", "speech-vocoded"],
+        "speaker": ["", ""],
+        "pair": ["c/d:1", "c/d:1"],
+        "source": ["c/d", "c/d"],
+        "split": ["train", "train"],
+        "certain": [1, 1],
+    }
+    stills = {
+        "file": ["stills/w1.jpg", "stills/w2.jpg"],
+        "fake": [0, 1],
+        "kind": ["still-real", "still-gan"],
+        "generator": ["", "stylegan"],
+        "source": ["c/d", "e/f"],
+        "identity": ["c/d:eve", "c/d:eve"],
+        "split": ["train", "train"],
+        "certain": [1, 1],
+    }
+    more = [pd.DataFrame(rows).astype(str) for rows in (clips, speech, stills)]
+    return _corpus_tables(root, *(pd.concat(both, ignore_index=True) for both in zip(tables, more, strict=True)))
+
+
+def _corpus_tables(root: Path, clips: Any, speech: Any, stills: Any) -> Path:
     for name, columns in (("clips", clips), ("speech", speech), ("stills", stills)):
         put(root, *columns["file"])
         pd.DataFrame(columns).to_csv(root / f"{name}.csv", index=False)

@@ -10,11 +10,20 @@ from pathlib import Path
 import dataset_trees
 import pandas as pd
 import pytest
-from dataset_trees import TREES, put, put_text
+from dataset_trees import TREES, put, put_text, wide_corpus
 
 from avdetect.datasets.adapters import ADAPTERS, Listing
 from avdetect.datasets.adapters.listing import Rows, walk
-from avdetect.datasets.manifest import LABELS, assign_splits, digest, validate
+from avdetect.datasets.manifest import (
+    LABELS,
+    assign_splits,
+    digest,
+    own_voice,
+    read_manifest,
+    validate,
+    write_manifest,
+)
+from avdetect.datasets.splits import units
 from avdetect.errors import ManifestError
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -455,6 +464,37 @@ def test_a_recording_is_the_original_of_its_synthetic_versions(tmp_path: Path) -
     assert rows.loc["speech/f.opus", "original"] == "speech/q.opus"
 
 
+def test_a_wide_corpus_says_whose_voice_it_is_and_of_what_nobody_is_sure(tmp_path: Path) -> None:
+    rows = rows_of(ADAPTERS["corpus"](wide_corpus(tmp_path)), tmp_path)
+    assert labels_of(rows, "clips/w1.mp4") == [None, None, None]  # certain = 0: for lip-sync only
+    assert labels_of(rows, "clips/w2.mp4") == [0, 0, 0]
+    own = dict(zip(rows.index, own_voice(rows.reset_index()), strict=True))
+    assert [path for path, it in own.items() if it and path.startswith("clips/")] == [
+        *("clips/r1.mp4", "clips/r2.mp4"),  # real, and nobody says otherwise
+        *("clips/w1.mp4", "clips/w2.mp4"),
+    ]
+    assert rows.loc["speech/w2.wav", "original"] == "speech/w1.wav"
+    assert rows.loc[["speech/w1.wav", "speech/w2.wav"], "kind"].tolist() == ["speech", "speech-vocoded"]
+    assert rows.loc[["stills/w1.jpg", "stills/w2.jpg"], "kind"].tolist() == ["still", "still-gan"]
+    assert rows.loc["stills/w1.jpg", "group"] == rows.loc["stills/w2.jpg", "group"]
+
+
+def test_a_person_of_several_sources_ties_them(tmp_path: Path) -> None:
+    table = ADAPTERS["corpus"](wide_corpus(tmp_path)).table
+    unit = dict(zip(table["dataset"], units(table, "dataset").tolist(), strict=True))
+    assert unit["c/d"] == unit["e/f"] != unit["a/b"]
+
+
+def test_own_voice_is_read_and_written_as_a_label(tmp_path: Path) -> None:
+    listing = ADAPTERS["corpus"](wide_corpus(tmp_path))
+    table = assign_splits(listing.table, 0, 0, 0)
+    for name in ("m.csv", "m.parquet"):
+        write_manifest(table, tmp_path / name)
+        assert own_voice(read_manifest(tmp_path / name)).tolist() == own_voice(table).tolist()
+    with pytest.raises(ManifestError, match="own_voice is '2'"):
+        validate(table.assign(own_voice="2"))
+
+
 @pytest.mark.parametrize("name", ["clips", "speech", "stills"])
 def test_an_incomplete_corpus_is_refused(tmp_path: Path, name: str) -> None:
     TREES["corpus"](tmp_path)
@@ -472,6 +512,7 @@ def test_the_real_corpus() -> None:
     out = validate(listing.table)
     assert listing.problems == []
     assert len(out) == 605 + 2969 + 570
+    assert own_voice(out).sum() == (out["fake"].eq(0)).sum()
     assert out["kind"].isin(["speech", "still"]).sum() == 2969 + 570
     for split in ("train", "dev"):
         part = out[out["split"] == split]

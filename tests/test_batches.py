@@ -469,7 +469,7 @@ def test_sync_batches_need_one_face_and_enough_of_it(tmp_path: Path) -> None:
     two = dataclasses.replace(first, tracks=(*first.tracks, make_track(np.zeros(40, int), track_id=2, size=32)))
     short = dataclasses.replace(second, tracks=(make_track(np.zeros(27, int), size=32),))
     enough = dataclasses.replace(second, tracks=(make_track(np.zeros(28, int), size=32),))
-    with pytest.raises(ManifestError, match="real clip with a face"):
+    with pytest.raises(ManifestError, match="clip with a face and its own voice"):
         SyncBatches(part_of(tmp_path / "a", [[two], [short]], table), SYNC, 0)
     one = SyncBatches(part_of(tmp_path / "b", [[two], [enough]], table), dataclasses.replace(SYNC, batch_size=1), 0)
     assert one(0)["mels"].shape[0] == 24

@@ -2,8 +2,9 @@
 
 In memory a pandas table. Labels are Int8 (0, 1, NA); `fake_segments` holds tuples of (start_seconds, end_seconds).
 On disk CSV or Parquet; segments are JSON text in both. Paths are absolute, or relative to the manifest's folder.
-Columns beyond these are kept (kind, augmentations, sha256 ...). Every function but `read_manifest` works on columns as
-a whole: tables of a million rows and more are meant.
+Columns beyond these are kept (kind, augmentations, sha256 ...). One of them is `own_voice`: 1 where the person in the
+picture speaks with this sound, 0 where not, empty where nobody says so. Every function but `read_manifest` works on
+columns as a whole: tables of a million rows and more are meant.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "digest",
     "folds",
     "leaking_originals",
+    "own_voice",
     "read_manifest",
     "read_table",
     "validate",
@@ -51,6 +53,7 @@ COLUMNS = (
     "fake_segments",  # what is fake, in seconds; empty: unknown, or all of it
 )
 OPTIONAL = ("original", "fake_segments")  # a manifest without them is read as if they were empty
+OWN_VOICE = "own_voice"
 # Segments of one part where the two differ (AV-Deepfake1M); these columns are there only if a dataset has them.
 SEGMENTS = {"fake_segments": "fake", "video_fake_segments": "video_fake", "audio_fake_segments": "audio_fake"}
 TEXTS = ("path", "group", "split", "dataset", "method", "original")
@@ -68,7 +71,7 @@ def validate(table: pd.DataFrame, *, check_splits: bool = True) -> pd.DataFrame:
             needed = ", ".join(c for c in COLUMNS if c not in OPTIONAL)
             raise ManifestError(f"the manifest lacks the column {column!r}; it needs {needed}")
     table = table.copy(deep=False)
-    for column in LABELS:
+    for column in (*LABELS, *({OWN_VOICE} & set(table))):
         table[column] = _labels(table[column])
     for column in OPTIONAL:
         if column not in table:
@@ -92,6 +95,16 @@ def validate(table: pd.DataFrame, *, check_splits: bool = True) -> pd.DataFrame:
     if check_splits:
         _check_originals(table)
     return table[[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)]]
+
+
+def own_voice(table: pd.DataFrame) -> np.ndarray:
+    """(N,) bool: whose face and voice belong together, which is what lip-sync is learned from and measured on.
+
+    Never a fake. A file of unknown label counts where `own_voice` is 1; a real one unless it is 0.
+    """
+    stated = table[OWN_VOICE] if OWN_VOICE in table else pd.Series(pd.NA, index=table.index, dtype="Int8")
+    fake = table["fake"].astype("Int8")
+    return _is(fake.ne(1).fillna(True) & stated.astype("Int8").eq(1).fillna(fake.eq(0)))
 
 
 def _is(mask: pd.Series) -> np.ndarray:

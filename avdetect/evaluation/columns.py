@@ -33,8 +33,8 @@ REMOVED = {"no_video:p_fake": "video removed", "no_audio:p_fake": "audio removed
 
 
 def subset_masks(scores: pd.DataFrame) -> dict[str, np.ndarray]:
-    """clips, speech and stills -> (N,) bool, by the column `kind`; without it all files are clips."""
-    kinds = text(scores, "kind").to_numpy(object)
+    """clips, speech and stills -> (N,) bool, by the column `kind` (speech, speech-tts ...); without it: all clips."""
+    kinds = text(scores, "kind").str.replace("-.*", "", regex=True).to_numpy(object)
     speech, stills = kinds == "speech", kinds == "still"
     return dict(zip(SUBSETS, (~speech & ~stills, speech, stills), strict=True))
 

@@ -14,6 +14,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 
 from avdetect.bundle import OnnxNetworks
+from avdetect.datasets.manifest import own_voice
 from avdetect.detector import Detector
 from avdetect.errors import ManifestError
 from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts_table, guesses, shortcuts
@@ -134,14 +135,14 @@ def measure_media(setting: Setting, results: Results, *, sync: bool, robustness_
 
 
 def _sync(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
-    """`sync_shifts` and `sync`, on the real files of dev where there is one."""
+    """`sync_shifts` and `sync`, on the files of dev with their own voice where there is one."""
     mask = results.parts.get("dev", np.ones(len(setting.table), bool))
     config = setting.bundle.info.model
-    reason = f"Lip-sync as lip-sync: no real file shows {MIN_SECONDS:g} s of one face with its voice."
+    reason = f"Lip-sync as lip-sync: no file shows {MIN_SECONDS:g} s of one face with its own voice."
     if "sync" not in config.streams:
         results.unmeasured.append("Lip-sync as lip-sync: the model was trained without a sync stream.")
         return {}
-    if not (mask & setting.table["fake"].eq(0).fillna(False).to_numpy(bool)).any():
+    if not (mask & own_voice(setting.table)).any():
         results.unmeasured.append(reason)
         return {}
     shifts, summary = (setting.progress / f"{name}.csv" for name in ("sync_shifts", "sync"))

@@ -1,6 +1,6 @@
 """Lip-sync measured as lip-sync: known shifts of the sound that must be found, and the voice of somebody else.
 
-On real files with enough of a face and its voice. Every mouth and voice window is embedded once; a shift only changes
+On files with enough of a face and its own voice. Every mouth and voice window is embedded once; a shift only changes
 the frame at which the voice begins, which is what it does to a file (the clock has 25 ticks a second).
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from avdetect.config import SyncConfig
+from avdetect.datasets.manifest import own_voice
 from avdetect.errors import MediaError
 from avdetect.evaluation.metrics import interval, measure, multiplicities
 from avdetect.evaluation.sources import ClipSource, clips_of
@@ -58,7 +59,7 @@ def measure_sync(
     rounds: int = 500,
     seed: int = 0,
 ) -> SyncMeasurement:
-    """Shifts found and swapped voices told apart, on the real files of `table` with MIN_SECONDS of face and voice.
+    """Shifts found and swapped voices told apart, on the files of `table` with MIN_SECONDS of a face and its own voice.
 
     shifts: for each shift_frames (-15..15; > 0: the audio lags) n files, unread (no reading: counts as not recovered),
     recovered (share within TOLERANCE frames) and mean_error_frames (of those read). The sound's own offset in a file
@@ -67,9 +68,8 @@ def measure_sync(
     of the files with their own voice against the same with the voice of another group, both cut to the shorter of the
     two voices; n counts both. `_low` and `_high` are 95 % bounds by bootstrap over groups.
     """
-    real = np.flatnonzero(table["fake"].eq(0).fillna(False).to_numpy(bool))
     windows: dict[int, list[Windows]] = {}
-    for row in real.tolist():
+    for row in np.flatnonzero(own_voice(table)).tolist():
         try:
             clips = clips_of(source, row)
         except MediaError:

@@ -268,7 +268,7 @@ def missing(table: pd.DataFrame) -> View:
 def sync(table: pd.DataFrame) -> View:
     """sync.csv: known shifts found, and swapped voices told apart."""
     words = (
-        "On real files with at least 2.5 s of a face and its voice. Shifted: the audio is moved by -15 to +15 frames"
+        "On files with at least 2.5 s of a face and its own voice. Shifted: the audio is moved by -15 to +15 frames"
         " of 40 ms and the offset must be found again. Another voice: the same face with its own voice (real) and "
         "with the voice of somebody else (fake)."
     )

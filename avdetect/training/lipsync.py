@@ -10,6 +10,7 @@ from avdetect.audio import SILENCE_RMS
 from avdetect.config import StreamLoopConfig
 from avdetect.datasets.augment.codecs import Recipe, through_video_codec
 from avdetect.datasets.augment.mouths import augment_mouths
+from avdetect.datasets.manifest import own_voice
 from avdetect.scoring import SYNC_FRAMES, mouth_windows, voice_windows
 from avdetect.training.pools import Part, Pool
 from avdetect.training.treatment import share_of, treated_voice
@@ -17,7 +18,7 @@ from avdetect.types import FPS, SAMPLES_PER_FRAME, Float, UInt8, Waveform
 
 
 class SyncBatches:
-    """Moments of real clips: the windows of one clip are each other's shifts, the other clips are other voices.
+    """Moments of clips with their own voice: the windows of one clip are each other's shifts, other clips other voices.
 
     "mouths" (C * W, 5, M, M), "mels" (C * W, 20, N_MELS), "voiced" (C * W,) whether a window holds sound; the W windows
     of a clip stand together.
@@ -30,12 +31,12 @@ class SyncBatches:
         self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
         clips = self.archive.clips
         first, last = self._starts()
-        real = part.label("fake")[clips["file"].to_numpy()] == 0
+        own = own_voice(self.archive.files)[clips["file"].to_numpy()]
         one = clips["tracks"].to_numpy() == 1  # with two people in the picture, whose voice is it?
         loud = clips["sound_rms"].to_numpy() >= SILENCE_RMS
-        usable = part.has_file() & real & one & loud & (last >= first)
+        usable = part.has_file() & own & one & loud & (last >= first)
         self.first, self.last = first, last
-        self.pool = Pool(self.archive, usable, config.source_balance, "real clip with a face and its voice")
+        self.pool = Pool(self.archive, usable, config.source_balance, "clip with a face and its own voice")
 
     def _starts(self) -> tuple[np.ndarray, np.ndarray]:
         """(clips,) the first and the last mouth crop from which on there are enough crops with sound."""

@@ -25,7 +25,7 @@ from lightning.fabric import Fabric
 
 from avdetect.config import ModelConfig, TrainConfig, to_dict
 from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.manifest import LABELS, folds
+from avdetect.datasets.manifest import LABELS, OWN_VOICE, folds
 from avdetect.datasets.splits import units
 from avdetect.errors import AVDetectError, ConfigError, ManifestError
 from avdetect.preprocess import PREPROCESS_VERSION
@@ -161,7 +161,7 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: str | None)
 
 def _data_digest(archive: ClipArchive) -> str:
     """What the run's batches depend on: the files in their order with their labels, and the clips there are of each."""
-    columns = ["sha256", "split", "group", "dataset", *LABELS]
+    columns = ["sha256", "split", "group", "dataset", *LABELS, *({OWN_VOICE} & set(archive.files))]
     files = archive.files[columns].to_csv(index=False)
     clips = archive.clips[["file", "copy", "clip", "main_faces", "sound_samples"]].to_numpy(np.int64)
     return hashlib.sha256(files.encode() + clips.tobytes() + archive.fingerprint.encode()).hexdigest()[:16]

@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from avdetect.datasets.adapters.listing import Listing, finish, walk
+from avdetect.datasets.manifest import LABELS
 from avdetect.errors import ManifestError
+
+OPTIONAL = ("kind", "identity", "own_voice", "certain")  # what the tables of a narrower corpus leave out
 
 
 def corpus(root: Path) -> Listing:
@@ -15,20 +18,29 @@ def corpus(root: Path) -> Listing:
 
     Speech has no picture and stills have no sound: the label of the missing half is unknown. A speaker and the
     synthetic versions of that voice on one page are one group; `pair` joins a recording with its synthetic versions,
-    and the recording is their `original`.
+    and the recording is their `original`. `dataset` is the source, which folds leave out whole; an identity that
+    stands in several sources is one group, and so ties them.
+
+    `own_voice`: 1 where the person in the picture speaks with this sound. Where `certain` is 0, nobody says that the
+    file is genuine: its labels are unknown, and its own voice is all that can be learned from it.
     """
     try:
-        clips, speech, stills = (
-            pd.read_csv(root / f"{name}.csv", keep_default_na=False, dtype=str)
-            for name in ("clips", "speech", "stills")
-        )
+        clips, speech, stills = (_read(root / f"{name}.csv") for name in ("clips", "speech", "stills"))
         rows = pd.concat([_clips(clips), _speech(speech), _stills(stills)], ignore_index=True)
+        rows["own_voice"] = pd.concat([clips["own_voice"], speech["own_voice"], stills["own_voice"]], ignore_index=True)
+        certain = pd.concat([clips["certain"], speech["certain"], stills["certain"]], ignore_index=True)
     except KeyError as error:
         raise ManifestError(f"{root} is not a corpus folder: a table lacks the column {error}") from error
     except (OSError, ValueError) as error:
         raise ManifestError(f"{root} is not a corpus folder: {' '.join(str(error).split())}") from error
+    rows.loc[certain == "0", list(LABELS)] = ""
     rows["fake_segments"] = [()] * len(rows)
     return finish(rows, root.resolve(), *walk(root.resolve()))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    rows = pd.read_csv(path, keep_default_na=False, dtype=str)
+    return rows.assign(**{name: "" for name in OPTIONAL if name not in rows})
 
 
 def _clips(rows: pd.DataFrame) -> pd.DataFrame:
@@ -70,23 +82,24 @@ def _speech(rows: pd.DataFrame) -> pd.DataFrame:
             "dataset": rows["source"],
             "method": rows["system"].where(fake, ""),
             "original": original.fillna(""),
-            "kind": "speech",
+            "kind": rows["kind"].replace({"": "speech", "speech-human": "speech"}),
         }
     )
 
 
 def _stills(rows: pd.DataFrame) -> pd.DataFrame:
+    person = rows["identity"].where(rows["identity"] != "", rows["file"])
     return pd.DataFrame(
         {
             "path": rows["file"],
             "fake": rows["fake"],
             "video_fake": rows["fake"],
             "audio_fake": "",
-            "group": "still:" + rows["file"],
+            "group": "still:" + person,
             "split": rows["split"],
             "dataset": rows["source"],
             "method": rows["generator"],
             "original": "",
-            "kind": "still",
+            "kind": rows["kind"].replace({"": "still", "still-real": "still"}),
         }
     )
