@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import shlex
 import sys
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from avdetect.report.files import ReportFiles
     from avdetect.report.recorder import Recorder
 
+_ASCII_BARS = str.maketrans("█░", "#.")
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
@@ -40,9 +43,14 @@ BundleOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
+def _say(text: str, err: bool = False) -> None:
+    """A line of text. (`typer.echo` writes UTF-8 where a stream is ASCII.)"""
+    print(text, file=sys.stderr if err else sys.stdout, flush=True)
+
+
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"avdetect {__version__}")
+        _say(f"avdetect {__version__}")
         raise typer.Exit
 
 
@@ -75,6 +83,9 @@ def score(
             "ended is gone on with by the same command: FILE.journal keeps what is scored.",
         ),
     ] = None,
+    excel: Annotated[
+        bool, typer.Option("--excel", help="Begin the CSV of --out with the mark that Excel knows UTF-8 by.")
+    ] = False,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -154,7 +165,7 @@ def score(
 
     files = ReportFiles(report, plot)
     files.check()
-    output = Output(out, kaggle, json)
+    output = Output(out, kaggle, json, excel)
     output.check()
     engines = Engines(engine, workers, ray_address)
     engines.check()
@@ -203,7 +214,7 @@ def demo(
         if report is not None:
             raise
         files = ReportFiles()  # nobody asked for it here: the sample is scored all the same
-        typer.echo(f"avdetect: no report: {_lines(str(error))}", err=True)
+        _say(f"avdetect: no report: {_lines(str(error))}", err=True)
     loaded = load_detector(bundle, device=device)
     recorder = _recorder_for(files)
     with _progress() as advance:
@@ -227,8 +238,10 @@ def doctor(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
 
     checks = run_checks(bundle, device)
     for check in checks:
-        mark = typer.style("ok  ", fg="green") if check.ok else typer.style("FAIL", fg="red")
-        typer.echo(f"{mark} {check.name}: {_lines(check.detail)}")
+        mark = "ok  " if check.ok else "FAIL"
+        if sys.stdout.isatty():
+            mark = typer.style(mark, fg="green" if check.ok else "red")
+        _say(f"{mark} {check.name}: {_lines(check.detail)}")
     if not all(check.ok for check in checks):
         raise typer.Exit(EXIT_FAILED)
 
@@ -299,8 +312,8 @@ def evaluate(
             f"cannot write {out}: {error.strerror or error}; what is done is kept, run again"
         ) from error
     for warning in results.warnings:
-        typer.echo(f"note: {warning}", err=True)
-    typer.echo(out / "report.html")
+        _say(f"note: {warning}", err=True)
+    _say(str(out / "report.html"))
 
 
 def _evaluation(
@@ -386,7 +399,7 @@ def serve(
         keep_seconds=keep_hours * 3600,
         options=ScoringOptions(bundle.absolute() if bundle else None, device, limits=media_limits),
     )
-    command.serve(settings, typer.echo)
+    command.serve(settings, _say)
 
 
 @models.command("fetch")
@@ -399,11 +412,11 @@ def fetch(
     """Download insightface's SCRFD face detector (non-commercial research only)."""
     from avdetect.faces.scrfd import SCRFD_TERMS, fetch_scrfd
 
-    typer.echo(SCRFD_TERMS)
+    _say(SCRFD_TERMS)
     if not yes:
         typer.confirm("Download it under these terms?", abort=True)
     path = fetch_scrfd(root)
-    typer.echo(f"{path}\nUse it with: avdetect score --detector scrfd --face-model {path} VIDEO")
+    _say(f"{path}\nUse it with: avdetect score --detector scrfd --face-model {path} VIDEO")
 
 
 def _score_one(path: str, options: ScoringOptions, output: Output, files: ReportFiles) -> int:
@@ -421,14 +434,14 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
                 lambda: detector.score(path, on_progress=advance, observer=recorder, **window),  # type: ignore[arg-type]
             )
     except KeyboardInterrupt:
-        typer.echo("avdetect: interrupted; 0 of 1 files were scored", err=True)
+        _say("avdetect: interrupted; 0 of 1 files were scored", err=True)
         return EXIT_INTERRUPTED
     _show(result, output.as_json)
     if output.out is not None:
         from avdetect.batch.tables import table_for
         from avdetect.report.data import to_dict
 
-        table = table_for(output.out)
+        table = table_for(output.out, excel=output.excel)
         table.add(to_dict(result))
         table.close()
     if isinstance(result, Failure):
@@ -444,7 +457,7 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
                 "this file)"
             ) from error
         for written in files.paths:
-            typer.echo(f"report: {_lines(str(written))}", err=True)
+            _say(f"report: {_lines(str(written))}", err=True)
     return 0
 
 
@@ -461,13 +474,13 @@ def _score_many(source: Source, options: ScoringOptions, output: Output, engines
     from avdetect.batch.command import score_many
 
     summary, notes = score_many(source, options, output, engines, retry_failed=retry_failed)
-    for note in notes:
-        typer.echo(f"avdetect: {note}", err=True)
+    for note in (*filter(None, [source.note]), *notes):
+        _say(f"avdetect: {_lines(note)}", err=True)
     if summary.interrupted:
         again = "; the same command goes on" if output.journal else ""
-        typer.echo(f"avdetect: interrupted; {summary}{again}", err=True)
+        _say(f"avdetect: interrupted; {summary}{again}", err=True)
         return EXIT_INTERRUPTED
-    typer.echo(f"avdetect: {summary}", err=True)
+    _say(f"avdetect: {summary}", err=True)
     return EXIT_FAILED if summary.failed else 0
 
 
@@ -495,9 +508,9 @@ def _show(result: Result, json: bool) -> None:
     from avdetect.report.data import Failure, printable, to_json
 
     if json:
-        typer.echo(to_json([result]))
+        _say(to_json([result]))
     elif isinstance(result, Failure):
-        typer.echo(f"avdetect: {result.error}: {printable(result.message)}", err=True)
+        _say(f"avdetect: {result.error}: {printable(result.message)}", err=True)
     else:
         from rich.console import Console
 
@@ -516,6 +529,7 @@ def _lines(text: str) -> str:
 def main() -> None:
     """Entry point."""
     _open_standard_streams()
+    _escape_what_cannot_be_shown()
     # What NumPy and OpenCV are asked here is too small to share among threads: those would mostly wait, and burn a
     # tenth of all CPU seconds with it. The decoder and the networks use the cores. Read when the two are imported.
     for name in ("OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
@@ -533,6 +547,22 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8"))  # noqa: SIM115
 
 
+def _escape_what_cannot_be_shown() -> None:
+    """Standard streams whose encoding lacks a character get its escape, and our bars are drawn in ASCII."""
+
+    def escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        bar = error.object[error.start : error.end].translate(_ASCII_BARS)
+        if bar.isascii():
+            return bar, error.end
+        return codecs.backslashreplace_errors(error)
+
+    codecs.register_error("avdetect.escaped", escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="avdetect.escaped")
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (None: the process's own). Typed errors become one line on stderr and an exit code."""
     try:
@@ -543,14 +573,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # click's way to say the exit code
         return end.code if isinstance(end.code, int) else 0
     except ConfigError as error:
-        typer.echo(f"avdetect: {_lines(str(error))}", err=True)
+        _say(f"avdetect: {_lines(str(error))}", err=True)
         return EXIT_USAGE
     except AVDetectError as error:
-        typer.echo(f"avdetect: {type(error).__name__}: {_lines(str(error))}", err=True)
+        _say(f"avdetect: {type(error).__name__}: {_lines(str(error))}", err=True)
         return EXIT_FAILED
     except OSError as error:  # standard output: a full disk, a closed pipe
         sys.stdout = None  # or Python would try to flush it once more, and complain
-        typer.echo(f"avdetect: cannot write the results: {error.strerror or error}; use --out to keep a copy", err=True)
+        _say(f"avdetect: cannot write the results: {error.strerror or error}; use --out to keep a copy", err=True)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -255,6 +255,8 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_scored(folder: Path, tmp_pat
         (["--manifest", "empty_cell.csv"], "no path"),
         (["--manifest", "none.csv"], "lists no file"),
         (["a.mp4", "b.mp4", "--out", "x.xlsx"], "must end in .csv, .jsonl, .json or .parquet"),
+        (["a.mp4", "--excel"], "--excel is about a CSV file"),
+        (["a.mp4", "--out", "x.json", "--excel"], "--excel is about a CSV file"),
         (["a.mp4", "--out", "x.csv", "--kaggle", "./x.csv"], "the same file"),
         (["a.mp4", "--kaggle", "nowhere/x.csv"], "--kaggle nowhere/x.csv: it cannot be written there"),
     ],

@@ -213,6 +213,33 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_another_encoding_than_utf_8_loses_nothing(encoding: str, tmp_path: Path) -> None:
+    name = "é 日本 🙂.mp4"
+    shutil.copy(SAMPLE, tmp_path / name)
+    (tmp_path / "ö.txt").touch()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "COLUMNS": "100"}
+
+    def shown(text: str) -> str:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+    def said(*arguments: str, code: int = 0) -> tuple[str, str]:
+        command = [sys.executable, "-m", "avdetect.cli", "score", *arguments, "--duration", "0.5"]
+        done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, timeout=120)
+        out, err = done.stdout.decode(encoding), done.stderr.decode(encoding)
+        assert (done.returncode, "Traceback" in err) == (code, False), err
+        return out, err
+
+    out, _ = said(name)
+    assert shown(name) in out
+    assert "\\u2588" not in out  # the bars
+    assert json.loads(said(name, "--json")[0])["results"][0]["path"] == name
+    assert shown("nothing ü") in said("nothing ü", code=1)[1]
+    out, _ = said(".", "--out", "t.csv")
+    assert shown(name) in out
+    assert pd.read_csv(tmp_path / "t.csv", encoding="utf-8")["path"].tolist() == [f"./{name}"]
+
+
 def test_a_bundle_cannot_steer_the_terminal(tmp_path: Path) -> None:
     from hostile_graphs import bundle_with
 

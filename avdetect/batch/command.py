@@ -32,6 +32,7 @@ class Output:
     out: Path | None = None  # the suffix says the kind
     kaggle: Path | None = None
     as_json: bool = False  # on standard output
+    excel: bool = False  # `out` is a CSV that Excel opens right
 
     @property
     def journal(self) -> Path | None:
@@ -43,6 +44,8 @@ class Output:
         """Raises ConfigError for names that cannot be written."""
         if self.out is not None:
             check_name(self.out)
+        if self.excel and (self.out is None or self.out.suffix != ".csv"):
+            raise ConfigError("--excel is about a CSV file: give --out FILE.csv")
         for option, path in (("--out", self.out), ("--kaggle", self.kaggle)):
             if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there")
@@ -51,7 +54,7 @@ class Output:
 
     def tables(self) -> list[Table]:
         """Opened, and empty. Raises ConfigError, AVDetectError."""
-        found: list[Table] = [table_for(self.out)] if self.out else []
+        found: list[Table] = [table_for(self.out, excel=self.excel)] if self.out else []
         if self.kaggle:
             found.append(KaggleTable(self.kaggle))
         return [*found, table_for_stdout(self.as_json, sys.stdout)]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from avdetect.batch.folders import Skipped, is_kept_out, media_below
 from avdetect.errors import ConfigError
 
-MEDIA_SUFFIXES = frozenset(
-    (
-        ".3gp .aac .asf .avi .flac .flv .m4a .m4v .mkv .mov .mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav "
-        ".webm .wmv"
-    ).split()
-)
 STDIN = "-"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # no file's name, and not relative to anything
+_DELIMITERS = ",;\t"  # of CSV; where the comma is the decimal sign, spreadsheets write semicolons
 _MAX_NAME_BYTES = 1 << 16  # sixteen times what a file system takes: a list without separators must not fill the memory
 
 
@@ -34,6 +33,7 @@ class Source:
     open: Callable[[], Iterator[str | None]]
     total: int | None
     single: str | None = None  # the one file, where it was named itself
+    note: str = ""  # what was left out of folders, for the user
 
 
 def source_of(paths: Sequence[str], manifest: Path | None, null: bool = False) -> Source:
@@ -52,54 +52,61 @@ def source_of(paths: Sequence[str], manifest: Path | None, null: bool = False) -
         raise ConfigError("- (standard input) can be read once only")
     if null and STDIN not in paths:
         raise ConfigError("--null says how names on standard input end: give - as the file")
+    skipped = Skipped()
     if STDIN not in paths:
-        files = list(expand(paths))
-        return Source(lambda: iter(files), len(files), files[0] if files == list(paths) and len(files) == 1 else None)
+        files = list(expand(paths, skipped))
+        single = files[0] if files == list(paths) and len(files) == 1 else None
+        return Source(lambda: iter(files), len(files), single, str(skipped))
     at = paths.index(STDIN)
-    before, after = list(expand(paths[:at])), list(expand(paths[at + 1 :]))
+    before, after = list(expand(paths[:at], skipped)), list(expand(paths[at + 1 :], skipped))
 
     def names() -> Iterator[str | None]:
         yield from before
         yield from _listed(sys.stdin.fileno(), b"\0" if null else b"\n")
         yield from after
 
-    return Source(names, None)
+    return Source(names, None, note=str(skipped))
 
 
-def expand(paths: Sequence[str]) -> Iterator[str]:
+def expand(paths: Sequence[str], skipped: Skipped | None = None) -> Iterator[str]:
     """Files as given, the media files below folders (sorted), the matches of glob patterns (sorted; folders descended).
 
-    A name that exists is never read as a pattern. Raises ConfigError for a pattern or a folder that leads to no file; a
-    missing file is left for the scorer to report.
+    A name that exists is never read as a pattern. What folders hold beside media is counted in `skipped`. Raises
+    ConfigError for a pattern or a folder that leads to no file; a missing file is left for the scorer to report.
     """
+    skipped = Skipped() if skipped is None else skipped
     for path in paths:
         if not path:
             raise ConfigError("an empty name is no file")
         if os.path.isdir(path):
-            found = _media_below(path)
+            found = media_below(path, skipped)
+            if not found and is_kept_out(path):  # a shell's `card/*` names it too
+                skipped.folders.append(path)
+                continue
         elif not os.path.lexists(path) and glob.has_magic(path):
-            matches = sorted(glob.glob(path, recursive=True))
-            found = [file for m in matches for file in (_media_below(m) if os.path.isdir(m) else [m])]
+            found = []
+            for match in sorted(glob.glob(path, recursive=True)):
+                if not os.path.isdir(match):
+                    found.append(match)
+                elif is_kept_out(match):
+                    skipped.folders.append(match)
+                else:
+                    found += media_below(match, skipped)
         else:
             found = [path]
         if not found:
-            raise ConfigError(f"{path} leads to no media file")
+            raise ConfigError(f"{path} leads to no media file" + (f" ({skipped})" if skipped else ""))
         yield from found
 
 
-def _media_below(folder: str) -> list[str]:
-    return sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
-    )
-
-
 def _listed(descriptor: int, separator: bytes) -> Iterator[str | None]:
-    """The names that a pipe or file lists, as they come; empty ones are no names. Raises ConfigError."""
-    rest, number = b"", 0
-    while True:
+    """The names that a pipe or file lists, as they come; empty ones are no names. Raises ConfigError.
+
+    Lines may end in CR LF and begin with a byte order mark, as programs of Windows write them (PowerShell in UTF-16).
+    """
+    rest, number, decoder = b"", 0, None
+    begun = ended = False
+    while not ended:
         if not select.select([descriptor], [], [], 0)[0]:
             yield None
             continue
@@ -107,17 +114,34 @@ def _listed(descriptor: int, separator: bytes) -> Iterator[str | None]:
             data = os.read(descriptor, 1 << 16)
         except OSError as error:
             raise ConfigError(f"cannot read the list on standard input: {error.strerror}") from error
+        ended = not data
+        if not begun:
+            rest += data
+            if len(rest) < len(codecs.BOM_UTF8) and not ended:
+                continue
+            data, rest, begun = rest.removeprefix(codecs.BOM_UTF8), b"", True
+            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                decoder = codecs.getincrementaldecoder("utf-16")("replace")
+        if decoder:
+            data = decoder.decode(data, ended).encode(errors="surrogatepass")
         *whole, rest = (rest + data).split(separator)
-        if not data:
-            whole, rest = [rest], b""
-        for name in whole:
+        if ended:
+            whole, rest = [*whole, rest], b""
+        for line in whole:
             number += 1
+            name = line if separator == b"\0" else line.removesuffix(b"\r")
             if name:
-                yield os.fsdecode(name)
-        if not data:
-            return
+                yield _as_meant(os.fsdecode(line), os.fsdecode(name))
         if len(rest) > _MAX_NAME_BYTES:
             raise ConfigError(f"standard input: name {number + 1} is longer than {_MAX_NAME_BYTES} bytes; see --null")
+
+
+def _as_meant(*names: str, folder: str = "") -> str:
+    """The first of `names` that exists in `folder`, also where Windows wrote it with backslashes; else the last."""
+    for name in (*names, names[-1].replace("\\", "/")):
+        if os.path.lexists(os.path.join(folder, name)):
+            return name
+    return names[-1]
 
 
 def _manifest_source(path: Path) -> Source:
@@ -134,7 +158,7 @@ def _manifest_source(path: Path) -> Source:
         for name in read(path, "path"):
             if not name:
                 raise ConfigError(f"{path}: a row has no path")
-            yield os.path.join(folder, name)
+            yield name if _ADDRESS.match(name) else os.path.join(folder, _as_meant(name, folder=folder))
 
     total = sum(1 for _ in names())  # reads it once: what is wrong with it is said before hours of work
     if not total:
@@ -145,8 +169,13 @@ def _manifest_source(path: Path) -> Source:
 def _csv_column(path: Path, column: str) -> Iterator[str]:
     """The cells of a column of a CSV file, one by one. Raises ConfigError."""
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
+        with path.open("rb") as start:
+            utf16 = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        with path.open(encoding="utf-16" if utf16 else "utf-8-sig", errors="surrogateescape", newline="") as file:
+            header = file.readline()
+            kinds = [mark for mark in _DELIMITERS if column in next(csv.reader([header], delimiter=mark), ())]
+            file.seek(0)
+            rows = csv.DictReader(file, strict=True, delimiter=kinds[0] if kinds else ",")
             if column not in (rows.fieldnames or ()):
                 raise ConfigError(f"{path} has no column {column!r}: it must be a CSV or Parquet file with one")
             for row in rows:

@@ -2,6 +2,9 @@
 
 CSV and JSON Lines grow while they are written. JSON and Parquet are whole or absent: they grow under a hidden name
 beside the target, which takes its name when closed. Every `add` takes what `report.data.to_dict` makes of a result.
+
+Files are UTF-8, whatever the terminal speaks. A CSV for Excel begins with a byte order mark, without which Excel reads
+é as Ã©. It has to be asked for: to Python's csv and to R the mark is a part of the first column's name.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -96,11 +100,11 @@ class _Text:
 
 
 class CsvTable(_Text):
-    """A header, and a row a result."""
+    """A header, and a row a result. excel: begin with a byte order mark."""
 
-    def __init__(self, target: Path | None) -> None:
+    def __init__(self, target: Path | None, *, excel: bool = False) -> None:
         super().__init__(target)
-        self._out.write(csv_line(CSV_COLUMNS))
+        self._out.write(("\ufeff" if excel else "") + csv_line(CSV_COLUMNS))
 
     def add(self, result: Mapping[str, Any]) -> None:
         self._out.write(csv_line(to_row(result).values()))
@@ -201,7 +205,7 @@ class TerminalTable:
         console = Console(highlight=False)
         console.print(table(self._rows))
         if more := self._count - len(self._rows):
-            console.print(f"… and {more} more: --out FILE writes them all")
+            console.print(f"... and {more} more: --out FILE writes them all")
 
     def abort(self) -> None:
         pass
@@ -217,11 +221,11 @@ def check_name(target: Path) -> None:
         parquet.require()
 
 
-def table_for(target: Path) -> Table:
-    """The table that its name asks for, opened. Raises ConfigError, AVDetectError."""
+def table_for(target: Path, *, excel: bool = False) -> Table:
+    """The table that its name asks for, opened. excel: of a CSV. Raises ConfigError, AVDetectError."""
     check_name(target)
     kinds: dict[str, Callable[[Path], Table]] = {
-        ".csv": CsvTable,
+        ".csv": partial(CsvTable, excel=excel),
         ".jsonl": JsonLines,
         ".json": JsonDocument,
         ".parquet": ParquetTable,

@@ -85,8 +85,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         if row["status"] == "failed":
             out.add_row(file, Text("failed", _STYLES["failed"]), "", "", "", "", note)
             continue
-        numbers = ["–" if row[p] is None else f"{row[p]:.2f}" for p in ("fake", "video_fake", "audio_fake")]
+        numbers = ["-" if row[p] is None else f"{row[p]:.2f}" for p in ("fake", "video_fake", "audio_fake")]
         offset, clear = row["sync_offset_seconds"], (row["sync_confidence"] or 0.0) >= CLEAR_SYNC
         styled = Text(row["verdict"], _STYLES[row["verdict"]])
-        out.add_row(file, styled, *numbers, f"{offset:+.2f}" if offset is not None and clear else "–", note)
+        out.add_row(file, styled, *numbers, f"{offset:+.2f}" if offset is not None and clear else "-", note)
     return out
