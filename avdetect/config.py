@@ -331,7 +331,7 @@ class TrainConfig(_Positive):
     limits: tuple[str, ...] = ()  # what a reader of a report must know of the model, a sentence each; goes there too
     folds: int = 2  # out-of-fold stream outputs for the fusion
     fold_by: Literal["group", "dataset"] = "group"  # what a fold never splits; dataset: whole sources are left out
-    # Every choice is made: train on dev too. Fold 0 is then dev, and what is measured is out of fold.
+    # Every choice is made: train on dev too. The folds then hold dev as well, and all that is measured is out of fold.
     release: bool = False
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

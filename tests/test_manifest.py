@@ -23,7 +23,7 @@ from avdetect.datasets.manifest import (
     validate,
     write_manifest,
 )
-from avdetect.datasets.splits import check_folds
+from avdetect.datasets.splits import check_folds, media, origins
 from avdetect.errors import ManifestError
 
 
@@ -554,6 +554,44 @@ def test_folds_by_dataset_keep_datasets_and_groups_whole() -> None:
     assert fold.groupby(given["dataset"]).nunique().eq(1).all()
     assert fold.groupby(given["group"]).nunique().eq(1).all()
     assert fold[given["dataset"] == "set 0"].iloc[0] == fold[given["dataset"] == "set 1"].iloc[0]
+
+
+def wide(seed: int) -> pd.DataFrame:
+    """Sources of very unequal sizes: of clips, speech and stills, of one class or both, some tied by a person."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for source in range(60):
+        kind = ("real", "speech-tts", "still-gan")[source % 3]
+        classes = ([0, 1], [0], [1])[int(rng.integers(3))]
+        for file in range(int(rng.choice([1, 3, 10, 80]))):
+            fake = classes[file % len(classes)]
+            person = f"person {rng.integers(4)}" if rng.random() < 0.005 else f"{source}/{file // 4}"
+            rows.append(
+                {"path": f"/{source}/{file}.mp4", "fake": fake, "group": person, "split": "", "dataset": f"s{source}"}
+                | {"video_fake": pd.NA if "speech" in kind else fake, "audio_fake": fake if "speech" in kind else pd.NA}
+                | {"method": f"generator {rng.integers(90)}" if fake else "", "kind": kind}
+            )
+    return validate(pd.DataFrame(rows), check_splits=False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sources_left_out_are_left_out_whole_and_weigh_alike(seed: int) -> None:
+    given = wide(seed)
+    fold = folds(given, 5, by="dataset")
+    assert not fold.isna().any()
+    assert set(fold) == set(range(5))
+    for name in ("dataset", "group"):
+        assert fold.groupby(given[name]).nunique().eq(1).all(), f"a {name} stands on two sides"
+    mixed = given.sample(frac=1, random_state=seed)
+    pd.testing.assert_series_equal(folds(mixed, 5, by="dataset").sort_index(), fold)
+    origin = pd.Series(origins(given, given["fake"].eq(1).to_numpy(bool)), index=given.index)
+    for medium in ("clips", "speech", "stills"):
+        for fake in (0, 1):
+            rows = (media(given) == medium) & (given["fake"] == fake).to_numpy(bool)
+            number = origin[rows].groupby(fold[rows]).nunique().reindex(range(5), fill_value=0)
+            assert number.min() > 0, f"a fold has no {medium} with fake = {fake}"
+    again = pd.concat([given, given[given["dataset"] == "s0"].assign(path=lambda t: t["path"] + "2")])
+    assert folds(again, 5, by="dataset").iloc[: len(given)].equals(fold), "more files of a source move nothing"
 
 
 def strangers(count: int) -> pd.DataFrame:

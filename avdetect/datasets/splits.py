@@ -25,10 +25,12 @@ def folds(
     """The fold (0 .. number - 1) of every row, the same for any order of the rows.
 
     `by` names the column that is never split; a group, and a fake's group with its original's, is never split either
-    way, so that with by="dataset" the datasets that share one stay together. Stratified over the combination of
-    `labels` with scikit-learn's StratifiedGroupKFold. Raises ManifestError where a fold could not be trained or judged:
-    too few groups, or an output of which one class is missing outside the fold, or in it although enough groups have
-    that class.
+    way, so that with by="dataset" the datasets that share one stay together. Stratified over the medium and the
+    combination of `labels` with scikit-learn's StratifiedGroupKFold: by="group" deals out files, by="dataset" sources
+    of real material and generators (`origins`), which weigh alike however many files they have.
+
+    Raises ManifestError where a fold could not be trained or judged: too few groups, or an output of which one class is
+    missing outside the fold, or in it although enough groups have that class.
     """
     if number < 2:
         raise ManifestError(f"{number} fold(s): at least 2 are needed")
@@ -38,9 +40,31 @@ def folds(
         what = "group(s)" if by == "group" else "dataset(s) that share no group"
         raise ManifestError(f"{count} {what} cannot be cut into {number} folds; {_advice(by)}")
     values = np.stack([_label(table, name) for name in labels], axis=1)  # (N, L), -1 unknown
-    fold = _stratified(unit % MAX_UNITS, values, number)
+    fold = _stratified(table, unit % MAX_UNITS, values, number, by)
     check_folds(fold, unit, values, number, by, labels)
     return pd.Series(fold, index=table.index, name="fold")
+
+
+def media(table: pd.DataFrame) -> np.ndarray:
+    """(N,) "clips", "speech" or "stills" by the column `kind` (speech, speech-tts, still ...), else clips."""
+    first = _text(table, "kind").str.replace("-.*", "", regex=True)
+    return first.map({"speech": "speech", "still": "stills"}).fillna("clips").to_numpy(object)
+
+
+def origins(table: pd.DataFrame, fake: np.ndarray) -> np.ndarray:
+    """(N,) what a file stands for: where `fake` (N,) bool, its generator (`method`), else the source that it is from.
+
+    A fake of unstated method is one of its source's.
+    """
+    method, source = (_text(table, name).to_numpy(object) for name in ("method", "dataset"))
+    return np.where(fake & (method != ""), "generator: " + method, "source: " + source)
+
+
+def _text(table: pd.DataFrame, column: str) -> pd.Series:
+    """(N,) of str; "" where missing, or where there is no such column."""
+    if column not in table:
+        return pd.Series("", index=table.index)
+    return table[column].astype(object).where(table[column].notna(), "").astype(str)
 
 
 def units(table: pd.DataFrame, by: Literal["group", "dataset"]) -> np.ndarray:
@@ -99,21 +123,28 @@ def _label(table: pd.DataFrame, name: str) -> np.ndarray:
     return pd.to_numeric(table[name], errors="coerce").astype("Float64").fillna(-1).to_numpy(np.int64)
 
 
-def _stratified(unit: np.ndarray, values: np.ndarray, number: int) -> np.ndarray:
+def _stratified(table: pd.DataFrame, unit: np.ndarray, values: np.ndarray, number: int, by: str) -> np.ndarray:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    strata = (values + 1) @ (3 ** np.arange(values.shape[1]))
-    order = np.lexsort((strata, unit))  # no order of the rows may change a tie in the splitter
-    fold = np.zeros(len(unit), np.int64)
+    medium = np.unique(media(table), return_inverse=True)[1]
+    strata = np.column_stack([values + 1, medium]) @ (3 ** np.arange(values.shape[1] + 1))
+    dealt = pd.DataFrame({"unit": unit, "stratum": strata})
+    if by == "dataset":
+        alike = dealt.assign(origin=origins(table, _label(table, "fake") == 1)).drop_duplicates()
+        if alike["stratum"].value_counts().iloc[0] >= number:  # else there are too few: files are dealt out
+            dealt = alike
+    dealt = dealt.sort_values(["unit", "stratum"])  # no order of the rows may change a tie in the splitter
+    owner = dealt["unit"].to_numpy()
+    fold = np.zeros(unit.max() + 1, np.int64)  # of each unit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare combination of labels is no error; a missing class is
         try:
-            parts = list(StratifiedGroupKFold(number).split(order, strata[order], unit[order]))
+            parts = list(StratifiedGroupKFold(number).split(owner, dealt["stratum"].to_numpy(), owner))
         except ValueError as error:  # no combination of labels has as many rows as there are folds
             raise ManifestError(f"{len(unit)} rows cannot be cut into {number} folds: {error}") from error
     for k, (_, held) in enumerate(parts):
-        fold[order[held]] = k
-    return fold
+        fold[owner[held]] = k
+    return fold[unit]
 
 
 def check_folds(

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from avdetect.datasets.manifest import LABELS
+from avdetect.datasets.splits import media
 from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.metrics import METRICS, measure
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
@@ -33,10 +34,9 @@ REMOVED = {"no_video:p_fake": "video removed", "no_audio:p_fake": "audio removed
 
 
 def subset_masks(scores: pd.DataFrame) -> dict[str, np.ndarray]:
-    """clips, speech and stills -> (N,) bool, by the column `kind` (speech, speech-tts ...); without it: all clips."""
-    kinds = text(scores, "kind").str.replace("-.*", "", regex=True).to_numpy(object)
-    speech, stills = kinds == "speech", kinds == "still"
-    return dict(zip(SUBSETS, (~speech & ~stills, speech, stills), strict=True))
+    """clips, speech and stills -> (N,) bool."""
+    medium = media(scores)
+    return {subset: medium == subset for subset in SUBSETS}
 
 
 def score_values(scores: pd.DataFrame, score: str) -> np.ndarray:

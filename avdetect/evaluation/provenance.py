@@ -68,11 +68,9 @@ def about(setting: Setting, out_of_fold: bool, command: str, beside: dict[str, s
     splits = ", ".join(f"{split}: {count}" for split, count in table["split"].value_counts().sort_index().items())
     how = "by the bundle, as avdetect score does"
     if out_of_fold:
-        release = info.training.get("config", {}).get("release", False)
-        but = " (the first fold, the split dev: its people or pages)" if release else ""
         unit = {"dataset": "source (dataset)"}.get(info.training.get("config", {}).get("fold_by", ""), "group")
         how = (
-            f"out of fold: every file was scored by streams that never saw its {unit}{but}, and by a fusion that was "
+            f"out of fold: every file was scored by streams that never saw its {unit}, and by a fusion that was "
             "fitted without it. These are not the networks in the bundle, which were trained on all of these files, "
             "but others of the same recipe."
         )

@@ -45,8 +45,7 @@ def evaluate(
     """Measure `bundle` on the files of `table` (a validated manifest) and write the report into the folder `out`.
 
     cache: take the clips from this preprocessing cache instead of decoding the files. out_of_fold: do not score, but
-    take what training kept of streams that never saw a file's source (dev of a release: its people
-    or pages). split: measure these files only.
+    take what training kept of streams that never saw a file's source. split: measure these files only.
     beside: name -> folder of a finished evaluation of another bundle on the same files, for the comparison.
     robustness_files: how many files a class are re-encoded for the robustness curves. command: stated in the report.
     Raises ConfigError for a folder that belongs to another evaluation, and what the measurements raise.

@@ -27,7 +27,6 @@ from avdetect.preprocess import Preprocessor
 from avdetect.training.checkpoint import replace_file
 from avdetect.training.fusion import (
     FittedFusion,
-    best_threshold,
     choose_clip,
     fit_candidates,
     label_matrix,
@@ -39,7 +38,6 @@ from avdetect.training.pools import Part
 from avdetect.types import Float
 
 SAMPLE = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
-HELD_OUT = "held_out"  # folder of a release's run that holds a run of its own: what never saw dev
 TABLES = ("output", "stream", "kind", "source")  # that are measured while training; tools/evaluate.py measures all
 
 
@@ -62,8 +60,6 @@ def finish(
     candidates = _fitted(config, held)
     dev = None if config.release else stream_features(model, parts["dev"], fabric)
     best, chosen = _clipped(candidates[0], dev, parts["dev"].table)
-    if config.release:
-        best = _with_threshold_of_dev(config, best, held[0])
     model.fusion = best.fusion
     scores = out_of_fold(config, held, best)
     write(scores, run / OUT_OF_FOLD)
@@ -73,24 +69,6 @@ def finish(
     if len(parts["test"].rows):
         metrics["test"] = _measure(best, parts["test"].table, stream_features(model, parts["test"], fabric))
     _store(config, model, best, {**_facts(parts), **_fusion(candidates, chosen), "metrics": metrics}, run)
-
-
-def hold_out(config: TrainConfig, model: Model, parts: dict[str, Part], held: Sequence[Held], run: Path) -> None:
-    """Store what a release's first fold leaves out: streams and a fusion that never saw what dev touches.
-
-    model: the streams of fold 0. Its bundle (tools/export.py on this folder) is what can be measured on dev with media
-    in hand; the release itself has seen dev.
-    """
-    candidates = _fitted(config, held[1:])
-    best, chosen = _clipped(candidates[0], None, parts["dev"].table)
-    model.fusion = best.fusion
-    table, features = held[0].table[: held[0].files], held[0].features[: held[0].files]
-    dev = (table["split"] == "dev").to_numpy()
-    metrics = {"dev": _measure(best, table[dev], features[dev])}
-    rows = pd.concat([fold.table[: fold.files] for fold in held[1:]])
-    facts = _facts(parts) | {"manifest_digest": digest(rows), "rows": {"train": len(rows), "dev": int(dev.sum())}}
-    config = dataclasses.replace(config, name=f"{config.name} held out")
-    _store(config, model, best, {**facts, **_fusion(candidates, chosen), "metrics": metrics}, run)
 
 
 def _fitted(config: TrainConfig, held: Sequence[Held]) -> list[FittedFusion]:
@@ -110,22 +88,6 @@ def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tupl
     calibration, tried = choose_clip(best.calibration, logits, labels)
     losses = {str(clip): round(loss, 5) for clip, loss in tried.items()}
     return dataclasses.replace(best, calibration=calibration), {"clip_chosen_on": chosen_on, "log_loss_by_clip": losses}
-
-
-def _with_threshold_of_dev(config: TrainConfig, best: FittedFusion, dev: Held) -> FittedFusion:
-    """The threshold that keeps `max_false_alarms` on dev, out of fold: of all folds' streams those of dev saw most, so
-    their scores are most like the final ones'. On files with a face and a voice, where they have both classes."""
-    has = dev.features[: dev.files, NUM_VALUES:] > 0  # (N, 3)
-    has = has[has.any(axis=1)]  # the rows that were judged: the first that `best` was fitted on
-    p, y = best.oof_probabilities[: len(has), 0], best.oof_labels[: len(has), 0]
-    whole = has[:, 0] & has[:, 1] & (y >= 0)
-    rows = whole if len(np.unique(y[whole])) == 2 else y >= 0
-    if len(np.unique(y[rows])) < 2:
-        return best
-    p, y = p[rows], y[rows]
-    weights = np.where(y == 1, 1 / (y == 1).sum(), 1 / (y == 0).sum()).astype(np.float32)
-    threshold = best_threshold(p, y, weights, config.fusion.max_false_alarms)
-    return dataclasses.replace(best, calibration=dataclasses.replace(best.calibration, threshold=threshold))
 
 
 def _measure(best: FittedFusion, table: pd.DataFrame, features: Float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Everything is kept in the run's folder; what took long is not done again when th
     model.safetensors   the final streams and the fusion
     out_of_fold.csv.gz  what the folds' streams, and fusions that did not see them either, say of every training file
     result.json         calibration, candidates of the fusion, metrics: with the weights, all that an export needs
-    held_out/           of a release: a run of its own, of what never saw dev
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ from lightning.fabric import Fabric
 from avdetect.config import ModelConfig, TrainConfig, to_dict
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import LABELS, OWN_VOICE, folds
-from avdetect.datasets.splits import units
 from avdetect.errors import AVDetectError, ConfigError, ManifestError
 from avdetect.preprocess import PREPROCESS_VERSION
 from avdetect.training.outputs import read_part, score_part
 from avdetect.training.pools import Part
-from avdetect.training.results import HELD_OUT, Held, finish, hold_out, write_json
+from avdetect.training.results import Held, finish, write_json
 from avdetect.training.streams import check_streams, probe_sets, train_streams
 
 
@@ -58,20 +56,16 @@ def train(
     on_rank_zero(fabric, lambda: _claim(run, _data_digest(archive), config))
     check_streams(config, held, [*seen, parts["train"]], parts["dev"])
     probes = probe_sets(config, held, run, fabric, settings.workers)
-    first = None
     for k in range(config.folds):
         folder = run / f"fold{k}"
         model = train_streams(config, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
         score_part(config, model, held[k], folder / "scores", fabric)
-        first = first or model
         fabric.barrier()
     model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers, probes)
 
     def end() -> None:
         scored = [read_part(held[k], run / f"fold{k}" / "scores") for k in range(config.folds)]
         outputs = [Held(*both, len(part.rows)) for both, part in zip(scored, held, strict=True)]
-        if config.release and first:
-            hold_out(config, first, parts, outputs, run / HELD_OUT)
         finish(config, model, parts, outputs, run, fabric)
 
     on_rank_zero(fabric, end)
@@ -90,30 +84,10 @@ def _parts(config: TrainConfig, archive: ClipArchive) -> dict[str, Part]:
 
 
 def _folds(config: TrainConfig, part: Part) -> tuple[list[Part], list[Part]]:
-    """Of each fold the files that are held out and those that its streams see.
-
-    In a release fold 0 is dev, with the groups that it touches: dev is judged as it would have been without one.
-    The other folds are cut from the rest and see nothing that shares a unit (`fold_by`) with what they hold out.
-    """
-    table, rows = part.table, part.rows
-    unit = units(table, config.fold_by)
-    if config.release:
-        group = units(table, "group")
-        first = np.isin(group, group[(table["split"] == "dev").to_numpy()])
-        if first.all():
-            raise ManifestError("every group is tied to dev: a release needs others to train the first fold on")
-        fold = np.zeros(len(table), np.int64)
-        rest = config.folds - 1
-        fold[~first] = 1 if rest == 1 else 1 + folds(table[~first], rest, by=config.fold_by).to_numpy()
-    else:
-        fold = folds(table, config.folds, by=config.fold_by).to_numpy()
-    held, seen = [], []
-    for k in range(config.folds):
-        out = fold == k
-        tied = out if config.release and k == 0 else np.isin(unit, unit[out])
-        held.append(Part(part.archive, rows[out]))
-        seen.append(Part(part.archive, rows[~tied]))
-    return held, seen
+    """Of each fold the files that are held out, and those that its streams see: all others."""
+    fold = folds(part.table, config.folds, by=config.fold_by).to_numpy()
+    held = [Part(part.archive, part.rows[fold == k]) for k in range(config.folds)]
+    return held, [Part(part.archive, part.rows[fold != k]) for k in range(config.folds)]
 
 
 def on_rank_zero(fabric: Fabric, work: Callable[[], None]) -> None:
