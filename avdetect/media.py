@@ -18,48 +18,43 @@ CPU limit.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avdetect._media.child import Child, decoder_threads, ffmpeg_path, y4m_frames
 from avdetect._media.commands import PASSED, SEEKABLE, audio_outputs, video_outputs
-from avdetect._media.info import AudioStream, MediaInfo, VideoStream, parse_header
+from avdetect._media.ffmpeg import Decoder, decoder_threads
+from avdetect._media.info import AudioStream, MediaInfo, VideoStream, chosen, passed_over
 from avdetect._media.messages import quoted
+from avdetect._media.probe import read_info
+from avdetect._media.tool import check_ffmpeg, ffmpeg_path
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import MediaError
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames, Waveform
 
-__all__ = ["AudioStream", "MediaInfo", "MediaReader", "VideoStream", "ffmpeg_path", "probe"]
+__all__ = ["AudioStream", "MediaInfo", "MediaReader", "VideoStream", "check_ffmpeg", "ffmpeg_path", "probe"]
 
 
 def probe(path: str | os.PathLike[str], limits: MediaLimits | None = None) -> MediaInfo:
-    """Read a file's header.
+    """What a file holds, without decoding more than its first pictures and samples.
 
-    Raises MediaError if it is not a readable regular file, is empty, is in a refused format, or holds neither audio nor
-    video; LimitError if it exceeds `limits`; ToolError if ffmpeg cannot run.
+    Raises MediaError if it is not a readable regular file, is empty, encrypted, in a refused format, or holds neither
+    audio nor video; LimitError if it exceeds `limits`; ToolError if PyAV cannot run.
     """
-    limits = limits or MediaLimits()
-    path = Path(os.fsdecode(path))
-    with Child(path, limits) as child:
-        child.start(child.input().output("pipe:1", format="null", codec="copy", t=0))
-        child.fill(bytearray(1))
-        child.finish()
-        if child.log.header is None or any("max_streams" in error for error in child.log.errors):
-            raise child.failure()
-    info = parse_header(path, child.log.header, limits)
-    if info.video is None and info.audio is None:
-        raise MediaError(f"{quoted(path)} holds neither audio nor video; check that it is the right file")
-    return info
+    return read_info(Path(os.fsdecode(path)), limits or MediaLimits())
 
 
 class MediaReader:
     """Frames and samples of one file, on one clock, decoded as they are asked for.
 
-    The constructor probes the file (errors as `probe`). Use it as a context manager, or call `close`: that ends ffmpeg.
-    `warnings` grows with the damage that is survived: one sentence for each half of the file.
+    The constructor probes the file (errors as `probe`). `video_track` and `audio_track` choose among several, counted
+    from 1 as players do; without them the best that can be decoded is read (`MediaInfo`). Raises ConfigError for one
+    that is not there.
+
+    Use it as a context manager, or call `close`: that ends ffmpeg. `warnings` grows with what is survived: a sentence
+    for each track that was passed over, and for the damage in each half of the file.
     """
 
     def __init__(
@@ -68,15 +63,26 @@ class MediaReader:
         config: MediaConfig | None = None,
         limits: MediaLimits | None = None,
         threads: int | None = None,
+        *,
+        video_track: int | None = None,
+        audio_track: int | None = None,
     ) -> None:
         self.config, self.limits = config or MediaConfig(), limits or MediaLimits()
         self._threads = decoder_threads(threads)
-        self.info = probe(path, self.limits)
-        unusable = "the file has a stream of it, but nothing in it can be made out"
-        self.warnings = [f"{name}: {unusable}" for name in self.info.unusable]
+        self.info = read_info(Path(os.fsdecode(path)), self.limits, video_track, audio_track)
+        self.warnings = [f"{name}: it cannot be decoded: {problem}" for name, problem in self.info.unusable.items()]
+        if self.info.video and video_track is None:
+            self._pass_over("video", self.info.videos, self.info.video)
+        if self.info.audio and audio_track is None:
+            self._pass_over("audio", self.info.audios, self.info.audio)
         self.video_start_seconds: float | None = None  # of the first real frame; known after a first batch from time 0
         self.audio_start_seconds: float | None = None  # of the first real sample; known after the first chunk
         self._iterators: list[Generator[Any]] = []
+
+    def _pass_over(self, name: str, streams: Sequence[Any], used: Any) -> None:
+        for stream in passed_over(streams, used):
+            why = stream.problem or "its beginning cannot be decoded"
+            self.warnings.append(f"{name}: track {stream.track} is passed over ({why}); track {used.track} is read")
 
     def __enter__(self) -> MediaReader:
         return self
@@ -101,17 +107,23 @@ class MediaReader:
         Raises MediaError if there is no video; while iterating MediaError if none of it can be decoded, LimitError, and
         ToolError if ffmpeg cannot run.
         """
-        if self.info.video is None:
-            raise MediaError(f"{quoted(self.info.path)} has no video stream; use its audio alone")
+        self._check("video", self.info.video, "audio")
+        assert self.info.video is not None
         first = round(start_seconds * FPS)
         stop = None if duration_seconds is None else first + round(duration_seconds * FPS)
         self._iterators.append(self._video(self.info.video, first, stop, batch))
         return self._iterators[-1]
 
     def audio(
-        self, chunk_seconds: float, *, start_seconds: float = 0.0, duration_seconds: float | None = None
+        self,
+        chunk_seconds: float,
+        *,
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        track: int | None = None,
     ) -> Iterator[Waveform]:
-        """Mono 16 kHz audio in consecutive chunks of `chunk_seconds` (the last may be shorter).
+        """Mono 16 kHz audio in consecutive chunks of `chunk_seconds` (the last may be shorter), of the chosen track or
+        of audio track `track` (from 1).
 
         The first chunk stands at `start_seconds`: audio that starts later, and gaps, are zeros. Channels are mixed down
         without clipping; NaN becomes 0. A window gives exactly the samples that a whole read gives there: audio is
@@ -121,19 +133,27 @@ class MediaReader:
         Raises MediaError if there is no audio; while iterating MediaError if none of it can be decoded, LimitError, and
         ToolError if ffmpeg cannot run.
         """
-        if self.info.audio is None:
-            raise MediaError(f"{quoted(self.info.path)} has no audio stream; use its video alone")
+        audio = self.info.audio if track is None else chosen(self.info.audios, track, "audio")
+        self._check("audio", audio, "video")
+        assert audio is not None
         first, chunk = round(start_seconds * SAMPLE_RATE), round(chunk_seconds * SAMPLE_RATE)
         stop = None if duration_seconds is None else first + round(duration_seconds * SAMPLE_RATE)
-        self._iterators.append(self._audio(first, stop, chunk))
+        self._iterators.append(self._audio(audio, first, stop, chunk))
         return self._iterators[-1]
+
+    def _check(self, name: str, stream: VideoStream | AudioStream | None, other: str) -> None:
+        problem = self.info.unusable.get(name) if stream is None else stream.problem
+        if problem:
+            raise MediaError(f"{quoted(self.info.path)}: the {name} cannot be decoded: {problem}")
+        if stream is None:
+            raise MediaError(f"{quoted(self.info.path)} has no {name} stream; use its {other} alone")
 
     def _video(self, video: VideoStream, first: int, stop: int | None, batch: int) -> Generator[VideoFrames]:
         # One second early for reordered frames; whole seconds are exact in any time base, so a window rounds alike.
         origin = max(0, first // FPS - 1) if self.info.container in SEEKABLE else 0
         threads, position, waited = self._threads, first, 0.0
         while True:
-            with Child(self.info.path, self.limits, "video", threads, waited) as child:
+            with Decoder(self.info.path, self.limits, "video", threads, waited) as child:
                 position, fault = yield from self._frames(child, video, origin, position, stop, batch)
                 waited = child.waited
             if fault is None:
@@ -141,7 +161,7 @@ class MediaReader:
             origin, threads = (0, threads) if fault == "late" else (origin, 1)
 
     def _frames(
-        self, child: Child, video: VideoStream, origin: int, first: int, stop: int | None, batch: int
+        self, child: Decoder, video: VideoStream, origin: int, first: int, stop: int | None, batch: int
     ) -> Generator[VideoFrames, None, tuple[int, str | None]]:
         """The frames from `first` on, as `child` decodes them; the number of the next one, and why they must be had in
         another way: "late", the index led past `first`; "damage", which several threads conceal as chance has it, with
@@ -150,7 +170,7 @@ class MediaReader:
         """
         child.start(*video_outputs(child, self.info, self.config, origin))
         size = child.y4m_header()
-        frames, count = y4m_frames(child, size, batch) if size else (None, 0)
+        frames, count = child.y4m_frames(size, batch) if size else (None, 0)
         number = child.first_shown()[0] + origin * FPS if count else 0
         if origin and (not count or number > first):
             return first, "late"  # or it led to nothing: read from the start
@@ -171,7 +191,7 @@ class MediaReader:
             if len(window):
                 yield VideoFrames(window, max(first, number - count), video.color_matrix, full_range)
                 first = number
-            frames, count = y4m_frames(child, size, batch) if count == batch else (frames, 0)
+            frames, count = child.y4m_frames(size, batch) if count == batch else (frames, 0)
         if not count:
             child.finish()
             if child.threads > 1 and child.log.num_errors:
@@ -181,10 +201,10 @@ class MediaReader:
             self._note("video", child)
         return first, None
 
-    def _audio(self, first: int, stop: int | None, chunk: int) -> Generator[Waveform]:
+    def _audio(self, audio: AudioStream, first: int, stop: int | None, chunk: int) -> Generator[Waveform]:
         position = 0
-        with Child(self.info.path, self.limits, "audio") as child:
-            child.start(*audio_outputs(child, self.info))
+        with Decoder(self.info.path, self.limits, "audio") as child:
+            child.start(*audio_outputs(child, self.info, audio))
             while stop is None or position < stop:
                 # What lies before the window is read and dropped, so that the stall clock sees the progress.
                 end = position + chunk if position >= first else min(first, position + chunk)
@@ -205,6 +225,6 @@ class MediaReader:
                     self._note("audio", child)
                     return
 
-    def _note(self, name: str, child: Child) -> None:
+    def _note(self, name: str, child: Decoder) -> None:
         if damage := child.log.damage(child.status):
             self.warnings.append(f"{name}: {damage}")

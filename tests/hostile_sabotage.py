@@ -7,21 +7,21 @@ import socket
 import subprocess
 import time
 
-from avdetect._media import child
+from avdetect._media.ffmpeg import Decoder
 from avdetect.preprocess import ClipStream, Preprocessor
 
 
 def let_ffmpeg_open_anything() -> None:
     """As if nobody had thought of playlists."""
 
-    def anything(self: child.Child, **options: object) -> object:
+    def anything(self: Decoder, **options: object) -> object:
         import ffmpeg
 
         return ffmpeg.input(
-            self._url, protocol_whitelist="file,http,tcp,concat,subfile", allowed_extensions="ALL", safe=0, f="hls"
+            self.url, protocol_whitelist="file,http,tcp,concat,subfile", allowed_extensions="ALL", safe=0, f="hls"
         )
 
-    child.Child.input = anything  # type: ignore[method-assign]
+    Decoder.input = anything  # type: ignore[method-assign]
 
 
 def _before_each(act: object) -> None:

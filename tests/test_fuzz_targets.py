@@ -18,7 +18,7 @@ from avdetect.datasets.cache.records import CLIP_COLUMNS
 DEEP = b"[" * 3000
 HUGE = b"1" + b"0" * 400
 REJECTED = {  # seeds that are there to be refused: target -> their numbers
-    **{"y4m": {2}, "bundle_json": {1}, "yaml_config": {3, 4}, "manifest": {1}, "ledger": {1}},
+    **{"y4m": {2}, "facts": {2}, "bundle_json": {1}, "yaml_config": {3, 4}, "manifest": {1}, "ledger": {1}},
     **{"segments": {2, 3}, "cache_json": {1}},
 }
 SLOW = {"parquet_manifest", "adapter", "manifest", "shard", "shard_header", "record", "out_of_fold"}
@@ -48,11 +48,17 @@ def _parquet(**changes: object) -> bytes:
 # What left a target untyped, or took long, before it was mended. The first of each, and what says so, was found by
 # fuzzing (atheris, or the copies below); the others are its neighbours, found by reading on from there.
 FOUND: dict[str, list[bytes]] = {
-    "showinfo": [
-        b"n:0 pts:1 pts_time:-.",
-        b"n:0 pts:1 pts_time:1.2.3",
-        b"n:0 pts:" + b"9" * 5000 + b" pts_time:1",
-        b"n:0 pts:1 pts_time:1e999",
+    "facts": [
+        b'{"container": "x", "streams_found": 1e999}',
+        b'{"streams_found": ' + HUGE + b"}",
+        b'{"streams": ' + DEEP,
+        b'{"streams": [{"kind": "video", "codec": "x", "width": 16, "height": 16, "start": [1, 0]}]}',
+        b'{"streams": [{"kind": "audio", "codec": "\\u0000", "sample_rate": 1, "channels": 1, "bit_rate": -1}]}',
+    ],
+    "clock": [
+        b"#tb 0: 1/0\n0, 0, 0, 1, 1, 0x0\n",
+        b"#tb 0: 1/25\n0, 0, " + b"9" * 5000 + b", 1, 1, 0x0\n",
+        b"0, 0, 0, 1, 1, 0x0\n",
     ],
     "y4m": [
         b"YUV4MPEG2 W2\x1aF2 H2\nFRAME\n",

@@ -9,15 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from avdetect._media.commands import frame_size
-from avdetect._media.info import parse_header
-from avdetect._media.messages import FfmpegLog
-from avdetect.config import MediaConfig, MediaLimits
+from avdetect.config import MediaConfig
 from avdetect.errors import MediaError
-from avdetect.media import MediaInfo, MediaReader, ffmpeg_path, probe
+from avdetect.media import MediaReader, ffmpeg_path, probe
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames, yuv_to_rgb_matrix
 
 FRAME = 1 / FPS
@@ -328,74 +324,3 @@ def test_importing_media_is_light():
     code = f"import sys, avdetect.media; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# ---- what ffmpeg prints
-
-HEADER = """Input #0, matroska,webm, from 'file:/proc/self/fd/3':
-  Metadata:
-    Stream #0:9: Video: h264, yuv420p, 9x9 : a tag, not a stream
-  Duration: 01:02:03.45, start: -0.021000, bitrate: 1 kb/s
-  Program 1
-  Stream #0:0[0x100](eng): Video: hevc (Main 10) (hvc1 / 0x31637668), yuv420p10le(pc, bt2020nc/bt2020/smpte2084, top\
- coded first (swapped)), 720x576 [SAR 64:45 DAR 16:9], SAR 16:11 DAR 20:11, 25 fps, 25 tbr, 90k tbn (default)
-    Side data:
-      displaymatrix: rotation of -90.00 degrees
-  Stream #0:1[0x101]: Audio: ac3, 48000 Hz, 5.1(side), fltp, 448 kb/s
-  Stream #0:2: Subtitle: subrip""".splitlines()
-
-
-def parsed(lines: list[str]) -> MediaInfo:
-    return parse_header(Path("x"), lines, MediaLimits())
-
-
-def test_a_header_is_parsed():
-    info = parsed(HEADER)
-    assert (info.container, info.duration_seconds, info.num_streams) == ("matroska", 3723.45, 3)
-    assert info.start_seconds == -0.021
-    video = info.video
-    assert (video.codec, video.pix_fmt, video.fps, video.interlaced) == ("hevc", "yuv420p10le", 25, True)
-    assert (video.color_matrix, video.full_range, video.rotation_degrees) == ("bt2020", True, 90)
-    assert (video.coded_width, video.coded_height, video.width, video.height) == (720, 576, 576, 1047)
-    assert (info.audio.index, info.audio.channels, info.audio.sample_rate) == (1, 6, 48000)
-
-
-@given(st.lists(st.text(max_size=80), max_size=8))
-def test_wild_text_raises_nothing_but_media_errors(lines):
-    try:
-        parsed(lines)
-    except MediaError:
-        pass
-
-
-@settings(max_examples=300)
-@given(st.data())
-def test_wildly_edited_headers_raise_nothing_but_media_errors(data):
-    lines = list(HEADER)
-    for _ in range(data.draw(st.integers(1, 4))):
-        row = data.draw(st.integers(0, len(lines) - 1))
-        at = data.draw(st.integers(0, len(lines[row])))
-        text = data.draw(st.text(alphabet="0123456789x:,()[]/. -eSARnapj", max_size=12))
-        lines[row] = lines[row][:at] + text + lines[row][at + data.draw(st.integers(0, 12)) :]
-    try:
-        info = parsed(lines)
-    except MediaError:
-        return
-    if info.video:
-        width, height = frame_size(info.video, 1920)
-        assert 2 <= width <= 1920
-        assert 2 <= height <= 1920
-        assert width % 2 == height % 2 == 0
-
-
-def test_what_another_thread_says_within_a_line_is_not_lost():
-    log = FfmpegLog("file:/proc/self/fd/3")
-    log.feed(b"[info] Input #0, mov, from 'file:/proc/self/fd/3':\n")
-    start = b"[Parsed_showinfo_6 @ 0x1] [info] n:   0 pts:      5 pts_time:0.2     i:P iskey:1 type:I "
-    log.feed(start + b"Element at 0xe3c7 exceeds\n[Parsed_showinfo_6 @ 0x1] [info] \n")
-    assert log.shown == (5, 0.2)
-    assert (log.num_errors, list(log.errors)) == (1, ["Element at 0xe3c7 exceeds"])
-    log = FfmpegLog("file:/proc/self/fd/3")
-    log.feed(b"[info] Input #0, mov, from 'file:/proc/self/fd/3':\n" + start + b"\n")
-    assert log.shown
-    assert not log.num_errors

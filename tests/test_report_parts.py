@@ -14,11 +14,11 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from media_factory import RENDERER
+from media_facts import AUDIO, VIDEO, described
 from readme_media import SAMPLE
 
 from avdetect import cli
-from avdetect._media.info import parse_header
-from avdetect._media.tags import MAX_LENGTH, MAX_TAGS, read_tags
+from avdetect._media.info import MAX_TAG_LENGTH, MAX_TAGS
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.media import MediaInfo, probe
@@ -113,65 +113,46 @@ def test_rotation_and_interlacing_are_facts(tmp_path: Path) -> None:
     assert facts["video"] == "h264, 180 × 320 pixels (stored as 320 × 180)"
 
 
-def header(*lines: str) -> MediaInfo:
-    return parse_header(Path("x"), ["Input #0, mov,mp4, from 'x':", *lines], MediaLimits())
-
-
-VIDEO = "  Stream #0:0: Video: h264 (High), yuv420p(progressive), 1920x1080, 17000 kb/s, 30 fps, 30 tbr (default)"
-AUDIO = "  Stream #0:1: Audio: aac (LC), 48000 Hz, stereo, fltp, 128 kb/s (default)"
-
-
 def test_a_phone_s_own_file_has_no_signs() -> None:
-    info = header("  Metadata:", "    major_brand     : mp42", "    com.android.version: 14",
-                  "  Duration: 00:00:05.00, start: 0.000000, bitrate: 17130 kb/s",
-                  VIDEO, "    Metadata:", "      handler_name    : VideoHandle", AUDIO)  # fmt: skip
+    info = described(
+        VIDEO | {"tags": {"handler_name": "VideoHandle"}},
+        AUDIO,
+        **{"duration": 5_000_000, "bit_rate": 17_130_000, "tags": {"major_brand": "mp42", "com.android.version": "14"}},
+    )
     assert (info.bit_rate, info.video.bit_rate, info.audio.bit_rate) == (17_130_000, 17_000_000, 128_000)
     assert editing_signs(info, 5.0, 5.01) == ()
     assert "14" in {fact.name: fact.value for fact in media_facts(info)}["device, it says"]
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("info", "says"),
     [
-        ([VIDEO.replace("17000", "400"), AUDIO], "0.006 bits a pixel"),
-        ([VIDEO.replace("30 fps", "23.4 fps"), AUDIO], "no usual rate"),
-        ([VIDEO, AUDIO.replace("128 kb/s", "128 kb/s, start 0.500000")], "0.50 s after the picture"),
-        ([VIDEO, "    Metadata:", "      encoder         : AVC Coding", AUDIO], "Adobe"),
-        (["  Metadata:", "    encoder         : HandBrake 1.7.3 2024020100", VIDEO], "re-encodes videos"),
-        ([VIDEO, "    Metadata:", "      handler_name    : Twitter-vork muxer", AUDIO], "Twitter"),
+        (described(VIDEO | {"bit_rate": 400_000}, AUDIO), "0.006 bits a pixel"),
+        (described(VIDEO | {"rate": [234, 10]}, AUDIO), "no usual rate"),
+        (described(VIDEO, AUDIO | {"start": [1, 2]}), "0.50 s after the picture"),
+        (described(VIDEO | {"tags": {"encoder": "AVC Coding"}}, AUDIO), "Adobe"),
+        (described(VIDEO, tags={"ENCODER": "HandBrake 1.7.3 2024020100"}), "re-encodes videos"),
+        (described(VIDEO | {"tags": {"handler_name": "Twitter-vork muxer"}}, AUDIO), "Twitter"),
     ],
 )
-def test_each_sign_is_seen(lines: list[str], says: str) -> None:
-    (sign,) = editing_signs(header(*lines), None, None)
+def test_each_sign_is_seen(info: MediaInfo, says: str) -> None:
+    (sign,) = editing_signs(info, None, None)
     assert says in sign
 
 
 def test_hostile_tags_are_bounded_and_cannot_steer() -> None:
     evil = "\x1b[2J<script>alert(1)</script>" + "a" * 5000
-    lines = ["  Metadata:", f"    encoder         : {evil}", f"    title           : {evil}", VIDEO, "    Metadata:"]
-    lines += [
-        f"      handler_name    : {evil}",
-        "      encoder         : second",
-        "      encoder         : third",
+    info = described(
+        VIDEO | {"tags": {"handler_name": evil, "encoder": "second", "Encoder": "third"}},
         AUDIO,
-    ]
-    tags = header(*lines).tags
-    assert all(len(tag.value) <= MAX_LENGTH for tag in tags)
-    assert [(tag.stream, tag.name) for tag in tags] == [(None, "encoder"), (0, "handler_name"), (0, "encoder")]
-    assert tags[2].value == "second"
-    facts = media_facts(header(*lines))
-    assert all("\x1b" not in fact.value and len(fact.value) < 500 for fact in facts)
-    many = [line for i in range(500) for line in (f"  Stream #0:{i}: Data: none", "      encoder : x")]
-    assert len(read_tags(["Input #0, mov, from 'x':", *many])) == MAX_TAGS
-    rates = header(VIDEO.replace("17000", "9" * 400), AUDIO.replace("128 kb/s", f"{'9' * 12} kb/s, start {'9' * 50}.0"))
-    assert rates.video.bit_rate is None
-    assert rates.audio.start_seconds == 0
-
-
-def test_tags_of_programs_and_chapters_are_not_the_container_s() -> None:
-    lines = ["Input #0, mpegts, from 'x':", "  Duration: N/A, start: 1.4, bitrate: N/A", "  Program 1", "    Metadata:"]
-    lines += ["      encoder         : of the program", "  Stream #0:0: Video: h264", "      encoder         : mine"]
-    assert [(tag.stream, tag.value) for tag in read_tags(lines)] == [(0, "mine")]
+        tags={"encoder": evil, "title": evil},
+    )
+    assert all(len(tag.value) <= MAX_TAG_LENGTH for tag in info.tags)
+    assert [(tag.stream, tag.name) for tag in info.tags] == [(None, "encoder"), (0, "handler_name"), (0, "encoder")]
+    assert info.tags[2].value == "second"
+    assert all("\x1b" not in fact.value and len(fact.value) < 500 for fact in media_facts(info))
+    many = described(*(AUDIO | {"tags": {"encoder": "x"}} for _ in range(500)), limits=MediaLimits(max_streams=500))
+    assert len(many.tags) == MAX_TAGS
 
 
 # -- the static picture

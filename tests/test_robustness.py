@@ -13,6 +13,7 @@ from clips import speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_factory import RENDERER
+from media_facts import video_facts
 from readme_media import SAMPLE
 
 import avdetect
@@ -22,7 +23,7 @@ from avdetect.detector import Detector
 from avdetect.errors import ConfigError
 from avdetect.evaluation import robustness as module
 from avdetect.evaluation.robustness import Condition, conditions, robustness, sample
-from avdetect.media import VideoStream, probe
+from avdetect.media import probe
 from avdetect.types import Waveform
 
 BY_NAME = {condition.treatment: condition for condition in conditions()}
@@ -60,7 +61,7 @@ def test_every_severity_of_every_curve() -> None:
     ],
 )
 def test_encodings_of_a_picture(treatment: str, height: int, expected: list[tuple[float, ...]]) -> None:
-    video = VideoStream(0, "h264", "yuv420p", 640, height, 640, height, 0, 30.0, "bt601", False, False, None, 0.0)
+    video = video_facts(width=640, height=height)
     codecs = [encoding.of(video) for encoding in BY_NAME[treatment].picture]
     assert [(codec.crf, codec.scale, codec.fps) for codec in codecs] == expected
     unstated = dataclasses.replace(video, fps=None)

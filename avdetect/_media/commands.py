@@ -1,27 +1,28 @@
-"""The ffmpeg commands of the two readers, as ffmpeg-python graphs: the pipe, and one shown frame that dates it."""
+"""The ffmpeg commands of the two readers, as ffmpeg-python graphs: all frames, and the first, which dates them."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from avdetect._media.child import Child
+from avdetect._media.ffmpeg import Decoder
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream
 from avdetect.config import MediaConfig
 from avdetect.types import FPS, SAMPLE_RATE
 
 SEEKABLE = ("mov", "matroska")  # their index leads to a keyframe at or before the time asked for
-DISCONTINUOUS = ("mpegts", "mpeg")  # ffmpeg corrects their timestamps from the streams that it reads
+# ffmpeg corrects their timestamps from the streams that it reads; unknown: only ffmpeg can make it out.
+DISCONTINUOUS = ("mpegts", "mpeg", "unknown")
 PASSED = ("yuv420p", "yuvj420p")  # piped as decoded; every other pixel format is converted
 MAX_GAP_SECONDS = 0.03  # audio timestamps may jitter by this much before silence is inserted or samples are cut
 
 
-def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: int) -> list[Any]:
-    """The pipe of frames, and one shown frame whose timestamp (in frames) numbers them all."""
+def video_outputs(child: Decoder, info: MediaInfo, config: MediaConfig, origin: int) -> list[Any]:
+    """The pipe of frames, and the first alone, whose timestamp (in frames) numbers them all."""
     video = info.video
     assert video is not None
     options: dict[str, Any] = {"ss": origin, "noaccurate_seek": None} if origin else {}
-    fixed = not video.rotation_degrees and video.pix_fmt != "none"
+    fixed = not video.rotation_degrees and not video.mirrored and video.pix_fmt != "none"
     if fixed:
         # The graph stays as it is when the picture's size or format changes in mid-stream (ffmpeg would build a new
         # one, and the clock would slip): its first scaler, which otherwise passes frames on untouched, sees to that.
@@ -38,7 +39,7 @@ def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: in
     stream = stream.filter("fps", FPS).filter_multi_output("split")
     width, height = frame_size(video, config.max_side)
     pixels: dict[str, Any] = {}
-    main, pix_fmt = stream[0], video.pix_fmt
+    main, pix_fmt = stream[1], video.pix_fmt
     odd = video.width % 2 or video.height % 2
     if odd and sorted((width, height)) == sorted((video.coded_width // 2 * 2, video.coded_height // 2 * 2)):
         # Dropping an odd last row or column is free; scaling a pixel away is not.
@@ -51,26 +52,22 @@ def video_outputs(child: Child, info: MediaInfo, config: MediaConfig, origin: in
     # Free when the size is right already.
     main = main.filter("scale", width, height, **pixels)
     piped = main.output("pipe:1", format="yuv4mpegpipe", pix_fmt=pix_fmt, fps_mode="passthrough")
-    # Side data would be shown byte by byte, and what another thread complains of meanwhile would be lost in it.
-    shown = stream[1].filter("trim", end_frame=1).filter("sidedata", mode="delete").filter("showinfo", checksum=0)
-    return [piped, shown.output("pipe:1", format="null"), *_other(source, info, info.audio)]
+    return [child.clock(stream[0].filter("trim", end_frame=1)), piped, *_other(source, info, info.audio)]
 
 
-def audio_outputs(child: Child, info: MediaInfo) -> list[Any]:
-    assert info.audio is not None
+def audio_outputs(child: Decoder, info: MediaInfo, audio: AudioStream) -> list[Any]:
     source = child.input(**_from_zero(info))
-    stream = source[str(info.audio.index)]
+    stream = source[str(audio.index)]
     if _without_zero(info):
         stream = stream.filter("asetpts", "PTS-STARTPTS")
     stream = stream.filter_multi_output("asplit")
     # rematrix_maxval: without it a float stereo pair is mixed down at 1.41 times its level.
     resample = {"async": 1, "first_pts": 0, "min_hard_comp": MAX_GAP_SECONDS, "rematrix_maxval": 1}
-    main = stream[0].filter("aresample", SAMPLE_RATE, **resample)
+    main = stream[1].filter("aresample", SAMPLE_RATE, **resample)
     main = main.filter("aformat", sample_fmts="flt", channel_layouts="mono")
-    shown = stream[1].filter("atrim", end_sample=1).filter("ashowinfo")
     return [
+        child.clock(stream[0].filter("atrim", end_sample=1)),
         main.output("pipe:1", format="f32le"),
-        shown.output("pipe:1", format="null"),
         *_other(source, info, info.video),
     ]
 

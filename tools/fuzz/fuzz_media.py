@@ -1,4 +1,4 @@
-"""Fuzz targets: what ffmpeg says of a hostile file, and the frames that it hands over."""
+"""Fuzz targets: what children say of a hostile file, which may have taken them over, and the frames they hand on."""
 
 from __future__ import annotations
 
@@ -6,55 +6,46 @@ import math
 from pathlib import Path
 from typing import Any
 
-from avdetect._media.child import Child, y4m_frames
-from avdetect._media.info import MediaInfo, parse_header
+from avdetect._media.facts import info_of, parsed
+from avdetect._media.ffmpeg import Decoder
+from avdetect._media.info import MAX_TAGS, AudioStream, MediaInfo, VideoStream
 from avdetect._media.messages import FfmpegLog
-from avdetect._media.tags import MAX_TAGS
 from avdetect.config import MediaLimits
+from avdetect.errors import MediaError
 from avdetect.report.facts import media_facts
 from avdetect.report.signs import editing_signs
 
 LIMITS = MediaLimits()
-HEADER = b"""[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'x.mp4':
-[info]   Metadata:
-[info]     title           : Stream #0:9
-[info]   Duration: 00:00:04.02, start: -0.021333, bitrate: 215 kb/s
-[info]   Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p(tv, bt709, progressive), \
-320x240 [SAR 4:3 DAR 16:9], 110 kb/s, 29.97 fps, 30 tbr, 15360 tbn (default)
-[info]     Side data:
-[info]       displaymatrix: rotation of -90.00 degrees
-[info]   Stream #0:1[0x2](und): Audio: aac (LC) (mp4a / 0x6134706D), 44100 Hz, 5.1(side), fltp, 69 kb/s (default)
-[info] Stream mapping:
-"""
-COVER = b"""[mov,mp4 @ 0x55d] [error] moov atom not found
+FILM = b"""{"container": "mov,mp4", "duration": 4020000, "start": -21333, "bit_rate": 215000, "tags": {"encoder": "x"},
+"streams": [
+{"kind": "video", "default": true, "cover": false, "tags": {"handler_name": "x"}, "start": [0, 12800],
+"codec": "h264", "bit_rate": 110000, "width": 320, "height": 240, "pix_fmt": "yuv420p", "sample_aspect": [4, 3],
+"rate": [30000, 1001], "color_space": 1, "color_range": 1, "field_order": 1, "decodes": true, "interlaced": false,
+"matrix": [0, -65536, 0, 65536, 0, 0, 0, 0, 1073741824]},
+{"kind": "audio", "default": true, "cover": false, "tags": {"language": "en-US"}, "start": [0, 48000], "codec": "aac",
+"bit_rate": 69000, "sample_rate": 44100, "channels": 6, "channel_layout": "5.1(side)", "decodes": true}],
+"streams_found": 2, "log": []}"""
+SONG = b"""{"container": "matroska,webm", "duration": null, "start": null, "bit_rate": 0, "tags": {}, "streams": [
+{"kind": "video", "cover": true, "width": 99999, "height": 99999, "sample_aspect": [1, 0]},
+{"kind": "audio", "codec": null}, {"kind": "audio", "codec": "mp3", "sample_rate": 8000, "channels": 1},
+{"kind": "data"}], "streams_found": 4}"""
+LOG = b"""[mov,mp4 @ 0x55d] [error] moov atom not found
 [info] Input #0, matroska,webm, from 'x':
-[info]   Duration: N/A, start: 0.000000, bitrate: N/A
-[info]   Stream #0:0: Video: png, rgb24(pc, gbr/unknown/unknown), 99999x99999, 90k tbr, 90k tbn (attached pic)
-[info]   Stream #0:1: Audio: pcm_s16le, 8000 Hz, 3 channels (FL+FR+LFE), s16
-[info]   Stream #0:2: Video: none
+[info]     title           : [error] x
+[h264 @ 0x1] [info] concealing 99 DC, 99 AC, 99 MV errors in P frame
 [h264 @ 0x1] [fatal] Cannot allocate memory
-[info] Output #0, null, to 'pipe:1':
 """
-SHOWN = (
-    b"config in time_base: 1/25, frame_rate: 25/1",
-    b"n:   0 pts:    -12 pts_time:-0.48    duration:1 fmt:yuv420p s:320x240 i:P iskey:1 type:I",
-    b"n:0 pts:1024 pts_time:2.1e-05 fmt:flt channels:1 chlayout:mono rate:16000 nb_samples:1024",
+CLOCKS = (
+    b"#software: Lavf61\n#tb 0: 1/25\n#media_type 0: video\n0,          5,          5,        1,   460800, 0x2b31\n",
+    b"#tb 0: 1/16000\n0, -341, -341, 1, 4, 0x00000000\n0, 0, 0, 1, 4, 0x0\n",
 )
 
 
-def ffmpeg_log(data: bytes, folder: Path) -> None:
-    """A log in pieces of the first byte's size, its header, and every sentence made of it."""
-    log = FfmpegLog("file:/proc/self/fd/9")
-    step = 1 + (data[0] if data else 0)
-    for start in range(1, len(data), step):
-        log.feed(data[start : start + step])
-    log.feed(b"")
-    path = folder / "x.mp4"
-    for status in (0, 1, -9, 127, None):
-        assert "\0" not in str(log.failure(path, LIMITS, status, "video")) or b"\0" in data
-        log.damage(status)
-    if log.header is not None:
-        check_info(parse_header(path, log.header, LIMITS))
+def facts(data: bytes, folder: Path) -> None:
+    """A description of a file, and every sentence made of it."""
+    found = parsed(data)
+    if found is not None:
+        check_info(info_of(folder / "x.mp4", LIMITS, found))
 
 
 def check_info(info: MediaInfo) -> None:
@@ -68,28 +59,35 @@ def check_info(info: MediaInfo) -> None:
         assert info.video.fps is None or math.isfinite(info.video.fps)
         assert info.video.color_matrix in ("bt601", "bt709", "bt2020")
     if info.audio is not None:
-        assert info.audio.sample_rate > 0
+        assert min(info.audio.sample_rate, info.audio.channels) > 0
+    streams: tuple[VideoStream | AudioStream, ...] = (*info.videos, *info.audios)
+    for stream in streams:
+        assert math.isfinite(stream.start_seconds)
+        assert stream.codec.isprintable()
     assert len(info.tags) <= MAX_TAGS
     for text in (*(fact.value for fact in media_facts(info)), *editing_signs(info, None, None)):
         assert text.isprintable()
         assert len(text) < 5000
 
 
-def showinfo(data: bytes, folder: Path) -> None:
-    """The first frame's place in time, from one line."""
-    log = FfmpegLog("file:x")
-    log.feed(b"[Parsed_showinfo_0 @ 0x55] [info] " + data + b"\n")
-    if log.shown is not None:
-        pts, seconds = log.shown
-        assert isinstance(pts, int)
-        assert math.isfinite(seconds)
+def ffmpeg_log(data: bytes, folder: Path) -> None:
+    """A log in pieces of the first byte's size, and every sentence made of it."""
+    log = FfmpegLog("file:/proc/self/fd/9")
+    step = 1 + (data[0] if data else 0)
+    for start in range(1, len(data), step):
+        log.feed(data[start : start + step])
+    log.feed(b"")
+    path = folder / "x.mp4"
+    for status in (0, 1, -9, 127, None):
+        assert "\0" not in str(log.failure(path, LIMITS, status, "video")) or b"\0" in data
+        log.damage(status)
 
 
-class _Pipe(Child):
+class _Pipe(Decoder):
     """A child whose output is given; no process."""
 
     def __init__(self, path: Path, data: bytes) -> None:
-        self.path, self.limits, self._data = path, LIMITS, data
+        self.path, self.limits, self._data, self._dated = path, LIMITS, data, b""
 
     def fill(self, *buffers: Any) -> int:
         total = 0
@@ -100,19 +98,38 @@ class _Pipe(Child):
             total += len(part)
         return total
 
+    def listen(self) -> bool:
+        part, self._data = self._data[:7], self._data[7:]
+        self._date(part)
+        return bool(part)
+
+    def failure(self) -> MediaError:
+        return MediaError("it did not say")
+
+
+def clock(data: bytes, folder: Path) -> None:
+    """When the first frame is shown."""
+    try:
+        number, seconds = _Pipe(folder / "x.mp4", data).first_shown()
+    except MediaError:
+        return
+    assert isinstance(number, int)
+    assert math.isfinite(seconds)
+
 
 def y4m(data: bytes, folder: Path) -> None:
     """The header of the decoded frames, then the frames."""
     child = _Pipe(folder / "x.mp4", data)
     size = child.y4m_header()
     if size is not None:
-        frames, count = y4m_frames(child, size, 5)
+        frames, count = child.y4m_frames(size, 5)
         assert (frames is None) == (count == 0)
 
 
 TARGETS = {
-    "ffmpeg_log": (ffmpeg_log, (b"\xff" + HEADER, b"\x07" + COVER, b"\x01")),
-    "showinfo": (showinfo, SHOWN),
+    "facts": (facts, (FILM, SONG, b'{"error": "MemoryError", "number": -12, "streams_found": 5000}', b"[[[")),
+    "ffmpeg_log": (ffmpeg_log, (b"\xff" + LOG, b"\x07" + LOG, b"\x01")),
+    "clock": (clock, CLOCKS),
     "y4m": (
         y4m,
         (

@@ -8,7 +8,7 @@ import re
 import subprocess
 from typing import Any
 
-from avdetect._media.child import ffmpeg_path
+from avdetect._media.tool import ffmpeg_path
 from avdetect.errors import MediaError, ToolError
 
 # One thread: the work beside it has the other cores, and the same input gives the same bytes.

@@ -1,0 +1,264 @@
+"""The facts of a file: as they were found, and what follows from them. Whoever found them read a hostile file and may
+have been taken over by it: types and ranges are checked here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from avdetect._media.info import (
+    KEPT_TAGS,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    AudioStream,
+    MediaInfo,
+    Tag,
+    VideoStream,
+    chosen,
+)
+from avdetect._media.messages import quoted, refusal
+from avdetect._strict import from_dict
+from avdetect.config import MediaLimits
+from avdetect.errors import ConfigError, MediaError
+
+_MAX_SIDE = 2**20
+_LARGEST = 2**63
+# AVColorSpace (ITU-T H.273) -> the matrix that we read with; SMPTE 240M's luma weights are within 0.02 of BT.709's.
+_MATRICES = {1: "bt709", 7: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_FIELDS = (2, 3, 4, 5)  # AVFieldOrder: top or bottom field first, in either order of coding
+_ENCRYPTED = "it is encrypted"
+_NO_DECODER = "there is no decoder for it"
+_NOTHING = "nothing in it can be made out"
+_NAME = re.compile(r"[\w.+() -]{1,80}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """As describe.py writes it."""
+
+    kind: str = ""
+    default: bool = False
+    cover: bool = False
+    start: tuple[int, ...] | None = None  # a fraction of seconds
+    tags: dict[str, str] = field(default_factory=dict)
+    codec: str | None = None  # None: there is no decoder
+    bit_rate: int | None = None
+    encrypted: bool = False
+    decodes: bool | None = None  # None: no packet of it was tried
+    sample_rate: int = 0
+    channels: int = 0
+    channel_layout: str = "unknown"
+    width: int = 0
+    height: int = 0
+    pix_fmt: str = "none"
+    sample_aspect: tuple[int, ...] | None = None
+    rate: tuple[int, ...] | None = None
+    color_space: int = 2
+    color_range: int = 0
+    field_order: int = 0
+    interlaced: bool = False
+    matrix: tuple[int, ...] | None = None  # the display matrix, 3 x 3
+
+
+@dataclass(frozen=True)
+class Facts:
+    container: str = ""
+    duration: int | None = None  # microseconds
+    start: int | None = None
+    bit_rate: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    streams: tuple[StreamFacts, ...] = ()
+    streams_found: int = 0
+    log: tuple[str, ...] = ()
+    error: str | None = None  # the class of PyAV's error
+    number: int = 0
+
+
+def parsed(text: bytes) -> Facts | None:
+    """The description, its types and ranges checked; None for anything else."""
+    try:
+        facts = from_dict(Facts, json.loads(text, parse_constant=_refused, parse_float=_refused), "facts")
+    except (ValueError, RecursionError, ConfigError):
+        return None
+    return facts if all(abs(number) < _LARGEST for number in _numbers(facts)) else None
+
+
+def _refused(text: str) -> Any:
+    raise ValueError(text)
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, Facts | StreamFacts):
+        yield from _numbers(tuple(vars(value).values()))
+
+
+def too_many(path: Path, limits: MediaLimits, count: int) -> MediaError:
+    return refusal(path, f"it has {count} streams, more than {limits.max_streams}", "max_streams")
+
+
+def info_of(
+    path: Path, limits: MediaLimits, facts: Facts, video_track: int | None = None, audio_track: int | None = None
+) -> MediaInfo:
+    """MediaInfo of checked facts. Raises MediaError, LimitError, ConfigError."""
+    if facts.streams_found > limits.max_streams or len(facts.streams) > limits.max_streams:
+        raise too_many(path, limits, max(facts.streams_found, len(facts.streams)))
+    duration = None if facts.duration is None or facts.duration < 0 else facts.duration / 1e6
+    if duration is not None and duration > limits.max_duration_seconds:
+        what = f"it lasts {duration:.6g} s, more than {limits.max_duration_seconds:g} s"
+        raise refusal(path, what, "max_duration_seconds")
+    of_kind = {
+        kind: [(index, s) for index, s in enumerate(facts.streams) if s.kind == kind and not s.cover]
+        for kind in ("video", "audio")
+    }
+    videos = tuple(_video(index, track, s) for track, (index, s) in enumerate(of_kind["video"], 1))
+    audios = tuple(_audio(index, track, s) for track, (index, s) in enumerate(of_kind["audio"], 1))
+    _check_readable(path, videos, audios)
+    video, audio = chosen(videos, video_track, "video"), chosen(audios, audio_track, "audio")
+    for kind, stream in (("video", video), ("audio", audio)):
+        if stream is not None and stream.problem:  # it was asked for
+            raise MediaError(f"{quoted(path)}: {kind} track {stream.track} cannot be decoded: {stream.problem}")
+    if video and video.coded_width * video.coded_height > limits.max_pixels:
+        size = f"{video.coded_width} x {video.coded_height}"
+        raise refusal(path, f"its pictures are {size}, more than {limits.max_pixels} pixels", "max_pixels")
+    return MediaInfo(
+        path=path,
+        container=_name(facts.container.split(",")[0]),
+        duration_seconds=duration,
+        start_seconds=None if facts.start is None else facts.start / 1e6,
+        num_streams=facts.streams_found,
+        videos=videos,
+        audios=audios,
+        video=video,
+        audio=audio,
+        bit_rate=facts.bit_rate if facts.bit_rate and facts.bit_rate > 0 else None,
+        tags=_tags(facts),
+    )
+
+
+def _check_readable(path: Path, videos: tuple[VideoStream, ...], audios: tuple[AudioStream, ...]) -> None:
+    streams: tuple[VideoStream | AudioStream, ...] = (*videos, *audios)
+    if not streams:
+        raise MediaError(f"{quoted(path)} holds neither audio nor video; check that it is the right file")
+    if all(stream.problem == _ENCRYPTED for stream in streams):
+        raise MediaError(f"{quoted(path)} is encrypted; give a copy without protection")
+    if all(stream.problem for stream in streams):
+        kinds = [("video", stream.problem) for stream in videos] + [("audio", stream.problem) for stream in audios]
+        why = "; ".join(dict.fromkeys(f"{kind}: {problem}" for kind, problem in kinds))
+        raise MediaError(f"{quoted(path)} cannot be decoded ({why}); convert it to mp4, mkv, wav ... first")
+
+
+def _problem(stream: StreamFacts, described: bool) -> str | None:
+    if stream.encrypted:
+        return _ENCRYPTED
+    if stream.codec is None:
+        return _NO_DECODER
+    return None if described else _NOTHING
+
+
+def _video(index: int, track: int, stream: StreamFacts) -> VideoStream:
+    described = 0 < stream.width < _MAX_SIDE and 0 < stream.height < _MAX_SIDE
+    coded_width, coded_height = (stream.width, stream.height) if described else (0, 0)
+    width, height = _square(coded_width, coded_height, stream.sample_aspect)
+    rotation, mirrored = _turned(stream.matrix)
+    if rotation in (90, 270):
+        width, height = height, width
+    default = "bt709" if coded_width >= 1280 or coded_height > 576 else "bt601"
+    pix_fmt = _name(stream.pix_fmt)
+    full = stream.color_range == _FULL_RANGE or pix_fmt.startswith(("yuvj", "gray", "ya", "mono"))
+    fps = _ratio(stream.rate)
+    return VideoStream(
+        index=index,
+        track=track,
+        is_default=stream.default,
+        problem=_problem(stream, described),
+        decodes=stream.decodes is not False,
+        codec=_name(stream.codec or "unknown"),
+        pix_fmt=pix_fmt,
+        coded_width=coded_width,
+        coded_height=coded_height,
+        width=width,
+        height=height,
+        rotation_degrees=rotation,
+        mirrored=mirrored,
+        fps=float(fps) if fps else None,
+        color_matrix=_MATRICES.get(stream.color_space, default),
+        full_range=full,
+        interlaced=stream.interlaced or stream.field_order in _FIELDS,
+        bit_rate=stream.bit_rate if stream.bit_rate and stream.bit_rate > 0 else None,
+        start_seconds=_start(stream.start),
+    )
+
+
+def _audio(index: int, track: int, stream: StreamFacts) -> AudioStream:
+    return AudioStream(
+        index=index,
+        track=track,
+        is_default=stream.default,
+        problem=_problem(stream, stream.sample_rate > 0 and stream.channels > 0),
+        decodes=stream.decodes is not False,
+        codec=_name(stream.codec or "unknown"),
+        sample_rate=max(0, stream.sample_rate),
+        channel_layout=_name(stream.channel_layout),
+        channels=max(0, stream.channels),
+        bit_rate=stream.bit_rate if stream.bit_rate and stream.bit_rate > 0 else None,
+        start_seconds=_start(stream.start),
+    )
+
+
+def _square(width: int, height: int, aspect: tuple[int, ...] | None) -> tuple[int, int]:
+    """The size in square pixels. One side grows; none shrinks, so that no detail is lost."""
+    ratio = _ratio(aspect)
+    if ratio and ratio > 1:
+        return round(width * ratio), height
+    return width, round(height / ratio) if ratio else height
+
+
+def _turned(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
+    """(degrees clockwise, mirrored) of a display matrix; other angles than quarters are not applied."""
+    if matrix is None or len(matrix) != 9:
+        return 0, False
+    a, b, _, c, d = matrix[:5]
+    quarters = math.atan2(b, a) / (math.pi / 2)
+    rotation = round(quarters) * 90 % 360 if abs(quarters - round(quarters)) < 0.01 else 0
+    return rotation, a * d - b * c < 0
+
+
+def _ratio(pair: tuple[int, ...] | None) -> Fraction | None:
+    """A positive fraction, or None."""
+    if pair is None or len(pair) != 2 or pair[0] <= 0 or pair[1] <= 0:
+        return None
+    return Fraction(*pair)
+
+
+def _start(pair: tuple[int, ...] | None) -> float:
+    return pair[0] / pair[1] if pair is not None and len(pair) == 2 and pair[1] > 0 else 0.0
+
+
+def _name(text: str) -> str:
+    """A name that libavformat gives; anything else is none of its names."""
+    return text if _NAME.fullmatch(text) else "unknown"
+
+
+def _tags(facts: Facts) -> tuple[Tag, ...]:
+    """The container's first, then each stream's; of a name written twice the first."""
+    found: dict[tuple[int | None, str], Tag] = {}
+    places: list[tuple[int | None, dict[str, str]]] = [(None, facts.tags)]
+    places += [(index, stream.tags) for index, stream in enumerate(facts.streams)]
+    for place, tags in places:
+        for name, value in tags.items():
+            if (key := name.lower()) in KEPT_TAGS and (kept := value.strip()[:MAX_TAG_LENGTH]):
+                found.setdefault((place, key), Tag(place, key, kept))
+    return tuple(found.values())[:MAX_TAGS]

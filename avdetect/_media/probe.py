@@ -1,0 +1,125 @@
+"""What a file holds: PyAV, in a confined child (`describe.py`), finds the facts."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+from avdetect._media.child import Child
+from avdetect._media.facts import Facts, StreamFacts, info_of, parsed, too_many
+from avdetect._media.ffmpeg import Decoder
+from avdetect._media.info import MediaInfo
+from avdetect._media.messages import no_memory, quoted, telling
+from avdetect.config import MediaLimits
+from avdetect.errors import MediaError, ToolError
+
+_SCRIPT = Path(__file__).with_name("describe.py")
+_MAX_BYTES = 4_000_000  # of a description
+_CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6, "5.1(side)": 6}
+_OUTLINE = re.compile(rb"#(\w{1,40}) (\d{1,4}): (.{1,100})")
+
+
+class _Describer(Child):
+    name = "the description of the file"
+    remedy = "check the Python installation"
+
+    def facts(self) -> bytes:
+        options = {name: str(value) for name, value in self.options.items()}
+        # One more than may be, so that it shows.
+        options["max_streams"] = str(self.limits.max_streams + 1)
+        self.run([sys.executable, "-I", "-S", "-B", str(_SCRIPT), _pyav(), self.url, json.dumps(options)])
+        text = bytearray(_MAX_BYTES)
+        size = self.fill(text)
+        if size < _MAX_BYTES:
+            self.finish()
+        return bytes(text[:size])
+
+
+@cache
+def _pyav() -> str:
+    """Where PyAV begins. Raises ToolError."""
+    found = importlib.util.find_spec("av")
+    if found is None or not found.origin:
+        raise ToolError("PyAV is missing, which reads what is in a file: run `pip install av`")
+    return found.origin
+
+
+def read_info(
+    path: Path, limits: MediaLimits, video_track: int | None = None, audio_track: int | None = None
+) -> MediaInfo:
+    """MediaInfo. Raises MediaError, LimitError, ToolError; ConfigError for a track that is not there."""
+    with _Describer(path, limits) as child:
+        text = child.facts()
+        status = child.status
+    facts = parsed(text)
+    if facts is None:  # it ended early
+        _check_pyav()
+        raise no_memory(path, limits, _Describer.name, status)
+    if facts.error == "InvalidDataError":
+        facts = _outline(path, limits) or facts
+    if facts.error is not None:
+        raise _failure(path, limits, facts)
+    return info_of(path, limits, facts, video_track, audio_track)
+
+
+def _outline(path: Path, limits: MediaLimits) -> Facts | None:
+    """The streams of a file at which PyAV gives up, since one of them is damaged from its beginning; None if ffmpeg, as
+    the demuxer, gives up too. They have fewer facts, and no container's name.
+    """
+    with Decoder(path, limits, "audio or video") as child:
+        child.start(child.input().output("pipe:1", format="framecrc", map=0, codec="copy", copy_unknown=None, t=0))
+        text = bytearray(_MAX_BYTES)
+        size = child.fill(text)
+    streams: dict[int, dict[str, str]] = {}
+    for line in bytes(text[:size]).split(b"\n"):
+        if match := _OUTLINE.fullmatch(line):
+            streams.setdefault(int(match[2]), {})[match[1].decode()] = match[3].decode("ascii", "replace")
+    found = tuple(_outlined(streams[index]) for index in sorted(streams))
+    return Facts(streams=found, streams_found=len(found)) if found else None
+
+
+def _outlined(stream: dict[str, str]) -> StreamFacts:
+    def numbers(name: str) -> tuple[int, ...]:
+        return tuple(int(digits) for digits in re.findall(r"\d{1,9}", stream.get(name, "")))
+
+    width, height = numbers("dimensions") if len(numbers("dimensions")) == 2 else (0, 0)
+    layout = stream.get("channel_layout_name", "")
+    rate = numbers("sample_rate")
+    return StreamFacts(
+        kind=stream.get("media_type", ""),
+        codec=stream.get("codec_id"),
+        width=width,
+        height=height,
+        sample_aspect=numbers("sar"),
+        sample_rate=rate[0] if rate else 0,
+        channel_layout=layout,
+        channels=_CHANNELS.get(layout, 1),
+    )
+
+
+def _check_pyav() -> None:
+    """Raises ToolError if PyAV cannot be imported: without a file and without limits, so neither is to blame."""
+    try:
+        importlib.import_module("av")
+    except ImportError as error:
+        raise ToolError(f"PyAV cannot be imported ({error}): run `pip install --force-reinstall av`") from error
+
+
+def _failure(path: Path, limits: MediaLimits, facts: Facts) -> MediaError:
+    if facts.error in ("ImportError", "ModuleNotFoundError", "MemoryError"):
+        _check_pyav()
+        if facts.streams_found > limits.max_streams:
+            return too_many(path, limits, facts.streams_found)
+        return no_memory(path, limits, _Describer.name, None)
+    if facts.error == "ArgumentError":  # libavformat's for a format that is not on the list, before it reads any more
+        return MediaError(f"{quoted(path)} is in a format that is refused; convert it to mp4, mkv, wav ... first")
+    reason = telling([line.strip() for line in facts.log]) if facts.log else facts.error
+    return MediaError(
+        f"{quoted(path)} cannot be read as audio or video ({reason}); check that it plays, and that it is the media "
+        "itself: playlists and formats that name other files are refused"
+    )
