@@ -15,10 +15,9 @@ MAX_TAGS, MAX_LENGTH = 200, 200
 MANY_STREAMS = 10_000
 
 
-def main(root, url, options):
-    sys.path.append(root)
+def main(pyav, url, options):
     try:
-        import av
+        av = imported("av", pyav)
     except ImportError:  # no room for its libraries, perhaps
         print('{"error": "ImportError"}')
         return
@@ -36,6 +35,8 @@ def main(root, url, options):
 def imported(name, path):
     """The package at `path`: there are no site-packages here."""
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
