@@ -22,13 +22,14 @@ from avdetect.faces import build_detector
 from avdetect.media import MediaInfo
 from avdetect.pooling import SyncReading, track_logit
 from avdetect.preprocess import ClipStream, Preprocessor
-from avdetect.scoring import StreamOutputs, StreamScorer
+from avdetect.scoring import HIDDEN, StreamOutputs, StreamScorer
 from avdetect.segments import find_segments
 from avdetect.types import (
     SAMPLE_RATE,
     Clip,
     Curve,
     Detection,
+    FacesSeen,
     StreamScore,
     SyncScore,
     TrackSummary,
@@ -39,6 +40,7 @@ from avdetect.types import (
 PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
 MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
+MIN_HIDDEN_CROPS, MIN_HIDDEN_SHARE = 5, 0.1  # of a track's crops: fewer hidden mouths are not worth a warning
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
 
 
@@ -89,7 +91,7 @@ class Detector:
 
     def __init__(self, bundle: Bundle, preprocessor: Preprocessor, networks: OnnxNetworks) -> None:
         self.bundle, self.preprocessor, self.networks = bundle, preprocessor, networks
-        self._scorer = StreamScorer(networks, bundle.info.model)
+        self._scorer = StreamScorer(networks, bundle.info.model, bundle.info.preprocess.faces.crop_margin)
 
     def score(
         self,
@@ -143,6 +145,7 @@ class Detector:
             fake, video_fake, audio_fake, info.calibration.threshold, outputs, not info.model.fusion.parts
         )
         reading = outputs.sync_reading()
+        faces = stream.faces_seen(outputs.visual) if stream.info.video else None
         end_seconds = stream.start_seconds + duration
         window = info.model.audio.window_seconds
         streams = _stream_scores(outputs, _heard(outputs.audio, window, stream.start_seconds, end_seconds))
@@ -161,7 +164,7 @@ class Detector:
             tracks=_track_summaries(outputs),
             segments=find_segments(streams, stream.start_seconds, round(end_seconds, 3)),
             missing=outputs.missing,
-            warnings=(*stream.warnings, *self._own_warnings()),
+            warnings=(*stream.warnings, *_face_warnings(faces, outputs), *self._own_warnings()),
             model={
                 "bundle": info.name,
                 "bundle_digest": self.bundle.digest,
@@ -172,6 +175,7 @@ class Detector:
                 "provider": self.networks.providers[0],
             },
             timing_seconds={stage: round(seconds, 4) for stage, seconds in timing.items()},
+            faces=faces,
         )
 
     def _own_warnings(self) -> Iterator[str]:
@@ -181,6 +185,23 @@ class Detector:
             yield f"faces were found by {used}, but this bundle was trained on faces found by {trained}"
         if self.networks.fell_back:
             yield "scored on the CPU: CUDA could not be started (driver or CUDA libraries missing; see avdetect doctor)"
+
+
+def _face_warnings(faces: FacesSeen | None, outputs: StreamOutputs) -> Iterator[str]:
+    """What of the faces was not judged though others were."""
+    if faces and faces.seen > faces.judged > 0:
+        small = f" (the largest that is too small has {faces.too_small_pixels} px and needs {faces.needed_pixels})"
+        small = small if faces.too_small_pixels else ""
+        yield f"{faces.seen} faces were seen at once, {faces.judged} of them judged{small}"
+    for track, hidden in sorted(outputs.hidden.items()):
+        seen = len(outputs.boxes[track])
+        if len(hidden) >= max(MIN_HIDDEN_CROPS, MIN_HIDDEN_SHARE * seen):
+            share = "all" if len(hidden) == seen else f"{100 * len(hidden) / seen:.0f} %"
+            left_out = "the face was not judged" if outputs.is_hidden(track) else "these were not judged"
+            yield (
+                f"{HIDDEN} (a mask, a microphone, a hand?) in {share} of the pictures of face track {track}, from "
+                f"{min(hidden):.1f} to {max(hidden):.1f} s; {left_out}"
+            )
 
 
 def _timed(half: Callable[[StreamOutputs, Clip], None], outputs: StreamOutputs, clip: Clip) -> float:

@@ -6,9 +6,10 @@ It stops at uint8 crops and waveform. Log-mels and normalisation belong to `avde
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from avdetect.errors import ConfigError, LimitError, MediaError
 from avdetect.faces.detector import FaceDetector
 from avdetect.faces.tracking import FaceTracker, TrackedFace
 from avdetect.media import MediaReader
-from avdetect.types import FPS, Clip, FaceTrack, VideoFrames, Waveform
+from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Waveform
 
 T = TypeVar("T")
 MAX_SECONDS = 1e6
@@ -89,6 +90,7 @@ class ClipStream:
         self._duration, self._on_frames = duration, on_frames
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
         self._tracker = FaceTracker(preprocessor.detector, self.config.faces)
+        self._reduced = 1.0  # pixels of the file's picture to one of the frames
         self._saw_face = self._heard = False
         self._audio_seconds = 0.0
         self.timing_seconds = {"probe": time.perf_counter() - began, "decode": 0.0, "faces": 0.0}
@@ -124,8 +126,7 @@ class ClipStream:
         elif self.info.video is None:
             missing["video"] = "no video stream"
         elif not self._saw_face:
-            shortest = self.config.faces.min_track / FPS
-            missing["video"] = f"no face (followed for {shortest:.1f} s or more)"
+            missing["video"] = self._no_face()
         if "audio" in self._broken or "audio" in self.info.unusable:
             missing["audio"] = "the audio cannot be decoded"
         elif self.info.audio is None:
@@ -135,6 +136,24 @@ class ClipStream:
         elif not self._heard:
             missing["audio"] = "silent"
         return missing
+
+    def faces_seen(self, judged: Container[int]) -> FacesSeen:
+        """How many faces there were at once, so far; `judged` holds the ids of tracks that were."""
+        seen = self._tracker.seen
+        small, needed = self._too_small() or (None, None)
+        return FacesSeen(seen.faces, sum(track in judged for track in seen.followed), small, needed)
+
+    def _too_small(self) -> tuple[int, int] | None:
+        """Side of the largest face that is too small, and the side it would need, in pixels of the file's picture."""
+        seen = self._tracker.seen
+        if not seen.small_side:
+            return None
+        return math.floor(seen.small_side * self._reduced), math.ceil(seen.needed_side * self._reduced)
+
+    def _no_face(self) -> str:
+        if too_small := self._too_small():
+            return "face too small to judge ({} px; needs {})".format(*too_small)
+        return f"no face (followed for {self.config.faces.min_track / FPS:.1f} s or more)"
 
     def __iter__(self) -> Iterator[Clip]:
         step = round(self.config.clip_seconds * FPS)
@@ -186,6 +205,7 @@ class ClipStream:
                     pending += self._tracker.flush()
                     ended = True
                 else:
+                    self._reduced = self._reduction(batch)
                     if self._on_frames:
                         self._on_frames(batch)
                     pending += self._tracker.push(batch)
@@ -194,6 +214,10 @@ class ClipStream:
             yield [face for face in pending if face.frame < end], min(seen, end)
             pending = [face for face in pending if face.frame >= end]
             begin = end
+
+    def _reduction(self, frames: VideoFrames) -> float:
+        video = self.info.video
+        return max(1.0, max(video.width, video.height) / max(frames.width, frames.height)) if video else 1.0
 
     def _read(self, kind: str, reader: Iterator[T]) -> Iterator[T]:
         """What `reader` gives, timed. A stream that cannot be decoded is missing, unless it is all the file has."""

@@ -15,12 +15,14 @@ import numpy as np
 
 from avdetect import pooling
 from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
-from avdetect.config import AudioConfig, ModelConfig
+from avdetect.config import AudioConfig, FaceConfig, ModelConfig
+from avdetect.faces.mouth import hidden_mouths
 from avdetect.pooling import SyncDistances, SyncReading
 from avdetect.types import FPS, HOP, MELS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Float, UInt8, Waveform
 
 SYNC_FRAMES = 5  # frames of a sync window: 0.2 s
 SYNC_MELS = SYNC_FRAMES * MELS_PER_FRAME
+HIDDEN = "the mouth seems hidden"  # why a face is not judged
 
 
 class Networks(Protocol):
@@ -48,8 +50,15 @@ class StreamOutputs:
     audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit)
     sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))  # by track id, like visual
     boxes: dict[int, list[tuple[float, Float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, XYXY)
+    hidden: dict[int, list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # seconds of unseen mouths, not judged
     readings: dict[int, SyncReading] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)  # stream -> reason
+
+    def is_hidden(self, track: int) -> bool:
+        """Whether the mouth of a track seems hidden most of the time."""
+        return 2 * len(self.hidden.get(track, ())) > len(self.boxes.get(track, ()))
 
     def track_logits(self) -> dict[int, Float]:
         """Frame logits (F,) of each track."""
@@ -113,8 +122,9 @@ def mouth_windows(mouth_crops: UInt8) -> UInt8:
 class StreamScorer:
     """Feeds a file's clips, in order, through the networks."""
 
-    def __init__(self, networks: Networks, config: ModelConfig) -> None:
-        self.networks, self.config = networks, config
+    def __init__(self, networks: Networks, config: ModelConfig, crop_margin: float = FaceConfig.crop_margin) -> None:
+        """crop_margin: `FaceConfig.crop_margin` of the clips."""
+        self.networks, self.config, self.crop_margin = networks, config, crop_margin
 
     def start(self) -> StreamOutputs:
         """Empty outputs, for a new file."""
@@ -126,13 +136,21 @@ class StreamScorer:
         self.listen(outputs, clip)
 
     def look(self, outputs: StreamOutputs, clip: Clip) -> None:
-        """The half of `add` that is about the picture alone; it may run beside the other half."""
+        """The half of `add` that is about the picture alone; it may run beside the other half.
+
+        Faces whose mouth is hidden are not judged: no network has learned from any, and a cover looks forged to them.
+        """
         for track in clip.tracks if "visual" in self.config.streams else ():
-            if len(track.face_crops):
-                seconds = (track.face_frames / FPS).tolist()
-                logits = self.networks.visual(track.face_crops)
-                outputs.visual[track.track_id] += zip(seconds, logits.tolist(), strict=True)
-                outputs.boxes[track.track_id] += zip(seconds, track.boxes, strict=True)
+            if not len(track.face_crops):
+                continue
+            seconds = track.face_frames / FPS
+            hidden = hidden_mouths(track.face_crops, track.boxes, track.landmarks, self.crop_margin)
+            outputs.boxes[track.track_id] += zip(seconds.tolist(), track.boxes, strict=True)
+            if hidden.any():
+                outputs.hidden[track.track_id] += seconds[hidden].tolist()
+            if not hidden.all():
+                logits = self.networks.visual(track.face_crops[~hidden])
+                outputs.visual[track.track_id] += zip(seconds[~hidden].tolist(), logits.tolist(), strict=True)
 
     def listen(self, outputs: StreamOutputs, clip: Clip) -> None:
         """The half of `add` that needs the sound: the voice, and its match with the mouths."""
@@ -162,15 +180,20 @@ class StreamScorer:
         """Read the sync and name the streams that say nothing; `missing` maps "video" and "audio" to why the input
         lacks them."""
         joined = {track: SyncDistances.join(parts) for track, parts in outputs.sync.items()}
-        outputs.readings = {track: r for track, d in joined.items() if (r := pooling.read_sync(d)) is not None}
+        read = {track: r for track, d in joined.items() if (r := pooling.read_sync(d)) is not None}
+        hidden = {track for track in outputs.boxes if outputs.is_hidden(track)}
+        outputs.readings = {track: r for track, r in read.items() if track not in hidden}
+        for track in hidden:  # where a mouth was seen after all, it was most likely a cover that was not recognised
+            outputs.visual.pop(track, None)
+        no_face = HIDDEN if hidden else "no face"
         if outputs.visual_logit() is None:
-            outputs.missing["visual"] = missing.get("video", "no face")
+            outputs.missing["visual"] = missing.get("video", no_face)
         if outputs.audio_logit() is None:
             outputs.missing["audio"] = missing.get("audio", "no sound longer than 0.5 s")
         if outputs.sync_reading() is None:
             reason = missing.get("video") or missing.get("audio")
             if not reason:
-                reason = "no face" if "visual" in outputs.missing else "less than 1 s of a face with voice"
+                reason = no_face if "visual" in outputs.missing or read else "less than 1 s of a face with voice"
             outputs.missing["sync"] = reason
         for stream, article in (("visual", "a"), ("audio", "an"), ("sync", "a")):
             if stream not in self.config.streams:

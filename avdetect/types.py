@@ -204,6 +204,16 @@ class TrackSummary:
 
 
 @dataclass(frozen=True)
+class FacesSeen:
+    """How many faces there were, and how many of them were judged."""
+
+    seen: int  # the most in one picture
+    judged: int  # of those; the largest ones are, as many as `FaceConfig.max_faces`
+    too_small_pixels: int | None = None  # side of the largest face that is too small to judge, in the file's pixels
+    needed_pixels: int | None = None  # the side that it would need
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of the file that looks manipulated, from a stream's per-second curve."""
 
@@ -235,3 +245,4 @@ class Detection:
     warnings: tuple[str, ...]
     model: Mapping[str, str]  # bundle and its digest, avdetect's version, preprocessing hash, face detector, provider
     timing_seconds: Mapping[str, float]  # wall seconds by stage; stages run beside each other, `networks` in two halves
+    faces: FacesSeen | None = None  # None: no picture was looked at

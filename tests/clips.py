@@ -39,19 +39,21 @@ def speech(seconds: float, seed: int = 0) -> Float:
 def make_track(
     codes: np.ndarray, first_frame: int = 0, track_id: int = 0, *, size: int = 64, mouth: int = 64, every: int = 5
 ) -> FaceTrack:
-    """A face of noise with upright landmarks; the luma of mouth crop i is 10 * codes[i]."""
+    """A face of noise with upright landmarks and a line for a mouth; the luma of mouth crop i is 10 * codes[i]."""
     rng = np.random.default_rng((track_id, 7))
     frames = np.arange(0, len(codes), every) + first_frame
     count = len(frames)
     coarse = rng.integers(40, 216, (count, size // 8, size // 8, 3), dtype=np.uint8)
     box = np.array([100, 100, 180, 200], np.float32)
     marks = np.array([[125, 135], [155, 135], [140, 155], [128, 175], [152, 175]], np.float32)
+    crops = coarse.repeat(8, axis=1).repeat(8, axis=2)
+    crops[:, size * 21 // 32 : size * 23 // 32, size // 4 : size * 3 // 4] = 0  # or it would seem hidden
     mouths = np.broadcast_to((10 * codes).astype(np.uint8)[:, None, None], (len(codes), mouth, mouth)).copy()
     return FaceTrack(
         track_id=track_id,
         first_frame=first_frame,
         mouth_crops=mouths,
-        face_crops=coarse.repeat(8, axis=1).repeat(8, axis=2),
+        face_crops=crops,
         face_frames=frames.astype(np.int64),
         boxes=np.tile(box, (count, 1)),
         landmarks=np.tile(marks, (count, 1, 1)),

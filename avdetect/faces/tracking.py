@@ -23,6 +23,10 @@ KEEP = 0.75  # a known face may be this much less certain than a new one (hyster
 JUMP = 0.9  # a face may jump this many of its sides between two detections if nobody else could be meant
 JUMP_SIZE = 1.4  # and change its size by this factor
 MIN_DETECTOR_FACE = 12.0  # pixels of the reduced frame; below this no detector works
+CLOSER, MIN_CLOSER_FACE = (
+    2,
+    20.0,
+)  # where nobody is found: so many times `detect_side` are searched, for faces this large
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +45,16 @@ class TrackedFace:
         return f"TrackedFace(id={self.track_id}, frame={self.frame}, box={np.round(self.box).tolist()})"
 
 
+@dataclass
+class Seen:
+    """What was seen in the pictures that were searched as a whole, whether it was followed or not."""
+
+    faces: int = 0  # the most in one picture
+    followed: tuple[int, ...] = ()  # track ids of those of them that were followed
+    small_side: float = 0.0  # pixels: of the largest face that was too small to be followed
+    needed_side: float = 0.0  # and what it would have needed, in the same picture
+
+
 class FaceTracker:
     """Streams frames in, tracked faces out, in an order and with values that do not depend on the batches' sizes.
 
@@ -50,6 +64,7 @@ class FaceTracker:
     def __init__(self, detector: FaceDetector, config: FaceConfig) -> None:
         self._detector, self._config = detector, config
         self._believe = detector.min_confidence if config.min_confidence is None else config.min_confidence
+        self.seen = Seen()
         self._shots = ShotDetector(config.shot_change)
         self._frames: dict[int, tuple[VideoFrames, int]] = {}  # frame number -> batch, index
         self._tracks: list[Track] = []
@@ -118,7 +133,32 @@ class FaceTracker:
             if known is not None and self._update(number, self._believed(known, scale, rgb), False, last_look=False):
                 return
         smallest = max(self._smallest_face(frames) / float(scale.max()), MIN_DETECTOR_FACE)
-        self._update(number, self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb), begin, True)
+        faces = self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb)
+        self._update(number, faces, begin, True)
+        self._count(number, faces)
+        if not self._next_id and number % self._config.redetect_every == 0:
+            self._look_closer(frames, index)
+
+    def _count(self, number: int, faces: Faces) -> None:
+        """Note how many faces this picture shows, and which of them are followed."""
+        followed = tuple(track.track_id for track in self._tracks if track.last == number and not track.ended)
+        count = max(int((faces.confidences >= self._believe).sum()), len(followed))
+        if (count, len(followed)) > (self.seen.faces, len(self.seen.followed)):
+            self.seen.faces, self.seen.followed = count, followed
+        self._note_small(faces, self._smallest_face(self._frames[number][0]))
+
+    def _note_small(self, faces: Faces, needed: float) -> None:
+        sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
+        small = sides[(sides < needed) & (faces.confidences >= self._believe)]
+        if len(small) and small.max() > self.seen.small_side:
+            self.seen.small_side, self.seen.needed_side = float(small.max()), needed
+
+    def _look_closer(self, frames: VideoFrames, index: int) -> None:
+        """Nobody has been found so far: look, once a second, whether there are faces too small to be followed."""
+        rgb = reduced_rgb(frames, index, CLOSER * self._config.detect_side)
+        scale = np.array([frames.width / rgb.shape[1], frames.height / rgb.shape[0]], np.float32)
+        faces = self._believed(self._detector.detect(rgb, min_face=MIN_CLOSER_FACE), scale, rgb)
+        self._note_small(faces, self._smallest_face(frames))
 
     def _smallest_face(self, frames: VideoFrames) -> float:
         config = self._config

@@ -80,10 +80,10 @@ class MomentKeeper:
         self._tracks: dict[int, _Track] = {}
 
     def add(self, clip: Clip, outputs: StreamOutputs) -> None:
-        """The crops of `clip`, whose logits are the last in `outputs`."""
+        """The crops of `clip`; the logits of those that were judged are the last in `outputs`."""
         for track in clip.tracks:
             points = outputs.visual.get(track.track_id, [])
-            logits = dict(points[len(points) - len(track.face_frames) :])
+            logits = dict(points[max(0, len(points) - len(track.face_frames)) :])
             for frame, crop in zip(track.face_frames.tolist(), track.face_crops, strict=True):
                 if (logit := logits.get(frame / FPS)) is not None:
                     self._tracks.setdefault(track.track_id, _Track()).add(frame / FPS, logit, crop)
@@ -94,8 +94,8 @@ class MomentKeeper:
 
     def moments(self, outputs: StreamOutputs, network: Callable[[UInt8], Float]) -> tuple[Moment, ...]:
         """The most suspicious tracks first, in each the most suspicious crops first."""
-        suspicion = {t: _suspicion(outputs, t) for t in self._tracks}
-        ranked = sorted(self._tracks, key=lambda t: (-suspicion[t], t))[:MAX_TRACKS]
+        suspicion = {t: _suspicion(outputs, t) for t in self._tracks if t in outputs.visual}
+        ranked = sorted(suspicion, key=lambda t: (-suspicion[t], t))[:MAX_TRACKS]
         found = []
         for rank, track_id in enumerate(ranked):
             for kind, chosen in self._tracks[track_id].chosen().items():

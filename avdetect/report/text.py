@@ -10,6 +10,7 @@ from rich.text import Text
 
 from avdetect.detector import CLEAR_SYNC
 from avdetect.report.data import printable
+from avdetect.report.words import people
 from avdetect.types import Detection
 
 MAX_SEGMENTS = 4  # lines, of a file with many
@@ -26,8 +27,11 @@ def render(detection: Detection) -> Text:
         out.append(f"  P(fake) = {detection.fake:.2f} (called fake from {detection.threshold:.2f})")
     out.append(f"\n{detection.reason}\n\n")
     scores = {score.name: score for score in detection.streams}
-    visual_note = f"{len(scores['visual'].curves)} face track(s)" if "visual" in scores else ""
-    _line(out, "face", detection.video_fake, detection.missing.get("visual"), visual_note)
+    tracks = len(scores["visual"].curves) if "visual" in scores else 0
+    note = f"{tracks} face track{'' if tracks == 1 else 's'}"
+    if detection.faces and detection.faces.judged < detection.faces.seen:
+        note = f"{people(detection)}, {note}"
+    _line(out, "face", detection.video_fake, detection.missing.get("visual"), note)
     _line(out, "voice", detection.audio_fake, detection.missing.get("audio"), "")
     out.append("  match  ")
     if detection.sync is None:

@@ -95,6 +95,16 @@ def absence(detection: Detection, name: StreamName) -> str:
     return sentence(f"not judged: {detection.missing.get(name, 'no usable score')}")
 
 
+def people(detection: Detection) -> str:
+    """How many faces there were at once, and how many of them were judged."""
+    faces = detection.faces
+    if faces is None or not faces.seen:
+        return ""
+    if faces.judged < faces.seen:
+        return f"{faces.judged} of {faces.seen} faces judged"
+    return f"{faces.seen} face{'' if faces.seen == 1 else 's'} at a time"
+
+
 def segment_words(segment: Segment) -> str:
     """Whose stretch it is."""
     track = "" if segment.track_id is None else f", track {segment.track_id}"
@@ -178,6 +188,8 @@ def _face(detection: Detection) -> Cause:
             lines = [f"{seen}, {span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds)}."]
         else:
             lines = [f"{seen}; the most suspicious one decides."]
+        if said := people(detection):
+            lines.append(sentence(said))
         lines.append("Judged by pictures of the face alone.")
     headline, tone = _part(probability)
     return Cause("Face", "Was the face altered or generated?", headline, tone, probability, tuple(lines))

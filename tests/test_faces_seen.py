@@ -1,0 +1,232 @@
+"""Faces that are not judged: too small, too many, or with a hidden mouth; it is said, and they raise nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+from clips import ToneNetworks, make_track, speech
+from face_factory import HEIGHT, PORTRAIT, WIDTH, background, paste, video
+from media_factory import RENDERER
+from readme_media import SAMPLE
+
+from avdetect import Detection, Detector, load_detector
+from avdetect.config import FaceConfig, ModelConfig
+from avdetect.faces import FaceDetector, FaceTracker, build_detector, frames_from_rgb
+from avdetect.faces.crops import face_crop
+from avdetect.faces.mouth import hidden_mouths
+from avdetect.report.data import SCHEMA_FILE, to_json
+from avdetect.report.text import render
+from avdetect.report.words import causes
+from avdetect.scoring import HIDDEN, StreamOutputs, StreamScorer
+from avdetect.types import Clip, FacesSeen, VideoFrames, Waveform
+
+COVERS = {
+    "white": "drawbox=x=130:y=225:w=220:h=130:color=white:t=fill",
+    "black": "drawbox=x=130:y=225:w=220:h=130:color=black:t=fill",
+    "microphone": "drawbox=x=180:y=240:w=120:h=110:color=0x404048:t=fill,noise=c0s=12:allf=t",
+}
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return load_detector(device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaceDetector:
+    return build_detector("mtcnn")
+
+
+@pytest.fixture(scope="module")
+def sample(detector: Detector) -> Detection:
+    return detector.score(SAMPLE)
+
+
+def make(target: Path, *options: str) -> Path:
+    """The sample, changed."""
+    subprocess.run([RENDERER, "-v", "error", "-y", "-i", str(SAMPLE), *options, str(target)], check=True)
+    return target
+
+
+def followed(finder: FaceDetector, pictures: list[np.ndarray], config: FaceConfig | None = None) -> FaceTracker:
+    tracker = FaceTracker(finder, config or FaceConfig())
+    tracker.push(video(pictures))
+    tracker.flush()
+    return tracker
+
+
+@pytest.mark.parametrize(("size", "side", "needed"), [("1280:720", 96, 58), ("1920:1080", 96, 87), ("640:360", 64, 32)])
+def test_a_face_that_is_too_small_is_not_called_none(
+    detector: Detector, sample: Detection, size: str, side: int, needed: int, tmp_path: Path
+) -> None:
+    chain = f"scale={side}:{side},pad={size}:iw:ih:gray"
+    found = detector.score(make(tmp_path / "small.mp4", "-t", "2", "-vf", chain, "-c:a", "copy"))
+    assert found.faces is not None
+    small = found.faces.too_small_pixels
+    left, top, right, bottom = sample.tracks[0].box
+    assert small == pytest.approx(max(right - left, bottom - top) * side / 480, rel=0.25)
+    reason = f"face too small to judge ({small} px; needs {needed})"
+    assert (found.missing["visual"], found.missing["sync"]) == (reason, reason)
+    assert found.faces.needed_pixels == needed
+    assert reason in render(found).plain
+    assert reason[1:] in causes(found)[0].lines[0]
+
+
+def test_sizes_are_those_of_the_file_where_the_picture_was_reduced(detector: Detector, tmp_path: Path) -> None:
+    chain = "scale=200:200,pad=3840:2160:1800:1000:gray"
+    found = detector.score(make(tmp_path / "4k.mp4", "-t", "0.6", "-vf", chain, "-an", "-preset", "ultrafast"))
+    assert found.faces is not None
+    assert (found.faces.seen, found.faces.needed_pixels) == (0, 173)
+    assert found.faces.too_small_pixels == pytest.approx(100, abs=20)
+
+
+def test_a_picture_of_nobody_has_no_small_face(finder: FaceDetector) -> None:
+    assert followed(finder, [background(seed) for seed in range(30)]).seen.small_side == 0
+
+
+def test_looking_closer_changes_no_track_and_ends_with_the_first_face(
+    finder: FaceDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    look = FaceTracker._look_closer
+
+    def counted(self: FaceTracker, frames: VideoFrames, index: int) -> None:
+        looks.append(frames.first_frame + index)
+        look(self, frames, index)
+
+    monkeypatch.setattr(FaceTracker, "_look_closer", counted)
+    empty, face = background(), paste(background(), 240, WIDTH / 2, HEIGHT / 2)
+    tracker = followed(finder, [empty] * 60 + [face] * 60)
+    assert looks == [0, 25, 50]
+    assert (tracker.seen.faces, tracker.seen.followed) == (1, (0,))
+
+
+@pytest.mark.parametrize(("most", "judged"), [(4, 3), (2, 2), (1, 1)])
+def test_how_many_were_seen_and_judged(finder: FaceDetector, most: int, judged: int) -> None:
+    picture = background()
+    for x in (120, 320, 520):
+        picture = paste(picture, 190, x, 180)
+    tracker = followed(finder, [picture] * 12, FaceConfig(max_faces=most))
+    assert (tracker.seen.faces, len(tracker.seen.followed)) == (3, judged)
+
+
+def test_people_who_are_not_judged_are_said_everywhere(detector: Detector, tmp_path: Path) -> None:
+    chain = "[0:v]scale=240:240,split=6[a][b][c][d][e][f];[a][b][c]hstack=3[x];[d][e][f]hstack=3[y];[x][y]vstack"
+    path = make(tmp_path / "six.mp4", "-t", "2", "-filter_complex", chain, "-map", "0:a", "-c:a", "copy")
+    found = detector.score(path)
+    assert found.faces == FacesSeen(6, 4)
+    assert "4 of 6 faces judged" in render(found).plain
+    assert "6 faces were seen at once, 4 of them judged" in found.warnings
+    assert "4 of 6 faces judged." in causes(found)[0].lines
+    document = json.loads(to_json([found]))
+    jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text()))
+    assert document["results"][0]["faces"]["judged"] == 4
+
+
+def test_one_person_is_one(sample: Detection, detector: Detector, tmp_path: Path) -> None:
+    assert sample.faces == FacesSeen(1, 1)
+    assert not [warning for warning in sample.warnings if "face" in warning or "mouth" in warning]
+    assert detector.score(make(tmp_path / "voice.wav", "-vn", "-t", "1")).faces is None
+
+
+@pytest.mark.parametrize("cover", COVERS)
+def test_a_hidden_mouth_raises_nothing_and_is_said(
+    detector: Detector, sample: Detection, cover: str, tmp_path: Path
+) -> None:
+    path = make(tmp_path / "covered.mp4", "-vf", COVERS[cover], "-crf", "23", "-c:a", "copy")
+    found = detector.score(path)
+    assert sample.fake is not None
+    assert found.fake is not None
+    assert found.fake <= sample.fake + 0.02
+    assert (found.video_fake, found.missing["visual"], found.missing["sync"]) == (None, HIDDEN, HIDDEN)
+    assert found.faces == FacesSeen(1, 0)
+    assert any(warning.startswith(HIDDEN) for warning in found.warnings)
+    assert HIDDEN in render(found).plain
+    assert len(found.tracks) == 1  # followed all the same
+
+
+def test_the_rest_of_a_face_is_judged(detector: Detector, sample: Detection, tmp_path: Path) -> None:
+    cover = COVERS["white"] + ":enable='between(t,2,4)'"
+    found = detector.score(make(tmp_path / "partly.mp4", "-vf", cover, "-crf", "18", "-c:a", "copy"))
+    assert sample.video_fake is not None
+    assert found.video_fake == pytest.approx(sample.video_fake, abs=0.1)
+    (curve,) = next(score.curves for score in found.streams if score.name == "visual")
+    assert not {2.5, 3.5} & set(curve.times_seconds)
+    (warning,) = (warning for warning in found.warnings if warning.startswith(HIDDEN))
+    assert "these were not judged" in warning
+
+
+def crops_of(finder: FaceDetector, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One crop as `hidden_mouths` takes it, with the places of the uncovered portrait."""
+    faces = finder.detect(PORTRAIT, min_face=40)
+    crop = face_crop(frames_from_rgb(picture), 0, faces.boxes[0], 1.3, 160)
+    return crop[None], faces.boxes[:1], faces.landmarks[:1]
+
+
+TINTS = {
+    "colour": lambda picture: picture,
+    "grey": lambda picture: cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB),
+    "sepia": lambda picture: np.clip(TINTS["grey"](picture) * np.array([1.1, 0.95, 0.7]), 0, 255).astype(np.uint8),
+    "dim": lambda picture: picture // 4,
+    "soft": lambda picture: cv2.GaussianBlur(picture, (0, 0), 3),
+    "flat": lambda picture: np.full_like(picture, 90),  # nothing can be said of it
+}
+
+
+@pytest.mark.parametrize("tint", TINTS)
+def test_a_mouth_that_is_there_is_seen(finder: FaceDetector, tint: str) -> None:
+    assert not hidden_mouths(*crops_of(finder, TINTS[tint](PORTRAIT)), 1.3).any()
+
+
+@pytest.mark.parametrize("roll", [-30, 0, 25])
+@pytest.mark.parametrize("colour", [(240, 240, 240), (150, 190, 215), (25, 25, 30)])
+def test_a_cover_is_seen_however_the_head_is_held(finder: FaceDetector, colour: tuple[int, ...], roll: int) -> None:
+    faces = finder.detect(PORTRAIT, min_face=40)
+    nose, mouth = faces.landmarks[0, 2], faces.landmarks[0, 3:].mean(axis=0)
+    picture = cv2.ellipse(
+        PORTRAIT.copy(), (mouth + (mouth - nose) * 0.3).astype(int).tolist(), (45, 32), 0, 0, 360, colour, -1
+    )
+    middle = tuple(map(float, faces.landmarks[0, 2]))
+    turn = cv2.getRotationMatrix2D(middle, roll, 1.0)
+    points = faces.landmarks[0] @ turn[:, :2].T + turn[:, 2]
+    turned = cv2.warpAffine(picture, turn, picture.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+    crop = face_crop(frames_from_rgb(turned), 0, faces.boxes[0], 1.3, 160)
+    assert hidden_mouths(crop[None], faces.boxes[:1], points[None].astype(np.float32), 1.3).all()
+
+
+def test_neighbours_decide_for_a_picture_in_which_nothing_is_recognised(finder: FaceDetector) -> None:
+    shown, boxes, marks = crops_of(finder, PORTRAIT)
+    covered = shown.copy()
+    covered[:, 90:] = 220
+    pattern = [0, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0]
+    crops = np.concatenate([covered if hidden else shown for hidden in pattern])
+    found = hidden_mouths(crops, boxes.repeat(len(pattern), 0), marks.repeat(len(pattern), 0), 1.3)
+    assert found.astype(int).tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0]
+
+
+def test_a_face_that_is_mostly_hidden_leaves_the_others(finder: FaceDetector) -> None:
+    """Nothing of it is judged, neither by pictures nor by lip-sync; who is beside it is."""
+    networks = ToneNetworks()
+    codes = np.arange(75) % 24
+    hidden, seen = make_track(codes, track_id=0), make_track(codes, track_id=1)
+    hidden.face_crops[:12, 36:] = 255
+    scorer = StreamScorer(networks, ModelConfig())
+    outputs = scorer.start()
+    scorer.add(outputs, Clip(0.0, 3.0, (hidden, seen), Waveform(speech(3.0))))
+    scorer.finish(outputs, {})
+    assert set(outputs.visual) == {1}
+    assert set(outputs.boxes) == {0, 1}
+    assert 0 not in outputs.readings
+    assert outputs.missing.get("visual") is None
+
+
+def test_without_a_face_nothing_is_hidden() -> None:
+    outputs = StreamOutputs()
+    StreamScorer(ToneNetworks(), ModelConfig()).finish(outputs, {})
+    assert outputs.missing["visual"] == "no face"
