@@ -2,6 +2,7 @@
 
     readme.py first ROOT          print the first sh block: install and score
     readme.py test ROOT           print the sh block that runs the tests
+    readme.py scrfd ROOT          print the sh block that installs the extra scrfd
     readme.py rest ROOT SCRATCH   run every other sh block but installs, and the Python block, in a scratch folder
 
 The scratch folder holds the files that the README names, made by tests/readme_media.py (put tests/ on PYTHONPATH).
@@ -37,8 +38,8 @@ def main() -> None:
     action, root = sys.argv[1], Path(sys.argv[2])
     if action == "first":
         print(blocks(root, "sh")[0])
-    elif action == "test":
-        (block,) = [b for b in blocks(root, "sh") if "pytest" in b]
+    elif action in ("test", "scrfd"):
+        (block,) = [b for b in blocks(root, "sh") if {"test": "pytest", "scrfd": "[scrfd]"}[action] in b]
         print(block)
     else:
         run_rest(root, Path(sys.argv[3]))

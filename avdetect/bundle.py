@@ -31,6 +31,7 @@ from avdetect._untrusted import read_arrays, read_regular
 from avdetect.audio import N_MELS
 from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
+from avdetect.extras import how_to_install
 from avdetect.pooling import FEATURES
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.types import Float, UInt8
@@ -181,8 +182,7 @@ def execution_providers(device: str) -> list[str]:
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise ModelError(
-            "this onnxruntime has no CUDA provider: use --device cpu, or swap it: pip uninstall -y onnxruntime "
-            "onnxruntime-gpu && pip install --no-deps onnxruntime-gpu"
+            f"this onnxruntime has no CUDA provider: use --device cpu, or exchange it; {how_to_install('gpu')}"
         )
     return (
         ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]

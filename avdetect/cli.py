@@ -16,6 +16,7 @@ import typer
 
 from avdetect._version import __version__
 from avdetect.errors import AVDetectError, ConfigError
+from avdetect.extras import importing, require
 
 if TYPE_CHECKING:
     from avdetect.batch.command import Engines, Output
@@ -282,13 +283,12 @@ def evaluate(
 
     Stop it whenever you like and run it again: it goes on where it was.
     """
-    from avdetect.evaluation import require_libraries
-
-    require_libraries()
     from avdetect.bundle import Bundle
-    from avdetect.datasets.manifest import read_manifest
-    from avdetect.evaluation import run as evaluation
-    from avdetect.evaluation.comparison import named_folders
+
+    with importing("evaluate", "avdetect evaluate"):
+        from avdetect.datasets.manifest import read_manifest
+        from avdetect.evaluation import run as evaluation
+        from avdetect.evaluation.comparison import named_folders
 
     try:
         results = evaluation.evaluate(
@@ -378,13 +378,12 @@ def serve(
     ] = None,
 ) -> None:
     """A page to drop a video on, and a REST interface. Ctrl-C ends it; what waits is scored after the next start."""
-    from avdetect.serve import require_libraries
-
-    require_libraries()
     from avdetect.batch.options import ScoringOptions
     from avdetect.config import MediaLimits, load_yaml
-    from avdetect.serve import command
-    from avdetect.serve.settings import ServeSettings, default_data, read_token
+
+    with importing("serve", "avdetect serve"):
+        from avdetect.serve import command
+        from avdetect.serve.settings import ServeSettings, default_data, read_token
 
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
     settings = ServeSettings(
@@ -410,6 +409,7 @@ def fetch(
     ] = None,
 ) -> None:
     """Download insightface's SCRFD face detector (non-commercial research only)."""
+    require("scrfd", "avdetect models fetch")
     from avdetect.faces.scrfd import SCRFD_TERMS, fetch_scrfd
 
     _say(SCRFD_TERMS)
@@ -577,6 +577,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except AVDetectError as error:
         _say(f"avdetect: {type(error).__name__}: {_lines(str(error))}", err=True)
+        return EXIT_FAILED
+    except ImportError as error:  # a library of the base, for extras have their own error
+        typer.echo(
+            f"avdetect: {type(error).__name__}: {_lines(str(error))}; this installation is damaged: see "
+            "`avdetect doctor`, or make the environment anew as README says",
+            err=True,
+        )
         return EXIT_FAILED
     except OSError as error:  # standard output: a full disk, a closed pipe
         sys.stdout = None  # or Python would try to flush it once more, and complain

@@ -6,7 +6,6 @@ up, reports to nobody and ends with the connection.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import secrets
@@ -17,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+from avdetect import extras
 from avdetect._version import __version__
-from avdetect.errors import AVDetectError, ConfigError
+from avdetect.errors import AVDetectError
 
 ROOM_SECONDS = 300.0  # for a cluster to have room for one actor
 _REACH_SECONDS = 10.0
@@ -32,9 +32,8 @@ _ENVIRONMENT = {
 
 
 def require() -> None:
-    """Raises ConfigError when Ray is not installed."""
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError("the engine ray is not installed: pip install 'avdetect[ray]'")
+    """Raises ToolError when Ray is not installed."""
+    extras.require("ray", "the engine ray")
 
 
 def ray() -> Any:
@@ -42,6 +41,8 @@ def ray() -> Any:
     if "ray" not in sys.modules:  # it reads them when it is imported
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        with extras.importing("ray", "the engine ray"):
+            import ray
     import ray
 
     return ray
@@ -55,7 +56,7 @@ def connect(address: str | None, own_cpus: float) -> Iterator[dict[str, float]]:
     own with `own_cpus` CPUs. A connection that the process has already is used, and left as it is: whether that
     Ray asks for a token was settled by whoever started it. Nor does our own where the process had imported `ray`
     before, which reads that setting once; set RAY_AUTH_MODE=token before the import then.
-    Raises AVDetectError when there is no such cluster, or it breaks; ConfigError without the package.
+    Raises AVDetectError when there is no such cluster, or it breaks; ToolError without the package.
     """
     require()
     address = address or os.environ.get("RAY_ADDRESS") or "local"

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from avdetect._version import __version__
 from avdetect.bundle import GOLDEN_TOLERANCE, Bundle, OnnxNetworks, execution_providers, replay_golden
 from avdetect.errors import AVDetectError, ModelError, ToolError
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, installed
 from avdetect.faces import build_detector
 from avdetect.media import ffmpeg_path
+
+_IMPORT_SECONDS = 120  # torch from a cold disk takes half a minute
+_IMPORT = """
+import importlib, sys
+for name in sys.argv[1:]:
+    print(name, flush=True)
+    importlib.import_module(name)
+"""
 
 
 @dataclass(frozen=True)
@@ -29,9 +41,11 @@ def run_checks(bundle: Path | None = None, device: str = "auto") -> list[Check]:
         _check("avdetect", lambda: f"{__version__} on Python {platform.python_version()}, {platform.system()}"),
         _check("ffmpeg", _ffmpeg),
         _check("onnxruntime", lambda: _onnxruntime(device)),
+        _check("opencv", _opencv),
         _check("face detector", lambda: f"{build_detector('mtcnn').name} loads"),
         _check("bundle", lambda: _bundle(bundle)),
         _check("golden scores", lambda: _golden(bundle, device)),
+        *(_check(f"extra {name}", partial(_extra, name)) for name in LIBRARIES if installed(name)),
     ]
 
 
@@ -56,19 +70,60 @@ def _ffmpeg() -> str:
 
 
 def _onnxruntime(device: str) -> str:
-    """onnxruntime and onnxruntime-gpu own the same folder: beside each other, whichever came last won."""
+    found = _one_of(("onnxruntime", "onnxruntime-gpu"), ONE_ONNXRUNTIME)
+    return f"{found} with {', '.join(execution_providers(device))}"
+
+
+def _opencv() -> str:
+    names = [f"opencv{contrib}-python{headless}" for headless in ("-headless", "") for contrib in ("", "-contrib")]
+    found = _one_of(names, ONE_OPENCV)
+    _import_all(("cv2",), f"from the checkout: {ONE_OPENCV}")
+    return found
+
+
+def _one_of(packages: Sequence[str], remedy: str) -> str:
+    """Name and version of the one that is installed; they own the same folder. Raises ToolError for two."""
     found = []
-    for package in ("onnxruntime", "onnxruntime-gpu"):
+    for package in packages:
         try:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
     if len(found) > 1:
-        raise ModelError(
-            f"{' and '.join(found)} are installed beside each other and have overwritten each other's files; keep one: "
-            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --no-deps onnxruntime-gpu"
+        raise ToolError(
+            f"{' and '.join(found)} are installed beside each other and have overwritten each other's files; keep one, "
+            f"from the checkout: {remedy}"
         )
-    return f"{', '.join(found)} with {', '.join(execution_providers(device))}"
+    return found[0] if found else f"{packages[0]}, not installed by pip"
+
+
+def _extra(name: str) -> str:
+    """Of an extra that is installed: what must go together does, and all of it imports. Raises ToolError."""
+    pins = _pins(name)
+    have = {package: importlib.metadata.version(package) for package in pins}
+    wrong = [f"{package} is {have[package]}" for package in pins if have[package].partition("+")[0] != pins[package]]
+    together = ", ".join(f"{package} {version}" for package, version in pins.items())
+    if wrong:
+        raise ToolError(f"{' and '.join(wrong)}, but what goes together is {together}; {how_to_install(name)}")
+    _import_all(LIBRARIES[name], how_to_install(name))
+    return "imports" + (f", with {together}" if together else "")
+
+
+def _pins(extra: str) -> dict[str, str]:
+    """The packages that an extra wants in exactly one version, and which."""
+    exact = re.compile(rf"""([\w.-]+)==([\w.]+)\s*;\s*extra == ["']{extra}["']""")
+    found = map(exact.fullmatch, importlib.metadata.requires("avdetect") or ())
+    return {match[1]: match[2] for match in found if match}
+
+
+def _import_all(modules: Sequence[str], remedy: str) -> None:
+    """In a process of its own: they take seconds and memory, and a broken one may crash. Raises ToolError."""
+    command = [sys.executable, "-c", _IMPORT, *modules]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_IMPORT_SECONDS)
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+        name = (done.stdout.split() or modules)[-1]
+        raise ToolError(f"{name} is installed, but cannot be imported ({last}); {remedy}")
 
 
 def _bundle(folder: Path | None) -> str:

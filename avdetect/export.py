@@ -29,7 +29,10 @@ from avdetect.types import Clip
 
 PARITY_TOLERANCE = 1e-4  # torch against ONNX Runtime, absolute
 OPSET = 17
-_RECORDED = ("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "opencv-python", "ffmpeg-python")
+_RECORDED = (
+    *("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("numpy", "opencv-python-headless", "ffmpeg-python"),
+)
 
 
 def export_bundle(

@@ -11,6 +11,7 @@ import pytest
 from media_factory import MediaFactory
 
 from avdetect import cluster
+from avdetect.extras import how_to_install
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,7 @@ def local_ray() -> Iterator[str]:
     This process is connected to it: engines in it find that, and leave it running.
     """
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed (pip install 'avdetect[ray]')")
+        pytest.skip(how_to_install("ray"))
     with pytest.MonkeyPatch.context() as patch:
         # The scorers of the tests are imported on the other side too.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)

@@ -23,6 +23,7 @@ from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.options import ScoringOptions
 from avdetect.batch.ray_engine import RayEngine
 from avdetect.errors import AVDetectError, ConfigError
+from avdetect.extras import how_to_install
 
 MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4")
 COPIES = 4
@@ -98,7 +99,7 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
 def skip_without_ray() -> None:
     """Does not import it: that fixes settings which our own Ray needs."""
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("Ray is not installed (pip install 'avdetect[ray]')")
+        pytest.skip(how_to_install("ray"))
 
 
 def outcomes_of(engine: RayEngine, paths: list[str]) -> list[Outcome]:
@@ -178,17 +179,13 @@ def test_a_machine_with_another_bundle_or_device_scores_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engine", "ray"], "pip install 'avdetect[ray]'"),
         (["--engine", "slurm"], "must be process or ray, got slurm"),
         (["--ray-address", "auto"], "goes with --engine ray"),
     ],
 )
-def test_refusals_are_one_line(
-    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_refusals_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     from avdetect.cli import run
 
-    monkeypatch.setitem(sys.modules, "ray", None)
     assert run(["score", "a.mp4", *arguments]) == 2
     shown = capsys.readouterr()
     assert message in shown.err

@@ -18,7 +18,6 @@ from clips import speech
 from media_factory import RENDERER
 from readme_media import SAMPLE
 
-import avdetect.evaluation
 from avdetect import cli
 from avdetect.bundle import DEFAULT_BUNDLE, OUT_OF_FOLD, Bundle, write_bundle
 from avdetect.datasets.cache.build import Options, preprocess
@@ -251,14 +250,6 @@ def test_refusals_are_one_line(
     assert "name another --out, or delete the folder" in error
     error = refused([str(talking), "--out", str(tmp_path / "x"), "--bundle", str(trained), "--out-of-fold"], capsys)
     assert "was trained on other files" in error
-
-
-def test_a_missing_extra_is_named(
-    spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.setattr(avdetect.evaluation, "LIBRARIES", ("no_such_library",))
-    error = refused([str(spoken), "--out", str(tmp_path / "out")], capsys)
-    assert error == "avdetect: evaluating needs no_such_library: pip install '.[evaluate]' in its sources\n"
 
 
 def test_help_names_every_option(tool: ModuleType, capsys: pytest.CaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -13,19 +14,27 @@ import pytest
 from face_factory import FACE_CENTRE, PORTRAIT, background, paste
 
 from avdetect.errors import ConfigError, ModelError
+from avdetect.extras import how_to_install
 from avdetect.faces import FaceDetector, Faces, build_detector
 from avdetect.faces import mtcnn as mtcnn_module
 from avdetect.faces import scrfd as scrfd_module
 from avdetect.faces.detector import fingerprint_of
 
 SCRFD = Path(__file__).parents[2] / "shared/models/scrfd_500m_kps.onnx"
+needs_insightface = pytest.mark.skipif(find_spec("insightface") is None, reason=how_to_install("scrfd"))
+
+
+def scrfd_weights() -> Path:
+    if find_spec("insightface") is None:
+        pytest.skip(how_to_install("scrfd"))
+    if not SCRFD.exists():
+        pytest.skip("no SCRFD weights (research only, never shipped): ../shared/models/scrfd_500m_kps.onnx")
+    return SCRFD
 
 
 @pytest.fixture(scope="module", params=["mtcnn", "scrfd"])
 def detector(request: pytest.FixtureRequest) -> FaceDetector:
-    if request.param == "scrfd" and not SCRFD.exists():
-        pytest.skip("no SCRFD weights (research only, never shipped): ../shared/models/scrfd_500m_kps.onnx")
-    return build_detector(request.param, path=SCRFD if request.param == "scrfd" else None)
+    return build_detector(request.param, path=scrfd_weights() if request.param == "scrfd" else None)
 
 
 def test_finds_the_face_and_orders_its_landmarks(detector: FaceDetector) -> None:
@@ -125,10 +134,8 @@ def test_the_fingerprint_tells_weights_apart(detector: FaceDetector) -> None:
 
 
 def test_scrfd_loads_what_it_has_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not SCRFD.exists():
-        pytest.skip("no SCRFD weights (research only, never shipped): ../shared/models/scrfd_500m_kps.onnx")
     path = tmp_path / "det.onnx"
-    path.write_bytes(SCRFD.read_bytes())
+    path.write_bytes(scrfd_weights().read_bytes())
     check = scrfd_module.check_graph
 
     def check_and_swap(content: bytes, name: str) -> None:
@@ -159,6 +166,7 @@ def test_missing_weights_are_a_model_error(tmp_path: Path) -> None:
 
 
 def test_scrfd_says_how_to_get_it_and_under_which_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrfd_module, "require", lambda extra, purpose: None)
     monkeypatch.setattr(Path, "expanduser", lambda self: tmp_path)
     for path in (None, tmp_path / "det.onnx"):
         with pytest.raises(ModelError, match="avdetect models fetch") as error:
@@ -166,12 +174,14 @@ def test_scrfd_says_how_to_get_it_and_under_which_terms(tmp_path: Path, monkeypa
         assert "non-commercial" in str(error.value)
 
 
-def test_a_damaged_scrfd_file_is_a_model_error(tmp_path: Path) -> None:
+def test_a_damaged_scrfd_file_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrfd_module, "require", lambda extra, purpose: None)
     (tmp_path / "det.onnx").write_bytes(b"not a graph")
     with pytest.raises(ModelError, match=r"det\.onnx"):
         build_detector("scrfd", path=tmp_path / "det.onnx")
 
 
+@needs_insightface
 def test_fetch_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("no route to host")
@@ -181,6 +191,7 @@ def test_fetch_without_network_says_what_to_do(tmp_path: Path, monkeypatch: pyte
         scrfd_module.fetch_scrfd(tmp_path)
 
 
+@needs_insightface
 def test_fetch_unpacks_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -52,3 +55,38 @@ def test_torch_and_what_is_built_for_it_are_exact() -> None:
         "torchvision": "==0.26.0",
         "torchaudio": "==2.11.0",
     }
+
+
+def brought_by(extra: str) -> set[str]:
+    """The packages that pyproject.toml lists for an extra, and for the extras that it includes."""
+    found = set()
+    for requirement in map(Requirement, EXTRAS[extra]):
+        found |= set().union(*map(brought_by, requirement.extras)) or {_plain(requirement.name)}
+    return found
+
+
+@pytest.mark.parametrize("extra", LIBRARIES)
+def test_the_libraries_that_are_asked_for_are_those_of_the_extra(extra: str) -> None:
+    packages = importlib.metadata.packages_distributions() | {"insightface": ["insightface"]}  # it may be absent
+    listed = {_plain(packages[module][0]) for module in LIBRARIES[extra]}
+    assert listed == brought_by(extra) - {"webdataset"}  # for users' own training; avdetect does not import it
+
+
+def test_nobody_is_told_to_install_avdetect_from_a_package_index() -> None:
+    """Whoever registered the name there would run code on the machines of those who follow."""
+    wrong = re.compile(r"pip install(?: -[-\w]+(?: [\w./]+)?)* ['\"]?avdetect\b(?!/)")
+    for name in ("avdetect", "'avdetect[ray]'", "-U avdetect", "-c constraints.txt 'avdetect[ray]'"):
+        assert wrong.search(f"pip install {name}")
+    suffixes = (".py", ".md", ".toml", ".yaml", ".j2", ".html", ".js", "")
+    folders = [path for name in ("avdetect", "tools", "tests", "configs", ".ci") for path in (ROOT / name).rglob("*")]
+    texts = [path for path in [*ROOT.glob("*.*"), *folders] if path.suffix in suffixes and path.is_file()]
+    assert len(texts) > 300
+    assert [path for path in texts if wrong.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_readme_and_messages_say_the_same_commands() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for extra in EXTRAS:
+        assert f"`{extra}`" in readme, f"README's table of extras lacks {extra}"
+    for command in (ONE_OPENCV, ONE_ONNXRUNTIME, how_to_install("scrfd").partition(" && ")[0].partition(": ")[2]):
+        assert command in readme

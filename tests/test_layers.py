@@ -16,6 +16,7 @@ ORDER = (
     *(
         "_version",
         "errors",
+        "extras",
         "types",
         "_yaml",
         "_strict",
@@ -45,12 +46,13 @@ NEEDS_TORCH = {"streams", "fusion", "model"}  # the only layers that scoring doe
 SCORING = [name for name in ORDER if name not in NEEDS_TORCH] + ["doctor", "batch", "cli"]
 TRAINING_ONLY = {
     *("torch", "torchaudio", "torchvision", "lightning", "lightning_fabric", "pytorch_lightning", "timm"),
-    *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pyarrow", "matplotlib", "jinja2"),
+    *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pandas", "pyarrow", "matplotlib", "jinja2", "insightface"),
 }
 # The modules of scoring that may name one of these, inside their functions: only who asks for Parquet needs pyarrow,
 # only who asks for a report what draws it.
 INSIDE_FUNCTIONS = {
     "batch.parquet": {"pyarrow"},
+    "faces.scrfd": {"insightface"},
     "report.page": {"jinja2"},
     "report.plot": {"matplotlib"},
 }
@@ -187,9 +189,8 @@ def test_scoring_loads_neither_torch_nor_training() -> None:
     )
     loaded = set(out.stdout.split())
     assert {"avdetect.scoring", "avdetect.batch.pool"} <= loaded
-    # scikit-learn, SciPy and the like may come with a dependency of ours, torch and its friends may not.
     heavy = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
-    heavy |= {"matplotlib", "jinja2", "sklearn", "ray"}
+    heavy |= {"matplotlib", "jinja2", "sklearn", "scipy", "pandas", "ray", "insightface"}
     assert not {name.split(".")[0] for name in loaded} & heavy
     beside = tuple(f"avdetect.{n}" for n in ("datasets", "training", "evaluation", "export", *NEEDS_TORCH))
     assert not [name for name in loaded if name.startswith(beside)]

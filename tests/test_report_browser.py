@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from evidence_samples import STATES
 
+from avdetect.extras import how_to_install
 from avdetect.report.page import render_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed (pip install 'avdetect[dev]')"
-)
+playwright = pytest.importorskip("playwright.sync_api", reason=how_to_install("dev"))
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 WIDE, NARROW = (1280, 900), (390, 844)
 

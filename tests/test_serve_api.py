@@ -12,7 +12,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
+from avdetect.extras import how_to_install
+
+pytest.importorskip("fastapi", reason=how_to_install("serve"))
 import httpx
 import serve_scorers
 from serve_running import Running, eventually, running

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
-pytest.importorskip("playwright", reason="pip install 'avdetect[dev]'")
+from avdetect.extras import how_to_install
+
+pytest.importorskip("fastapi", reason=how_to_install("serve"))
+pytest.importorskip("playwright", reason=how_to_install("dev"))
 import serve_scorers
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serve_running import Running, running

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from batch_commands import family
 
-pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
+from avdetect.extras import how_to_install
+
+pytest.importorskip("fastapi", reason=how_to_install("serve"))
 from serve_running import ROOT, Command, eventually
 
 
@@ -140,19 +142,6 @@ def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: list[str], said: 
     assert len(done.stderr.strip().splitlines()) == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    code = (
-        "import importlib.util as u, sys\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'uvicorn' else find(name, *rest)\n"
-        "from avdetect.cli import run\nsys.exit(run(['serve']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
-    assert done.returncode == 2
-    assert done.stderr == "avdetect: avdetect serve needs uvicorn: run pip install 'avdetect[serve]'\n"
 
 
 def test_scoring_alone_loads_nothing_of_the_server() -> None:

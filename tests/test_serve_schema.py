@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
-pytest.importorskip("schemathesis", reason="pip install 'avdetect[dev]'")
+from avdetect.extras import how_to_install
+
+pytest.importorskip("fastapi", reason=how_to_install("serve"))
+pytest.importorskip("schemathesis", reason=how_to_install("dev"))
 import schemathesis
 import serve_scorers
 from hypothesis import HealthCheck, Phase, given, settings

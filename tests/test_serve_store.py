@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.errors import ServerError
+from avdetect.extras import how_to_install
 
-pytest.importorskip("fastapi", reason="pip install 'avdetect[serve]'")
+pytest.importorskip("fastapi", reason=how_to_install("serve"))
 from avdetect.serve.store import ENDED, TRIES, Store
 
 VERDICT = {"verdict": "fake", "fake": 0.9}

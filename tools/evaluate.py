@@ -19,6 +19,7 @@ from pathlib import Path
 
 from avdetect import cli
 from avdetect.errors import AVDetectError
+from avdetect.extras import importing
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
@@ -44,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def update(folder: Path, documents: Sequence[Path], label: str = "") -> int:
     """Write the results into the documents."""
-    from avdetect.evaluation.readme import update_documents
-
     try:
+        with importing("evaluate", "--update-docs"):
+            from avdetect.evaluation.readme import update_documents
         changed = update_documents(folder, documents, label)
     except (AVDetectError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)

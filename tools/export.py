@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avdetect.errors import AVDetectError
+from avdetect.extras import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--licence", help="of the weights; overrides the configuration's")
     parser.add_argument("--detector-model", type=Path, help="weights of the face detector, as for preprocess.py")
     args = parser.parse_args(argv)
-    from avdetect.training.results import export  # takes seconds, and --help does not need it
-
     try:
+        with importing("train", "exporting"):  # seconds, and --help does not need it
+            from avdetect.training.results import export
         export(args.run, args.out, name=args.name, licence=args.licence, detector_model=args.detector_model)
     except AVDetectError as error:
         print(f"export: {type(error).__name__}: {error}", file=sys.stderr)

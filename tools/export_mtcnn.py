@@ -13,9 +13,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import onnx
-import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+from avdetect.extras import script_imports
+
+with script_imports("export_mtcnn", "dev"):
+    import onnx
+    import torch
+    from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 
 OPSET = 13  # old enough for every supported onnxruntime
 

@@ -20,16 +20,19 @@ from functools import partial
 from pathlib import Path
 
 from avdetect.config import PreprocessConfig
-from avdetect.datasets.forgeries.audio import AUDIO
-from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL
-from avdetect.datasets.forgeries.clip import METHODS
-from avdetect.datasets.forgeries.face_files import face_forger
-from avdetect.datasets.forgeries.inputs import Unfit, open_inputs
-from avdetect.datasets.forgeries.job import SHORTEST_SECONDS, Job, Segment
-from avdetect.datasets.forgeries.sound_files import sound_forger
-from avdetect.datasets.forgeries.visual import VISUAL
 from avdetect.errors import AVDetectError, ConfigError, MediaError
+from avdetect.extras import script_imports
 from avdetect.faces import build_detector
+
+with script_imports("forge", "train"):
+    from avdetect.datasets.forgeries.audio import AUDIO
+    from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL
+    from avdetect.datasets.forgeries.clip import METHODS
+    from avdetect.datasets.forgeries.face_files import face_forger
+    from avdetect.datasets.forgeries.inputs import Unfit, open_inputs
+    from avdetect.datasets.forgeries.job import SHORTEST_SECONDS, Job, Segment
+    from avdetect.datasets.forgeries.sound_files import sound_forger
+    from avdetect.datasets.forgeries.visual import VISUAL
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,17 +26,21 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from avdetect.config import MediaConfig
-from avdetect.datasets.cache.worker import STILLS
-from avdetect.datasets.forgeries.files import write_sound, write_video
-from avdetect.datasets.manifest import SEGMENTS, SPLITS, read_manifest, write_manifest
 from avdetect.errors import AVDetectError, ConfigError, MediaError
+from avdetect.extras import script_imports
 from avdetect.faces.crops import frames_from_rgb, reduced_rgb
 from avdetect.media import MediaReader, probe
 from avdetect.types import FPS, SAMPLES_PER_FRAME, Float, UInt8, VideoFrames
+
+with script_imports("insert", "evaluate"):
+    import pandas as pd
+
+    from avdetect.datasets.cache.worker import STILLS
+    from avdetect.datasets.forgeries.files import write_sound, write_video
+    from avdetect.datasets.manifest import SEGMENTS, SPLITS, read_manifest, write_manifest
 
 PARTS = {"voice": "audio_fake", "face": "video_fake"}
 SHORTEST, LONGEST = 40, 100  # frames of one piece at 25 fps: 1.6 to 4 s, so that a whole second of a curve fits in

@@ -27,9 +27,13 @@ from pathlib import Path
 import cv2
 import imageio_ffmpeg
 import numpy as np
-from scipy.interpolate import PchipInterpolator
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter
+
+from avdetect.extras import script_imports
+
+with script_imports("make_sample", "dev"):
+    from scipy.interpolate import PchipInterpolator
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.signal import lfilter
 
 DEFAULT_OUT = Path(__file__).resolve().parent.parent / "avdetect" / "weights" / "sample" / "sample.mp4"
 SAMPLE_RATE = 16_000

@@ -20,19 +20,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from avdetect.datasets.adapters import ADAPTERS, Problem
-from avdetect.datasets.manifest import (
-    LABELS,
-    SEGMENTS,
-    SPLITS,
-    assign_splits,
-    digest,
-    leaking_originals,
-    write_manifest,
-)
 from avdetect.errors import AVDetectError, ManifestError
+from avdetect.extras import script_imports
+
+with script_imports("prepare", "evaluate"):
+    import pandas as pd
+
+    from avdetect.datasets.adapters import ADAPTERS, Problem
+    from avdetect.datasets.manifest import (
+        LABELS,
+        SEGMENTS,
+        SPLITS,
+        assign_splits,
+        digest,
+        leaking_originals,
+        write_manifest,
+    )
 
 SHOWN = 20  # methods and problems on the screen; the report file has all
 

@@ -21,10 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from avdetect.config import TrainConfig, load_yaml
-from avdetect.datasets.cache.build import Options, Report, preprocess
-from avdetect.datasets.cache.build import Progress as OnProgress
-from avdetect.datasets.manifest import read_manifest
 from avdetect.errors import AVDetectError
+from avdetect.extras import script_imports
+
+with script_imports("preprocess", "evaluate"):
+    from avdetect.datasets.cache.build import Options, Report, preprocess
+    from avdetect.datasets.cache.build import Progress as OnProgress
+    from avdetect.datasets.manifest import read_manifest
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 SHOWN = 20  # lines of a list; all failures stand in failures.csv

@@ -12,12 +12,14 @@ import io
 import tempfile
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
-
 import avdetect
+from avdetect.extras import script_imports
 from avdetect.report.page import render_page
 from avdetect.report.recorder import Recorder
+
+with script_imports("screenshot", "dev"):
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
 
 SAMPLE = Path(avdetect.__file__).parent / "weights" / "sample" / "sample.mp4"
 WIDTH, HEIGHT = 1200, 1480  # pixels: down to the rows of the time axis

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from avdetect.config import TrainConfig, load_yaml
 from avdetect.errors import AVDetectError
+from avdetect.extras import importing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,13 +46,13 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-    import pandas as pd  # these take seconds, and --help needs none of them
+    with importing("train", "training"):  # seconds, and --help needs none of it
+        import pandas as pd
 
-    from avdetect.config import TrainConfig, load_yaml
-    from avdetect.datasets.clips import ClipArchive
-    from avdetect.training.loop import make_fabric
-    from avdetect.training.results import check_detector, export
-    from avdetect.training.run import Settings, train
+        from avdetect.datasets.clips import ClipArchive
+        from avdetect.training.loop import make_fabric
+        from avdetect.training.results import check_detector, export
+        from avdetect.training.run import Settings, train
 
     config = load_yaml(TrainConfig, args.config)
     fabric = make_fabric(args.devices, args.accelerator)

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from avdetect.errors import ConfigError
+from avdetect.extras import importing
 from avdetect.report.data import CSV_COLUMNS, CSV_NUMBERS
 
 _ROWS = 4096  # of a row group: a few megabytes
 
 
 def require() -> None:
-    """Raises ConfigError without pyarrow."""
-    try:
+    """Raises ToolError without pyarrow."""
+    with importing("evaluate", "Parquet (CSV needs nothing)"):
         import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("Parquet needs pyarrow: pip install pyarrow, or use CSV") from error
 
 
 def read_column(path: Path, column: str) -> Iterator[str]:

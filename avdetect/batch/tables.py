@@ -212,7 +212,7 @@ class TerminalTable:
 
 
 def check_name(target: Path) -> None:
-    """Raises ConfigError where no table has a name like this, or its library is missing."""
+    """Raises ConfigError where no table has a name like this, ToolError where its library is missing."""
     if target.suffix not in SUFFIXES:
         raise ConfigError(f"--out {target}: the name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if target.suffix == ".parquet":

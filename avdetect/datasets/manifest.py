@@ -22,6 +22,7 @@ import pandas as pd
 from avdetect.datasets.segments import segments_text, typed_segments
 from avdetect.datasets.splits import LABELS, SPLITS, assign_splits, folds
 from avdetect.errors import ManifestError
+from avdetect.extras import how_to_install
 
 __all__ = [
     "COLUMNS",
@@ -221,7 +222,7 @@ def read_table(path: Path) -> pd.DataFrame:
         texts = (*TEXTS, *SEGMENTS)
         table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(texts, str), low_memory=False)
     except ImportError as error:
-        raise ManifestError(f"cannot read {path}: Parquet needs pyarrow (pip install 'avdetect[train]')") from error
+        raise ManifestError(f"cannot read {path}: Parquet needs pyarrow; {how_to_install('evaluate')}") from error
     except (OSError, ValueError) as error:
         raise ManifestError(f"cannot read the manifest {path}: {' '.join(str(error).split())}") from error
     if not isinstance(table.index, pd.RangeIndex):

@@ -17,7 +17,7 @@ from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.held_out import NOT_HELD_OUT, file_hashes, held_out_table
 from avdetect.evaluation.setting import Setting
 
-VERSIONS = ("numpy", "pandas", "scikit-learn", "matplotlib", "onnxruntime", "opencv-python")
+VERSIONS = ("numpy", "pandas", "scikit-learn", "matplotlib", "onnxruntime", "opencv-python-headless")
 SEED = 0
 
 

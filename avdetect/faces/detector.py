@@ -99,7 +99,8 @@ def build_detector(
     """The detector called `name`: "mtcnn" (ships with the package) or "scrfd" (opt-in, research only).
 
     `path` is the folder of MTCNN's networks or SCRFD's ONNX file; None means where each is kept by default.
-    Raises ConfigError for an unknown name, ModelError when the weights are missing or damaged.
+    Raises ConfigError for an unknown name, ModelError when the weights are missing or damaged, ToolError for scrfd
+    without insightface (extra `scrfd`).
     """
     if name not in DETECTORS:
         raise ConfigError(f"unknown face detector {name!r}; known: {', '.join(DETECTORS)}")

@@ -16,6 +16,7 @@ import numpy as np
 from avdetect._onnx import check_graph, session_options
 from avdetect._untrusted import read_regular
 from avdetect.errors import ModelError
+from avdetect.extras import importing, require
 from avdetect.faces.detector import CPU, Faces, fingerprint_of
 from avdetect.types import Float, UInt8
 
@@ -38,6 +39,7 @@ class SCRFD:
     min_confidence = 0.5
 
     def __init__(self, path: Path | None = None, *, threads: int = 1, providers: tuple[str, ...] = CPU) -> None:
+        require("scrfd", "the face detector scrfd")
         path = path or _stored(_default_root())
         if path is None or not path.is_file():
             raise ModelError(
@@ -69,16 +71,17 @@ class SCRFD:
 def fetch_scrfd(root: Path | None = None) -> Path:
     """Download insightface's pack `buffalo_s` under `root` (~/.insightface) with insightface's own code.
 
-    Returns the path of its SCRFD detector. Show SCRFD_TERMS first. Raises ModelError when the download fails.
+    Returns the path of its SCRFD detector. Show SCRFD_TERMS first. Raises ModelError when the download fails, ToolError
+    without insightface.
     """
     root = root or _default_root()
     stored = _stored(root)
     if stored is not None:
         return stored
+    with importing("scrfd", "the download of SCRFD"):
+        from insightface.utils.storage import download
     try:
         with contextlib.redirect_stdout(sys.stderr):  # insightface prints; stdout belongs to our output
-            from insightface.utils.storage import download
-
             # force: an earlier download that broke off leaves a folder that looks complete
             download("models", PACK, force=True, root=str(root))
     except Exception as error:  # requests, zipfile, OSError, and RuntimeError for a bad status
@@ -112,9 +115,9 @@ def _checked(path: Path) -> bytes:
 
 
 def _load(path: Path, content: bytes, threads: int, providers: tuple[str, ...]) -> Any:
+    with importing("scrfd", "the face detector scrfd"):  # lazily: a second, and only for those who chose it
+        from insightface.model_zoo import get_model
     try:
-        from insightface.model_zoo import get_model  # lazily: a second, and only for those who chose it
-
         with tempfile.TemporaryDirectory(prefix="avdetect-") as folder:
             copy = Path(folder) / "det.onnx"  # insightface takes names only, and who can write to `path` may swap it
             copy.write_bytes(content)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avdetect.errors import AVDetectError, ConfigError
+from avdetect.extras import require
 
 if TYPE_CHECKING:
     from avdetect.report.evidence import Evidence
@@ -25,10 +26,13 @@ class ReportFiles:
         return tuple(path for path in (self.report, self.plot) if path is not None)
 
     def check(self, scored: str | None = None) -> None:
-        """Raises ConfigError for a name that says another kind, or a place where no file can be put.
+        """Raises ConfigError for a name that says another kind, or a place where no file can be put; ToolError for a
+        picture without matplotlib.
 
         scored: the file that is reported on; no report takes its place.
         """
+        if self.plot is not None:
+            require("plot", "--plot")
         for option, path, suffix in (("--report", self.report, ".html"), ("--plot", self.plot, ".png")):
             if path is None:
                 continue

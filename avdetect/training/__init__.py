@@ -1,1 +1,1 @@
-"""Training of the streams and of the fusion. Needs torch and Lightning (`pip install 'avdetect[train]'`)."""
+"""Training of the streams and of the fusion. Needs the extra `train`."""

@@ -16,16 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from avdetect.config import PairLoopConfig, StreamLoopConfig, TrainConfig, load_yaml
-from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import AVDetectError
-from avdetect.evaluation.tables import measurements, with_outputs
-from avdetect.training.loop import make_fabric
-from avdetect.training.outputs import stream_features
-from avdetect.training.pools import Part
-from avdetect.training.streams import probe_sets, train_streams
+from avdetect.extras import script_imports
+
+with script_imports("forged_only", "train"):
+    import pandas as pd
+
+    from avdetect.datasets.clips import ClipArchive
+    from avdetect.evaluation.tables import measurements, with_outputs
+    from avdetect.training.loop import make_fabric
+    from avdetect.training.outputs import stream_features
+    from avdetect.training.pools import Part
+    from avdetect.training.streams import probe_sets, train_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -145,7 +145,7 @@ def machine(*packages: str) -> dict[str, str]:
         "python": platform.python_version(),
         "ffmpeg": version.split()[2],
     }
-    for package in ("onnxruntime", "numpy", "opencv-python", *packages):
+    for package in ("onnxruntime", "numpy", "opencv-python-headless", *packages):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)
     return facts

@@ -20,14 +20,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from avdetect.config import PreprocessConfig, TrainConfig, load_yaml
-from avdetect.datasets.cache.build import Options, preprocess
-from avdetect.datasets.cache.store import SHARDS
-from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.manifest import read_manifest
 from avdetect.errors import AVDetectError
+from avdetect.extras import script_imports
+
+with script_imports("preprocess_rate", "evaluate"):
+    import pandas as pd
+
+    from avdetect.datasets.cache.build import Options, preprocess
+    from avdetect.datasets.cache.store import SHARDS
+    from avdetect.datasets.clips import ClipArchive
+    from avdetect.datasets.manifest import read_manifest
 
 PARTS = ("faces", "mouths", "sound", "rest")  # rest: all else in the shards, and the tables beside them
 

@@ -21,12 +21,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import numpy as np
-import psutil
 from measuring import Table, machine
 
 import avdetect
+from avdetect.extras import script_imports
+
+with script_imports("serve_load", "dev"):
+    import httpx
+    import psutil
 
 SAMPLE = Path(avdetect.__file__).parent / "weights" / "sample" / "sample.mp4"
 GROWTH_MIB = 20

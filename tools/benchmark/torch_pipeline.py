@@ -16,10 +16,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import timm
-import torch
-from facenet_pytorch import MTCNN
-from PIL import Image
+
+from avdetect.extras import script_imports
+
+with script_imports("torch_pipeline", "dev"):
+    import timm
+    import torch
+    from facenet_pytorch import MTCNN
+    from PIL import Image
 
 THRESHOLDS = [0.7, 0.8, 0.8]  # the winner's
 MARGIN = 1 / 3  # of the face's box on each side, as there

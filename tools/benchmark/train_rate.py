@@ -18,17 +18,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from avdetect.config import TrainConfig, load_yaml
-from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import AVDetectError
-from avdetect.model import Model
-from avdetect.training.loop import Batch, Batches, fit, make_fabric
-from avdetect.training.pools import Part
-from avdetect.training.streams import make_stage
+from avdetect.extras import script_imports
+
+with script_imports("train_rate", "train"):
+    import pandas as pd
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    from avdetect.datasets.clips import ClipArchive
+    from avdetect.model import Model
+    from avdetect.training.loop import Batch, Batches, fit, make_fabric
+    from avdetect.training.pools import Part
+    from avdetect.training.streams import make_stage
 
 WARM_UP = 5  # steps
 

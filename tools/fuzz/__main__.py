@@ -18,12 +18,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from avdetect.errors import ToolError
+from avdetect.extras import importing
+
 
 def main(arguments: list[str]) -> int:
     try:
-        import atheris
-    except ImportError:
-        print("fuzz: atheris is missing: pip install -e '.[fuzz]' (Linux on x86-64)", file=sys.stderr)
+        with importing("fuzz", "fuzzing (on Linux, x86-64)"):
+            import atheris
+    except ToolError as error:
+        print(f"fuzz: {error}", file=sys.stderr)
         return 1
     with atheris.instrument_imports(include=["avdetect", "fuzz_media", "fuzz_tables"]):
         from fuzz_targets import TARGETS

@@ -1,0 +1,225 @@
+"""A library of an extra that is missing or does not import is one typed error; `avdetect doctor` says what is wrong."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avdetect import doctor
+from avdetect.errors import ToolError
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, importing, require
+
+ROOT = Path(__file__).parents[1]
+EVERYTHING = sorted({name for names in LIBRARIES.values() for name in names})
+SYMBOL = "libtorchaudio.so: undefined symbol: torch_library_impl"
+
+
+Done = subprocess.CompletedProcess
+
+
+def without(libraries: list[str], *words: str | Path, cwd: Path, first: Path | None = None) -> Done:
+    """Run a script or a command of avdetect where `libraries` are not installed, and those in `first` come first."""
+    code = f"import runpy, sys\nfor name in {libraries}: sys.modules[name] = None\n"
+    if str(words[0]).endswith(".py"):
+        code += f"sys.argv = {list(map(str, words))}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    else:
+        code += f"from avdetect.cli import run\nsys.exit(run({list(map(str, words))}))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*([first] if first else []), ROOT]))}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "words", "extra"),
+    [
+        ("uvicorn", ["serve"], "serve"),
+        ("sklearn", ["evaluate", "m.csv", "--out", "results"], "evaluate"),
+        ("matplotlib", ["evaluate", "m.csv", "--out", "results"], "evaluate"),
+        ("matplotlib", ["score", "x.mp4", "--plot", "x.png"], "plot"),
+        ("pyarrow", ["score", "x.mp4", "--out", "x.parquet"], "evaluate"),
+        ("pyarrow", ["score", "--manifest", "x.parquet"], "evaluate"),
+        ("ray", ["score", "x.mp4", "--engine", "ray"], "ray"),
+        ("insightface", ["score", "x.mp4", "--detector", "scrfd"], "scrfd"),
+        ("insightface", ["models", "fetch", "--yes"], "scrfd"),
+    ],
+)
+def test_a_command_names_the_extra_that_it_needs(missing: str, words: list[str], extra: str, tmp_path: Path) -> None:
+    said = one_line(without([missing], *words, cwd=tmp_path))
+    assert said.startswith("avdetect: ToolError: ")
+    assert f"needs {missing}; {how_to_install(extra)}\n" in said
+
+
+@pytest.mark.parametrize(
+    ("missing", "script", "words", "extra"),
+    [
+        ("torchaudio", "train.py", ["--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"], "train"),
+        ("timm", "export.py", ["--run", "r", "--out", "o"], "train"),
+        ("librosa", "forge.py", ["--list"], "train"),
+        ("pandas", "prepare.py", ["folder", "data", "--out", "m.csv"], "evaluate"),
+        ("pyarrow", "preprocess.py", ["--manifest", "m.csv", "--cache", "c"], "evaluate"),
+        ("pandas", "evaluate.py", ["--out", "results", "--update-docs", "README.md"], "evaluate"),
+    ],
+)
+def test_a_tool_names_the_extra_that_it_needs(
+    missing: str, script: str, words: list[str], extra: str, tmp_path: Path
+) -> None:
+    said = one_line(without([missing], ROOT / "tools" / script, *words, cwd=tmp_path))
+    assert said.startswith(f"{script.removesuffix('.py')}: ")
+    assert f"needs {missing}; {how_to_install(extra)}\n" in said
+
+
+def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
+    scripts = sorted(path for path in (ROOT / "tools").rglob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+    assert len(scripts) > 15
+    code = (
+        "import contextlib, io, json, runpy, sys\nfrom pathlib import Path\n"
+        f"for name in {[*EVERYTHING, 'atheris', 'facenet_pytorch', 'httpx', 'playwright', 'psutil']}:"
+        " sys.modules[name] = None\n"
+        "ends, known = {}, list(sys.path)\n"
+        "for path in sys.argv[1:]:\n"
+        "  sys.argv, sys.path[:] = [path, '--help'], [str(Path(path).parent), *known]\n"
+        "  with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        "    try: runpy.run_path(path, run_name='__main__'); end = 0\n"
+        "    except SystemExit as error: end = error.code\n"
+        "    except BaseException as error: end = repr(error)\n"
+        "  ends[path] = end\n"
+        "print(json.dumps(ends))"
+    )
+    command = [sys.executable, "-c", code, *map(str, scripts)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for path, end in json.loads(done.stdout).items():
+        assert end in (0, 1, 2, None) or re.fullmatch(r"\w+: ToolError: .*from the checkout: pip install .*", end), path
+
+
+def test_training_with_a_library_built_for_another_torch_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "torchaudio.py").write_text(f"raise OSError({SYMBOL!r})")
+    words = [ROOT / "tools/train.py", "--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"]
+    said = one_line(without([], *words, cwd=tmp_path, first=tmp_path))
+    assert said.startswith("train: ToolError: ")
+    assert SYMBOL in said
+    assert "avdetect doctor" in said
+    assert how_to_install("train") in said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import no_such_library",
+        "raise ImportError('cannot import name x')",
+        "raise OSError('undefined symbol')",
+        "raise RuntimeError('operator torchvision::nms does not exist')",
+        "import sys; sys.no_such_attribute",
+    ],
+)
+def test_however_an_import_fails_it_is_a_tool_error(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_library.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ToolError, match=re.escape(how_to_install("ray"))), importing("ray", "the engine ray"):
+        importlib.import_module("broken_library")
+
+
+def test_a_mistake_of_ours_is_not_called_a_missing_library() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"avdetect\.no_such_module"), importing("plot", "--plot"):
+        importlib.import_module("avdetect.no_such_module")
+
+
+def test_a_base_library_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    said = one_line(without(["cv2"], "demo", cwd=tmp_path))
+    assert "cv2" in said
+    assert "avdetect doctor" in said
+
+
+def distribution(folder: Path, name: str, version: str, *requires: str) -> None:
+    """What pip leaves of a package, as far as `importlib.metadata` looks."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        *(f"Requires-Dist: {r}" for r in requires),
+    ]
+    (info / "METADATA").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("names", "check", "remedy"),
+    [
+        (("opencv-python", "opencv-python-headless"), doctor._opencv, ONE_OPENCV),
+        (("opencv-contrib-python", "opencv-python-headless"), doctor._opencv, ONE_OPENCV),
+        (("onnxruntime", "onnxruntime-gpu"), lambda: doctor._onnxruntime("cpu"), ONE_ONNXRUNTIME),
+    ],
+)
+def test_doctor_finds_two_builds_in_one_folder(
+    names: tuple[str, ...], check, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in names:
+        distribution(tmp_path, name, "9.9")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ToolError, match=re.escape(remedy)) as error:
+        check()
+    assert all(f"{name} 9.9" in str(error.value) for name in names)
+
+
+def test_doctor_finds_that_uninstalling_one_opencv_took_files_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text("from cv2.cv2 import imread")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the process that imports it
+    monkeypatch.setattr(doctor, "_one_of", lambda packages, remedy: "opencv-python 9.9")
+    with pytest.raises(ToolError, match="cv2 is installed, but cannot be imported") as error:
+        doctor._opencv()
+    assert ONE_OPENCV in str(error.value)
+
+
+def test_doctor_finds_versions_that_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [f'{name}; extra == "train"' for name in ("torch==2.11.0", "torchaudio==2.11.0", "timm<2,>=1")]
+    distribution(tmp_path, "avdetect", "9.9", *wanted, 'torch==1; extra == "other"')
+    distribution(tmp_path, "torch", "2.11.0+cpu")
+    distribution(tmp_path, "torchaudio", "2.11.1")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ToolError) as error:
+        doctor._extra("train")
+    assert str(error.value) == (
+        f"torchaudio is 2.11.1, but what goes together is torch 2.11.0, torchaudio 2.11.0; {how_to_install('train')}"
+    )
+
+
+def test_doctor_finds_an_extra_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise OSError('undefined symbol')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ToolError) as error:
+        doctor._extra("plot")
+    assert "matplotlib is installed, but cannot be imported (OSError: undefined symbol)" in str(error.value)
+    assert how_to_install("plot") in str(error.value)
+
+
+def test_doctor_looks_only_at_extras_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in EVERYTHING:
+        if name != "matplotlib":
+            monkeypatch.setitem(sys.modules, name, None)
+    names = [check.name for check in doctor.run_checks(device="cpu") if check.name.startswith("extra")]
+    assert names == ["extra plot"]
+
+
+def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LIBRARIES, "serve", ("json", "no_such_one", "no_such_two"))
+    with pytest.raises(ToolError, match="needs no_such_one, no_such_two; from the checkout: pip install"):
+        require("serve", "avdetect serve")
