@@ -24,6 +24,7 @@ from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Wavefor
 
 T = TypeVar("T")
 MAX_SECONDS = 1e6
+MIN_GAP_FRAMES = FPS  # without a picture, all together: less is not worth a warning
 # To be raised by whoever changes what comes out for the same file, configuration and detector: crops, tracks, sound.
 # A preprocessing cache notes it and is not mixed with clips of another version.
 PREPROCESS_VERSION = 1
@@ -91,6 +92,7 @@ class ClipStream:
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
         self._tracker = FaceTracker(preprocessor.detector, self.config.faces)
         self._reduced = 1.0  # pixels of the file's picture to one of the frames
+        self._unseen_frames = 0  # between two pictures, where there was none
         self._saw_face = self._heard = False
         self._audio_seconds = 0.0
         self.timing_seconds = {"probe": time.perf_counter() - began, "decode": 0.0, "faces": 0.0}
@@ -115,7 +117,8 @@ class ClipStream:
     @property
     def warnings(self) -> tuple[str, ...]:
         broken = (f"the {kind} cannot be decoded: {error}" for kind, error in self._broken.items())
-        return (*self._reader.warnings, *broken)
+        gaps = f"there is no picture for {self._unseen_frames / FPS:.1f} s in between; nothing is judged there"
+        return (*self._reader.warnings, *broken, *([gaps] if self._unseen_frames >= MIN_GAP_FRAMES else []))
 
     @property
     def missing(self) -> dict[str, str]:
@@ -190,7 +193,7 @@ class ClipStream:
     def _faces(self, begin: int, step: int) -> Iterator[tuple[list[TrackedFace], int]]:
         """For each clip, without end: its tracked faces and the number of the frame after its last one."""
         pending: list[TrackedFace] = []
-        seen, ended = begin, self.info.video is None
+        seen, ended, started = begin, self.info.video is None, False
         batches: Iterator[VideoFrames] = iter(())
         if not ended:
             batches = self._read(
@@ -206,6 +209,8 @@ class ClipStream:
                     ended = True
                 else:
                     self._reduced = self._reduction(batch)
+                    self._unseen_frames += max(0, batch.first_frame - seen) if started else 0
+                    started = True
                     if self._on_frames:
                         self._on_frames(batch)
                     pending += self._tracker.push(batch)

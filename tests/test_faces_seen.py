@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jsonschema
@@ -20,11 +22,12 @@ from avdetect.config import FaceConfig, ModelConfig
 from avdetect.faces import FaceDetector, FaceTracker, build_detector, frames_from_rgb
 from avdetect.faces.crops import face_crop
 from avdetect.faces.mouth import hidden_mouths
+from avdetect.media import MediaReader
 from avdetect.report.data import SCHEMA_FILE, to_json
 from avdetect.report.text import render
 from avdetect.report.words import causes
 from avdetect.scoring import HIDDEN, StreamOutputs, StreamScorer
-from avdetect.types import Clip, FacesSeen, VideoFrames, Waveform
+from avdetect.types import FPS, Clip, FacesSeen, VideoFrames, Waveform
 
 COVERS = {
     "white": "drawbox=x=130:y=225:w=220:h=130:color=white:t=fill",
@@ -230,3 +233,35 @@ def test_without_a_face_nothing_is_hidden() -> None:
     outputs = StreamOutputs()
     StreamScorer(ToneNetworks(), ModelConfig()).finish(outputs, {})
     assert outputs.missing["visual"] == "no face"
+
+
+@pytest.mark.parametrize("gap_seconds", [2, 200])
+def test_a_gap_is_no_evidence(
+    detector: Detector, sample: Detection, gap_seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three seconds comes no picture for a while, and then the rest."""
+    video_of, cut, gap = MediaReader.video, 75, gap_seconds * FPS
+
+    def with_a_gap(self: MediaReader, **window: Any) -> Iterator[VideoFrames]:
+        for batch in video_of(self, **window):
+            later = gap if batch.first_frame >= cut else 0
+            yield VideoFrames(batch.i420, batch.first_frame + later, batch.color_matrix, batch.full_range)
+
+    monkeypatch.setattr(MediaReader, "video", with_a_gap)
+    found = detector.score(SAMPLE)
+    assert [warning for warning in found.warnings if "picture" in warning] == [
+        f"there is no picture for {gap_seconds:.1f} s in between; nothing is judged there"
+    ]
+    first, second = sorted(found.tracks, key=lambda track: track.start_seconds)
+    assert (first.start_seconds, second.start_seconds) == (0, 3 + gap_seconds)
+    assert first.end_seconds < 3
+    (whole,) = sample.tracks
+    judged = sum(track.end_seconds - track.start_seconds for track in (first, second))
+    assert judged <= whole.end_seconds - whole.start_seconds
+    for score in found.streams:
+        for curve in score.curves if score.name != "audio" else ():
+            assert not [time for time in curve.times_seconds if 3 < time < 3 + gap_seconds]
+    for segment in found.segments:
+        assert segment.stream == "audio" or segment.end_seconds <= 3 or segment.start_seconds >= 3 + gap_seconds
+    if gap_seconds > 100:
+        assert found.video_fake == pytest.approx(sample.video_fake, abs=0.1)
