@@ -190,9 +190,7 @@ class Detector:
 def _face_warnings(faces: FacesSeen | None, outputs: StreamOutputs) -> Iterator[str]:
     """What of the faces was not judged though others were."""
     if faces and faces.seen > faces.judged > 0:
-        small = f" (the largest that is too small has {faces.too_small_pixels} px and needs {faces.needed_pixels})"
-        small = small if faces.too_small_pixels else ""
-        yield f"{faces.seen} faces were seen at once, {faces.judged} of them judged{small}"
+        yield f"{faces.seen} faces were seen at once, {faces.judged} of them judged"
     for track, hidden in sorted(outputs.hidden.items()):
         seen = len(outputs.boxes[track])
         if len(hidden) >= max(MIN_HIDDEN_CROPS, MIN_HIDDEN_SHARE * seen):

@@ -141,10 +141,9 @@ class ClipStream:
         return missing
 
     def faces_seen(self, judged: Container[int]) -> FacesSeen:
-        """How many faces there were at once, so far; `judged` holds the ids of tracks that were."""
-        seen = self._tracker.seen
-        small, needed = self._too_small() or (None, None)
-        return FacesSeen(seen.faces, sum(track in judged for track in seen.followed), small, needed)
+        """How many faces there were at once, so far; `judged` holds the ids of the tracks that were."""
+        seen, small = self._tracker.seen, self._too_small() or (None, None)
+        return FacesSeen(len(seen.followed) + seen.beyond, sum(track in judged for track in seen.followed), *small)
 
     def _too_small(self) -> tuple[int, int] | None:
         """Side of the largest face that is too small, and the side it would need, in pixels of the file's picture."""

@@ -207,8 +207,8 @@ class TrackSummary:
 class FacesSeen:
     """How many faces there were, and how many of them were judged."""
 
-    seen: int  # the most in one picture
-    judged: int  # of those; the largest ones are, as many as `FaceConfig.max_faces`
+    seen: int  # the most in one picture, of those that are large enough
+    judged: int  # of them: the largest, at most `FaceConfig.max_faces`, and not those whose mouth is hidden
     too_small_pixels: int | None = None  # side of the largest face that is too small to judge, in the file's pixels
     needed_pixels: int | None = None  # the side that it would need
 

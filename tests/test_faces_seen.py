@@ -107,16 +107,25 @@ def test_looking_closer_changes_no_track_and_ends_with_the_first_face(
     empty, face = background(), paste(background(), 240, WIDTH / 2, HEIGHT / 2)
     tracker = followed(finder, [empty] * 60 + [face] * 60)
     assert looks == [0, 25, 50]
-    assert (tracker.seen.faces, tracker.seen.followed) == (1, (0,))
+    assert (tracker.seen.beyond, tracker.seen.followed) == (0, (0,))
 
 
-@pytest.mark.parametrize(("most", "judged"), [(4, 3), (2, 2), (1, 1)])
-def test_how_many_were_seen_and_judged(finder: FaceDetector, most: int, judged: int) -> None:
+@pytest.mark.parametrize(("most", "beyond"), [(3, 0), (2, 1), (1, 2)])
+def test_how_many_were_seen_and_judged(finder: FaceDetector, most: int, beyond: int) -> None:
     picture = background()
     for x in (120, 320, 520):
         picture = paste(picture, 190, x, 180)
     tracker = followed(finder, [picture] * 12, FaceConfig(max_faces=most))
-    assert (tracker.seen.faces, len(tracker.seen.followed)) == (3, judged)
+    assert (tracker.seen.beyond, len(tracker.seen.followed)) == (beyond, most)
+
+
+def test_who_is_seen_for_a_moment_only_is_not_counted(detector: Detector, tmp_path: Path) -> None:
+    """Such a face is most often none."""
+    chain = "[0:v]scale=320:320,split[a][b];[b]drawbox=t=fill:enable='gt(t,0.1)'[c];[a][c]hstack"
+    found = detector.score(
+        make(tmp_path / "two.mp4", "-t", "2", "-filter_complex", chain, "-map", "0:a", "-c:a", "copy")
+    )
+    assert found.faces == FacesSeen(1, 1)
 
 
 def test_people_who_are_not_judged_are_said_everywhere(detector: Detector, tmp_path: Path) -> None:

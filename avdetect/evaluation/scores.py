@@ -59,7 +59,7 @@ class FileScorer:
 
     def __init__(self, bundle: Bundle, networks: OnnxNetworks) -> None:
         self.bundle, self.networks = bundle, networks
-        self._scorer = StreamScorer(networks, bundle.info.model)
+        self._scorer = StreamScorer(networks, bundle.info.model, bundle.info.preprocess.faces.crop_margin)
 
     def score(self, feed: Feed) -> dict[str, Any]:
         """NUMBERS and TEXTS of the file whose clips `feed` gives; one that cannot be read has its error and no

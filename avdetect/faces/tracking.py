@@ -47,10 +47,10 @@ class TrackedFace:
 
 @dataclass
 class Seen:
-    """What was seen in the pictures that were searched as a whole, whether it was followed or not."""
+    """Who was seen at once where most people were, and which faces were too small for us."""
 
-    faces: int = 0  # the most in one picture
-    followed: tuple[int, ...] = ()  # track ids of those of them that were followed
+    followed: tuple[int, ...] = ()  # track ids
+    beyond: int = 0  # more faces, as large, for whom there was no room
     small_side: float = 0.0  # pixels: of the largest face that was too small to be followed
     needed_side: float = 0.0  # and what it would have needed, in the same picture
 
@@ -69,6 +69,7 @@ class FaceTracker:
         self._frames: dict[int, tuple[VideoFrames, int]] = {}  # frame number -> batch, index
         self._tracks: list[Track] = []
         self._next_id = 0
+        self._beyond = 0  # faces for whom there was no room when all of the picture was last searched
         self._last: int | None = None  # number of the last frame pushed
         self._detected: int | None = None  # number of the last frame on which faces were detected
 
@@ -118,7 +119,8 @@ class FaceTracker:
             self._detect(self._last, everywhere=False, begin=False)
         for track in self._tracks:
             track.ended = True
-        return self._emit()
+        out, self._beyond = self._emit(), 0
+        return out
 
     def _detect(self, number: int, *, everywhere: bool, begin: bool = True) -> None:
         """Find faces on frame `number`, join them to tracks, begin new tracks, end lost ones."""
@@ -135,17 +137,26 @@ class FaceTracker:
         smallest = max(self._smallest_face(frames) / float(scale.max()), MIN_DETECTOR_FACE)
         faces = self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb)
         self._update(number, faces, begin, True)
-        self._count(number, faces)
+        self._note_unfollowed(number, faces)
         if not self._next_id and number % self._config.redetect_every == 0:
             self._look_closer(frames, index)
 
-    def _count(self, number: int, faces: Faces) -> None:
-        """Note how many faces this picture shows, and which of them are followed."""
-        followed = tuple(track.track_id for track in self._tracks if track.last == number and not track.ended)
-        count = max(int((faces.confidences >= self._believe).sum()), len(followed))
-        if (count, len(followed)) > (self.seen.faces, len(self.seen.followed)):
-            self.seen.faces, self.seen.followed = count, followed
-        self._note_small(faces, self._smallest_face(self._frames[number][0]))
+    def _note_unfollowed(self, number: int, faces: Faces) -> None:
+        """Faces for whom there is no room, and faces that are too small."""
+        needed, tracks = self._smallest_face(self._frames[number][0]), sum(not track.ended for track in self._tracks)
+        large = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0) >= needed
+        known = int((large & (faces.confidences >= self._believe)).sum())
+        self._beyond = max(known - tracks, 0) if tracks >= self._config.max_faces else 0
+        self._note_small(faces, needed)
+
+    def _note_people(self) -> None:
+        """Who is followed for long enough now, if nobody was in more company so far."""
+        config = self._config
+        ids = tuple(track.track_id for track in self._tracks if track.last - track.first + 1 >= config.min_track)
+        if len(ids) == config.max_faces and self._beyond > self.seen.beyond:
+            self.seen.followed, self.seen.beyond = ids, self._beyond
+        elif len(ids) > len(self.seen.followed):
+            self.seen.followed = ids
 
     def _note_small(self, faces: Faces, needed: float) -> None:
         sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
@@ -208,6 +219,7 @@ class FaceTracker:
     def _emit(self) -> list[TrackedFace]:
         """Faces that later frames cannot change any more; then forget what nobody needs."""
         out: list[TrackedFace] = []
+        self._note_people()
         for track in self._tracks:
             if track.last - track.first + 1 >= self._config.min_track:
                 while (number := track.ready()) is not None:
