@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 LARGEST_NUMBER = 1e15  # of any setting; what is larger overflows somewhere, and means "no limit" anyhow
+MAX_WINDOW_SECONDS = 30.0  # a longer window has no positions in Whisper's encoder
 MIN_WINDOW_SECONDS = 0.5  # a shorter window leaves the audio network's last layers a frame or two, if any
 
 
@@ -169,19 +170,34 @@ class VisualConfig(_Positive):
 
 @dataclass(frozen=True)
 class AudioConfig(_Positive):
-    """The CNN on log-mel windows."""
+    """The encoder of log-mel windows: a CNN that is trained from scratch, or the one of a speech recogniser."""
 
-    _zero_is_fine = frozenset({"dropout"})
+    _zero_is_fine = frozenset({"dropout", "hidden"})
     _below_one = frozenset({"dropout"})
 
+    encoder: Literal["cnn", "whisper-tiny.en"] = "cnn"
+    # A safetensors file of the encoder's weights: whisper-tiny.en needs one (tools/convert_whisper.py).
+    pretrained: str | None = None
+    frozen: bool = False  # as VisualConfig.frozen
     window_seconds: float = 2.0
     stride_seconds: float = 1.0
+    # Of cnn.
     channels: tuple[int, ...] = (20, 40, 80, 128)
     embedding: int = 128
+    # Of whisper-tiny.en: the head sees statistics over time of each of these (avdetect.streams.whisper).
+    levels: tuple[str, ...] = ("stem", "blocks.0", "blocks.1", "blocks.2")
+    hidden: int = 0  # units of the head's hidden layer; 0: the head is linear
+    heads: int = 1  # perceptrons with a hidden layer whose logits are averaged
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.encoder == "cnn" and (self.frozen or self.pretrained):
+            raise ConfigError("AudioConfig: the encoder cnn starts from nothing: frozen and pretrained are not for it")
+        if self.window_seconds > MAX_WINDOW_SECONDS:
+            raise ConfigError(
+                f"AudioConfig.window_seconds must be at most {MAX_WINDOW_SECONDS:g}, got {self.window_seconds}"
+            )
         if self.window_seconds < MIN_WINDOW_SECONDS:
             raise ConfigError(
                 f"AudioConfig.window_seconds must be at least {MIN_WINDOW_SECONDS}, got {self.window_seconds}"
@@ -282,7 +298,8 @@ class PairLoopConfig(StreamLoopConfig):
     # (avdetect.training.autoencoders). Voices have none.
     reconstructed: float = 0.0
     reals_per_fake: int = 1  # the fake's original, and reals of other files
-    # Of face crops: light wears less of the texture away (avdetect.datasets.augment.faces). Voices know no light one.
+    # light: half of the real media stays as it is; of the other half, faces lose less of their texture
+    # (avdetect.datasets.augment.faces) and voices take the full augmentation.
     augmentation: Literal["full", "light"] = "full"
     clip_labels: bool = False  # where the part's own label is unknown, take the clip's, as the DFDC solutions did
 
@@ -347,14 +364,13 @@ class TrainConfig(_Positive):
         super().__post_init__()
         if self.folds < 2:
             raise ConfigError(f"TrainConfig.folds must be at least 2, got {self.folds}: the fusion learns out of fold")
-        if self.audio.augmentation != "full":
-            raise ConfigError("audio.augmentation must be full: there is no light one for voices")
         if self.audio.reconstructed:
             raise ConfigError("audio.reconstructed must be 0: the autoencoders are of faces")
-        if self.model.visual.frozen and (self.visual.evaluate_every or self.joint.steps):
-            raise ConfigError(
-                "model.visual.frozen fits the head to its optimum: visual.evaluate_every and joint.steps must be 0"
-            )
+        for name in ("visual", "audio"):
+            if getattr(self.model, name).frozen and (getattr(self, name).evaluate_every or self.joint.steps):
+                raise ConfigError(
+                    f"model.{name}.frozen fits the head to its optimum: {name}.evaluate_every and joint.steps must be 0"
+                )
         for name in ("visual", "audio", "sync", "joint") if self.release else ():
             if getattr(self, name).evaluate_every:
                 raise ConfigError(f"{name}.evaluate_every must be 0 with release: true, for dev is trained on")

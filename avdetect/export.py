@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -29,6 +30,7 @@ from avdetect.types import Clip
 
 PARITY_TOLERANCE = 1e-4  # torch against ONNX Runtime, absolute
 OPSET = 17
+MIN_HALVED = 10_000  # elements of a tensor; smaller ones are not worth a node
 _RECORDED = (
     *("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
     *("numpy", "opencv-python-headless", "ffmpeg-python"),
@@ -85,8 +87,12 @@ def export_bundle(
         licence=licence,
         preprocess=preprocess,
         preprocess_digest=preprocess.digest(),
-        # Where the encoder's start lay on the training machine is no property of the trained model.
-        model=replace(model.config, visual=replace(model.config.visual, pretrained=False)),
+        # Where an encoder's start lay on the training machine is no property of the trained model.
+        model=replace(
+            model.config,
+            visual=replace(model.config.visual, pretrained=False),
+            audio=replace(model.config.audio, pretrained=None),
+        ),
         calibration=calibration,
         training=training,
         versions=_versions(),
@@ -202,5 +208,28 @@ def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> byt
             dynamo=False,
         )
     graph = onnx.load_from_string(buffer.getvalue())
+    _store_halves(graph)
     onnx.checker.check_model(graph)
     return graph.SerializeToString()
+
+
+def _store_halves(model: onnx.ModelProto) -> None:
+    """Store the large tensors that are exact in half precision so, behind a cast: half the file, the same numbers.
+
+    The weights of a pretrained encoder often come in half precision.
+    """
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or math.prod(tensor.dims) < MIN_HALVED:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is not equal
+            halves = values.astype(np.float16)
+        if np.array_equal(halves.astype(np.float32), values):
+            name = tensor.name
+            tensor.CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -23,7 +23,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.visual = VisualStream(config.visual, load_pretrained)
-        self.audio = AudioStream(config.audio)
+        self.audio = AudioStream(config.audio, load_pretrained)
         self.sync = SyncStream(config.sync)
         self.fusion = Fusion(config.fusion)
 

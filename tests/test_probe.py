@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from avdetect.config import (
+    AudioConfig,
     FusionFitConfig,
     ModelConfig,
     PairLoopConfig,
@@ -31,8 +32,8 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.export import PARITY_TOLERANCE, _to_onnx
 from avdetect.model import Model
 from avdetect.preprocess import PREPROCESS_VERSION
+from avdetect.streams.audio import AudioStream
 from avdetect.streams.visual import VisualStream, _contrasts, regions
-from avdetect.training import probe as probe_training
 from avdetect.training import streams as stream_training
 from avdetect.training.loop import fit, make_fabric
 from avdetect.training.losses import masked_bce
@@ -100,20 +101,16 @@ MakeSet = Callable[..., ProbeSet]
 
 
 @pytest.fixture(scope="module")
-def make_set() -> Iterator[MakeSet]:
+def make_set() -> MakeSet:
     """`probe_set` on the batches of this file instead of an archive's."""
 
     def make(
         path: Path, module: VisualStream | None = None, batches=make_batch, config=LOOP, seed: int = 3
     ) -> ProbeSet:
-        given.append(batches)
         options = {"fabric": FABRIC, "seed": seed, "name": "t", "workers": 0}
-        return probe_set(module or made(), PART, config, path=path, **options)
+        return probe_set(module or made(), batches, PART, config, path=path, **options)
 
-    given: list[Any] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe_training, "VisualBatches", lambda *_, **__: given[-1])
-        yield make
+    return make
 
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -500,7 +497,7 @@ def test_frozen_decides_who_trains(
     """A run's head is fitted on what is of its own files, and nothing is trained step by step."""
     called: list[tuple] = []
 
-    def fit_head_(module: nn.Module, probe: ProbeSet, _: object) -> nn.Module:
+    def fit_head_(module: nn.Module, probe: ProbeSet, *_: object) -> nn.Module:
         called.append(("fit_head", set(probe.files)))
         return module
 
@@ -514,7 +511,8 @@ def test_frozen_decides_who_trains(
     monkeypatch.setattr(stream_training, "batches_of", lambda *_, **__: make_batch)
     config = TrainConfig(model=ModelConfig(visual=dataclasses.replace(PROBE, frozen=frozen)), visual=LOOP)
     part = part_of([0, 2])
-    model = stream_training.train_streams(config, part, part, tmp_path, FABRIC, probes=[drawn])
+    probes = {"visual": [drawn]} if frozen else {}
+    model = stream_training.train_streams(config, part, part, tmp_path, FABRIC, probes=probes)
     assert called == [("fit_head", {0, 2}) if frozen else ("fit", tmp_path / "visual.ckpt")]
     assert isinstance(model, Model)
     assert not model.training
@@ -523,17 +521,21 @@ def test_frozen_decides_who_trains(
 def test_every_fold_has_its_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paths: list[Path] = []
     monkeypatch.setattr(stream_training, "probe_set", lambda *_, path, **__: paths.append(path))
-    config = TrainConfig(model=ModelConfig(visual=PROBE), visual=LOOP)
-    stream_training.probe_sets(config, [PART, PART], tmp_path, FABRIC)
-    assert paths == [tmp_path / f"fold{k}" / "visual.probe" for k in range(2)]
+    monkeypatch.setattr(stream_training, "batches_of", lambda *_, **__: make_batch)
+    speech = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem",))
+    config = TrainConfig(model=ModelConfig(visual=PROBE, audio=speech), visual=LOOP)
+    sets = stream_training.probe_sets(config, [PART, PART], tmp_path, FABRIC)
+    assert paths == [tmp_path / f"fold{k}" / f"{name}.probe" for name in ("visual", "audio") for k in range(2)]
+    assert {name: len(found) for name, found in sets.items()} == {"visual": 2, "audio": 2}
     plain = dataclasses.replace(config, model=ModelConfig(visual=dataclasses.replace(PROBE, frozen=False)))
-    assert stream_training.probe_sets(plain, [PART, PART], tmp_path, FABRIC) == []
+    assert stream_training.probe_sets(plain, [PART, PART], tmp_path, FABRIC) == {}
 
 
-def prepared(named: str | None = None, **visual: Any) -> TrainConfig:
-    config = TrainConfig(model=ModelConfig(visual=dataclasses.replace(PROBE, **visual)))
+def prepared(named: str | None = None, audio: AudioConfig | None = None, **visual: Any) -> TrainConfig:
+    model = ModelConfig(visual=dataclasses.replace(PROBE, **visual), audio=audio or AudioConfig())
+    config = TrainConfig(model=model)
     cache: Any = SimpleNamespace(config=config.preprocess, version=PREPROCESS_VERSION)
-    return _prepared(config, cache, named)
+    return _prepared(config, cache, {"visual": named})
 
 
 def test_a_frozen_encoder_needs_weights_to_start_from() -> None:
@@ -542,14 +544,16 @@ def test_a_frozen_encoder_needs_weights_to_start_from() -> None:
     assert prepared("encoder.safetensors").model.visual.pretrained == "encoder.safetensors"
     assert prepared(None, pretrained=True).model.visual.frozen
     assert prepared(frozen=False).model.visual.pretrained is False
+    with pytest.raises(ConfigError, match=r"whisper-tiny.en.*convert_whisper.py.*--pretrained-audio"):
+        prepared(frozen=False, audio=AudioConfig(encoder="whisper-tiny.en"))
+    assert prepared(frozen=False, audio=AudioConfig(encoder="whisper-tiny.en", pretrained="w")).model.audio
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"visual": PairLoopConfig(evaluate_every=10)}, r"frozen.*evaluate_every"),
+        ({"visual": PairLoopConfig(evaluate_every=10)}, r"visual\.frozen.*evaluate_every"),
         ({"joint": StreamLoopConfig(steps=10)}, r"frozen.*joint\.steps"),
-        ({"audio": PairLoopConfig(augmentation="light")}, r"audio\.augmentation"),
         ({"release": True, "sync": StreamLoopConfig(evaluate_every=10)}, r"sync\.evaluate_every.*release"),
     ],
 )
@@ -568,3 +572,51 @@ def test_false_alarms_are_a_share(share: float) -> None:
 def test_a_level_without_maps_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match=r"visual\.levels: 'global_pool' gives no maps"):
         VisualStream(VisualConfig(encoder="test_efficientnet", levels=("global_pool",)))
+
+
+# -- perceptrons
+
+
+def perceptrons(seed: int = 0) -> AudioStream:
+    """A stream whose encoder hands its windows' band means on."""
+    torch.manual_seed(seed)
+    config = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem",), hidden=32, heads=2, dropout=0.0)
+    stream = AudioStream(config)
+    return stream.eval()
+
+
+def rings(seed: int) -> ProbeSet:
+    """Two classes that no line parts: near the middle, and around it."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(5000, perceptrons().encoder.width, generator=generator)
+    features[:, 2:] = 0
+    labels = (features[:, :2].norm(dim=1) > 1.2).float()
+    return ProbeSet(features, labels, np.zeros(5000, np.int64))
+
+
+def test_perceptrons_learn_what_no_line_parts() -> None:
+    config = PairLoopConfig(weight_decay=0.01, label_smoothing=0.0)
+    stream = fit_head(perceptrons(), rings(1), config)
+    test = rings(2)
+    with torch.inference_mode():
+        logits = stream.head(stream.standard(test.features)).squeeze(1)
+    assert not stream.training
+    assert ((logits > 0) == (test.labels > 0)).float().mean() > 0.85
+    linear = fit_head(
+        AudioStream(AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem",))), rings(1), config
+    )
+    with torch.inference_mode():
+        guess = linear.head(linear.standard(test.features)).squeeze(1)
+    assert ((guess > 0) == (test.labels > 0)).float().mean() < 0.75
+
+
+def test_perceptrons_follow_from_the_seed_alone() -> None:
+    config = PairLoopConfig(weight_decay=0.01)
+    starts, seeds = (0, 7, 0), (3, 3, 4)
+    first, again, other = (
+        fit_head(perceptrons(start), rings(1), config, seed).head.state_dict()
+        for start, seed in zip(starts, seeds, strict=True)
+    )
+    assert all(torch.equal(value, again[key]) for key, value in first.items()), "whatever the head started as"
+    assert any(not torch.equal(value, other[key]) for key, value in first.items())
+    assert not torch.equal(first["members.0.1.weight"], first["members.1.1.weight"]), "its members differ"

@@ -244,7 +244,7 @@ def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path)
     with pytest.raises(ConfigError, match="weights to start from"):
         run(config, archive, tmp_path / "run")
     settings = Settings(make_fabric(accelerator="cpu"), workers=0)
-    train(config, archive, tmp_path / "run", settings, pretrained=str(tmp_path / "start.safetensors"))
+    train(config, archive, tmp_path / "run", settings, pretrained={"visual": str(tmp_path / "start.safetensors")})
     bundle, result = export(tmp_path / "run", tmp_path / "bundle")
     assert OUT_OF_FOLD in bundle.files
     assert not result["config"]["model"]["visual"]["pretrained"] or "/" not in json.dumps(result["config"]["model"])

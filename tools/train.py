@@ -38,6 +38,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, required=True, help="working folder: checkpoints, logs, results")
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported bundle")
     parser.add_argument("--pretrained", help="safetensors of the image encoder; overrides model.visual.pretrained")
+    parser.add_argument("--pretrained-audio", help="the same for the voice; overrides model.audio.pretrained")
     parser.add_argument("--detector-model", type=Path, help="weights of the face detector, as for preprocess.py")
     parser.add_argument("--devices", type=int, default=1, help="processes to train in, one a device (default 1)")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda"), default="auto")
@@ -59,7 +60,13 @@ def _run(args: argparse.Namespace) -> int:
     archive = ClipArchive(args.cache)
     archive.check_sources()
     check_detector(config, archive.fingerprint, args.detector_model)
-    train(config, archive, args.run, Settings(fabric, args.workers), args.pretrained)
+    train(
+        config,
+        archive,
+        args.run,
+        Settings(fabric, args.workers),
+        {"visual": args.pretrained, "audio": args.pretrained_audio},
+    )
     if not fabric.is_global_zero:
         return 0
     _, result = export(args.run, args.out, detector_model=args.detector_model)

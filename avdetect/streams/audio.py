@@ -1,7 +1,8 @@
-"""Audio stream: one logit a log-mel window.
+"""Audio stream: one logit a log-mel window, from one of two encoders.
 
-A small residual CNN over (mel, time), then attentive statistics pooling over time (Okabe et al., Interspeech 2018):
-the weighted mean and standard deviation keep the few frames that give a vocoder away.
+`cnn`, trained from scratch: a small residual CNN over (mel, time), then attentive statistics pooling over time (Okabe
+et al., Interspeech 2018): the weighted mean and standard deviation keep the few frames that give a vocoder away.
+`whisper-tiny.en`: the statistics of several levels of a pretrained speech encoder (avdetect.streams.whisper).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from avdetect.audio import N_MELS
 from avdetect.config import AudioConfig
+from avdetect.streams.head import PerceptronHead, Standard
+from avdetect.streams.whisper import WhisperEncoder
 
 
 class ResidualBlock(nn.Module):
@@ -47,8 +50,8 @@ class AttentiveStatisticsPooling(nn.Module):
         return torch.cat([mean, variance.clamp_min(1e-5).sqrt()], dim=1)
 
 
-class AudioStream(nn.Module):
-    """Log-mel windows -> window logits."""
+class MelEncoder(nn.Module):
+    """The CNN: log-mels (N, T, N_MELS) -> (N, 2 embedding)."""
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
@@ -61,12 +64,51 @@ class AudioStream(nn.Module):
             nn.Conv1d(width * bands, config.embedding, 1), nn.BatchNorm1d(config.embedding), nn.ReLU()
         )
         self.pool = AttentiveStatisticsPooling(config.embedding)
-        self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(2 * config.embedding, 1)
+        self.width = 2 * config.embedding
 
     def forward(self, mels: Tensor) -> Tensor:
-        """mels (N, T, N_MELS) -> logits (N,). Each window's mean is removed, so that loudness says nothing."""
+        """Each window's mean is removed, so that loudness says nothing."""
         x = (mels - mels.mean(dim=(1, 2), keepdim=True)) / 4.0
         x = self.blocks(x.transpose(1, 2).unsqueeze(1))  # (N, C, bands, T')
-        x = self.squeeze(x.flatten(1, 2))  # (N, E, T')
-        return self.head(self.dropout(self.pool(x))).squeeze(1)
+        return self.pool(self.squeeze(x.flatten(1, 2)))  # (N, E, T') -> (N, 2 E)
+
+
+class AudioStream(nn.Module):
+    """Log-mel windows -> window logits. Pooling over windows is `avdetect.pooling`, shared with the Detector."""
+
+    def __init__(self, config: AudioConfig, load_pretrained: bool = True) -> None:
+        """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
+
+        Raises ConfigError for unreadable encoder weights.
+        """
+        super().__init__()
+        self.encoder: MelEncoder | WhisperEncoder
+        if config.encoder == "cnn":
+            self.encoder = MelEncoder(config)
+        else:
+            self.encoder = WhisperEncoder(config.levels)
+            if config.pretrained and load_pretrained:
+                self.encoder.load(config.pretrained)
+        self.frozen = config.frozen
+        if config.frozen:
+            self.encoder.requires_grad_(False)
+        self.standard = Standard(self.encoder.width) if config.encoder != "cnn" else nn.Identity()
+        self.dropout = nn.Dropout(0.0 if config.hidden else config.dropout)
+        self.head: nn.Module = nn.Linear(self.encoder.width, 1)
+        if config.hidden:
+            self.head = PerceptronHead(self.encoder.width, config.hidden, config.heads, config.dropout)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """mels (N, T, N_MELS) -> logits (N,)."""
+        return self.head(self.dropout(self.standard(self.features(mels)))).squeeze(1)
+
+    def features(self, mels: Tensor) -> Tensor:
+        """mels (N, T, N_MELS) -> (N, F): what the encoder says of them, before it is standardised."""
+        return self.encoder(mels)
+
+    def train(self, mode: bool = True) -> AudioStream:
+        """A frozen encoder stays in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self

@@ -24,6 +24,7 @@ from torch.nn.functional import avg_pool2d
 
 from avdetect.config import VisualConfig
 from avdetect.errors import ConfigError
+from avdetect.streams.head import Standard
 
 EDGE = 3.0  # what a high-passed pixel counts at most, in `std`: edges must not drown the grain
 
@@ -63,9 +64,7 @@ class VisualStream(nn.Module):
         self.frozen, self.highpass = config.frozen, config.highpass
         if config.frozen:
             self.encoder.requires_grad_(False)
-        # Not learned: what is standardised is what was seen while training, as in batch normalisation.
-        standardised = config.levels or config.frozen
-        self.standard = Standard(width, affine=False, momentum=0.02) if standardised else nn.Identity()
+        self.standard = Standard(width) if config.levels or config.frozen else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
         # One number or one a channel. Not in the state dict: they are configuration, which travels beside the weights.
@@ -94,16 +93,6 @@ class VisualStream(nn.Module):
         if self.frozen:
             self.encoder.eval()
         return self
-
-
-class Standard(nn.BatchNorm1d):
-    """Batch normalisation, written out where it is not learning: the exporter refuses the operator behind a matmul."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            return super().forward(x)
-        mean, variance = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
-        return (x - mean) / (variance + self.eps).sqrt()
 
 
 class LevelStatistics(nn.Module):

@@ -217,7 +217,7 @@ class VisualBatches(_PairBatches):
 
 
 class AudioBatches(_PairBatches):
-    """ "mels" (B, T, N_MELS) and "labels" (B,): random windows; shorter recordings are repeated to fill one."""
+    """ "mels" (B, T, N_MELS), "labels" (B,) and "clips" (B,): random windows; shorter recordings are repeated."""
 
     stream, part_name, label = 2, "voice", "audio_fake"
 
@@ -229,8 +229,8 @@ class AudioBatches(_PairBatches):
         self.names, self.weights = choices(config.forgeries, audio_forgeries.AUDIO, "audio")
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
-        mels, labels, _ = self.items(step, part, parts)
-        return {"mels": torch.from_numpy(np.stack(mels)), "labels": labels}
+        mels, labels, clips = self.items(step, part, parts)
+        return {"mels": torch.from_numpy(np.stack(mels)), "labels": labels, "clips": clips}
 
     def pair(self, rng: np.random.Generator) -> tuple[tuple[Float, Float], tuple[int, int]]:
         if self.fake is None or rng.random() < self.config.forged:
@@ -262,7 +262,9 @@ class AudioBatches(_PairBatches):
         raise ManifestError(f"{MAX_SILENT} real voices in turn were silent where they were drawn; leave such files out")
 
     def _augmented(self, samples: Float, treatment: int) -> Float:
-        samples = treated_voice(samples, self.config.codec, treatment) if self.augment else samples
+        as_it_is = self.config.augmentation == "light" and treatment % 2
+        if self.augment and not as_it_is:
+            samples = treated_voice(samples, self.config.codec, treatment)
         return log_mel(np.resize(samples, self.size))
 
     def shows_fake(self, clip: int) -> bool:

@@ -1,6 +1,7 @@
-"""A linear probe: the head on a frozen encoder, fitted to its optimum instead of trained step by step.
+"""A probe: the head on a frozen encoder, fitted on features instead of trained step by step through the encoder.
 
-The features of augmented batches are computed once and the head is the logistic regression on them. Such probes
+The features of augmented batches are computed once and the head is a logistic regression, or a few small perceptrons,
+on them. Such probes
 of encoders that never saw a forgery carry over to unseen generators where a fine-tuned network remembers the sources it
 was trained on (Ojha, Li & Lee, "Towards Universal Fake Image Detectors that Generalize Across Generative Models",
 CVPR 2023).
@@ -11,33 +12,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from avdetect.config import LoopConfig, PairLoopConfig, to_dict
 from avdetect.errors import ModelError
-from avdetect.streams.visual import VisualStream
-from avdetect.training.batches import Reconstruct, VisualBatches
+from avdetect.streams.head import Standard
 from avdetect.training.checkpoint import read_checkpoint, write_checkpoint
-from avdetect.training.loop import FREE, prepared
+from avdetect.training.loop import FREE, Batches, prepared
 from avdetect.training.losses import masked_bce
 from avdetect.training.pools import Part
 
+Module = TypeVar("Module", bound=nn.Module)
 ITERATIONS = 200  # of L-BFGS; the loss then moves in its fifth digit
+PASSES, FIT_BATCH, FIT_RATE = 20, 256, 2e-3  # of the perceptrons
+
+
+class Probed(Protocol):
+    """A stream whose encoder is frozen: the visual and the audio one."""
+
+    standard: nn.Module
+    head: nn.Module
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What its batches hold -> (N, F), not standardised."""
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Features of augmented crops and of forgeries: all that a head is fitted on."""
+    """Features of augmented items and of forgeries: all that a head is fitted on."""
 
     features: Tensor  # (N, F) float32, not standardised
     labels: Tensor  # (N,)
-    files: np.ndarray  # (N,) row of the archive's file that each crop, or what it was forged of, is from
+    files: np.ndarray  # (N,) row of the archive's file that each item, or what it was forged of, is from
 
     @staticmethod
     def of(sets: Sequence[ProbeSet], part: Part) -> ProbeSet:
@@ -49,7 +61,8 @@ class ProbeSet:
 
 
 def probe_set(
-    module: VisualStream,
+    module: nn.Module,
+    batches: Batches,
     part: Part,
     config: PairLoopConfig,
     *,
@@ -58,9 +71,10 @@ def probe_set(
     path: Path,
     name: str,
     workers: int = 1,
-    reconstruct: Reconstruct | None = None,
 ) -> ProbeSet:
     """The features of `steps` batches of `part`, in `path` when they are there. Every rank computes its share.
+
+    module: see Probed. batches: of its inputs, under the first key; with "labels" (B,) and "clips" (B,).
 
     The encoder is frozen, so what is drawn of one fold serves all runs that may see that fold; a forgery takes only
     from files of its own fold. A run that is killed before the end begins this again, which takes minutes. Raises
@@ -69,12 +83,13 @@ def probe_set(
     identity = {"seed": seed, **{k: v for k, v in to_dict(config).items() if k not in FREE}}
     if not path.exists():
         module = module.to(fabric.device).eval()
-        parts = prepared(VisualBatches(part, config, seed, reconstruct=reconstruct), fabric, config, 0, workers)
+        parts = prepared(batches, fabric, config, 0, workers)
         made: dict[str, list[Tensor]] = {"features": [], "labels": [], "clips": []}
         with torch.inference_mode():
             for _ in track(range(config.steps * config.accumulate), name, disable=not fabric.is_global_zero):
                 batch = next(parts)
-                made["features"].append(module.features(batch["crops"].to(fabric.device)).half().cpu())
+                inputs = next(iter(batch.values())).to(fabric.device)
+                made["features"].append(cast(Probed, module).features(inputs).half().cpu())
                 for key in ("labels", "clips"):
                     made[key].append(batch[key])
         module.cpu()
@@ -89,36 +104,65 @@ def probe_set(
     return ProbeSet(state["features"].float(), state["labels"], files)
 
 
-def fit_head(module: VisualStream, probe: ProbeSet, config: PairLoopConfig) -> VisualStream:
-    """Standardise the features and fit the head of `module`, in eval mode, to its optimum.
+def fit_head(module: Module, probe: ProbeSet, config: PairLoopConfig, seed: int = 0) -> Module:
+    """Standardise the features and fit the head of `module` (see Probed), in eval mode.
 
-    `weight_decay` is the penalty on half the squared norm of the head's weights beside a mean loss.
+    A linear head goes to its optimum, with `weight_decay` as the penalty on half the squared norm of its weights beside
+    a mean loss; perceptrons take PASSES of AdamW with that weight decay, from starts and orders that `seed` decides.
     """
-    _fit(module.cpu().eval(), probe.features, probe.labels, config)
+    _fit(cast(Probed, module.cpu().eval()), probe.features, probe.labels, config, seed)
     return module
 
 
-def _fit(module: VisualStream, features: Tensor, labels: Tensor, config: LoopConfig) -> None:
+def _fit(module: Probed, features: Tensor, labels: Tensor, config: LoopConfig, seed: int) -> None:
     """Set the standardisation and the head of `module`; features (N, F), labels (N,)."""
-    standard = cast(torch.nn.BatchNorm1d, module.standard)
+    standard = cast(Standard, module.standard)
     with torch.no_grad():
         cast(Tensor, standard.running_mean).copy_(features.mean(0))
         cast(Tensor, standard.running_var).copy_(features.var(0, unbiased=False))
         x = standard(features)
-        module.head.weight.zero_()
-        module.head.bias.zero_()
+    if isinstance(module.head, nn.Linear):
+        _fit_linear(module.head, x, labels, config)
+    else:
+        _fit_perceptrons(module.head, x, labels, config, seed)
+
+
+def _fit_linear(head: nn.Linear, x: Tensor, labels: Tensor, config: LoopConfig) -> None:
+    """To the one optimum, from zero."""
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
     optimizer = torch.optim.LBFGS(
-        module.head.parameters(), max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
+        head.parameters(), max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = masked_bce(module.head(x).squeeze(1), labels, config.label_smoothing)
-        loss = loss + config.weight_decay / 2 * module.head.weight.square().sum()
+        loss = masked_bce(head(x).squeeze(1), labels, config.label_smoothing)
+        loss = loss + config.weight_decay / 2 * head.weight.square().sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
+
+
+def _fit_perceptrons(head: nn.Module, x: Tensor, labels: Tensor, config: LoopConfig, seed: int) -> None:
+    """A few passes of AdamW, at a rate that falls to 0; each member by itself, so that they stay different."""
+    passes = [torch.randperm(len(x), generator=torch.Generator().manual_seed(seed + k)) for k in range(PASSES)]
+    batches = [rows for order in passes for rows in order.split(FIT_BATCH)]
+    for index, member in enumerate(cast(nn.ModuleList, head.members)):
+        torch.manual_seed(seed + 1000 * index)  # of the start and of dropout
+        for layer in member.modules():
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+        optimizer = torch.optim.AdamW(member.parameters(), lr=FIT_RATE, weight_decay=config.weight_decay)
+        member.train()
+        for step, rows in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = FIT_RATE * (1 - step / len(batches))
+            optimizer.zero_grad()
+            masked_bce(member(x[rows]).squeeze(1), labels[rows], config.label_smoothing).backward()
+            optimizer.step()
+        member.eval()
 
 
 def _gathered(values: Tensor, fabric: Fabric) -> Tensor:

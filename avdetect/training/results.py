@@ -112,9 +112,11 @@ def _fusion(candidates: list[FittedFusion], chosen: dict[str, Any]) -> dict[str,
 
 def _store(config: TrainConfig, model: Model, best: FittedFusion, facts: dict[str, Any], run: Path) -> None:
     """Write model.safetensors and then result.json, which vouches for it."""
-    # Where the encoder's start lay on this machine is no property of the trained model.
+    # Where an encoder's start lay on this machine is no property of the trained model.
     visual = dataclasses.replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, visual=visual, fusion=best.config))
+    audio = dataclasses.replace(config.model.audio, pretrained=None)
+    trained = dataclasses.replace(config.model, visual=visual, audio=audio, fusion=best.config)
+    config = dataclasses.replace(config, model=trained)
     result = {"config": to_dict(config), "calibration": to_dict(best.calibration), **facts}
     weights = {key: value.contiguous() for key, value in model.cpu().state_dict().items()}
     (run / "result.json").unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +42,18 @@ class Settings:
 
 
 def train(
-    config: TrainConfig, archive: ClipArchive, run: Path, settings: Settings, pretrained: str | None = None
+    config: TrainConfig,
+    archive: ClipArchive,
+    run: Path,
+    settings: Settings,
+    pretrained: Mapping[str, str | None] | None = None,
 ) -> None:
     """Everything from preprocessed clips to `result.json`. With several devices, call it on every one of them.
 
-    pretrained: safetensors of the image encoder to start from, in place of the configuration's.
+    pretrained: "visual" and "audio" -> safetensors of the encoder to start from, in place of the configuration's.
     Raises ManifestError and ConfigError for data or settings that cannot be trained on, before anything is trained.
     """
-    config = _prepared(config, archive, pretrained)
+    config = _prepared(config, archive, pretrained or {})
     parts = _parts(config, archive)
     held, seen = _folds(config, parts["train"])
     fabric = settings.fabric
@@ -105,7 +109,7 @@ def on_rank_zero(fabric: Fabric, work: Callable[[], None]) -> None:
         raise AVDetectError(f"rank 0 stopped: {told[0]}: {told[1]}")
 
 
-def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: str | None) -> TrainConfig:
+def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: Mapping[str, str | None]) -> TrainConfig:
     """Checked against the cache; the model's streams are those with steps."""
     if archive.config.digest() != config.preprocess.digest():
         raise ConfigError(
@@ -123,12 +127,18 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: str | None)
     if "visual" not in streams and "audio" not in streams:
         raise ConfigError("visual.steps and audio.steps are both 0: there is nothing to train")
     model = dataclasses.replace(config.model, streams=streams)
-    if pretrained:
-        model = dataclasses.replace(model, visual=dataclasses.replace(model.visual, pretrained=pretrained))
+    for name, path in pretrained.items():
+        if path:
+            model = dataclasses.replace(model, **{name: dataclasses.replace(getattr(model, name), pretrained=path)})
     if model.visual.frozen and "visual" in streams and not model.visual.pretrained:
         raise ConfigError(
             "model.visual.frozen keeps the encoder as it starts, so it needs weights to start from: name a safetensors "
             "file with --pretrained, or set model.visual.pretrained: true"
+        )
+    if model.audio.encoder != "cnn" and "audio" in streams and not model.audio.pretrained:
+        raise ConfigError(
+            f"model.audio.encoder {model.audio.encoder} needs weights to start from: make a safetensors file with "
+            "tools/convert_whisper.py and name it with --pretrained-audio"
         )
     return dataclasses.replace(config, model=model)
 

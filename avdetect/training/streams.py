@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -56,14 +56,15 @@ def check_streams(config: TrainConfig, held: Sequence[Part], seen: Sequence[Part
     class, ConfigError for settings that cannot be followed.
     """
     for part in seen:
-        _check(config, part, [name for name in active(config, part) if not (name == "visual" and _probed(config))], dev)
-    for part in held if _probed(config) else ():
-        _check(config, part, ["visual"], dev)
+        _check(config, part, [name for name in active(config, part) if name not in _probed(config)], dev)
+    for part in held:
+        _check(config, part, _probed(config), dev)
 
 
-def _probed(config: TrainConfig) -> bool:
-    """Is the head of a frozen encoder fitted, on features of each fold?"""
-    return config.model.visual.frozen and config.visual.steps > 0
+def _probed(config: TrainConfig) -> list[str]:
+    """The streams whose encoder is frozen: their heads are fitted, on features of each fold."""
+    frozen = {"visual": config.model.visual.frozen, "audio": config.model.audio.frozen}
+    return [name for name, is_frozen in frozen.items() if is_frozen and getattr(config, name).steps]
 
 
 def _check(config: TrainConfig, part: Part, names: Sequence[str], dev: Part) -> None:
@@ -83,19 +84,20 @@ def train_streams(
     run: Path,
     fabric: Fabric,
     workers: int = 1,
-    probes: Sequence[ProbeSet] = (),
+    probes: Mapping[str, Sequence[ProbeSet]] | None = None,
 ) -> Model:
     """Train the streams on `part`; checkpoints and logs go to `run`. No fusion yet.
 
-    `dev` only chooses the best weights, where the configuration evaluates. probes: what the head of a frozen encoder is
-    fitted on; of them only what is of `part`'s files. Raises like check_streams.
+    `dev` only chooses the best weights, where the configuration evaluates. probes: see probe_sets; of them only what is
+    of `part`'s files is used. Raises like check_streams.
     """
     torch.manual_seed(config.seed)
     model = Model(config.model)
     for name in active(config, part):
         loop: LoopConfig = getattr(config, name)
-        if name == "visual" and _probed(config):
-            model.visual = fit_head(model.visual, ProbeSet.of(probes, part), config.visual)
+        if probes and name in probes:
+            probe = ProbeSet.of(probes[name], part)
+            setattr(model, name, fit_head(getattr(model, name), probe, getattr(config, name), config.seed))
             continue
         stage = make_stage(
             name, model, config, part, _reconstruct(config, part, run, fabric) if name == "visual" else None
@@ -122,26 +124,32 @@ def train_streams(
 
 def probe_sets(
     config: TrainConfig, parts: Sequence[Part], run: Path, fabric: Fabric, workers: int = 1
-) -> list[ProbeSet]:
-    """For a frozen image encoder: the features that heads are fitted on, of each part; [] without one."""
-    if not _probed(config):
-        return []
-    torch.manual_seed(config.seed)
-    encoder = Model(config.model).visual
-    return [
-        probe_set(
-            encoder,
-            part,
-            config.visual,
-            fabric=fabric,
-            workers=workers,
-            seed=config.seed,
-            path=run / f"fold{k}" / "visual.probe",
-            name=f"fold{k} visual",
-            reconstruct=_reconstruct(config, part, run / f"fold{k}", fabric),
-        )
-        for k, part in enumerate(parts)
-    ]
+) -> dict[str, list[ProbeSet]]:
+    """For each stream with a frozen encoder: the features that heads are fitted on, of each part."""
+    sets: dict[str, list[ProbeSet]] = {}
+    for name in _probed(config):
+        torch.manual_seed(config.seed)
+        module = getattr(Model(config.model), name)
+        sets[name] = [
+            probe_set(
+                module,
+                batches_of(
+                    name,
+                    config,
+                    part,
+                    reconstruct=_reconstruct(config, part, run / f"fold{k}", fabric) if name == "visual" else None,
+                ),
+                part,
+                getattr(config, name),
+                fabric=fabric,
+                workers=workers,
+                seed=config.seed,
+                path=run / f"fold{k}" / f"{name}.probe",
+                name=f"fold{k} {name}",
+            )
+            for k, part in enumerate(parts)
+        ]
+    return sets
 
 
 def _reconstruct(config: TrainConfig, part: Part, folder: Path, fabric: Fabric) -> Autoencoders | None:

