@@ -29,6 +29,7 @@ from avdetect._media.ffmpeg import Decoder, decoder_threads
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream, chosen, passed_over
 from avdetect._media.messages import quoted
 from avdetect._media.probe import read_info
+from avdetect._media.timeline import TICKS
 from avdetect._media.tool import check_ffmpeg, ffmpeg_path
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import MediaError
@@ -169,35 +170,34 @@ class MediaReader:
         decoded a second time up to that place, and from there on by one thread.
         """
         child.start(*video_outputs(child, self.info, self.config, origin))
-        size = child.y4m_header()
-        frames, count = child.y4m_frames(size, batch) if size else (None, 0)
-        number = child.first_shown()[0] + origin * FPS if count else 0
-        if origin and (not count or number > first):
-            return first, "late"  # or it led to nothing: read from the start
-        if frames is None or size is None:
-            child.finish()
-            if child.threads > 1 and child.log.num_errors:
-                return first, "damage"
-            raise child.failure()
-        if not origin:
-            self.video_start_seconds = max(0, number) / FPS
         full_range = video.full_range and video.pix_fmt in PASSED
-        while count and (stop is None or number < stop):
+        begun = False
+        for number, frames in child.pictures(batch):
+            number += origin * FPS
+            if not begun and origin and number > first:
+                return first, "late"
+            if not begun and not origin:
+                self.video_start_seconds = max(0, number) / FPS
+            begun = True
             if child.threads > 1 and child.complains():
                 return first, "damage"
             child.check_duration(number / FPS)
-            window = frames[max(first - number, 0) : count if stop is None else min(stop - number, count)]
-            number += count
+            window = frames[max(first - number, 0) : None if stop is None else max(stop - number, 0)]
             if len(window):
-                yield VideoFrames(window, max(first, number - count), video.color_matrix, full_range)
-                first = number
-            frames, count = child.y4m_frames(size, batch) if count == batch else (frames, 0)
-        if not count:
+                first = max(first, number)
+                yield VideoFrames(window, first, video.color_matrix, full_range)
+                first += len(window)
+            if stop is not None and number + len(frames) >= stop:
+                break
+        if not begun and origin:
+            return first, "late"  # the index led to nothing: read from the start
+        if child.exhausted:
             child.finish()
-            if child.threads > 1 and child.log.num_errors:
-                return first, "damage"
-            self._note("video", child)
-        elif child.complains():  # of what came until the window's end
+        if child.threads > 1 and child.complains():
+            return first, "damage"
+        if not begun:
+            raise child.failure()
+        if child.exhausted or child.complains():  # of what came until the window's end
             self._note("video", child)
         return first, None
 
@@ -214,7 +214,7 @@ class MediaReader:
                     child.finish()
                     raise child.failure()
                 if position == 0:
-                    self.audio_start_seconds = max(0.0, child.first_shown()[1])
+                    self.audio_start_seconds = max(0.0, child.await_start() / TICKS)
                 if count and position >= first:
                     clean = np.nan_to_num(samples[:count], copy=False, nan=0.0)
                     yield Waveform(np.clip(clean, -1, 1, out=clean), position / SAMPLE_RATE)

@@ -56,9 +56,9 @@ FOUND: dict[str, list[bytes]] = {
         b'{"streams": [{"kind": "audio", "codec": "\\u0000", "sample_rate": 1, "channels": 1, "bit_rate": -1}]}',
     ],
     "clock": [
-        b"#tb 0: 1/0\n0, 0, 0, 1, 1, 0x0\n",
-        b"#tb 0: 1/25\n0, 0, " + b"9" * 5000 + b", 1, 1, 0x0\n",
-        b"0, 0, 0, 1, 1, 0x0\n",
+        b"\xff0, 0, " + b"9" * 5000 + b", 1, 1, 0x0\n",
+        b"\xff0, 0, " + b"9" * 19 + b", 1, 1, 0x0\n0, 0, -" + b"9" * 19 + b", 1, 1, 0x0\n",
+        b"\x000, 0, 0, 1, 1, 0x0\n" * 50,
     ],
     "y4m": [
         b"YUV4MPEG2 W2\x1aF2 H2\nFRAME\n",

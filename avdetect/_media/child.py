@@ -133,6 +133,11 @@ class Child:
         """The exit status; None before the end."""
         return self._process.returncode if self._process else None
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the output has been read to its end."""
+        return self._out not in self._open
+
     def hear(self, data: bytes) -> None:
         """Take in what the process wrote to its standard error; nothing: it has ended."""
 

@@ -1,4 +1,4 @@
-"""The ffmpeg commands of the two readers, as ffmpeg-python graphs: all frames, and the first, which dates them."""
+"""The ffmpeg commands of the two readers, as ffmpeg-python graphs: what is piped, and what dates it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from avdetect._media.ffmpeg import Decoder
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream
+from avdetect._media.timeline import SHORTENED, TICKS
 from avdetect.config import MediaConfig
 from avdetect.types import FPS, SAMPLE_RATE
 
@@ -14,21 +15,32 @@ SEEKABLE = ("mov", "matroska")  # their index leads to a keyframe at or before t
 # ffmpeg corrects their timestamps from the streams that it reads; unknown: only ffmpeg can make it out.
 DISCONTINUOUS = ("mpegts", "mpeg", "unknown")
 PASSED = ("yuv420p", "yuvj420p")  # piped as decoded; every other pixel format is converted
+# (degrees clockwise, mirrored) -> what ffmpeg's own -autorotate does
+_TURNS: dict[tuple[int, bool], tuple[tuple[str, dict[str, Any]], ...]] = {
+    (0, False): (),
+    (90, False): (("transpose", {"dir": "clock"}),),
+    (180, False): (("hflip", {}), ("vflip", {})),
+    (270, False): (("transpose", {"dir": "cclock"}),),
+    (0, True): (("vflip", {}),),
+    (90, True): (("transpose", {"dir": "cclock_flip"}),),
+    (180, True): (("hflip", {}),),
+    (270, True): (("transpose", {"dir": "clock_flip"}),),
+}
 MAX_GAP_SECONDS = 0.03  # audio timestamps may jitter by this much before silence is inserted or samples are cut
 
 
 def video_outputs(child: Decoder, info: MediaInfo, config: MediaConfig, origin: int) -> list[Any]:
-    """The pipe of frames, and the first alone, whose timestamp (in frames) numbers them all."""
+    """The pipe of frames, and the times that number them (`timeline.Timeline`)."""
     video = info.video
     assert video is not None
-    options: dict[str, Any] = {"ss": origin, "noaccurate_seek": None} if origin else {}
-    fixed = not video.rotation_degrees and not video.mirrored and video.pix_fmt != "none"
-    if fixed:
-        # The graph stays as it is when the picture's size or format changes in mid-stream (ffmpeg would build a new
-        # one, and the clock would slip): its first scaler, which otherwise passes frames on untouched, sees to that.
-        # With rotation ffmpeg puts its own filters first, which could not stand it; nor can a format not known yet.
-        options |= {"noautorotate": None, "reinit_filter": 0}
-    source = child.input(**options, **_from_zero(info))
+    # What turns and crops the picture stands below, so that the graph stays as it is when the picture's size or format
+    # changes in mid-stream (ffmpeg would build a new one, and the clock would slip): the first scaler, which otherwise
+    # passes frames on untouched, sees to that. It cannot for a format not known yet. apply_cropping 1: by the codec
+    # alone; ffmpeg older than 7.1 knows no other and takes the 1 for true.
+    options: dict[str, Any] = {"noautorotate": None, "apply_cropping": 1}
+    options |= {"ss": origin, "noaccurate_seek": None} if origin else {}
+    fixed = video.pix_fmt != "none"
+    source = child.input(**options, **({"reinit_filter": 0} if fixed else {}), **_from_zero(info))
     stream = source[str(video.index)]
     if _without_zero(info):
         stream = stream.filter("setpts", "PTS-STARTPTS")
@@ -36,23 +48,38 @@ def video_outputs(child: Decoder, info: MediaInfo, config: MediaConfig, origin: 
         stream = stream.filter("scale", video.coded_width, video.coded_height).filter("format", video.pix_fmt)
     if video.interlaced:
         stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
-    stream = stream.filter("fps", FPS).filter_multi_output("split")
+    stream = stream.filter("settb", f"1/{TICKS}").filter_multi_output("split")
+    main = _upright(stream[1].filter("setpts", SHORTENED).filter("fps", FPS), video)
     width, height = frame_size(video, config.max_side)
-    pixels: dict[str, Any] = {}
-    main, pix_fmt = stream[1], video.pix_fmt
+    main = _sized(main, video, width, height)
+    pix_fmt = video.pix_fmt if video.pix_fmt in PASSED else "yuv420p"
+    piped = main.output("pipe:1", format="yuv4mpegpipe", pix_fmt=pix_fmt, fps_mode="passthrough")
+    return [child.clock(stream[0]), piped, *_other(source, info, info.audio)]
+
+
+def _upright(stream: Any, video: VideoStream) -> Any:
+    """As a player shows it: without what the container crops, turned, and not as in a mirror."""
+    left, top, right, bottom = video.crop
+    if any(video.crop):
+        size = video.coded_width - left - right, video.coded_height - top - bottom
+        stream = stream.filter("crop", *size, left, top, exact=1)
+    for name, options in _TURNS[video.rotation_degrees, video.mirrored]:
+        stream = stream.filter(name, **options)
+    return stream
+
+
+def _sized(stream: Any, video: VideoStream, width: int, height: int) -> Any:
+    stored = (video.coded_width - sum(video.crop[::2]), video.coded_height - sum(video.crop[1::2]))
     odd = video.width % 2 or video.height % 2
-    if odd and sorted((width, height)) == sorted((video.coded_width // 2 * 2, video.coded_height // 2 * 2)):
+    if odd and sorted((width, height)) == sorted(side // 2 * 2 for side in stored):
         # Dropping an odd last row or column is free; scaling a pixel away is not.
-        main = main.filter("crop", width, height, 0, 0)
-    if pix_fmt not in PASSED:
-        pix_fmt = "yuv420p"
+        stream = stream.filter("crop", width, height, 0, 0)
+    pixels: dict[str, Any] = {}
+    if video.pix_fmt not in PASSED:
         pixels = {"out_color_matrix": video.color_matrix, "out_range": "tv"}
         if not _is_rgb(video.pix_fmt):
             pixels |= {"in_color_matrix": video.color_matrix, "in_range": "pc" if video.full_range else "tv"}
-    # Free when the size is right already.
-    main = main.filter("scale", width, height, **pixels)
-    piped = main.output("pipe:1", format="yuv4mpegpipe", pix_fmt=pix_fmt, fps_mode="passthrough")
-    return [child.clock(stream[0].filter("trim", end_frame=1)), piped, *_other(source, info, info.audio)]
+    return stream.filter("scale", width, height, **pixels)  # free when the size is right already
 
 
 def audio_outputs(child: Decoder, info: MediaInfo, audio: AudioStream) -> list[Any]:
@@ -66,7 +93,7 @@ def audio_outputs(child: Decoder, info: MediaInfo, audio: AudioStream) -> list[A
     main = stream[1].filter("aresample", SAMPLE_RATE, **resample)
     main = main.filter("aformat", sample_fmts="flt", channel_layouts="mono")
     return [
-        child.clock(stream[0].filter("atrim", end_sample=1)),
+        child.clock(stream[0].filter("atrim", end_sample=1).filter("asettb", f"1/{TICKS}")),
         main.output("pipe:1", format="f32le"),
         *_other(source, info, info.video),
     ]

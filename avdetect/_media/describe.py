@@ -7,6 +7,7 @@ PYAV is the __init__.py of the package `av`, URL the file, OPTIONS a JSON object
 """
 
 import importlib.util
+import io
 import json
 import sys
 
@@ -44,7 +45,7 @@ def imported(name, path):
 
 def described(av, url, options):
     with av.open(url, options=options, metadata_errors="replace") as file:
-        streams = [stream_facts(stream) for stream in list(file.streams)[: int(options["max_streams"])]]
+        streams = [stream_facts(av, stream) for stream in list(file.streams)[: int(options["max_streams"])]]
         try:
             decode_first(av, file, streams)
         except (av.error.FFmpegError, ValueError):
@@ -69,7 +70,7 @@ def streams_found(av, url, options):
         return 0
 
 
-def stream_facts(stream):
+def stream_facts(av, stream):
     context = stream.codec_context
     facts = {
         "kind": stream.type,
@@ -98,7 +99,45 @@ def stream_facts(stream):
         "color_space": int(context.colorspace),
         "color_range": int(context.color_range),
         "field_order": int(context.field_order),
+        "crop": crop(av, stream),
     }
+
+
+# Matroska's elements: those on the way to the picture's, and its PixelCropLeft, -Top, -Right, -Bottom (RFC 9559).
+MASTERS = {0x18538067, 0x1654AE6B, 0xAE, 0xE0}
+CROPS = (0x54CC, 0x54BB, 0x54DD, 0x54AA)
+
+
+def crop(av, stream):
+    """What the container crops. PyAV does not show it, but writes it: into the header of a Matroska file of this stream
+    alone, which we take from its hands.
+    """
+    header = io.BytesIO()
+    try:
+        with av.open(header, "w", format="matroska") as file:
+            file.add_stream_from_template(stream)
+            file.start_encoding()
+            written = header.getvalue()
+    except (av.error.FFmpegError, ValueError):
+        return None  # a codec that Matroska does not hold
+    found = dict(elements(written))
+    return [int.from_bytes(found.get(element, b"")) for element in CROPS]
+
+
+def elements(data):
+    """(name, content) of the elements in Matroska's `data`, but of MASTERS what is in them."""
+    at = 0
+    while at < len(data):
+        length = 9 - data[at].bit_length()
+        name, at = int.from_bytes(data[at : at + length]), at + length
+        length = 9 - data[at].bit_length() if at < len(data) else 9
+        if length > 8:
+            return
+        size = int.from_bytes(data[at : at + length]) & ((1 << 7 * length) - 1)
+        at += length
+        if name not in MASTERS:
+            yield name, data[at : at + size]
+            at += size
 
 
 def decode_first(av, file, streams):

@@ -66,6 +66,7 @@ class StreamFacts:
     field_order: int = 0
     interlaced: bool = False
     matrix: tuple[int, ...] | None = None  # the display matrix, 3 x 3
+    crop: tuple[int, ...] | None = None  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ def _problem(stream: StreamFacts, described: bool) -> str | None:
 def _video(index: int, track: int, stream: StreamFacts) -> VideoStream:
     described = 0 < stream.width < _MAX_SIDE and 0 < stream.height < _MAX_SIDE
     coded_width, coded_height = (stream.width, stream.height) if described else (0, 0)
-    width, height = _square(coded_width, coded_height, stream.sample_aspect)
+    crop = _crop(stream.crop, coded_width, coded_height)
+    cropped = coded_width - crop[0] - crop[2], coded_height - crop[1] - crop[3]
+    width, height = _square(*cropped, stream.sample_aspect)
     rotation, mirrored = _turned(stream.matrix)
     if rotation in (90, 270):
         width, height = height, width
@@ -189,6 +192,7 @@ def _video(index: int, track: int, stream: StreamFacts) -> VideoStream:
         pix_fmt=pix_fmt,
         coded_width=coded_width,
         coded_height=coded_height,
+        crop=crop,
         width=width,
         height=height,
         rotation_degrees=rotation,
@@ -216,6 +220,14 @@ def _audio(index: int, track: int, stream: StreamFacts) -> AudioStream:
         bit_rate=stream.bit_rate if stream.bit_rate and stream.bit_rate > 0 else None,
         start_seconds=_start(stream.start),
     )
+
+
+def _crop(crop: tuple[int, ...] | None, width: int, height: int) -> tuple[int, int, int, int]:
+    """What is cut off the picture; nothing if that would leave nothing."""
+    if crop is None or len(crop) != 4 or min(crop) < 0 or crop[0] + crop[2] >= width or crop[1] + crop[3] >= height:
+        return 0, 0, 0, 0
+    left, top, right, bottom = crop
+    return left, top, right, bottom
 
 
 def _square(width: int, height: int, aspect: tuple[int, ...] | None) -> tuple[int, int]:

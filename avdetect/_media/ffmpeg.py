@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,13 @@ import numpy as np
 
 from avdetect._media.child import Child
 from avdetect._media.messages import FfmpegLog, quoted, refusal
+from avdetect._media.timeline import TICKS, Timeline, nearest
 from avdetect._media.tool import check_ffmpeg, ffmpeg_path
 from avdetect.config import MediaLimits
 from avdetect.errors import MediaError
 
 _Y4M = re.compile(rb"YUV4MPEG2 W([1-9]\d{0,5}) H([1-9]\d{0,5})\s")
 _MAX_Y4M_PIXELS = 2**28  # far beyond any max_side
-_TIME_BASE = re.compile(rb"#tb 0: (\d{1,9})/([1-9]\d{0,9})")
-_FIRST = re.compile(rb"0, *-?\d{1,19}, *(-?\d{1,19}),")  # stream, decoding time, presentation time, ...
-_MAX_CLOCK_BYTES = 4096
 
 
 class Decoder(Child):
@@ -33,8 +31,8 @@ class Decoder(Child):
         super().__init__(path, limits, threads, waited)
         self._wanted, self.threads = wanted, threads
         self.log = FfmpegLog(self.url)
-        self._dated = b""  # what came of the clock's pipe
-        self._clock = self.pipe(self._date)
+        self.timeline = Timeline()
+        self._clock = self.pipe(self.timeline.hear)
 
     def input(self, **options: Any) -> Any:
         """The file as an ffmpeg-python input."""
@@ -43,9 +41,11 @@ class Decoder(Child):
         return ffmpeg.input(self.url, threads=self.threads, **self.options, **options)
 
     def clock(self, stream: Any) -> Any:
-        """The output that tells `first_shown` when `stream` begins: its first frame or sample alone, as framecrc."""
-        codec = {"codec": "wrapped_avframe"} if self._wanted == "video" else {}  # its checksum costs nothing
-        return stream.output(f"pipe:{self._clock}", format="framecrc", flush_packets=1, fps_mode="passthrough", **codec)
+        """The output that tells `timeline` when the pictures or samples of `stream` (in ticks) are shown."""
+        options: dict[str, Any] = {}
+        if self._wanted == "video":  # a wrapped frame has no pixels, so its checksum costs nothing
+            options = {"codec": "wrapped_avframe", "fps_mode": "passthrough", "enc_time_base": f"1/{TICKS}"}
+        return stream.output(f"pipe:{self._clock}", format="framecrc", flush_packets=1, **options)
 
     def start(self, *outputs: Any) -> None:
         import ffmpeg
@@ -59,21 +59,12 @@ class Decoder(Child):
     def hear(self, data: bytes) -> None:
         self.log.feed(data)
 
-    def _date(self, data: bytes) -> None:
-        if len(self._dated) < _MAX_CLOCK_BYTES:
-            self._dated += data
-
-    def first_shown(self) -> tuple[int, float]:
-        """(timestamp in its time base, seconds) of the first frame or sample. Call after the first `fill`."""
-        while True:
-            lines = self._dated.split(b"\n")[:-1]
-            base = next((match for line in lines if (match := _TIME_BASE.fullmatch(line))), None)
-            first = next((match for line in lines if (match := _FIRST.match(line))), None)
-            if base and first:
-                number = int(first[1])
-                return number, float(number * Fraction(int(base[1]), int(base[2])))
-            if not self.listen():
+    def await_start(self) -> int:
+        """When the first picture or sample is shown, in ticks. Call after the first `fill`."""
+        while self.timeline.start is None:
+            if not self.listen() and self.timeline.start is None:
                 raise self.failure()
+        return self.timeline.start
 
     def complains(self) -> bool:
         """Whether ffmpeg has found anything wrong so far with what it decodes."""
@@ -102,6 +93,27 @@ class Decoder(Child):
         if any(mark.tobytes() != b"FRAME\n" for mark in marks[:count]):
             raise MediaError(f"{quoted(self.path)}: ffmpeg lost the frame boundaries; please report this file")
         return (frames, count) if count else (None, 0)
+
+    def pictures(self, batch: int) -> Iterator[tuple[int, Any]]:
+        """(number of the first, (T, H * 3 // 2, W) uint8), at most `batch` of them, consecutive; then there is a jump
+        where pictures are missing for longer than a second.
+        """
+        size, number, count = self.y4m_header(), None, batch
+        while size and count == batch:
+            frames, count = self.y4m_frames(size, batch)
+            if not count:
+                return
+            if number is None:
+                number = nearest(self.await_start())  # in the pipe: without what was cut out of gaps
+            while not self.timeline.covers(number + count - 1) and self.listen():
+                pass
+            end = 0
+            for index, length, place in self.timeline.stretches(number, count):
+                end = index + length
+                yield place, frames[index:end]
+            if end < count:  # the last picture is said to be shown for ever
+                return
+            number += count
 
     def check_duration(self, seconds: float) -> None:
         if seconds > self.limits.max_duration_seconds:

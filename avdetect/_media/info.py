@@ -33,7 +33,8 @@ class VideoStream:
     pix_fmt: str
     coded_width: int  # as stored
     coded_height: int
-    width: int  # pixels as displayed: upright, square
+    crop: tuple[int, int, int, int]  # of the stored picture the container cuts off: left, top, right, bottom
+    width: int  # pixels as displayed: cropped, upright, square
     height: int
     rotation_degrees: int  # clockwise, applied to show the picture upright: 0, 90, 180 or 270
     mirrored: bool  # stored as in a mirror; shown as it was

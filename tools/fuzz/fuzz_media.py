@@ -10,8 +10,8 @@ from avdetect._media.facts import info_of, parsed
 from avdetect._media.ffmpeg import Decoder
 from avdetect._media.info import MAX_TAGS, AudioStream, MediaInfo, VideoStream
 from avdetect._media.messages import FfmpegLog
+from avdetect._media.timeline import Timeline, nearest
 from avdetect.config import MediaLimits
-from avdetect.errors import MediaError
 from avdetect.report.facts import media_facts
 from avdetect.report.signs import editing_signs
 
@@ -36,8 +36,9 @@ LOG = b"""[mov,mp4 @ 0x55d] [error] moov atom not found
 [h264 @ 0x1] [fatal] Cannot allocate memory
 """
 CLOCKS = (
-    b"#software: Lavf61\n#tb 0: 1/25\n#media_type 0: video\n0,          5,          5,        1,   460800, 0x2b31\n",
-    b"#tb 0: 1/16000\n0, -341, -341, 1, 4, 0x00000000\n0, 0, 0, 1, 4, 0x0\n",
+    b"\xff#software: x\n#tb 0: 1/1000000\n#media_type 0: video\n0,          0,          0,        1,  424, 0x2b31\n"
+    b"0,      40000,      40000,        1,  424, 0x2b31\n0,    9040000,    9040000,        1,  424, 0x2b31\n",
+    b"\x05#tb 0: 1/1000000\n0, -341, -341, 1, 4, 0x00000000\n0, 0, 0, 1, 4, 0x0\n",
 )
 
 
@@ -87,7 +88,7 @@ class _Pipe(Decoder):
     """A child whose output is given; no process."""
 
     def __init__(self, path: Path, data: bytes) -> None:
-        self.path, self.limits, self._data, self._dated = path, LIMITS, data, b""
+        self.path, self.limits, self._data = path, LIMITS, data
 
     def fill(self, *buffers: Any) -> int:
         total = 0
@@ -98,23 +99,24 @@ class _Pipe(Decoder):
             total += len(part)
         return total
 
-    def listen(self) -> bool:
-        part, self._data = self._data[:7], self._data[7:]
-        self._date(part)
-        return bool(part)
-
-    def failure(self) -> MediaError:
-        return MediaError("it did not say")
-
 
 def clock(data: bytes, folder: Path) -> None:
-    """When the first frame is shown."""
-    try:
-        number, seconds = _Pipe(folder / "x.mp4", data).first_shown()
-    except MediaError:
+    """When pictures are shown, in pieces of the first byte's size; and how their frames are numbered."""
+    timeline = Timeline()
+    step = 1 + (data[0] if data else 0)
+    for start in range(1, len(data), step):
+        timeline.hear(data[start : start + step])
+    timeline.hear(b"")
+    if timeline.start is None:
         return
-    assert isinstance(number, int)
-    assert math.isfinite(seconds)
+    after: int | None = None
+    for number in range(nearest(timeline.start), nearest(timeline.start) + 200, 40):
+        assert timeline.covers(number)
+        for index, length, place in timeline.stretches(number, 40):
+            assert length > 0
+            assert 0 <= index <= 40 - length
+            assert after is None or place >= after or data.count(b"-")
+            after = place + length
 
 
 def y4m(data: bytes, folder: Path) -> None:
