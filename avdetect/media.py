@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from avdetect._media.channels import Mix, piped_channels
 from avdetect._media.commands import PASSED, SEEKABLE, audio_outputs, video_outputs
 from avdetect._media.ffmpeg import Decoder, decoder_threads
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream, chosen, passed_over
@@ -126,10 +127,10 @@ class MediaReader:
         """Mono 16 kHz audio in consecutive chunks of `chunk_seconds` (the last may be shorter), of the chosen track or
         of audio track `track` (from 1).
 
-        The first chunk stands at `start_seconds`: audio that starts later, and gaps, are zeros. Channels are mixed down
-        without clipping; NaN becomes 0. A window gives exactly the samples that a whole read gives there: audio is
-        always decoded from the start (a CPU second for ten minutes), since codecs carry state. Damage gives fewer
-        samples and a warning.
+        The first chunk stands at `start_seconds`: audio that starts later, and gaps, are zeros. Channels are averaged,
+        unless that cancels them (`_media.channels`). NaN becomes 0; samples above full scale stay, to 24 dB above it.
+        A window gives exactly the samples that a whole read gives there: audio is always decoded from the start (a CPU
+        second for ten minutes), since codecs carry state. Damage gives fewer samples and a warning.
 
         Raises MediaError if there is no audio; while iterating MediaError if none of it can be decoded, LimitError, and
         ToolError if ffmpeg cannot run.
@@ -205,19 +206,19 @@ class MediaReader:
         position = 0
         with Decoder(self.info.path, self.limits, "audio") as child:
             child.start(*audio_outputs(child, self.info, audio))
+            mix = Mix(child.fill, piped_channels(audio))
             while stop is None or position < stop:
                 # What lies before the window is read and dropped, so that the stall clock sees the progress.
                 end = position + chunk if position >= first else min(first, position + chunk)
                 samples = np.empty((end if stop is None else min(end, stop)) - position, np.float32)
-                count = child.fill(samples) // samples.itemsize
+                count = mix.read(samples)
                 if position == 0 and not count:
                     child.finish()
                     raise child.failure()
                 if position == 0:
                     self.audio_start_seconds = max(0.0, child.await_start() / TICKS)
                 if count and position >= first:
-                    clean = np.nan_to_num(samples[:count], copy=False, nan=0.0)
-                    yield Waveform(np.clip(clean, -1, 1, out=clean), position / SAMPLE_RATE)
+                    yield Waveform(samples[:count], position / SAMPLE_RATE)
                 position += count
                 child.check_duration(position / SAMPLE_RATE)
                 if count < len(samples):

@@ -97,7 +97,7 @@ class VideoFrames:
 class Waveform:
     """Mono audio at 16 kHz. Sample 0 stands at `start_seconds`."""
 
-    samples: Float  # (num_samples,) in [-1, 1]
+    samples: Float  # (num_samples,); full scale is [-1, 1], and float sound may exceed it: up to 16 (+24 dB)
     start_seconds: float = 0.0
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from avdetect._media.channels import layout, pan
 from avdetect._media.ffmpeg import Decoder
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream
 from avdetect._media.timeline import SHORTENED, TICKS
@@ -88,10 +89,12 @@ def audio_outputs(child: Decoder, info: MediaInfo, audio: AudioStream) -> list[A
     if _without_zero(info):
         stream = stream.filter("asetpts", "PTS-STARTPTS")
     stream = stream.filter_multi_output("asplit")
-    # rematrix_maxval: without it a float stereo pair is mixed down at 1.41 times its level.
-    resample = {"async": 1, "first_pts": 0, "min_hard_comp": MAX_GAP_SECONDS, "rematrix_maxval": 1}
-    main = stream[1].filter("aresample", SAMPLE_RATE, **resample)
-    main = main.filter("aformat", sample_fmts="flt", channel_layouts="mono")
+    main = stream[1]
+    if mixed := pan(audio):
+        main = main.filter("aformat", sample_fmts="fltp").filter("pan", mixed)
+    main = main.filter(
+        "aresample", SAMPLE_RATE, **{"async": 1, "first_pts": 0, "min_hard_comp": MAX_GAP_SECONDS, "rematrix_maxval": 1}
+    ).filter("aformat", sample_fmts="flt", channel_layouts=layout(audio))
     return [
         child.clock(stream[0].filter("atrim", end_sample=1).filter("asettb", f"1/{TICKS}")),
         main.output("pipe:1", format="f32le"),

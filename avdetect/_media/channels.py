@@ -1,0 +1,103 @@
+"""Many channels become one.
+
+A file's channels are averaged, as everybody does: that is the sound that a listener with one loudspeaker has, and what
+the voice's network learned from. Two exceptions. Ambisonics: its channel W is all of the sound already, the others are
+differences. A mean that cancels: where a microphone is wired out of phase, or where one channel of many speaks, the
+mean loses more than 10 dB against the strongest channel. From the first half second on where that happens, that channel
+is heard instead, to the end of the file: no going back and forth, and a fade of half a second between them.
+
+The mean is taken by ffmpeg, at the file's own rate, and piped beside the channels. LFE (rumble) is no part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from avdetect._media.info import AudioStream
+from avdetect.types import SAMPLE_RATE, Float
+
+MOST_CHANNELS = 63  # of a file with more, these first are heard: `pan` knows no more
+PEAK = 16.0  # full scale is 1
+BLOCK = SAMPLE_RATE // 2
+CANCELS = 10 ** (-10 / 10)  # energy of the mean, of the strongest channel's; independent channels have a half
+AUDIBLE = 10 ** (-60 / 10)  # energy of the strongest channel, of full scale: what is below may do as it likes
+LFE = {"2.1": 2} | dict.fromkeys(("3.1", "4.1", "5.1", "5.1(side)", "6.1", "7.1", "7.1(wide)"), 3)  # layout -> channel
+
+
+def piped_channels(audio: AudioStream) -> int:
+    """How many channels the pipe has: the mean, and if there are several those that it is of."""
+    if audio.channels == 1 or audio.channel_layout.startswith("ambisonic"):
+        return 1
+    return 1 + min(audio.channels, MOST_CHANNELS)
+
+
+def layout(audio: AudioStream) -> str:
+    """The layout of the pipe, in ffmpeg's words: so many channels, of no place in the room."""
+    count = piped_channels(audio)
+    return "mono" if count == 1 else f"{count}C"
+
+
+def pan(audio: AudioStream) -> str | None:
+    """What ffmpeg's filter `pan` makes of the channels; None where there is one."""
+    if audio.channels == 1:
+        return None
+    if audio.channel_layout.startswith("ambisonic"):
+        return "mono|c0<c0"
+    count = min(audio.channels, MOST_CHANNELS)
+    heard = [number for number in range(count) if number != LFE.get(audio.channel_layout)]
+    mean = "+".join(f"c{number}" for number in heard)  # "<": so that their weights sum up to 1
+    channels = (f"c{number + 1}<c{number}" for number in range(count))
+    return "|".join((layout(audio), f"c0<{mean}", *channels))
+
+
+class Mix:
+    """One channel out of what `fill` gives: (n, 1 + channels) float32, the mean first."""
+
+    def __init__(self, fill: Callable[[Any], int], channels: int) -> None:
+        self._fill, self._channels = fill, channels
+        self._waiting = np.empty(0, np.float32)
+        self._ended = False
+        self._strongest: int | None = None  # what is heard since the mean cancelled
+
+    def read(self, samples: Float) -> int:
+        """Fill `samples`; how many came, fewer only at the end."""
+        if self._channels == 1:
+            count = self._fill(samples) // samples.itemsize
+            tame(samples[:count])
+            return count
+        count = 0
+        while count < len(samples) and (len(self._waiting) or not self._ended):
+            if not len(self._waiting):
+                self._waiting = self._block()
+            part = self._waiting[: len(samples) - count]
+            samples[count : count + len(part)] = part
+            self._waiting = self._waiting[len(part) :]
+            count += len(part)
+        return count
+
+    def _block(self) -> Float:
+        block = np.empty((BLOCK, self._channels), np.float32)
+        rows = self._fill(block) // block[0].nbytes
+        self._ended = rows < BLOCK
+        block = block[:rows]
+        tame(block)
+        if self._strongest is not None:
+            return block[:, self._strongest].copy()
+        if not rows:
+            return block[:, 0]
+        energy = np.square(block, dtype=np.float64).mean(axis=0)
+        loudest = 1 + int(energy[1:].argmax())
+        if energy[loudest] < AUDIBLE or energy[0] > CANCELS * energy[loudest]:
+            return block[:, 0].copy()
+        self._strongest = loudest
+        fade = np.linspace(0, 1, rows, dtype=np.float32)
+        return block[:, 0] * (1 - fade) + block[:, loudest] * fade
+
+
+def tame(samples: Float) -> None:
+    """In place: what no recording holds. NaN becomes 0, and 24 dB above full scale is the end."""
+    np.nan_to_num(samples, copy=False, nan=0.0)
+    np.clip(samples, -PEAK, PEAK, out=samples)
