@@ -41,6 +41,27 @@ app.add_typer(models, name="models")
 BundleOption = Annotated[
     Path | None, typer.Option("--bundle", metavar="DIR", help="Bundle to use instead of the default.")
 ]
+
+
+def _choose_ffmpeg(path: str | None) -> None:
+    """Every process that is started from here inherits the choice."""
+    if path:
+        from avdetect._media.tool import VARIABLE
+
+        os.environ[VARIABLE] = path
+
+
+# Its callback does all that is to be done, so no command looks at it.
+FfmpegOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ffmpeg",
+        metavar="FILE",
+        callback=_choose_ffmpeg,
+        help="The ffmpeg that decodes.",
+        show_default="$AVDETECT_FFMPEG, or the one that is installed with avdetect",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -144,6 +165,7 @@ def score(
     duration: Annotated[float | None, typer.Option("--duration", min=0.04, help="Score this many seconds.")] = None,
     device: DeviceOption = "auto",
     bundle: BundleOption = None,
+    ffmpeg: FfmpegOption = None,
     detector: Annotated[str | None, typer.Option("--detector", help="Face detector: mtcnn or scrfd.")] = None,
     face_model: Annotated[
         Path | None,
@@ -199,6 +221,7 @@ def demo(
     ] = None,
     device: DeviceOption = "auto",
     bundle: BundleOption = None,
+    ffmpeg: FfmpegOption = None,
 ) -> None:
     """Score the small clip that ships with the package, and write its report."""
     from rich.console import Console
@@ -233,7 +256,7 @@ def demo(
 
 
 @app.command()
-def doctor(device: DeviceOption = "auto", bundle: BundleOption = None) -> None:
+def doctor(device: DeviceOption = "auto", bundle: BundleOption = None, ffmpeg: FfmpegOption = None) -> None:
     """Check ffmpeg, ONNX Runtime, the bundle, and that golden scores come out as when the bundle was made."""
     from avdetect.doctor import run_checks
 
@@ -255,6 +278,7 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results.", show_default=False)],
     bundle: BundleOption = None,
+    ffmpeg: FfmpegOption = None,
     cache: Annotated[
         Path | None,
         typer.Option("--cache", metavar="DIR", help="Take the clips from this cache (tools/preprocess.py)."),
@@ -373,6 +397,7 @@ def serve(
     ] = None,
     device: DeviceOption = "auto",
     bundle: BundleOption = None,
+    ffmpeg: FfmpegOption = None,
     limits: Annotated[
         Path | None, typer.Option("--limits", metavar="YAML", help="Raise or lower the media limits.")
     ] = None,

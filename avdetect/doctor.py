@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
 import re
@@ -17,7 +18,7 @@ from avdetect.bundle import GOLDEN_TOLERANCE, Bundle, OnnxNetworks, execution_pr
 from avdetect.errors import AVDetectError, ModelError, ToolError
 from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, installed
 from avdetect.faces import build_detector
-from avdetect.media import ffmpeg_path
+from avdetect.media import check_ffmpeg, ffmpeg_path
 
 _IMPORT_SECONDS = 120  # torch from a cold disk takes half a minute
 _IMPORT = """
@@ -39,7 +40,8 @@ def run_checks(bundle: Path | None = None, device: str = "auto") -> list[Check]:
     """Every check, in order; one that fails does not keep the next from running."""
     return [
         _check("avdetect", lambda: f"{__version__} on Python {platform.python_version()}, {platform.system()}"),
-        _check("ffmpeg", _ffmpeg),
+        _check("ffmpeg", lambda: f"{check_ffmpeg()} ({ffmpeg_path()})"),
+        _check("PyAV", _pyav),
         _check("onnxruntime", lambda: _onnxruntime(device)),
         _check("opencv", _opencv),
         _check("face detector", lambda: f"{build_detector('mtcnn').name} loads"),
@@ -58,15 +60,11 @@ def _check(name: str, action: Callable[[], str]) -> Check:
         return Check(name, False, f"{type(error).__name__}: {error}")
 
 
-def _ffmpeg() -> str:
-    path = ffmpeg_path()
+def _pyav() -> str:
     try:
-        output = subprocess.run(
-            [path, "-hide_banner", "-version"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ToolError(f"{path} does not run: {error}") from error
-    return f"{output.stdout.splitlines()[0]} ({path})"
+        return f"{importlib.import_module('av').__version__} imports"
+    except ImportError as error:
+        raise ToolError(f"{error}; run `pip install --force-reinstall av`") from error
 
 
 def _onnxruntime(device: str) -> str:

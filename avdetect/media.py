@@ -18,6 +18,7 @@ CPU limit.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from avdetect.types import FPS, SAMPLE_RATE, VideoFrames, Waveform
 
 __all__ = ["AudioStream", "MediaInfo", "MediaReader", "VideoStream", "check_ffmpeg", "ffmpeg_path", "probe"]
 
+# One slash: a Path leaves no more of them.
+_ADDRESS = re.compile(r"(https?|ftps?|sftp|scp|rts?ps?|rtmp[a-z]*|mmsh?|udp|tcp|srt|rist|s3|gs|az|hdfs|magnet):/", re.I)
+
 
 def probe(path: str | os.PathLike[str], limits: MediaLimits | None = None) -> MediaInfo:
     """What a file holds, without decoding more than its first pictures and samples.
@@ -45,7 +49,15 @@ def probe(path: str | os.PathLike[str], limits: MediaLimits | None = None) -> Me
     Raises MediaError if it is not a readable regular file, is empty, encrypted, in a refused format, or holds neither
     audio nor video; LimitError if it exceeds `limits`; ToolError if PyAV cannot run.
     """
-    return read_info(Path(os.fsdecode(path)), limits or MediaLimits())
+    return read_info(_local(path), limits or MediaLimits())
+
+
+def _local(path: str | os.PathLike[str]) -> Path:
+    """The path of a file on this machine. Raises MediaError for an address."""
+    text = os.fsdecode(path)
+    if _ADDRESS.match(text):
+        raise MediaError(f"{text!r} is an address; addresses are not opened: download it first")
+    return Path(text)
 
 
 class MediaReader:
@@ -71,7 +83,7 @@ class MediaReader:
     ) -> None:
         self.config, self.limits = config or MediaConfig(), limits or MediaLimits()
         self._threads = decoder_threads(threads)
-        self.info = read_info(Path(os.fsdecode(path)), self.limits, video_track, audio_track)
+        self.info = read_info(_local(path), self.limits, video_track, audio_track)
         self.warnings = [f"{name}: it cannot be decoded: {problem}" for name, problem in self.info.unusable.items()]
         if self.info.video and video_track is None:
             self._pass_over("video", self.info.videos, self.info.video)

@@ -42,10 +42,10 @@ class Decoder(Child):
 
     def clock(self, stream: Any) -> Any:
         """The output that tells `timeline` when the pictures or samples of `stream` (in ticks) are shown."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"format": "framecrc", "flush_packets": 1, "enc_time_base": f"1/{TICKS}"}
         if self._wanted == "video":  # a wrapped frame has no pixels, so its checksum costs nothing
-            options = {"codec": "wrapped_avframe", "fps_mode": "passthrough", "enc_time_base": f"1/{TICKS}"}
-        return stream.output(f"pipe:{self._clock}", format="framecrc", flush_packets=1, **options)
+            options |= {"codec": "wrapped_avframe", "fps_mode": "passthrough"}
+        return stream.output(f"pipe:{self._clock}", **options)
 
     def start(self, *outputs: Any) -> None:
         import ffmpeg

@@ -11,12 +11,13 @@ from pathlib import Path
 from avdetect.errors import ToolError
 
 VARIABLE = "AVDETECT_FFMPEG"  # a path; processes that are started inherit it
+_CARRIED = "`pip install imageio-ffmpeg` brings one"
 _OLDEST = "5.1"
 # What the readers ask of an ffmpeg, on one picture of our own.
 _TRIAL = (
     *("-hide_banner", "-nostdin", "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", "16x16"),
     *("-i", "pipe:0", "-filter_complex", "[0]fps=25,split[a][b]", "-map", "[a]", "-fps_mode", "passthrough"),
-    *("-c:v", "wrapped_avframe", "-f", "framecrc", "-flush_packets", "1", "pipe:1"),
+    *("-c:v", "wrapped_avframe", "-enc_time_base", "1/1000000", "-f", "framecrc", "-flush_packets", "1", "pipe:1"),
     *("-map", "[b]", "-fps_mode", "passthrough", "-f", "yuv4mpegpipe", "pipe:2"),
 )
 
@@ -25,7 +26,10 @@ def ffmpeg_path() -> str:
     """The ffmpeg to run: the one that AVDETECT_FFMPEG names, else the one that imageio-ffmpeg carries, else the one on
     PATH. Raises ToolError.
     """
-    return os.environ.get(VARIABLE) or _found()
+    named = os.environ.get(VARIABLE)
+    if named and not shutil.which(named):
+        raise ToolError(f"no ffmpeg: {named} is no program; name another ({VARIABLE}, --ffmpeg), or none: {_CARRIED}")
+    return named or _found()
 
 
 @cache
@@ -41,16 +45,21 @@ def _found() -> str:
             return str(carried[0])
     if on_path := shutil.which("ffmpeg"):
         return on_path
-    raise ToolError(f"no ffmpeg: run `pip install imageio-ffmpeg`, or let {VARIABLE} name one")
+    raise ToolError(f"no ffmpeg: {_CARRIED}, or name one ({VARIABLE}, --ffmpeg)")
 
 
 def check_ffmpeg() -> str:
     """The first line of its version, for people. Raises ToolError if it does not run or is too old for what we ask."""
-    path = ffmpeg_path()
-    remedy = f"`pip install imageio-ffmpeg` brings one, and {VARIABLE} (or --ffmpeg) names another"
+    return _checked(ffmpeg_path())
+
+
+@cache
+def _checked(path: str) -> str:
+    remedy = f"name another ({VARIABLE}, --ffmpeg), or none: {_CARRIED}"
+    said = b""
     for arguments in (_TRIAL, ("-version",)):
         try:
-            done = subprocess.run([path, *arguments], input=bytes(384), capture_output=True, timeout=20)
+            done = subprocess.run([path, *arguments], input=bytes(384), capture_output=True, timeout=20, check=False)
         except OSError as error:
             raise ToolError(f"the ffmpeg {path} does not run ({error.strerror}); {remedy}") from error
         except subprocess.TimeoutExpired as error:
@@ -59,4 +68,5 @@ def check_ffmpeg() -> str:
             words = done.stderr.decode("utf-8", "replace").strip().splitlines()
             why = words[-1][:200] if words else f"status {done.returncode}"
             raise ToolError(f"the ffmpeg {path} is broken, or older than {_OLDEST} ({why}); {remedy}")
-    return done.stdout.decode("utf-8", "replace").partition("\n")[0]
+        said = done.stdout
+    return said.decode("utf-8", "replace").partition("\n")[0]
