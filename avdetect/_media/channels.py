@@ -6,7 +6,7 @@ differences. A mean that cancels: where a microphone is wired out of phase, or w
 mean loses more than 10 dB against the strongest channel. From the first half second on where that happens, that channel
 is heard instead, to the end of the file: no going back and forth, and a fade of half a second between them.
 
-The mean is taken by ffmpeg, at the file's own rate, and piped beside the channels. LFE (rumble) is no part of it.
+The mean is taken by ffmpeg, at the file's own rate, and piped beside the channels. LFE (rumble) is left out.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ LFE = {"2.1": 2} | dict.fromkeys(("3.1", "4.1", "5.1", "5.1(side)", "6.1", "7.1"
 
 
 def piped_channels(audio: AudioStream) -> int:
-    """How many channels the pipe has: the mean, and if there are several those that it is of."""
-    if audio.channels == 1 or audio.channel_layout.startswith("ambisonic"):
-        return 1
-    return 1 + min(audio.channels, MOST_CHANNELS)
+    """How many channels the pipe has: the mean, and if it is of several those."""
+    heard = _heard(audio)
+    return 1 if len(heard) == 1 else 1 + len(heard)
 
 
 def layout(audio: AudioStream) -> str:
@@ -44,13 +43,16 @@ def pan(audio: AudioStream) -> str | None:
     """What ffmpeg's filter `pan` makes of the channels; None where there is one."""
     if audio.channels == 1:
         return None
-    if audio.channel_layout.startswith("ambisonic"):
-        return "mono|c0<c0"
-    count = min(audio.channels, MOST_CHANNELS)
-    heard = [number for number in range(count) if number != LFE.get(audio.channel_layout)]
+    heard = _heard(audio)
     mean = "+".join(f"c{number}" for number in heard)  # "<": so that their weights sum up to 1
-    channels = (f"c{number + 1}<c{number}" for number in range(count))
+    channels = [f"c{place}<c{number}" for place, number in enumerate(heard, 1)] if len(heard) > 1 else []
     return "|".join((layout(audio), f"c0<{mean}", *channels))
+
+
+def _heard(audio: AudioStream) -> list[int]:
+    if audio.channel_layout.startswith("ambisonic"):
+        return [0]
+    return [n for n in range(min(audio.channels, MOST_CHANNELS)) if n != LFE.get(audio.channel_layout)]
 
 
 class Mix:

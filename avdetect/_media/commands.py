@@ -36,9 +36,9 @@ def video_outputs(child: Decoder, info: MediaInfo, config: MediaConfig, origin: 
     assert video is not None
     # What turns and crops the picture stands below, so that the graph stays as it is when the picture's size or format
     # changes in mid-stream (ffmpeg would build a new one, and the clock would slip): the first scaler, which otherwise
-    # passes frames on untouched, sees to that. It cannot for a format not known yet. apply_cropping 1: by the codec
-    # alone; ffmpeg older than 7.1 knows no other and takes the 1 for true.
-    options: dict[str, Any] = {"noautorotate": None, "apply_cropping": 1}
+    # passes frames on untouched, sees to that. It cannot for a format not known yet.
+    options: dict[str, Any] = {"noautorotate": None}
+    options |= {"apply_cropping": "codec"} if any(video.crop) else {}  # ffmpeg 7.1 crops for the container by itself
     options |= {"ss": origin, "noaccurate_seek": None} if origin else {}
     fixed = video.pix_fmt != "none"
     source = child.input(**options, **({"reinit_filter": 0} if fixed else {}), **_from_zero(info))
@@ -63,7 +63,7 @@ def _upright(stream: Any, video: VideoStream) -> Any:
     left, top, right, bottom = video.crop
     if any(video.crop):
         size = video.coded_width - left - right, video.coded_height - top - bottom
-        stream = stream.filter("crop", *size, left, top, exact=1)
+        stream = stream.filter("crop", *size, left, top)
     for name, options in _TURNS[video.rotation_degrees, video.mirrored]:
         stream = stream.filter(name, **options)
     return stream
