@@ -156,6 +156,7 @@ def test_lists_made_on_windows_are_read_as_meant(
 def test_names_that_exist_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path, "cr.mp4\r", "back\\slash.mp4", "sub/x.mp4")
     assert listed(monkeypatch, tmp_path, b"cr.mp4\r\nback\\slash.mp4\n") == ["cr.mp4\r", "back\\slash.mp4"]
+    assert listed(monkeypatch, tmp_path, b'"sub\\x.mp4"\r\n"sub/x.mp4"\n') == ["sub/x.mp4", "sub/x.mp4"]
     assert listed(monkeypatch, tmp_path, b"no\\such.mp4\r\n") == ["no\\such.mp4"]
     assert listed(monkeypatch, tmp_path, b"a.mp4\r\0b\nc.mp4\0", null=True) == ["a.mp4\r", "b\nc.mp4"]
     assert listed(monkeypatch, tmp_path, b"a") == ["a"]

@@ -137,8 +137,10 @@ def _listed(descriptor: int, separator: bytes) -> Iterator[str | None]:
 
 
 def _as_meant(*names: str, folder: str = "") -> str:
-    """The first of `names` that exists in `folder`, also where Windows wrote it with backslashes; else the last."""
-    for name in (*names, names[-1].replace("\\", "/")):
+    """The first of `names` that exists in `folder`, also where Windows wrote it with backslashes, or in the quotes of
+    "Copy as path"; else the last."""
+    bare = names[-1][1:-1] if names[-1][:1] == names[-1][-1:] == '"' else names[-1]
+    for name in (*names, bare, bare.replace("\\", "/")):
         if os.path.lexists(os.path.join(folder, name)):
             return name
     return names[-1]

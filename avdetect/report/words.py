@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from avdetect.detector import CLEAR_SYNC, MISMATCH_SECONDS, PART_THRESHOLD
-from avdetect.types import Detection, Segment, StreamName, StreamScore
+from avdetect.types import Detection, FacesSeen, Segment, StreamName, StreamScore
 
 Tone = Literal["fake", "real", "plain", "void"]  # suspicious, not suspicious, said but neither, nothing said
 
@@ -188,7 +188,7 @@ def _face(detection: Detection) -> Cause:
             lines = [f"{seen}, {span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds)}."]
         else:
             lines = [f"{seen}; the most suspicious one decides."]
-        if said := people(detection):
+        if (said := people(detection)) and detection.faces != FacesSeen(count, count):
             lines.append(sentence(said))
         lines.append("Judged by pictures of the face alone.")
     headline, tone = _part(probability)
