@@ -19,7 +19,7 @@ from avdetect.config import FaceConfig, MediaLimits, PreprocessConfig
 from avdetect.errors import ConfigError, LimitError, MediaError
 from avdetect.faces.detector import FaceDetector
 from avdetect.faces.tracking import FaceTracker, TrackedFace
-from avdetect.media import MediaReader
+from avdetect.media import MediaInfo, MediaReader
 from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Waveform
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ MAX_SECONDS = 1e6
 MIN_GAP_FRAMES = FPS  # without a picture, all together: less is not worth a warning
 # To be raised by whoever changes what comes out for the same file, configuration and detector: crops, tracks, sound.
 # A preprocessing cache notes it and is not mixed with clips of another version.
-PREPROCESS_VERSION = 1
+PREPROCESS_VERSION = 2
 
 
 class Preprocessor:
@@ -90,7 +90,7 @@ class ClipStream:
         self.info = self._reader.info
         self._duration, self._on_frames = duration, on_frames
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
-        self._tracker = FaceTracker(preprocessor.detector, self.config.faces)
+        self._tracker = FaceTracker(preprocessor.detector, self.config.faces, _stated_origin(self.info))
         self._reduced = 1.0  # pixels of the file's picture to one of the frames
         self._unseen_frames = 0  # between two pictures, where there was none
         self._saw_face = self._heard = False
@@ -207,6 +207,8 @@ class ClipStream:
                     pending += self._tracker.flush()
                     ended = True
                 else:
+                    if not started and not self.start_seconds:
+                        self._tracker.origin = batch.first_frame  # some containers state another one
                     self._reduced = self._reduction(batch)
                     self._unseen_frames += max(0, batch.first_frame - seen) if started else 0
                     started = True
@@ -247,6 +249,11 @@ class ClipStream:
                     f"{str(self.info.path)!r} is refused: {what}; raise limits.max_file_seconds if you trust the file"
                 )
             yield item
+
+
+def _stated_origin(info: MediaInfo) -> int:
+    """Number of the file's first picture, as its container states it."""
+    return round((info.video.start_seconds - (info.start_seconds or 0.0)) * FPS) if info.video else 0
 
 
 def group_tracks(faces: Sequence[TrackedFace], config: FaceConfig) -> tuple[FaceTrack, ...]:

@@ -26,9 +26,9 @@ def detector() -> FaceDetector:
 
 
 def follow(
-    detector: FaceDetector, frames: VideoFrames, batch: int = 10, config: FaceConfig = CONFIG
+    detector: FaceDetector, frames: VideoFrames, batch: int = 10, config: FaceConfig = CONFIG, origin: int = 0
 ) -> list[TrackedFace]:
-    tracker = FaceTracker(detector, config)
+    tracker = FaceTracker(detector, config, origin)
     faces = []
     for start in range(0, len(frames), batch):
         faces += tracker.push(part(frames, start, start + batch))
@@ -50,6 +50,19 @@ def moving(count: int, speed: float, first_frame: int = 0, side: int = 240) -> t
     """One person who sways from side to side, `speed` pixels a frame at most."""
     xs = [WIDTH / 2 + 120 * np.sin((first_frame + t) * speed / 120) for t in range(count)]
     return video([paste(background(), side, x, 180) for x in xs], first_frame), xs
+
+
+def test_the_same_pictures_give_the_same_crops_wherever_they_begin(detector: FaceDetector) -> None:
+    frames, _ = moving(42, 4.0)
+    expected = follow(detector, frames)
+    for origin in (1, 2, 8):
+        late = VideoFrames(frames.i420, origin, frames.color_matrix, frames.full_range)
+        found = follow(detector, late, origin=origin)
+        assert [face.frame - origin for face in found] == [face.frame for face in expected]
+        for face, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(face.box, other.box)
+            assert (face.face_crop is None) == (other.face_crop is None)
+            assert face.face_crop is None or np.array_equal(face.face_crop, other.face_crop)
 
 
 def test_one_person_is_followed_on_every_frame(detector: FaceDetector) -> None:

@@ -1,9 +1,9 @@
 """Faces over time: detect a few times a second, follow in between, cut at shot changes, crop.
 
-Everything is decided by frame numbers on the file's clock, never by how the frames were batched. Faces are detected
-where frame number % detect_every == 0, and on the first and the last frame of each shot; in between, boxes and
-landmarks are interpolated. Most detections only look again where the known faces were (FaceDetector.refine); the whole
-picture is searched at a shot's first frame, every redetect_every frames, and whenever a face is lost or none is known.
+Everything is decided by frame numbers, never by how the frames were batched. Faces are detected every detect_every
+frames, and on the first and the last frame of each shot; in between, boxes and landmarks are interpolated. Most
+detections only look again where the known faces were (FaceDetector.refine); the whole picture is searched at a shot's
+first frame, every redetect_every frames, and whenever a face is lost or none is known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TrackedFace:
     landmarks: Float  # (5, 2) smoothed, same pixels
     confidence: float  # the detector's, interpolated
     mouth_crop: UInt8  # (M, M) luma
-    face_crop: UInt8 | None  # (S, S, 3) RGB where frame % crop_every == 0, else None
+    face_crop: UInt8 | None  # (S, S, 3) RGB on every frame number origin + n * crop_every, else None
 
     def __repr__(self) -> str:
         return f"TrackedFace(id={self.track_id}, frame={self.frame}, box={np.round(self.box).tolist()})"
@@ -61,8 +61,10 @@ class FaceTracker:
     Output lags input by at most `lag` frames. That many are kept, by reference: do not overwrite the arrays pushed.
     """
 
-    def __init__(self, detector: FaceDetector, config: FaceConfig) -> None:
-        self._detector, self._config = detector, config
+    def __init__(self, detector: FaceDetector, config: FaceConfig, origin: int = 0) -> None:
+        """origin: number of the file's first picture. What happens every so many frames is counted from there, so that
+        a container that puts the sound some frames ahead of the picture leads to the same crops."""
+        self._detector, self._config, self.origin = detector, config, origin
         self._believe = detector.min_confidence if config.min_confidence is None else config.min_confidence
         self.seen = Seen()
         self._shots = ShotDetector(config.shot_change)
@@ -104,9 +106,12 @@ class FaceTracker:
         if begins:
             out += self._end_shot()
         self._frames[number], self._last = (frames, index), number
-        if begins or number % self._config.detect_every == 0:
-            self._detect(number, everywhere=begins or number % self._config.redetect_every == 0)
+        if begins or self._is_due(number, self._config.detect_every):
+            self._detect(number, everywhere=begins or self._is_due(number, self._config.redetect_every))
         return out + self._emit()
+
+    def _is_due(self, number: int, every: int) -> bool:
+        return (number - self.origin) % every == 0
 
     def _jumps(self, frames: VideoFrames, number: int) -> bool:
         assert self._last is not None
@@ -138,7 +143,7 @@ class FaceTracker:
         faces = self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb)
         self._update(number, faces, begin, True)
         self._note_unfollowed(number, faces)
-        if not self._next_id and number % self._config.redetect_every == 0:
+        if not self._next_id and self._is_due(number, self._config.redetect_every):
             self._look_closer(frames, index)
 
     def _note_unfollowed(self, number: int, faces: Faces) -> None:
@@ -237,7 +242,7 @@ class FaceTracker:
         config = self._config
         box, landmarks, confidence = track.at(number)
         crop = None
-        if number % config.crop_every == 0:
+        if self._is_due(number, config.crop_every):
             crop = face_crop(frames, index, box, config.crop_margin, config.crop_size)
         mouth = mouth_crop(frames, index, landmarks, config.mouth_size)
         return TrackedFace(track.track_id, number, box, landmarks, confidence, mouth, crop)

@@ -198,11 +198,13 @@ class VisualBatches(_PairBatches):
         return np.stack([inside, times[inside]])
 
     def shows_fake(self, clip: int) -> bool:
-        """By the tracker's rule that every frame number divisible by `crop_every` has a crop: nothing is read."""
+        """By the tracker's rule that one frame in `crop_every` has a crop: nothing is read."""
         every, row = self.archive.config.faces.crop_every, self.archive.clips
         first = int(row["main_first_frame"].iat[clip])
-        frames = range(-(-first // every) * every, first + int(row["main_mouths"].iat[clip]), every)
-        return not self.spans[clip] or any(a <= f / FPS < b for f in frames for a, b in self.spans[clip])
+        last = first + int(row["main_mouths"].iat[clip])
+        return not self.spans[clip] or any(
+            min(last, b * FPS) - max(first, a * FPS) >= every for a, b in self.spans[clip]
+        )
 
     def _forged_moment(self, clip: int, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
         """A forged crop, and its time."""
