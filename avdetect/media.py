@@ -8,8 +8,11 @@ an encoder put before it (the priming of AAC or Opus) is dropped.
 Frame n is shown at n / 25 s and sample n at n / 16000 s, whatever the frame rate, the edit lists or the start of either
 stream. Video that starts late has a later `first_frame`; audio that starts late begins with zeros.
 
-The child. Each iterator runs one ffmpeg at a time: an argument list, no shell, its own session, bounded memory and CPU
-seconds. It reads /proc/self/fd/N, a regular file that this process opened and checked, so that no file name can be
+The channels, and what becomes of them: `_media.channels`. Gaps between pictures: `_media.timeline`.
+
+The child. A file is described by PyAV in a process of its own, which may lie (`_media.facts` checks it), and each
+iterator runs one ffmpeg at a time: an argument list, no shell, its own session, bounded memory and CPU seconds. It
+reads /proc/self/fd/N, a regular file that this process opened and checked, so that no file name can be
 taken for an option, an address or a pattern. It may use the file protocol and self-contained formats only (none that
 can name another file). It dies when the iterator is closed; if this process is killed outright, by its broken pipe or
 CPU limit.
@@ -26,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from avdetect._media.channels import Mix, piped_channels
-from avdetect._media.commands import PASSED, SEEKABLE, audio_outputs, video_outputs
+from avdetect._media.commands import PASSED, SEEKABLE, start_audio, start_video
 from avdetect._media.ffmpeg import Decoder, decoder_threads
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream, chosen, passed_over
 from avdetect._media.messages import quoted
@@ -182,7 +185,7 @@ class MediaReader:
         what they find half decoded. ffmpeg complains before it shows what it made of the damage. So a damaged file is
         decoded a second time up to that place, and from there on by one thread.
         """
-        child.start(*video_outputs(child, self.info, self.config, origin))
+        start_video(child, self.info, self.config, origin)
         full_range = video.full_range and video.pix_fmt in PASSED
         begun = False
         for number, frames in child.pictures(batch):
@@ -217,7 +220,7 @@ class MediaReader:
     def _audio(self, audio: AudioStream, first: int, stop: int | None, chunk: int) -> Generator[Waveform]:
         position = 0
         with Decoder(self.info.path, self.limits, "audio") as child:
-            child.start(*audio_outputs(child, self.info, audio))
+            start_audio(child, self.info, audio)
             mix = Mix(child.fill, piped_channels(audio))
             while stop is None or position < stop:
                 # What lies before the window is read and dropped, so that the stall clock sees the progress.

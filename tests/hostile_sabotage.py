@@ -6,22 +6,22 @@ import os
 import socket
 import subprocess
 import time
+from typing import Any
 
-from avdetect._media.ffmpeg import Decoder
+from avdetect._media.child import Child
 from avdetect.preprocess import ClipStream, Preprocessor
 
 
 def let_ffmpeg_open_anything() -> None:
     """As if nobody had thought of playlists."""
+    confine = Child.__init__
 
-    def anything(self: Decoder, **options: object) -> object:
-        import ffmpeg
+    def careless(self: Child, *arguments: Any, **options: Any) -> None:
+        confine(self, *arguments, **options)
+        del self.options["format_whitelist"]
+        self.options |= {"protocol_whitelist": "file,http,tcp,concat,subfile", "allowed_extensions": "ALL", "safe": 0}
 
-        return ffmpeg.input(
-            self.url, protocol_whitelist="file,http,tcp,concat,subfile", allowed_extensions="ALL", safe=0, f="hls"
-        )
-
-    Decoder.input = anything  # type: ignore[method-assign]
+    Child.__init__ = careless  # type: ignore[method-assign]
 
 
 def _before_each(act: object) -> None:

@@ -1,9 +1,9 @@
-"""The ffmpeg commands of the two readers, as ffmpeg-python graphs: what is piped, and what dates it."""
+"""The ffmpeg commands of the two readers: what is piped, and what dates it."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
 
 from avdetect._media.channels import layout, pan
 from avdetect._media.ffmpeg import Decoder
@@ -17,96 +17,94 @@ SEEKABLE = ("mov", "matroska")  # their index leads to a keyframe at or before t
 DISCONTINUOUS = ("mpegts", "mpeg", "unknown")
 PASSED = ("yuv420p", "yuvj420p")  # piped as decoded; every other pixel format is converted
 # (degrees clockwise, mirrored) -> what ffmpeg's own -autorotate does
-_TURNS: dict[tuple[int, bool], tuple[tuple[str, dict[str, Any]], ...]] = {
+_TURNS = {
     (0, False): (),
-    (90, False): (("transpose", {"dir": "clock"}),),
-    (180, False): (("hflip", {}), ("vflip", {})),
-    (270, False): (("transpose", {"dir": "cclock"}),),
-    (0, True): (("vflip", {}),),
-    (90, True): (("transpose", {"dir": "cclock_flip"}),),
-    (180, True): (("hflip", {}),),
-    (270, True): (("transpose", {"dir": "clock_flip"}),),
+    (90, False): ("transpose=clock",),
+    (180, False): ("hflip", "vflip"),
+    (270, False): ("transpose=cclock",),
+    (0, True): ("vflip",),
+    (90, True): ("transpose=cclock_flip",),
+    (180, True): ("hflip",),
+    (270, True): ("transpose=clock_flip",),
 }
 MAX_GAP_SECONDS = 0.03  # audio timestamps may jitter by this much before silence is inserted or samples are cut
 
 
-def video_outputs(child: Decoder, info: MediaInfo, config: MediaConfig, origin: int) -> list[Any]:
-    """The pipe of frames, and the times that number them (`timeline.Timeline`)."""
+def start_video(child: Decoder, info: MediaInfo, config: MediaConfig, origin: int) -> None:
+    """Start the pipe of frames, and the times that number them (`timeline.Timeline`)."""
     video = info.video
     assert video is not None
     # What turns and crops the picture stands below, so that the graph stays as it is when the picture's size or format
     # changes in mid-stream (ffmpeg would build a new one, and the clock would slip): the first scaler, which otherwise
     # passes frames on untouched, sees to that. It cannot for a format not known yet.
-    options: dict[str, Any] = {"noautorotate": None}
-    options |= {"apply_cropping": "codec"} if any(video.crop) else {}  # ffmpeg 7.1 crops for the container by itself
-    options |= {"ss": origin, "noaccurate_seek": None} if origin else {}
     fixed = video.pix_fmt != "none"
-    source = child.input(**options, **({"reinit_filter": 0} if fixed else {}), **_from_zero(info))
-    stream = source[str(video.index)]
-    if _without_zero(info):
-        stream = stream.filter("setpts", "PTS-STARTPTS")
+    options = [*_from_zero(info), "-noautorotate", *(("-reinit_filter", "0") if fixed else ())]
+    if any(video.crop):
+        options += ["-apply_cropping", "codec"]  # ffmpeg 7.1 crops for the container by itself
+    if origin:
+        options += ["-ss", str(origin), "-noaccurate_seek"]
+    first = ["setpts=PTS-STARTPTS"] if _without_zero(info) else []
     if fixed:
-        stream = stream.filter("scale", video.coded_width, video.coded_height).filter("format", video.pix_fmt)
+        first += [f"scale={video.coded_width}:{video.coded_height}", f"format={video.pix_fmt}"]
     if video.interlaced:
-        stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
-    stream = stream.filter("settb", f"1/{TICKS}").filter_multi_output("split")
-    main = _upright(stream[1].filter("setpts", SHORTENED).filter("fps", FPS), video)
-    width, height = frame_size(video, config.max_side)
-    main = _sized(main, video, width, height)
+        first.append("bwdif=mode=send_frame:deint=interlaced")
+    main = [
+        f"setpts='{SHORTENED}'",
+        f"fps={FPS}",
+        *_upright(video),
+        *_sized(video, *frame_size(video, config.max_side)),
+    ]
+    graph = (
+        f"[0:{video.index}]{','.join((*first, f'settb=1/{TICKS}', 'split'))}[times][frames];[frames]{','.join(main)}"
+    )
     pix_fmt = video.pix_fmt if video.pix_fmt in PASSED else "yuv420p"
-    piped = main.output("pipe:1", format="yuv4mpegpipe", pix_fmt=pix_fmt, fps_mode="passthrough")
-    return [child.clock(stream[0]), piped, *_other(source, info, info.audio)]
+    piped = ["-map", "[piped]", "-fps_mode", "passthrough", "-pix_fmt", pix_fmt, "-f", "yuv4mpegpipe", "pipe:1"]
+    child.start(options, f"{graph}[piped]", [*child.clock("[times]"), *piped, *_other(info, info.audio)])
 
 
-def _upright(stream: Any, video: VideoStream) -> Any:
+def _upright(video: VideoStream) -> Iterator[str]:
     """As a player shows it: without what the container crops, turned, and not as in a mirror."""
     left, top, right, bottom = video.crop
     if any(video.crop):
-        size = video.coded_width - left - right, video.coded_height - top - bottom
-        stream = stream.filter("crop", *size, left, top)
-    for name, options in _TURNS[video.rotation_degrees, video.mirrored]:
-        stream = stream.filter(name, **options)
-    return stream
+        yield f"crop={video.coded_width - left - right}:{video.coded_height - top - bottom}:{left}:{top}"
+    yield from _TURNS[video.rotation_degrees, video.mirrored]
 
 
-def _sized(stream: Any, video: VideoStream, width: int, height: int) -> Any:
+def _sized(video: VideoStream, width: int, height: int) -> Iterator[str]:
     stored = (video.coded_width - sum(video.crop[::2]), video.coded_height - sum(video.crop[1::2]))
     odd = video.width % 2 or video.height % 2
     if odd and sorted((width, height)) == sorted(side // 2 * 2 for side in stored):
-        # Dropping an odd last row or column is free; scaling a pixel away is not.
-        stream = stream.filter("crop", width, height, 0, 0)
-    pixels: dict[str, Any] = {}
+        yield f"crop={width}:{height}:0:0"  # dropping an odd last row or column is free; scaling a pixel away is not
+    pixels = ""
     if video.pix_fmt not in PASSED:
-        pixels = {"out_color_matrix": video.color_matrix, "out_range": "tv"}
+        pixels = f":out_color_matrix={video.color_matrix}:out_range=tv"
         if not _is_rgb(video.pix_fmt):
-            pixels |= {"in_color_matrix": video.color_matrix, "in_range": "pc" if video.full_range else "tv"}
-    return stream.filter("scale", width, height, **pixels)  # free when the size is right already
+            pixels += f":in_color_matrix={video.color_matrix}:in_range={'pc' if video.full_range else 'tv'}"
+    yield f"scale={width}:{height}{pixels}"  # free when the size is right already
 
 
-def audio_outputs(child: Decoder, info: MediaInfo, audio: AudioStream) -> list[Any]:
-    source = child.input(**_from_zero(info))
-    stream = source[str(audio.index)]
-    if _without_zero(info):
-        stream = stream.filter("asetpts", "PTS-STARTPTS")
-    stream = stream.filter_multi_output("asplit")
-    main = stream[1]
-    if mixed := pan(audio):
-        main = main.filter("aformat", sample_fmts="fltp").filter("pan", mixed)
-    main = main.filter(
-        "aresample", SAMPLE_RATE, **{"async": 1, "first_pts": 0, "min_hard_comp": MAX_GAP_SECONDS, "rematrix_maxval": 1}
-    ).filter("aformat", sample_fmts="flt", channel_layouts=layout(audio))
-    return [
-        child.clock(stream[0].filter("atrim", end_sample=1).filter("asettb", f"1/{TICKS}")),
-        main.output("pipe:1", format="f32le"),
-        *_other(source, info, info.video),
+def start_audio(child: Decoder, info: MediaInfo, audio: AudioStream) -> None:
+    """Start the pipe of samples, `channels.piped_channels` of them at a time, and the time of the first."""
+    first = ["asetpts=PTS-STARTPTS"] if _without_zero(info) else []
+    mixed = pan(audio)
+    main = ["aformat=sample_fmts=fltp", f"pan='{mixed}'"] if mixed else []
+    main += [
+        f"aresample={SAMPLE_RATE}:async=1:first_pts=0:min_hard_comp={MAX_GAP_SECONDS}:rematrix_maxval=1",
+        f"aformat=sample_fmts=flt:channel_layouts={layout(audio)}",
     ]
+    graph = (
+        f"[0:{audio.index}]{','.join((*first, 'asplit'))}[first][all];"
+        f"[first]atrim=end_sample=1,asettb=1/{TICKS}[times];[all]{','.join(main)}[piped]"
+    )
+    piped = ["-map", "[piped]", "-f", "f32le", "pipe:1"]
+    child.start(_from_zero(info), graph, [*child.clock("[times]"), *piped, *_other(info, info.video)])
 
 
-def _from_zero(info: MediaInfo) -> dict[str, Any]:
+def _from_zero(info: MediaInfo) -> list[str]:
     """Matroska has no times before 0 but those of a codec's priming, to be dropped. ffmpeg 5 shows the priming and
     counts from it; this undoes its shift, so that the priming falls before zero. Newer ones drop it by themselves."""
     primed = info.container == "matroska" and -1 < (info.start_seconds or 0) < 0
-    return {"itsoffset": info.start_seconds} if primed else {}
+    return ["-itsoffset", f"{info.start_seconds:.6f}"] if primed else []
 
 
 def _without_zero(info: MediaInfo) -> bool:
@@ -115,11 +113,11 @@ def _without_zero(info: MediaInfo) -> bool:
     return info.container in DISCONTINUOUS and info.start_seconds is None and not (info.video and info.audio)
 
 
-def _other(source: Any, info: MediaInfo, other: VideoStream | AudioStream | None) -> list[Any]:
+def _other(info: MediaInfo, other: VideoStream | AudioStream | None) -> list[str]:
     """In MPEG streams ffmpeg sets time zero and mends jumps from the streams in use: let both readers use both."""
     if other is None or info.container not in DISCONTINUOUS:
         return []
-    return [source[str(other.index)].output("pipe:1", format="null", codec="copy")]
+    return ["-map", f"0:{other.index}", "-c", "copy", "-f", "null", "pipe:1"]
 
 
 def frame_size(video: VideoStream, max_side: int) -> tuple[int, int]:

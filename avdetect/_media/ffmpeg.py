@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +34,25 @@ class Decoder(Child):
         self.timeline = Timeline()
         self._clock = self.pipe(self.timeline.hear)
 
-    def input(self, **options: Any) -> Any:
-        """The file as an ffmpeg-python input."""
-        import ffmpeg  # 60 ms: not at import of this module
+    def clock(self, label: str) -> list[str]:
+        """The output that tells `timeline` when the pictures or samples of `label` (in ticks) are shown."""
+        # A wrapped frame has no pixels, so its checksum costs nothing.
+        codec = ["-c", "wrapped_avframe", "-fps_mode", "passthrough"] if self._wanted == "video" else []
+        times = ["-enc_time_base", f"1/{TICKS}", "-f", "framecrc", "-flush_packets", "1"]
+        return ["-map", label, *codec, *times, f"pipe:{self._clock}"]
 
-        return ffmpeg.input(self.url, threads=self.threads, **self.options, **options)
-
-    def clock(self, stream: Any) -> Any:
-        """The output that tells `timeline` when the pictures or samples of `stream` (in ticks) are shown."""
-        options: dict[str, Any] = {"format": "framecrc", "flush_packets": 1, "enc_time_base": f"1/{TICKS}"}
-        if self._wanted == "video":  # a wrapped frame has no pixels, so its checksum costs nothing
-            options |= {"codec": "wrapped_avframe", "fps_mode": "passthrough"}
-        return stream.output(f"pipe:{self._clock}", **options)
-
-    def start(self, *outputs: Any) -> None:
-        import ffmpeg
-
-        command = ffmpeg.merge_outputs(*outputs).global_args(
-            *("-hide_banner", "-nostdin", "-nostats", "-v", "level+info"),
-            *("-filter_complex_threads", str(self.threads)),
+    def start(self, options: Sequence[str], graph: str | None, outputs: Sequence[str]) -> None:
+        """options: those of the input, beside the limits. graph: of its filters."""
+        limits = [word for name, value in self.options.items() for word in (f"-{name}", str(value))]
+        self.run(
+            [
+                *(ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-v", "level+info"),
+                *("-filter_complex_threads", str(self.threads), "-threads", str(self.threads)),
+                *(*limits, *options, "-i", self.url),
+                *(("-filter_complex", graph) if graph else ()),
+                *outputs,
+            ]
         )
-        self.run(command.compile(cmd=ffmpeg_path()))
 
     def hear(self, data: bytes) -> None:
         self.log.feed(data)

@@ -72,7 +72,7 @@ def _outline(path: Path, limits: MediaLimits) -> Facts | None:
     the demuxer, gives up too. They have fewer facts, and no container's name.
     """
     with Decoder(path, limits, "audio or video") as child:
-        child.start(child.input().output("pipe:1", format="framecrc", map=0, codec="copy", copy_unknown=None, t=0))
+        child.start([], None, ["-map", "0", "-c", "copy", "-copy_unknown", "-t", "0", "-f", "framecrc", "pipe:1"])
         text = bytearray(_MAX_BYTES)
         size = child.fill(text)
     streams: dict[int, dict[str, str]] = {}

@@ -68,9 +68,9 @@ def extremes(rows: Float) -> Float:
 
 
 def hop_peaks(samples: Float) -> Float:
-    """(num_samples,) -> (num_samples // HOP, 2) lowest and highest sample of each hop."""
+    """(num_samples,) -> (num_samples // HOP, 2) lowest and highest sample of each hop, within full scale."""
     hops = samples[: len(samples) // HOP * HOP].reshape(-1, HOP)
-    return np.stack([hops.min(1), hops.max(1)], axis=-1)
+    return np.clip(np.stack([hops.min(1), hops.max(1)], axis=-1), -1, 1)
 
 
 def as_peaks(cells: list[Float]) -> Peaks:

@@ -54,7 +54,7 @@ def _failure(lines: list[str], status: int, what: str) -> MediaError | ToolError
     for line in lines:
         if "Unknown encoder" in line:
             return ToolError(
-                f"ffmpeg could not {what}: {line}; put an ffmpeg with this encoder first on PATH, or take yours off it "
+                f"ffmpeg could not {what}: {line}; let AVDETECT_FFMPEG name one with this encoder, or none "
                 "and `pip install imageio-ffmpeg`, whose binary has libx264, libx265, libvpx-vp9, aac, libopus and "
                 "libmp3lame"
             )

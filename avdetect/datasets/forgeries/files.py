@@ -105,8 +105,11 @@ def _bytes_of(first: VideoFrames, rest: Iterator[VideoFrames]) -> Iterator[bytes
     yield first.i420.tobytes()
     number, shape = first.first_frame + len(first), first.i420.shape[1:]
     for batch in rest:
-        if batch.first_frame != number or batch.i420.shape[1:] != shape:
-            raise MediaError("the frames to be written are not consecutive or change their size; please report this")
+        if batch.first_frame != number:
+            seconds = (batch.first_frame - number) / FPS
+            raise MediaError(f"no pictures for {seconds:g} s after {number / FPS:g} s; forge a file without such a gap")
+        if batch.i420.shape[1:] != shape:
+            raise MediaError("the frames to be written change their size; please report this")
         number += len(batch)
         yield batch.i420.tobytes()
 
