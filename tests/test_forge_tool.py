@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_written_is_said(media: MediaFactory, tmp_path: Pa
         with pytest.raises(MediaError, match="gave no frames"):
             write_video(iter(()), reader.info, tmp_path / "out.mp4")
         batches = list(reader.video())
-        with pytest.raises(MediaError, match="not consecutive"):
+        with pytest.raises(MediaError, match="no pictures for"):
             write_video(iter([batches[0], batches[2]]), reader.info, tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir()), "no half of a file is left"
 
