@@ -27,9 +27,10 @@ def main(pyav, url, options):
         try:
             found = described(av, url, options)
         except Exception as error:
-            found = {"error": type(error).__name__, "number": getattr(error, "errno", None) or 0}
-            found["streams_found"] = streams_found(av, url, options) if isinstance(error, MemoryError) else 0
-        found["log"] = [str(text).replace(url, "the file")[:300] for _, _, text in log][-20:]
+            found = {"error": type(error).__name__}
+            log.append((0, "", getattr(error, "strerror", None) or str(error)))  # telling() prefers what came before
+            found["streams_found"] = streams_found(av, url, options)
+        found["log"] = [str(text).strip().replace(url, "the file")[:300] for _, _, text in log][-20:]
     json.dump(found, sys.stdout)
 
 
@@ -62,7 +63,7 @@ def described(av, url, options):
 
 
 def streams_found(av, url, options):
-    """libavformat has one error for too many streams and for want of memory: how many does it find if it may?"""
+    """Too many streams have no error of their own: how many does libavformat find if it may?"""
     try:
         with av.open(url, options=options | {"max_streams": str(MANY_STREAMS)}) as file:
             return len(file.streams)

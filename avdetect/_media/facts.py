@@ -80,7 +80,6 @@ class Facts:
     streams_found: int = 0
     log: tuple[str, ...] = ()
     error: str | None = None  # the class of PyAV's error
-    number: int = 0
 
 
 def parsed(text: bytes) -> Facts | None:

@@ -60,6 +60,8 @@ def read_info(
     if facts is None:  # it ended early
         _check_pyav()
         raise no_memory(path, limits, _Describer.name, status)
+    if facts.error is not None and facts.streams_found > limits.max_streams:
+        raise too_many(path, limits, facts.streams_found)
     if facts.error == "InvalidDataError":
         facts = _outline(path, limits) or facts
     if facts.error is not None:
@@ -113,12 +115,10 @@ def _check_pyav() -> None:
 def _failure(path: Path, limits: MediaLimits, facts: Facts) -> MediaError:
     if facts.error in ("ImportError", "ModuleNotFoundError", "MemoryError"):
         _check_pyav()
-        if facts.streams_found > limits.max_streams:
-            return too_many(path, limits, facts.streams_found)
         return no_memory(path, limits, _Describer.name, None)
     if facts.error == "ArgumentError":  # libavformat's for a format that is not on the list, before it reads any more
         return MediaError(f"{quoted(path)} is in a format that is refused; convert it to mp4, mkv, wav ... first")
-    reason = telling([line.strip() for line in facts.log]) if facts.log else facts.error
+    reason = telling(facts.log) if facts.log else facts.error
     return MediaError(
         f"{quoted(path)} cannot be read as audio or video ({reason}); check that it plays, and that it is the media "
         "itself: playlists and formats that name other files are refused"
