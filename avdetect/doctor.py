@@ -1,4 +1,7 @@
-"""What `avdetect doctor` checks: whether this installation gives the scores that the bundle was shipped with."""
+"""What `avdetect doctor` checks: whether this installation gives the scores that the bundle was shipped with.
+
+Each check imports what it looks at, for that may be what is broken.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from avdetect._version import __version__
-from avdetect.bundle import GOLDEN_TOLERANCE, Bundle, OnnxNetworks, execution_providers, replay_golden
 from avdetect.errors import AVDetectError, ModelError, ToolError
 from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, installed
-from avdetect.faces import build_detector
-from avdetect.media import check_ffmpeg, ffmpeg_path
 
 _IMPORT_SECONDS = 120  # torch from a cold disk takes half a minute
 _IMPORT = """
@@ -40,11 +40,11 @@ def run_checks(bundle: Path | None = None, device: str = "auto") -> list[Check]:
     """Every check, in order; one that fails does not keep the next from running."""
     return [
         _check("avdetect", lambda: f"{__version__} on Python {platform.python_version()}, {platform.system()}"),
-        _check("ffmpeg", lambda: f"{check_ffmpeg()} ({ffmpeg_path()})"),
+        _check("ffmpeg", _ffmpeg),
         _check("PyAV", _pyav),
         _check("onnxruntime", lambda: _onnxruntime(device)),
         _check("opencv", _opencv),
-        _check("face detector", lambda: f"{build_detector('mtcnn').name} loads"),
+        _check("face detector", _faces),
         _check("bundle", lambda: _bundle(bundle)),
         _check("golden scores", lambda: _golden(bundle, device)),
         *(_check(f"extra {name}", partial(_extra, name)) for name in LIBRARIES if installed(name)),
@@ -60,6 +60,12 @@ def _check(name: str, action: Callable[[], str]) -> Check:
         return Check(name, False, f"{type(error).__name__}: {error}")
 
 
+def _ffmpeg() -> str:
+    from avdetect.media import check_ffmpeg, ffmpeg_path
+
+    return f"{check_ffmpeg()} ({ffmpeg_path()})"
+
+
 def _pyav() -> str:
     try:
         return f"{importlib.import_module('av').__version__} imports"
@@ -68,6 +74,8 @@ def _pyav() -> str:
 
 
 def _onnxruntime(device: str) -> str:
+    from avdetect.bundle import execution_providers
+
     found = _one_of(("onnxruntime", "onnxruntime-gpu"), ONE_ONNXRUNTIME)
     return f"{found} with {', '.join(execution_providers(device))}"
 
@@ -124,12 +132,22 @@ def _import_all(modules: Sequence[str], remedy: str) -> None:
         raise ToolError(f"{name} is installed, but cannot be imported ({last}); {remedy}")
 
 
+def _faces() -> str:
+    from avdetect.faces import build_detector
+
+    return f"{build_detector('mtcnn').name} loads"
+
+
 def _bundle(folder: Path | None) -> str:
+    from avdetect.bundle import Bundle
+
     info = Bundle.load(folder).info
     return f"{info.name}, format {'.'.join(map(str, info.format))}, hashes match, licence: {info.licence}"
 
 
 def _golden(folder: Path | None, device: str) -> str:
+    from avdetect.bundle import GOLDEN_TOLERANCE, Bundle, OnnxNetworks, replay_golden
+
     bundle = Bundle.load(folder)
     differences = replay_golden(bundle, OnnxNetworks(bundle, device))
     worst = max(differences, key=lambda graph: differences[graph])

@@ -23,6 +23,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "serve": ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn"),
 }
+_SHOWN = 3  # names in a message
 _INSTALL = "pip install -c .ci/constraints.txt"
 # Two builds of one library own the same folder: the last one overwrites the first, and uninstalling either takes files
 # of the other away. So both go, and one comes back.
@@ -46,7 +47,8 @@ def require(extra: str, purpose: str) -> None:
     """Raises ToolError, naming what is missing, where the extra is not installed. Imports nothing."""
     missing = [name for name in LIBRARIES.get(extra, ()) if find_spec(name) is None]
     if missing:
-        raise ToolError(f"{purpose} needs {', '.join(missing)}; {how_to_install(extra)}")
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise ToolError(f"{purpose} needs {', '.join(missing[:_SHOWN])}{more}; {how_to_install(extra)}")
 
 
 @contextmanager
