@@ -28,7 +28,7 @@ def main(pyav, url, options):
             found = described(av, url, options)
         except Exception as error:
             found = {"error": type(error).__name__}
-            log.append((0, "", getattr(error, "strerror", None) or str(error)))  # telling() prefers what came before
+            log.insert(0, (0, "", getattr(error, "strerror", None) or str(error)))
             found["streams_found"] = streams_found(av, url, options)
         found["log"] = [str(text).strip().replace(url, "the file")[:300] for _, _, text in log][-20:]
     json.dump(found, sys.stdout)
