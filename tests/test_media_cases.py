@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from cases_factory import with_clap, with_unknown_codec
 from media_factory import RENDERER
+from typer.testing import CliRunner
 
 from avdetect._media import probe as probing
 from avdetect._media import tool
 from avdetect._media.channels import Mix
+from avdetect.cli import app
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError, LimitError, MediaError, ToolError
 from avdetect.media import MediaReader, check_ffmpeg, ffmpeg_path, probe
@@ -442,3 +445,11 @@ def test_an_ffmpeg_that_is_not_there_is_named(clip, monkeypatch):
     monkeypatch.setenv(tool.VARIABLE, "/nowhere/ffmpeg")
     with MediaReader(clip) as reader, pytest.raises(ToolError, match=r"/nowhere/ffmpeg is no program.*install"):
         next(reader.audio(1.0))
+
+
+def test_the_option_chooses_for_all_that_is_started(clip, monkeypatch):
+    monkeypatch.delenv(tool.VARIABLE, raising=False)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # the option writes into it
+    done = CliRunner().invoke(app, ["score", "--ffmpeg", "/nowhere/ffmpeg", str(clip)])
+    assert os.environ[tool.VARIABLE] == "/nowhere/ffmpeg"
+    assert isinstance(done.exception, ToolError) or "/nowhere/ffmpeg is no program" in done.output
