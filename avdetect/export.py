@@ -26,6 +26,7 @@ from avdetect.errors import ModelError
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
 from avdetect.scoring import SYNC_FRAMES, audio_windows, mouth_windows, voice_windows
+from avdetect.speech import speech_mask
 from avdetect.types import Clip
 
 PARITY_TOLERANCE = 1e-4  # torch against ONNX Runtime, absolute
@@ -111,16 +112,17 @@ def golden_inputs(model: Model, sample: Sequence[Clip]) -> dict[str, np.ndarray]
     if clip is None or not clip.tracks or clip.waveform is None:
         raise ModelError("the sample clip for the golden scores needs a face and a voice")
     track = clip.tracks[0]
-    mels = audio_windows(clip.waveform, model.config.audio)[1]
+    speech = speech_mask(clip.waveform.samples)
+    mels = audio_windows(clip.waveform, speech, model.config.audio)[1]
     if not mels or not len(track.face_crops) or len(track.mouth_crops) < SYNC_FRAMES:
-        raise ModelError("the sample clip for the golden scores needs half a second of sound and of a face")
+        raise ModelError("the sample clip for the golden scores needs half a second of speech and of a face")
     features = np.random.default_rng(0).standard_normal((4, len(FEATURES))).astype(np.float32)
     features[:, -3:] = [[1, 1, 1], [1, 0, 0], [0, 1, 0], [1, 1, 0]]
     return {
         "visual": track.face_crops[:4],
         "audio": np.stack(mels[:3]),
         "mouth": mouth_windows(track.mouth_crops[: SYNC_FRAMES + 7]),
-        "voice": voice_windows(clip.waveform)[0][:8],
+        "voice": voice_windows(clip.waveform, speech)[0][:8],
         "fusion": features,
     }
 

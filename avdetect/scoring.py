@@ -14,11 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from avdetect import pooling
-from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
+from avdetect.audio import MIN_AUDIO_SECONDS, log_mel
 from avdetect.config import AudioConfig, FaceConfig, ModelConfig
 from avdetect.faces.mouth import hidden_mouths
 from avdetect.pooling import SyncDistances, SyncReading
-from avdetect.types import FPS, HOP, MELS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Float, UInt8, Waveform
+from avdetect.speech import MIN_SPEECH_SECONDS, enough_speech, level, speech_mask
+from avdetect.types import FPS, HOP, MELS_PER_FRAME, SAMPLE_RATE, Bool, Clip, Float, UInt8, Waveform
 
 SYNC_FRAMES = 5  # frames of a sync window: 0.2 s
 SYNC_MELS = SYNC_FRAMES * MELS_PER_FRAME
@@ -54,6 +55,7 @@ class StreamOutputs:
         default_factory=lambda: defaultdict(list)
     )  # seconds of unseen mouths, not judged
     readings: dict[int, SyncReading] = field(default_factory=dict)
+    speech_seconds: float = 0.0  # of the sound that was heard
     missing: dict[str, str] = field(default_factory=dict)  # stream -> reason
 
     def is_hidden(self, track: int) -> bool:
@@ -80,10 +82,11 @@ class StreamOutputs:
         return pooling.fusion_features(self.visual_logit(), self.audio_logit(), reading[1] if reading else None)
 
 
-def audio_windows(waveform: Waveform, config: AudioConfig) -> tuple[list[float], list[Float]]:
-    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold sound; the last ends with the waveform.
+def audio_windows(waveform: Waveform, speech: Bool, config: AudioConfig) -> tuple[list[float], list[Float]]:
+    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold enough speech; the last ends with the
+    waveform.
 
-    A waveform shorter than a window is repeated to fill one, as in training.
+    speech: `speech_mask` of the waveform. One that is shorter than a window is repeated to fill one, as in training.
     """
     samples = waveform.samples
     size, stride = round(config.window_seconds * SAMPLE_RATE), round(config.stride_seconds * SAMPLE_RATE)
@@ -94,23 +97,27 @@ def audio_windows(waveform: Waveform, config: AudioConfig) -> tuple[list[float],
         starts.append(len(samples) - size)
     centres, mels = [], []
     for start in starts:
-        window = samples[start : start + size]
-        if rms(window) >= SILENCE_RMS:
+        window, mask = samples[start : start + size], speech[start // HOP : (start + size) // HOP]
+        if enough_speech(mask):
             centres.append(waveform.start_seconds + (start + len(window) / 2) / SAMPLE_RATE)
-            mels.append(log_mel(np.resize(window, size)))
+            mels.append(audio_mel(window, mask, size))
     return centres, mels
 
 
-def voice_windows(waveform: Waveform) -> tuple[Float, np.ndarray]:
-    """Every 0.2 s window that begins on a video frame: (V, 20, N_MELS) and (V,) whether it holds sound."""
-    mels = log_mel(waveform.samples)
+def audio_mel(window: Float, speech: Bool, size: int) -> Float:
+    """(num_samples,) and its `speech_mask` -> (size // HOP, N_MELS): what the voice's network is given."""
+    return log_mel(np.resize(level(window, speech), size))
+
+
+def voice_windows(waveform: Waveform, speech: Bool) -> tuple[Float, Bool]:
+    """Every 0.2 s window that begins on a video frame: (V, 20, N_MELS) and (V,) whether half of it is `speech`."""
+    mels = log_mel(level(waveform.samples, speech))
     count = max(0, len(mels) // MELS_PER_FRAME - SYNC_FRAMES + 1)
     if count == 0:
         return np.zeros((0, SYNC_MELS, mels.shape[1]), np.float32), np.zeros(0, bool)
     windows = np.lib.stride_tricks.sliding_window_view(mels, SYNC_MELS, axis=0)[::MELS_PER_FRAME][:count]
-    frames = waveform.samples[: (count + SYNC_FRAMES - 1) * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME)
-    energy = np.convolve(np.square(frames, dtype=np.float64).sum(1), np.ones(SYNC_FRAMES), "valid")  # (V,)
-    return np.ascontiguousarray(windows.transpose(0, 2, 1)), energy >= SILENCE_RMS**2 * SYNC_MELS * HOP
+    heard = np.lib.stride_tricks.sliding_window_view(speech, SYNC_MELS)[::MELS_PER_FRAME][:count].sum(1)
+    return np.ascontiguousarray(windows.transpose(0, 2, 1)), 2 * heard >= SYNC_MELS
 
 
 def mouth_windows(mouth_crops: UInt8) -> UInt8:
@@ -156,16 +163,18 @@ class StreamScorer:
         """The half of `add` that needs the sound: the voice, and its match with the mouths."""
         if clip.waveform is None:
             return
+        speech = speech_mask(clip.waveform.samples)
+        outputs.speech_seconds += int(speech.sum()) * HOP / SAMPLE_RATE
         if "audio" in self.config.streams:
-            centres, mels = audio_windows(clip.waveform, self.config.audio)
+            centres, mels = audio_windows(clip.waveform, speech, self.config.audio)
             if mels:
                 outputs.audio += zip(centres, self.networks.audio(np.stack(mels)).tolist(), strict=True)
         if "sync" in self.config.streams:
-            self._add_sync(outputs, clip, clip.waveform)
+            self._add_sync(outputs, clip, clip.waveform, speech)
 
-    def _add_sync(self, outputs: StreamOutputs, clip: Clip, waveform: Waveform) -> None:
+    def _add_sync(self, outputs: StreamOutputs, clip: Clip, waveform: Waveform, speech: Bool) -> None:
         tracks = [track for track in clip.tracks if len(track.mouth_crops) >= SYNC_FRAMES]
-        windows, valid = voice_windows(waveform)
+        windows, valid = voice_windows(waveform, speech)
         if not tracks or not valid.any():
             return
         voice = self.networks.voice(windows)
@@ -188,10 +197,11 @@ class StreamScorer:
         no_face = HIDDEN if hidden else "no face"
         if outputs.visual_logit() is None:
             outputs.missing["visual"] = missing.get("video", no_face)
+        unheard = None if outputs.speech_seconds else missing.get("audio", "no speech")
         if outputs.audio_logit() is None:
-            outputs.missing["audio"] = missing.get("audio", "no sound longer than 0.5 s")
+            outputs.missing["audio"] = unheard or f"less than {MIN_SPEECH_SECONDS} s of speech"
         if outputs.sync_reading() is None:
-            reason = missing.get("video") or missing.get("audio")
+            reason = missing.get("video") or unheard
             if not reason:
                 reason = no_face if "visual" in outputs.missing or read else "less than 1 s of a face with voice"
             outputs.missing["sync"] = reason

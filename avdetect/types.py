@@ -30,6 +30,7 @@ MELS_PER_FRAME = exact_div(SAMPLES_PER_FRAME, HOP)  # 4 log-mel frames a video f
 
 UInt8 = NDArray[np.uint8]
 Float = NDArray[np.float32]
+Bool = NDArray[np.bool_]
 
 # RGB = YUV_TO_RGB[matrix] @ (Y - 16, U - 128, V - 128), limited range, from the luma weights of ITU-R BT.601/709/2020.
 _LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}

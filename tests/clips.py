@@ -1,10 +1,14 @@
-"""Synthetic clips for the tests: faces of noise, and a "voice" of one tone a video frame whose number the mouth shows.
+"""Synthetic clips for the tests: faces of noise, a voice that speech detection takes for one, and above that voice one
+tone a video frame whose number the mouth shows.
 
 A mouth crop's luma states a code and the 40 ms of sound under it are the tone of the same code, so whatever measures
 lip-sync can be given clips whose offset is known exactly.
 """
 
 from __future__ import annotations
+
+import wave
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +19,10 @@ from avdetect.types import MELS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip,
 CODES = 24  # distinct tones, two mel bands apart
 FIRST_BAND = 25  # above 1 kHz, where a band is wider than the window's main lobe
 EMBEDDING = 16
+VOWELS = np.array(
+    [(730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410), (660, 1720, 2410)]
+)  # formants in Hz (Peterson & Barney, 1952)
+SYLLABLE_SECONDS = 0.16
 
 
 def codes_of(frames: int, seed: int = 0) -> np.ndarray:
@@ -23,17 +31,40 @@ def codes_of(frames: int, seed: int = 0) -> np.ndarray:
 
 
 def tones(codes: np.ndarray) -> Float:
-    """(len(codes) * 640,) the tones of the codes."""
+    """(len(codes) * 640,) the tones of the codes, over the low half of a voice."""
     peaks = mel_filters().argmax(1)[FIRST_BAND + 2 * np.arange(CODES)] * SAMPLE_RATE / 512
     time = np.arange(SAMPLES_PER_FRAME) / SAMPLE_RATE
-    return np.concatenate([0.3 * np.sin(2 * np.pi * peaks[c] * time) for c in codes]).astype(np.float32)
+    sound = np.concatenate([0.1 * np.sin(2 * np.pi * peaks[c] * time) for c in codes])
+    spectrum = np.fft.rfft(speech(len(sound) / SAMPLE_RATE, seed=2))
+    spectrum[np.fft.rfftfreq(len(sound), 1 / SAMPLE_RATE) > 900] = 0
+    return (sound + 2 * np.fft.irfft(spectrum, len(sound))).astype(np.float32)
 
 
 def speech(seconds: float, seed: int = 0) -> Float:
-    """Noise whose level moves like syllables: never silent, the same at every call."""
+    """Syllables of vowels that glide into each other, at -22 dBFS: never silent, the same at every call."""
     count = round(seconds * SAMPLE_RATE)
-    level = 0.15 + 0.1 * np.sin(2 * np.pi * 4 * np.arange(count) / SAMPLE_RATE + seed)
-    return (np.random.default_rng(seed).standard_normal(count) * level * 0.5).astype(np.float32)
+    rng, time = np.random.default_rng(seed), np.arange(count) / SAMPLE_RATE
+    steps = rng.integers(1, len(VOWELS), int(seconds / SYLLABLE_SECONDS) + 2)  # never the same vowel twice
+    formants = VOWELS[np.cumsum(steps) % len(VOWELS)].T
+    syllable = time / SYLLABLE_SECONDS
+    glide = np.floor(syllable) + np.clip(2 * (syllable % 1) - 1, 0, 1)
+    formants = np.stack([np.interp(glide, np.arange(len(steps)), formant) for formant in formants])
+    pitch = 100 + 12 * np.sin(2 * np.pi * 0.7 * time + seed)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    voice = 0.01 * rng.standard_normal(count)
+    for harmonic in range(1, 36):
+        gains = 1 / (1 + ((harmonic * pitch - formants) / [[60], [100], [140]]) ** 2)
+        voice += ([[1], [0.6], [0.3]] * gains).sum(0) * np.sin(harmonic * phase)
+    voice *= 0.55 + 0.45 * np.sin(2 * np.pi * 5 * time)
+    return (0.08 * voice / np.sqrt(np.mean(voice**2))).astype(np.float32)
+
+
+def write_wav(path: Path, samples: Float) -> Path:
+    """(num_samples,) at 16 kHz as a file of 16-bit PCM."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
 
 
 def make_track(
@@ -107,8 +138,8 @@ class ToneNetworks:
         assert mels.shape[1:] == (SYNC_FRAMES * MELS_PER_FRAME, N_MELS)
         self.calls["voice"] += len(mels)
         middles = mels.reshape(len(mels), SYNC_FRAMES, MELS_PER_FRAME, N_MELS)[:, :, 2]  # 20 ms into each video frame
-        band = middles.argmax(2)
-        return self._joined(np.clip((band - FIRST_BAND + 1) // 2, 0, CODES - 1))
+        above = middles[:, :, FIRST_BAND - 1 :].argmax(2)
+        return self._joined(np.clip(above // 2, 0, CODES - 1))
 
     def _joined(self, codes: np.ndarray) -> Float:
         """(N, 5) codes -> (N, E) unit vectors: the frames' vectors, each rolled by its place in the window."""

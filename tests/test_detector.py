@@ -13,7 +13,6 @@ from media_factory import RENDERER
 from readme_media import SAMPLE
 
 import avdetect
-from avdetect.audio import log_mel
 from avdetect.config import MediaLimits
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.clips import ClipArchive
@@ -23,7 +22,8 @@ from avdetect.errors import ConfigError, MediaError
 from avdetect.faces import build_detector
 from avdetect.pooling import SyncReading
 from avdetect.preprocess import Preprocessor
-from avdetect.scoring import StreamOutputs, StreamScorer
+from avdetect.scoring import StreamOutputs, StreamScorer, audio_mel
+from avdetect.speech import speech_mask
 from avdetect.types import FPS, SAMPLE_RATE, Detection
 
 
@@ -195,8 +195,9 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
     for graph in tensors[0]:
         for a, b in zip(tensors[0][graph], tensors[1][graph], strict=True):
             np.testing.assert_array_equal(a, b)
-    window = cached[0].waveform.samples[: 2 * SAMPLE_RATE]
-    np.testing.assert_array_equal(tensors[0]["audio"][0][0], log_mel(window))
+    samples = cached[0].waveform.samples
+    mel = audio_mel(samples[: 2 * SAMPLE_RATE], speech_mask(samples)[:200], 2 * SAMPLE_RATE)
+    np.testing.assert_array_equal(tensors[0]["audio"][0][0], mel)
 
 
 def test_a_long_file_is_scored_clip_by_clip(detector: Detector, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from avdetect.scoring import (
     mouth_windows,
     voice_windows,
 )
-from avdetect.types import SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Waveform
+from avdetect.speech import level
+from avdetect.types import HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Waveform
 
 AUDIO = AudioConfig()
 
@@ -127,12 +128,27 @@ def test_silent_audio_is_missing_not_neutral() -> None:
     assert outputs.features()[-3:].tolist() == [1, 0, 0]
 
 
-def test_hiss_below_the_threshold_is_silence() -> None:
-    hiss = 1e-3 * np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE)  # -60 dBFS
-    outputs = score(Clip(0, 3, (), Waveform(hiss.astype(np.float32))))
-    assert outputs.audio == []
-    louder = score(Clip(0, 3, (), Waveform((4 * hiss).astype(np.float32))))
-    assert len(louder.audio) == 2
+@pytest.mark.parametrize("loudness", [1e-3, 0.3])
+def test_without_speech_neither_voice_nor_match_is_judged(loudness: float) -> None:
+    hiss = loudness * np.random.default_rng(0).standard_normal(75 * SAMPLES_PER_FRAME)
+    networks = ToneNetworks()
+    clip = dataclasses.replace(talking_clip(75), waveform=Waveform(hiss.astype(np.float32)))
+    outputs = score(clip, networks=networks)
+    assert outputs.missing == {"audio": "no speech", "sync": "no speech"}
+    assert networks.calls["audio"] == networks.calls["voice"] == 0
+    assert outputs.speech_seconds == 0
+
+
+def test_too_little_speech_is_said() -> None:
+    outputs = StreamOutputs(speech_seconds=0.3)
+    missing = StreamScorer(ToneNetworks(), ModelConfig(audio=AUDIO)).finish(outputs, {"audio": "silent"}).missing
+    assert missing["audio"] == "less than 0.4 s of speech", "heard, whatever the level of the whole"
+
+
+def test_seconds_of_speech_add_up_over_clips() -> None:
+    sound, pause = speech(3.0), np.zeros(3 * SAMPLE_RATE, np.float32)
+    outputs = score(*(Clip(3 * i, 3, (), Waveform(x, 3.0 * i)) for i, x in enumerate((sound, pause, sound))))
+    assert outputs.speech_seconds == pytest.approx(6, abs=0.2)
 
 
 def test_no_audio_stream() -> None:
@@ -148,11 +164,11 @@ def test_no_face() -> None:
 
 
 def test_reasons_when_the_input_gives_none() -> None:
-    assert score().missing == {"visual": "no face", "audio": "no sound longer than 0.5 s", "sync": "no face"}
-    short = score(talking_clip(22))  # 18 windows
+    assert score().missing == {"visual": "no face", "audio": "no speech", "sync": "no speech"}
+    clip = talking_clip(75)
+    short = score(dataclasses.replace(clip, tracks=(make_track(codes_of(75)[:23]),)))  # 19 windows
     assert set(short.missing) == {"sync"}
     assert "1 s" in short.missing["sync"]
-    assert score(talking_clip(24)).missing == {}
 
 
 def test_a_clip_shorter_than_half_a_second() -> None:
@@ -184,10 +200,15 @@ def waveform(samples: int, start: float = 0.0) -> Waveform:
     return Waveform(speech(samples / SAMPLE_RATE + 0.01)[:samples], start)
 
 
+def everywhere(wave: Waveform) -> np.ndarray:
+    return np.ones(len(wave.samples) // HOP, bool)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 7 * SAMPLE_RATE))
 def test_windows_cover_the_whole_waveform(count: int) -> None:
-    centres, mels = audio_windows(waveform(count), AUDIO)
+    wave = waveform(count)
+    centres, mels = audio_windows(wave, everywhere(wave), AUDIO)
     assert len(centres) == len(mels)
     if count < MIN_AUDIO_SECONDS * SAMPLE_RATE:
         assert centres == []
@@ -202,31 +223,35 @@ def test_windows_cover_the_whole_waveform(count: int) -> None:
 
 def test_the_tail_is_heard() -> None:
     samples = np.zeros(int(3.5 * SAMPLE_RATE), np.float32)
-    samples[-4000:] = speech(0.25)
-    centres, mels = audio_windows(Waveform(samples), AUDIO)
+    samples[-8000:] = speech(0.5)
+    mask = np.arange(350) >= 300
+    centres, mels = audio_windows(Waveform(samples), mask, AUDIO)
     assert centres == [2.5]
-    np.testing.assert_array_equal(mels[0], log_mel(samples[-2 * SAMPLE_RATE :]))
+    np.testing.assert_array_equal(mels[0], log_mel(level(samples[-2 * SAMPLE_RATE :], mask[-200:])))
 
 
 def test_windows_stand_on_the_clock_of_the_file() -> None:
-    plain, later = audio_windows(waveform(48_000), AUDIO), audio_windows(waveform(48_000, 12.4), AUDIO)
+    waves = waveform(48_000), waveform(48_000, 12.4)
+    plain, later = (audio_windows(wave, everywhere(wave), AUDIO) for wave in waves)
     assert plain[0] == [1.0, 2.0]
     assert later[0] == pytest.approx([13.4, 14.4])
     np.testing.assert_array_equal(plain[1], later[1])
 
 
-def test_silent_windows_are_left_out() -> None:
-    samples = speech(6.0)
-    samples[: 3 * SAMPLE_RATE] = 0
-    centres, _ = audio_windows(Waveform(samples), AUDIO)
+def test_windows_without_speech_are_left_out() -> None:
+    wave = waveform(6 * SAMPLE_RATE)
+    centres, _ = audio_windows(wave, np.arange(600) >= 300, AUDIO)
     assert centres == [3.0, 4.0, 5.0]
+    centres, _ = audio_windows(wave, np.arange(600) >= 361, AUDIO)
+    assert centres == [4.0, 5.0], "0.39 s of speech is too little"
 
 
 def test_a_window_is_a_log_mel_of_its_samples() -> None:
     wave = waveform(48_000)
-    mels = audio_windows(wave, AUDIO)[1]
+    mels = audio_windows(wave, everywhere(wave), AUDIO)[1]
     assert mels[0].shape == (200, N_MELS)
-    np.testing.assert_array_equal(mels[1], log_mel(wave.samples[SAMPLE_RATE : 3 * SAMPLE_RATE]))
+    window = wave.samples[SAMPLE_RATE : 3 * SAMPLE_RATE]
+    np.testing.assert_array_equal(mels[1], log_mel(level(window, np.ones(200, bool))))
 
 
 # -- windows of the sync stream
@@ -235,20 +260,18 @@ def test_a_window_is_a_log_mel_of_its_samples() -> None:
 @pytest.mark.parametrize(("frames", "count"), [(0, 0), (4, 0), (5, 1), (6, 2), (50, 46)])
 def test_voice_windows_begin_on_video_frames(frames: int, count: int) -> None:
     wave = waveform(frames * SAMPLES_PER_FRAME + 100)
-    windows, valid = voice_windows(wave)
+    windows, valid = voice_windows(wave, everywhere(wave))
     assert windows.shape == (count, SYNC_MELS, N_MELS)
     assert windows.dtype == np.float32
     assert valid.shape == (count,)
-    mels = log_mel(wave.samples)
+    mels = log_mel(level(wave.samples, everywhere(wave)))
     for i in range(count):
         np.testing.assert_array_equal(windows[i], mels[4 * i : 4 * i + SYNC_MELS])
 
 
-def test_voice_windows_without_sound_are_not_valid() -> None:
-    samples = speech(2.0)
-    samples[:SAMPLE_RATE] = 0
-    _, valid = voice_windows(Waveform(samples))
-    np.testing.assert_array_equal(np.flatnonzero(~valid), np.arange(21))  # window 21 reaches into the sound
+def test_voice_windows_without_speech_are_not_valid() -> None:
+    _, valid = voice_windows(waveform(2 * SAMPLE_RATE), np.arange(200) >= 100)
+    np.testing.assert_array_equal(np.flatnonzero(~valid), np.arange(23))  # of window 23 eight frames of 20 are before
 
 
 def test_mouth_windows_hold_five_frames_each() -> None:
@@ -264,4 +287,5 @@ def test_mouth_windows_hold_five_frames_each() -> None:
 def test_mouth_and_voice_windows_of_a_span_are_as_many() -> None:
     clip = talking_clip(60)
     assert clip.waveform is not None
-    assert len(mouth_windows(clip.tracks[0].mouth_crops)) == len(voice_windows(clip.waveform)[0]) == 56
+    windows, _ = voice_windows(clip.waveform, everywhere(clip.waveform))
+    assert len(mouth_windows(clip.tracks[0].mouth_crops)) == len(windows) == 56

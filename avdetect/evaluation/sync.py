@@ -20,6 +20,7 @@ from avdetect.evaluation.metrics import interval, measure, multiplicities
 from avdetect.evaluation.sources import ClipSource, clips_of
 from avdetect.pooling import SyncDistances, SyncReading, read_sync, sync_distances
 from avdetect.scoring import SYNC_FRAMES, Networks, mouth_windows, voice_windows
+from avdetect.speech import speech_mask
 from avdetect.types import FPS, Clip, Float
 
 MIN_SECONDS = 2.5  # of one face with sound
@@ -47,7 +48,7 @@ class Windows:
     mouths: tuple[tuple[int, int, Float], ...]  # (track id, first frame, (W, E) unit vectors)
     voice: Float  # (V, E) unit vectors
     voice_frame: int
-    valid: np.ndarray  # (V,) whether the window holds sound
+    valid: np.ndarray  # (V,) whether the window holds speech
 
 
 def measure_sync(
@@ -102,11 +103,11 @@ def seconds_with_sound(clips: Sequence[Clip]) -> float:
 
 
 def embed(clip: Clip, networks: Networks) -> Windows | None:
-    """None where there is no sound or no face long enough, as in `scoring.StreamScorer`."""
+    """None where there is no speech or no face long enough, as in `scoring.StreamScorer`."""
     tracks = [track for track in clip.tracks if len(track.mouth_crops) >= SYNC_FRAMES]
     if clip.waveform is None or not tracks:
         return None
-    mels, valid = voice_windows(clip.waveform)
+    mels, valid = voice_windows(clip.waveform, speech_mask(clip.waveform.samples))
     if not valid.any():
         return None
     mouths = [(t.track_id, t.first_frame, networks.mouth(mouth_windows(t.mouth_crops))) for t in tracks]

@@ -7,25 +7,29 @@ the batches it would have seen, and the parts that several devices make are thos
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, log_mel, rms
+from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS
 from avdetect.config import AudioConfig, PairLoopConfig
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries import audio as audio_forgeries
 from avdetect.datasets.forgeries import visual as visual_forgeries
 from avdetect.datasets.forgeries.clip import MIN_MOMENTS
 from avdetect.errors import ConfigError, ManifestError
+from avdetect.scoring import audio_mel
+from avdetect.speech import enough_speech, speech_mask
 from avdetect.training.pools import Originals, Part, Pool, forged_spans
 from avdetect.training.treatment import choices, share_of, treated_faces, treated_voice
-from avdetect.types import FPS, SAMPLE_RATE, Float, UInt8
+from avdetect.types import FPS, HOP, SAMPLE_RATE, Bool, Float, UInt8
 
 NEAR = 5  # face crops, one second at five a second
 Reconstruct = Callable[[UInt8, np.random.Generator], UInt8]  # crops (T, S, S, 3) -> as a generator draws them
-MAX_SILENT = 50  # windows drawn in vain, one after the other, before giving up
+MAX_SILENT = 50  # clips drawn in vain, one after the other, before giving up
 
 
 class _PairBatches:
@@ -71,9 +75,9 @@ class _PairBatches:
         for group in share_of(self.groups, part, parts, f"groups of {1 + self.config.reals_per_fake}"):
             rng = np.random.default_rng((self.seed, self.stream, step, group))
             pair, of = self.pair(rng)
-            reals = [self.real.draw(rng) for _ in range(self.config.reals_per_fake - 1)]
-            items += [*pair, *(self.single(clip, rng) for clip in reals)]
-            clips += [*of, *reals]
+            others = [self.single(rng) for _ in range(self.config.reals_per_fake - 1)]
+            items += [*pair, *(item for item, _ in others)]
+            clips += [*of, *(clip for _, clip in others)]
         labels = [1.0, *[0.0] * self.config.reals_per_fake] * (len(items) // (1 + self.config.reals_per_fake))
         return items, torch.tensor(labels), torch.tensor(clips)
 
@@ -88,8 +92,8 @@ class _PairBatches:
         """(fake, real), augmented alike when they are of one recording, and the clips of the two."""
         raise NotImplementedError
 
-    def single(self, clip: int, rng: np.random.Generator):
-        """A random moment of `clip`, augmented."""
+    def single(self, rng: np.random.Generator) -> tuple[Any, int]:
+        """A random moment of a real clip, augmented, and the clip."""
         raise NotImplementedError
 
 
@@ -137,8 +141,9 @@ class VisualBatches(_PairBatches):
         """(S, S, 3), as it is."""
         return self._faces(self._moment(self.real.draw(rng), rng)).crops[0]
 
-    def single(self, clip: int, rng: np.random.Generator) -> UInt8:
-        return self._augmented(self._faces(self._moment(clip, rng)), int(rng.integers(2**32)))
+    def single(self, rng: np.random.Generator) -> tuple[UInt8, int]:
+        clip = self.real.draw(rng)
+        return self._augmented(self._faces(self._moment(clip, rng)), int(rng.integers(2**32))), clip
 
     def forge(self, real: tuple[int, int], rng: np.random.Generator) -> FaceCrops:
         """A forgery of the face crop `real` = (clip, index), by a method for which the clip has enough to offer."""
@@ -218,8 +223,18 @@ class VisualBatches(_PairBatches):
         return clip, int(np.abs(self._times(clip) - seconds).argmin())
 
 
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a clip's sound, at most as long as the network's window."""
+
+    clip: int
+    samples: Float
+    speech: Bool  # of the samples, a log-mel frame each, as heard in the whole clip
+    start_seconds: float
+
+
 class AudioBatches(_PairBatches):
-    """ "mels" (B, T, N_MELS), "labels" (B,) and "clips" (B,): random windows; shorter recordings are repeated."""
+    """ "mels" (B, T, N_MELS), "labels" (B,) and "clips" (B,): windows of speech; short recordings are repeated."""
 
     stream, part_name, label = 2, "voice", "audio_fake"
 
@@ -236,38 +251,40 @@ class AudioBatches(_PairBatches):
 
     def pair(self, rng: np.random.Generator) -> tuple[tuple[Float, Float], tuple[int, int]]:
         if self.fake is None or rng.random() < self.config.forged:
-            real, fake, clip = self.forged(rng)
-            source, twins = clip, True
+            real, fake = self.forged(rng)
+            twins = True
         else:
-            clip = self.fake.draw(rng)
-            fake, start = self._window(clip, rng, forged=True)
-            original = self.originals.of(clip)
+            fake = self._draw(self.fake, rng, forged=True)
+            original = self.originals.of(fake.clip)
             twins = original is not None
-            source = original if original is not None else self.real.draw(rng)
-            real, _ = self._window(source, rng, at_seconds=start if twins else None)
+            if original is None:
+                real = self._draw(self.real, rng)
+            else:
+                real = self._window(original, rng, at_seconds=fake.start_seconds)
         treatment = int(rng.integers(2**32))
         other = treatment if twins else int(rng.integers(2**32))
-        return (self._augmented(fake, treatment), self._augmented(real, other)), (clip, source)
+        return (self._augmented(fake, treatment), self._augmented(real, other)), (fake.clip, real.clip)
 
-    def single(self, clip: int, rng: np.random.Generator) -> Float:
-        return self._augmented(self._window(clip, rng)[0], int(rng.integers(2**32)))
+    def single(self, rng: np.random.Generator) -> tuple[Float, int]:
+        window = self._draw(self.real, rng)
+        return self._augmented(window, int(rng.integers(2**32))), window.clip
 
-    def forged(self, rng: np.random.Generator) -> tuple[Float, Float, int]:
-        """A window of real sound, a forgery of it, and the clip it is from."""
+    def forged(self, rng: np.random.Generator) -> tuple[Window, Window]:
+        """A window of real speech and a forgery of it. Raises ManifestError."""
         for _ in range(MAX_SILENT):
-            clip = self.real.draw(rng)
-            real, _ = self._window(clip, rng)
-            other, _ = self._window(self.real.draw(rng), rng)
-            forged = audio_forgeries.AUDIO[str(rng.choice(self.names, p=self.weights))](real, rng, other)
+            real, other = self._draw(self.real, rng), self._draw(self.real, rng)
+            forge = audio_forgeries.AUDIO[str(rng.choice(self.names, p=self.weights))]
+            forged = forge(real.samples, rng, other.samples)
             if forged.segments:
-                return real, forged.samples, clip
+                return real, replace(real, samples=forged.samples)
         raise ManifestError(f"{MAX_SILENT} real voices in turn were silent where they were drawn; leave such files out")
 
-    def _augmented(self, samples: Float, treatment: int) -> Float:
+    def _augmented(self, window: Window, treatment: int) -> Float:
+        samples = window.samples
         as_it_is = self.config.augmentation == "light" and treatment % 2
         if self.augment and not as_it_is:
             samples = treated_voice(samples, self.config.codec, treatment)
-        return log_mel(np.resize(samples, self.size))
+        return audio_mel(samples, window.speech, self.size)
 
     def shows_fake(self, clip: int) -> bool:
         return not self.spans[clip] or bool(self._forged_starts(clip))
@@ -288,21 +305,30 @@ class AudioBatches(_PairBatches):
                 ranges.append((low, high))
         return ranges
 
+    def _draw(self, pool: Pool, rng: np.random.Generator, *, forged: bool = False) -> Window:
+        """A window with enough speech. Raises ManifestError."""
+        for _ in range(MAX_SILENT):
+            window = self._window(pool.draw(rng), rng, forged=forged)
+            if enough_speech(window.speech):
+                return window
+        raise ManifestError(f"{MAX_SILENT} voices in turn held no speech where they were drawn; leave such files out")
+
     def _window(
         self, clip: int, rng: np.random.Generator, *, forged: bool = False, at_seconds: float | None = None
-    ) -> tuple[Float, float]:
-        """At most a window of sound, and its start in seconds: anywhere, over a forged span, or at a given time."""
+    ) -> Window:
+        """A random window, over a forged span or at a given time; with enough speech if a few tries find that."""
         wave = self.archive.waveform(clip)
         assert wave is not None, "the pools hold clips with sound only"
+        speech = speech_mask(wave.samples)
         low, high = 0, self._last_start(clip)
         if forged and self.spans[clip]:
             ranges = self._forged_starts(clip)
             low, high = ranges[int(rng.integers(len(ranges)))]
         if at_seconds is not None:
             low = high = int(np.clip(round((at_seconds - wave.start_seconds) * SAMPLE_RATE), 0, high))
-        for _ in range(4):  # a window of silence teaches nothing
+        for _ in range(8):
             start = int(rng.integers(low, high + 1))
-            window = wave.samples[start : start + self.size]
-            if rms(window) >= SILENCE_RMS:
+            mask = speech[start // HOP : (start + self.size) // HOP]
+            if enough_speech(mask):
                 break
-        return window, wave.start_seconds + start / SAMPLE_RATE
+        return Window(clip, wave.samples[start : start + self.size], mask, wave.start_seconds + start / SAMPLE_RATE)

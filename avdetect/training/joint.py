@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, SILENCE_RMS, log_mel
+from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, SILENCE_RMS
 from avdetect.config import AudioConfig, StreamLoopConfig
 from avdetect.datasets.augment.mouths import augment_mouths
-from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, mouth_windows, voice_windows
+from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, audio_mel, mouth_windows, voice_windows
+from avdetect.speech import enough_speech, speech_mask
 from avdetect.training.losses import multiple_instance_bce
 from avdetect.training.pools import Originals, Part, Pool
 from avdetect.training.treatment import share_of, treated_faces, treated_voice
@@ -111,12 +112,13 @@ class JointBatches:
         wave = cast(Waveform, self.archive.waveform(clip))
         start = int(moment * max(0, len(wave.samples) - self.size))
         samples = wave.samples[start : start + self.size]
+        speech = speech_mask(wave.samples)[start // HOP : (start + self.size) // HOP]
         if self.augment:
             samples = treated_voice(samples, self.config.codec, treatment)
-        return log_mel(np.resize(samples, self.size)), True
+        return audio_mel(samples, speech, self.size), enough_speech(speech)
 
     def _match(self, clip: int, moment: float, treatment: int) -> tuple[np.ndarray, Float, np.ndarray]:
-        """WINDOWS consecutive moments of mouth and voice, and where there is sound."""
+        """WINDOWS consecutive moments of mouth and voice, and where there is speech."""
         side = self.archive.config.faces.mouth_size
         mouths = np.zeros((WINDOWS, SYNC_FRAMES, side, side), np.uint8)
         nothing = mouths, np.zeros((WINDOWS, SYNC_MELS, N_MELS), np.float32), np.zeros(WINDOWS, bool)
@@ -130,12 +132,13 @@ class JointBatches:
         if last < first:
             return nothing
         start = first + int(moment * (last - first))
-        sound = wave.samples[(start - voice) * SAMPLES_PER_FRAME :][: need * SAMPLES_PER_FRAME]
+        sample, end = ((start - voice + frames) * SAMPLES_PER_FRAME for frames in (0, need))
+        sound, speech = wave.samples[sample:end], speech_mask(wave.samples)[sample // HOP : end // HOP]
         crops = self.archive.mouths(clip, int(row["main_track"]), start, start + need)
         if self.augment:
             crops = augment_mouths(crops, np.random.default_rng(treatment))
             sound = treated_voice(sound, self.config.codec, treatment)
-        windows, heard = voice_windows(Waveform(sound))
+        windows, heard = voice_windows(Waveform(sound), speech)
         return mouth_windows(crops), windows, heard
 
 
@@ -179,7 +182,7 @@ class JointModel(nn.Module):
         return logits, torch.cat([has_face, has_voice[:, None], has_match[:, None]], dim=1)
 
     def _distance(self, batch: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """(R, 1) mean distance of mouth and voice over the windows with sound."""
+        """(R, 1) mean distance of mouth and voice over the windows with speech."""
         mouths, heard = batch["mouths"][rows], batch["heard"][rows].float()
         with torch.no_grad():
             mouth, sound = self.sync(mouths.flatten(0, 1), batch["voices"][rows].flatten(0, 1))

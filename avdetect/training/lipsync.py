@@ -12,16 +12,17 @@ from avdetect.datasets.augment.codecs import Recipe, through_video_codec
 from avdetect.datasets.augment.mouths import augment_mouths
 from avdetect.datasets.manifest import own_voice
 from avdetect.scoring import SYNC_FRAMES, mouth_windows, voice_windows
+from avdetect.speech import speech_mask
 from avdetect.training.pools import Part, Pool
 from avdetect.training.treatment import share_of, treated_voice
-from avdetect.types import FPS, SAMPLES_PER_FRAME, Float, UInt8, Waveform
+from avdetect.types import FPS, HOP, SAMPLES_PER_FRAME, Bool, Float, UInt8, Waveform
 
 
 class SyncBatches:
     """Moments of clips with their own voice: the windows of one clip are each other's shifts, other clips other voices.
 
-    "mouths" (C * W, 5, M, M), "mels" (C * W, 20, N_MELS), "voiced" (C * W,) whether a window holds sound; the W windows
-    of a clip stand together.
+    "mouths" (C * W, 5, M, M), "mels" (C * W, 20, N_MELS), "voiced" (C * W,) whether a window is speech; the
+    W windows of a clip stand together.
     """
 
     windows_per_clip = 24
@@ -51,10 +52,10 @@ class SyncBatches:
         made: dict[str, list[np.ndarray]] = {"mouths": [], "mels": [], "voiced": []}
         for item in share_of(self.config.batch_size, part, parts, "sync.batch_size"):
             rng = np.random.default_rng((self.seed, 3, step, item))
-            crops, sound = self._moment(chosen[item], rng)
+            crops, sound, speech = self._moment(chosen[item], rng)
             if self.augment:
                 crops, sound = self._augmented(crops, sound, rng)
-            windows, heard = voice_windows(Waveform(sound))
+            windows, heard = voice_windows(Waveform(sound), speech)
             made["mouths"].append(mouth_windows(crops))
             made["mels"].append(windows)
             made["voiced"].append(heard)
@@ -76,8 +77,8 @@ class SyncBatches:
             chosen.setdefault(int(files[clip]), clip)
         return [*chosen.values(), *drawn][: self.config.batch_size]
 
-    def _moment(self, clip: int, rng: np.random.Generator) -> tuple[UInt8, Float]:
-        """Mouth crops and the sound of the same `frames_per_clip` frames."""
+    def _moment(self, clip: int, rng: np.random.Generator) -> tuple[UInt8, Float, Bool]:
+        """Mouth crops and the sound of the same `frames_per_clip` frames, and where it is speech."""
         start = int(rng.integers(self.first[clip], self.last[clip] + 1))
         track = int(self.archive.clips["main_track"].iat[clip])
         crops = self.archive.mouths(clip, track, start, start + self.frames_per_clip)
@@ -85,4 +86,5 @@ class SyncBatches:
         assert wave is not None, "the pool holds clips with sound only"
         frame = int(self.archive.clips["main_first_frame"].iat[clip]) + start
         sample = (frame - round(wave.start_seconds * FPS)) * SAMPLES_PER_FRAME
-        return crops, wave.samples[sample : sample + self.frames_per_clip * SAMPLES_PER_FRAME]
+        end = sample + self.frames_per_clip * SAMPLES_PER_FRAME
+        return crops, wave.samples[sample:end], speech_mask(wave.samples)[sample // HOP : end // HOP]

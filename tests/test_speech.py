@@ -1,0 +1,221 @@
+"""Speech detection and level: what is speech, what is not, whatever the level; and sound that nobody would send."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import speech
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from avdetect import speech as module
+from avdetect.audio import rms
+from avdetect.bundle import Bundle, OnnxNetworks
+from avdetect.config import MediaLimits
+from avdetect.errors import ModelError
+from avdetect.faces import build_detector
+from avdetect.preprocess import Preprocessor
+from avdetect.scoring import StreamOutputs, StreamScorer
+from avdetect.speech import SPEECH_RMS, STEP, WEIGHTS, enough_speech, level, speech_mask, speech_probability
+from avdetect.types import HOP, SAMPLE_RATE, Clip, Float
+
+SECONDS = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+
+
+def sine(*frequencies: float) -> np.ndarray:
+    return sum((np.sin(2 * np.pi * f * SECONDS) for f in frequencies), np.zeros(len(SECONDS)))
+
+
+def noise(color: float) -> np.ndarray:
+    """Power falls as frequency to the -color: 0 white, 1 pink, 2 brown."""
+    spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(len(SECONDS)))
+    return np.fft.irfft(spectrum * np.maximum(np.arange(len(spectrum)), 1) ** (-color / 2), len(SECONDS))
+
+
+def melody() -> np.ndarray:
+    """Plucked strings, four notes a second."""
+    rng, out = np.random.default_rng(0), np.zeros(len(SECONDS))
+    for start in np.arange(0, 6, 0.25):
+        pitch, since = 220 * 2 ** (rng.integers(24) / 12), np.maximum(SECONDS - start, 0)
+        out += sum(np.sin(2 * np.pi * k * pitch * since) / k for k in range(1, 8)) * np.exp(-4 * since)
+    return out
+
+
+SOUNDS: dict[str, Callable[[], np.ndarray]] = {
+    "tone": lambda: sine(440),
+    "low tone": lambda: sine(120),
+    "chord": lambda: sine(698.5, 1046.5, 1396.9),
+    "mains hum": lambda: sum((sine(50 * k) / k for k in range(1, 10)), np.zeros(len(SECONDS))),
+    "dial tones": lambda: sine(770, 1336) * (SECONDS % 0.3 < 0.15),
+    "siren": lambda: np.sin(2 * np.pi * np.cumsum(700 + 400 * np.sin(2 * np.pi * 0.5 * SECONDS)) / SAMPLE_RATE),
+    "white noise": lambda: noise(0),
+    "pink noise": lambda: noise(1),
+    "brown noise": lambda: noise(2),
+    "noise that swells like syllables": lambda: noise(0) * (1 + np.sin(2 * np.pi * 4 * SECONDS)),
+    "clicks": lambda: (SECONDS % 0.5 < 0.002).astype(float),
+    "melody": melody,
+    "silence": lambda: np.zeros(len(SECONDS)),
+}
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01])
+@pytest.mark.parametrize("name", SOUNDS)
+def test_what_is_no_speech(name: str, gain: float) -> None:
+    sound = SOUNDS[name]()
+    sound = 0.5 * gain * sound / max(np.abs(sound).max(), 1e-9)
+    assert not speech_mask(sound.astype(np.float32)).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 12.0, 40.0])
+def test_a_voice_is_speech(seconds: float, seed: int) -> None:
+    """Also beyond one run of the network."""
+    assert speech_mask(speech(seconds, seed)).mean() > 0.95
+
+
+def test_speech_stands_where_it_is_in_time() -> None:
+    samples = np.zeros(6 * SAMPLE_RATE, np.float32)
+    samples[2 * SAMPLE_RATE : 4 * SAMPLE_RATE] = speech(2.0)
+    mask = speech_mask(samples)
+    assert mask[210:390].all()
+    assert not mask[:190].any()
+    assert not mask[420:].any()  # its tail: a pause of up to 0.1 s and the pad
+
+
+@pytest.mark.parametrize("gain_db", [-40, -25, -10, 6, 30])
+def test_level_does_not_move_the_mask(gain_db: float) -> None:
+    samples = np.concatenate([speech(2.0), np.zeros(SAMPLE_RATE, np.float32), 0.3 * speech(2.0, 1)]).astype(np.float32)
+    np.testing.assert_array_equal(speech_mask(samples * np.float32(10 ** (gain_db / 20))), speech_mask(samples))
+
+
+def test_a_bang_does_not_hide_quiet_speech() -> None:
+    samples = 0.02 * speech(4.0)
+    samples[8000:8040] = 1
+    assert speech_mask(samples.astype(np.float32))[60:].mean() > 0.9
+
+
+def test_stretches_by_rule() -> None:
+    """Entered at .5 and left below .35, pauses under 96 ms filled, speech under 256 ms dropped, 32 ms of padding."""
+    quiet, loud, between = 0.1, 0.9, 0.4
+    probability = [quiet] * 5 + [between] * 3 + [loud] * 6 + [quiet] * 2 + [loud] * 2 + [between] * 4
+    probability += [quiet] * 6 + [loud] * 7 + [quiet] * 6 + [loud] * 4
+    expected = np.zeros(len(probability), bool)
+    expected[7:23] = True
+    np.testing.assert_array_equal(module._stretches(np.array(probability, np.float32)), expected)
+
+
+# -- level
+
+
+@pytest.mark.parametrize("gain", [10 ** (-25 / 20), 1.0, 2.0])
+def test_speech_is_brought_to_one_level(gain: float) -> None:
+    samples = np.concatenate([speech(2.0), np.zeros(2 * SAMPLE_RATE, np.float32)]) * np.float32(gain)
+    mask = np.arange(400) < 200
+    loud = level(samples, mask)
+    assert loud.dtype == np.float32
+    assert rms(loud[: 2 * SAMPLE_RATE]) == pytest.approx(SPEECH_RMS, rel=1e-4)
+
+
+def test_without_speech_all_of_the_sound_has_the_level() -> None:
+    samples = speech(1.0)
+    assert rms(level(samples, np.zeros(100, bool))) == pytest.approx(SPEECH_RMS, rel=1e-4)
+    assert not level(np.zeros(1600, np.float32), np.ones(10, bool)).any()
+
+
+@pytest.mark.parametrize(("frames", "enough"), [(0, False), (39, False), (40, True), (200, True)])
+def test_how_much_speech_is_enough(frames: int, enough: bool) -> None:
+    assert enough_speech(np.arange(200) < frames) == enough
+
+
+@pytest.fixture(scope="module")
+def networks() -> OnnxNetworks:
+    return OnnxNetworks(Bundle.load(), "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def sample_clips() -> list[Clip]:
+    """The sample clip: a face, and a voice that says eleven words."""
+    info = Bundle.load().info
+    preprocessor = Preprocessor(info.preprocess, build_detector(info.preprocess.detector), MediaLimits(), threads=1)
+    return preprocessor.clips(WEIGHTS.parents[1] / "sample" / "sample.mp4")
+
+
+def outputs_of(networks: OnnxNetworks, clips: list[Clip], change: Callable[[Float], np.ndarray]) -> StreamOutputs:
+    """What the networks say when the sound is changed."""
+    scorer = StreamScorer(networks, Bundle.load().info.model)
+    outputs = scorer.start()
+    for clip in clips:
+        assert clip.waveform is not None
+        sound = dataclasses.replace(clip.waveform, samples=change(clip.waveform.samples).astype(np.float32))
+        scorer.listen(outputs, dataclasses.replace(clip, waveform=sound))
+    return scorer.finish(outputs, {})
+
+
+@pytest.mark.parametrize("gain_db", [-25, -20, -15, -10, -6, 6])
+def test_level_moves_neither_the_voice_nor_the_match(
+    networks: OnnxNetworks, sample_clips: list[Clip], gain_db: float
+) -> None:
+    gain = 10 ** (gain_db / 20)
+    plain = outputs_of(networks, sample_clips, lambda samples: samples)
+    float_copy = outputs_of(networks, sample_clips, lambda samples: samples * gain)
+    # As 16-bit PCM: what is quiet is coarser, what is loud is cut off.
+    pcm_copy = outputs_of(networks, sample_clips, lambda samples: np.round(samples * gain * 32767) / 32767)
+    for copy in (float_copy, pcm_copy):
+        assert copy.audio_logit() == pytest.approx(plain.audio_logit(), abs=0.1)
+        (_, found), (_, expected) = copy.sync_reading(), plain.sync_reading()
+        assert found.offset_seconds == expected.offset_seconds
+        assert found.confidence == pytest.approx(expected.confidence, abs=0.01)
+    assert float_copy.audio_logit() == pytest.approx(plain.audio_logit(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["chord", "pink noise", "melody", "clicks"])
+def test_without_speech_the_face_alone_is_judged(networks: OnnxNetworks, sample_clips: list[Clip], name: str) -> None:
+    sound = 0.2 * SOUNDS[name]() / np.abs(SOUNDS[name]()).max()
+    outputs = outputs_of(networks, sample_clips, lambda samples: np.resize(sound, len(samples)))
+    assert outputs.missing["audio"] == "no speech"
+    assert outputs.features()[-3:].tolist() == [0, 0, 0]
+
+
+# -- sound that nobody would send
+
+SAMPLES = st.floats(width=32, allow_nan=True, allow_infinity=True)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(arrays(np.float32, st.integers(0, 3 * STEP), elements=SAMPLES, fill=SAMPLES))
+def test_any_samples_give_a_probability_and_a_mask(samples: Float) -> None:
+    probability = speech_probability(samples)
+    assert probability.shape == (-(-len(samples) // STEP),)
+    assert ((probability >= 0) & (probability <= 1)).all()
+    mask = speech_mask(samples)
+    assert mask.shape == (len(samples) // HOP,)
+    assert mask.dtype == bool
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e-45])
+def test_a_few_damaged_samples_leave_the_rest(value: float) -> None:
+    samples = speech(3.0)
+    samples[[5, 9000]] = value
+    assert speech_mask(samples)[80:].mean() > 0.95
+
+
+def test_the_same_sound_gives_the_same_bits() -> None:
+    samples = speech(3.0)
+    np.testing.assert_array_equal(speech_probability(samples), speech_probability(samples))
+
+
+def test_damaged_weights_are_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "vad.onnx"
+    broken.write_bytes(b"\x08\x08nothing")
+    monkeypatch.setattr(module, "WEIGHTS", broken)
+    module._network.cache_clear()
+    try:
+        with pytest.raises(ModelError, match="Reinstall avdetect"):
+            speech_mask(speech(0.5))
+    finally:
+        module._network.cache_clear()
