@@ -313,6 +313,7 @@ def evaluate(
         from avdetect.datasets.manifest import read_manifest
         from avdetect.evaluation import run as evaluation
         from avdetect.evaluation.comparison import named_folders
+        from avdetect.evaluation.views import in_words
 
     try:
         results = evaluation.evaluate(
@@ -335,6 +336,8 @@ def evaluate(
         raise AVDetectError(
             f"cannot write {out}: {error.strerror or error}; what is done is kept, run again"
         ) from error
+    for line in in_words(results.tables["metrics"], next(iter(results.parts))):
+        _say(line)
     for warning in results.warnings:
         _say(f"note: {warning}", err=True)
     _say(str(out / "report.html"))

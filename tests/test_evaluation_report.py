@@ -26,7 +26,7 @@ HOSTILE = '<script>alert("x")</script>|a&b'  # the name of a source
 VOID = {"meta", "img", "br", "link"}
 
 
-def scores_table(count: int = 48) -> pd.DataFrame:
+def scores_table(count: int = 96) -> pd.DataFrame:
     """Clips of two sources, speech and stills with scores that say something; some abstentions."""
     rng = np.random.default_rng(0)
     fake = np.arange(count) % 2
@@ -149,7 +149,10 @@ def test_the_page_says_what_the_csv_says(folder: Path, results: Results) -> None
     words = "".join(Page((folder / "report.html").read_text()).words)
     metrics = pd.read_csv(folder / "metrics.csv")
     for row in metrics[metrics["table"].isin(["output", "stream", "ablation", "source", "audit"])].to_dict("records"):
-        assert f"{row['auc']:.3f} [{row['auc_low']:.2f}–{row['auc_high']:.2f}]" in words
+        few, bounds = " (too few)", f" [{row['auc_low']:.2f}–{row['auc_high']:.2f}]"
+        assert f"{row['auc']:.3f}{few if row['note'] == 'too few' else bounds}" in words
+    assert metrics["note"].eq("too few").any()
+    assert metrics.loc[metrics["note"] == "too few", "auc_low"].isna().all()
     assert "abstained" in words
     for sentence in (*results.warnings, *results.unmeasured, results.about["Command"]):
         assert sentence in words
@@ -162,7 +165,7 @@ def test_the_page_says_what_the_csv_says(folder: Path, results: Results) -> None
 def test_the_best_shortcut_stands_beside_each_output(results: Results) -> None:
     metrics = results.tables["metrics"]
     table = views.outputs(metrics, "all")
-    place = table.columns.index("best shortcut: AUC")
+    place = table.columns.index("best shortcut: balanced AUC")
     for row, cells in zip(views.part_of(metrics, "all", "output").to_dict("records"), table.rows, strict=True):
         assert cells[place] == f"duration: {views.interval(row, 'auc')}"
     assert {cells[place] for cells in views.outputs(metrics, "dev").rows} == {"not measured"}
@@ -204,6 +207,31 @@ def test_one_class_alone_draws_no_curves(results: Results) -> None:
 )
 def test_numbers(value: object, shown: str) -> None:
     assert views.number(value) == shown
+
+
+def test_the_worst_source_is_named_where_it_has_enough_files(results: Results) -> None:
+    metrics = results.tables["metrics"]
+    table = views.outputs(metrics, "all")
+    place = table.columns.index("worst source's false alarms")
+    told = {cells[:2]: cells[place] for cells in table.rows}
+    for cells in views.alarms(metrics, "all").rows:
+        subset, _, source = cells[0].partition(": ")
+        if source == "plain":  # a third of its 12 real files; of the other source's fewer
+            assert told[subset, cells[1]] == f"{cells[3]} (plain, 12 files)"
+    few = metrics.assign(n=metrics["n"].mask(metrics["table"] == "false alarms", 9))
+    assert {cells[place] for cells in views.outputs(few, "all").rows} == {"–"}
+
+
+def test_the_terminal_says_what_the_csv_says(results: Results) -> None:
+    metrics = results.tables["metrics"]
+    lines = views.in_words(metrics, "all")
+    rows = views.part_of(metrics, "all", "output")
+    assert len(lines) == len(rows)
+    for line, row in zip(lines, rows.to_dict("records"), strict=True):
+        assert line.startswith(
+            f"{row['subset']}, {views.SCORES[row['score']]}: balanced AUC {views.interval(row, 'auc')}"
+        )
+        assert f"pooled {row['auc_pooled']:.3f}, within sources {views.number(row['auc_within'])}" in line
 
 
 def test_an_interval_needs_its_bounds() -> None:
@@ -258,7 +286,7 @@ def test_the_numbers_are_those_of_the_csv(folder: Path) -> None:
     lines = results_table(folder, "readme").splitlines()[2:]
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows.to_dict("records"), strict=True):
-        assert f"| {row['auc']:.3f} [" in line
+        assert f"| {row['auc']:.3f} {'(too few)' if row['note'] == 'too few' else '['}" in line
         assert f"| {row['n']} ({row['fakes']}) |" in line
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from avdetect.config import ModelConfig, SyncConfig
 from avdetect.datasets.manifest import validate
 from avdetect.errors import MediaError
+from avdetect.evaluation.metrics import TOO_FEW
 from avdetect.evaluation.sources import Use
 from avdetect.evaluation.sync import (
     MAX_SHIFT,
@@ -90,33 +91,33 @@ def test_shifted_indices_read_like_shifted_sound(make, shift: int) -> None:
 
 def test_every_shift_of_synced_files_is_recovered() -> None:
     networks = ToneNetworks()
-    files = [[talking_clip(90, seed=i)] for i in range(6)]
-    measured = measure_sync(table([0] * 6), Clips(files), networks, SyncConfig(), rounds=50)
+    files = [[talking_clip(90, seed=i)] for i in range(10)]
+    measured = measure_sync(table([0] * 10), Clips(files), networks, SyncConfig(), rounds=50)
     shifts = measured.shifts.set_index("shift_frames")
     assert shifts.index.tolist() == list(range(-MAX_SHIFT, MAX_SHIFT + 1))
-    assert shifts["n"].eq(6).all()
+    assert shifts["n"].eq(10).all()
     assert shifts["unread"].eq(0).all()
     assert shifts["recovered"].eq(1).all()
     assert shifts["mean_error_frames"].eq(0).all()
-    assert networks.calls["voice"] == networks.calls["mouth"] == 6 * 86, "embedded once, whatever the shifts"
+    assert networks.calls["voice"] == networks.calls["mouth"] == 10 * 86, "embedded once, whatever the shifts"
     first, *others = measured.summary.to_dict("records")
     assert first["subset"] == "shifted"
     assert first["recovered"] == first["recovered_low"] == first["recovered_high"] == 1
     assert [row["score"] for row in others] == list(MISMATCH)
     for row in others:
-        assert (row["n"], row["fakes"], row["abstained"]) == (12, 6, 0)
+        assert (row["n"], row["fakes"], row["abstained"]) == (20, 10, 0)
         assert [row["auc"], row["auc_low"], row["auc_high"]] == pytest.approx([1, 1, 1])
 
 
 def test_an_offset_of_its_own_counts_as_error() -> None:
-    """Four files in step, and one person whose two files lag by three frames."""
-    files = [[talking_clip(90, seed=i, lag=3 if i > 3 else 0)] for i in range(6)]
-    groups = ["a", "b", "c", "d", "late", "late"]
-    measured = measure_sync(table([0] * 6, groups), Clips(files), ToneNetworks(), SyncConfig(), rounds=200)
+    """Seven files in step, and one person whose three files lag by three frames."""
+    files = [[talking_clip(90, seed=i, lag=3 if i > 6 else 0)] for i in range(10)]
+    groups = [*"abcdefg", "late", "late", "late"]
+    measured = measure_sync(table([0] * 10, groups), Clips(files), ToneNetworks(), SyncConfig(), rounds=200)
     shifts = measured.shifts.set_index("shift_frames")
-    assert shifts.loc[0, ["recovered", "mean_error_frames"]].tolist() == pytest.approx([4 / 6, 1])
+    assert shifts.loc[0, ["recovered", "mean_error_frames"]].tolist() == pytest.approx([0.7, 0.9])
     first = measured.summary.iloc[0]
-    assert first["recovered"] == pytest.approx(4 / 6, abs=0.02)
+    assert first["recovered"] == pytest.approx(0.7, abs=0.02)
     assert first["recovered_low"] < first["recovered"] < first["recovered_high"] <= 1
 
 
@@ -144,6 +145,8 @@ def test_a_file_without_a_reading_counts_as_not_recovered() -> None:
     at_zero = measured.shifts.set_index("shift_frames").loc[0]
     assert (at_zero["n"], at_zero["unread"]) == (3, 1)
     assert at_zero["recovered"] == pytest.approx(2 / 3)
+    assert at_zero["note"] == measured.summary["note"].iloc[0] == TOO_FEW
+    assert at_zero[["recovered_low", "mean_error_frames_high"]].isna().all()
 
 
 def test_without_such_files_both_tables_are_empty() -> None:

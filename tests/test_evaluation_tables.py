@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.columns import COLUMNS, Files
-from avdetect.evaluation.metrics import METRICS, PROPER
+from avdetect.evaluation.metrics import METRICS, PLAIN, PROPER, TOO_FEW, alarm_limit, weights
 from avdetect.evaluation.tables import (
-    MEAN,
     TABLES,
     as_result,
     joined_pairs,
@@ -69,6 +69,12 @@ def measured(scores: pd.DataFrame, *tables: str) -> pd.DataFrame:
     return measurements(scores, 0.6, rounds=10, tables=tables or None)
 
 
+def balanced(metric: Any, scores: pd.DataFrame, label: str, score: str) -> float:
+    """scikit-learn's, of rows that are all known."""
+    y = scores[label].to_numpy(int)
+    return metric(y, scores[score].to_numpy(float), sample_weight=weights(y, scores))
+
+
 def one(frame: pd.DataFrame, table: str, subset: str, score: str) -> pd.Series:
     found = frame[(frame["table"] == table) & (frame["subset"] == subset) & (frame["score"] == score)]
     assert len(found) == 1, frame[["table", "subset", "score"]].to_string()
@@ -82,12 +88,14 @@ def test_outputs_equal_scikit_learn_and_count_abstentions(label: str, abstained:
     row = one(measured(scores, "output"), "output", "clips", f"p_{label}")
     kept = scores[f"p_{label}"].notna() & scores[label].notna()
     y, p = scores[label][kept].astype(float), scores[f"p_{label}"][kept].astype(float)
+    share = weights(y, scores[kept])
     assert (row["n"], row["fakes"], row["abstained"]) == (60 - 1 - abstained, y.sum(), abstained)
     assert row["label"] == label
-    assert row["auc"] == pytest.approx(roc_auc_score(y, p))
-    assert row["log_loss"] == pytest.approx(log_loss(y, p))
+    assert row["auc"] == pytest.approx(roc_auc_score(y, p, sample_weight=share))
+    assert row["auc_pooled"] == pytest.approx(roc_auc_score(y, p))
+    assert row["log_loss"] == pytest.approx(log_loss(y, p, sample_weight=share))
     threshold = 0.6 if label == "fake" else PART_THRESHOLD  # the shipped one is that of the whole
-    assert row["false_alarms"] == pytest.approx((p[y == 0] >= threshold).mean())
+    assert row["false_alarms"] == pytest.approx(np.average(p[y == 0] >= threshold, weights=share[y == 0]))
     assert row[[f"{name}_low" for name in METRICS]].notna().all()
 
 
@@ -105,7 +113,7 @@ def test_each_stream_answers_for_its_own_label() -> None:
     for score, label, has in (("visual_logit", "video_fake", "has_visual"), ("audio_logit", "audio_fake", "has_audio")):
         row, kept = one(found, "stream", "clips", score), scores[has] == 1
         assert (row["label"], row["n"], row["abstained"]) == (label, 58, 2)
-        assert row["auc"] == pytest.approx(roc_auc_score(scores[label][kept].astype(int), scores[score][kept]))
+        assert row["auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], label, score))
         assert np.isnan(row["log_loss"]), "a logit is no probability"
     low_is_suspicious = one(found, "stream", "clips", "-sync_confidence")
     assert (low_is_suspicious["auc"], low_is_suspicious["n"]) == (1, 57)
@@ -118,7 +126,7 @@ def test_speech_and_stills_are_kept_apart() -> None:
     assert (counted["n"] + counted["abstained"]).to_dict() == {"clips": 60, "speech": 40, "stills": 30}
     assert set(found[(found["table"] == "stream") & (found["subset"] == "speech")]["score"]) == {"audio_logit"}
     assert set(found[(found["table"] == "stream") & (found["subset"] == "stills")]["score"]) == {"visual_logit"}
-    assert {"speech: page", f"speech: {MEAN}", f"clips: {MEAN}"} <= set(found[found["table"] == "source"]["subset"])
+    assert {"speech: page", "clips: one", "clips: two"} <= set(found[found["table"] == "source"]["subset"])
     assert set(measured(mixed().drop(columns="kind"), "output")["subset"]) == {"clips"}
 
 
@@ -129,8 +137,7 @@ def test_classes_are_measured_against_whole_real_clips() -> None:
     whole = (scores["has_visual"] == 1) & (scores["has_audio"] == 1)
     for name, kind in (("FVRA", "faceswap"), ("RVFA", "tts-dub"), ("FVFA", "mixed"), ("mismatch", "audio-swap")):
         kept = whole & scores["kind"].isin(["real", kind])
-        want = roc_auc_score(scores["fake"][kept].astype(int), scores["p_fake"][kept])
-        assert found.loc[name, "auc"] == pytest.approx(want)
+        assert found.loc[name, "auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], "fake", "p_fake"))
         assert found.loc[name, "n"] == kept.sum()
         assert found.loc[name, "fakes"] == (kept & (scores["kind"] == kind)).sum()
 
@@ -162,21 +169,22 @@ def test_a_sources_look_cannot_help_inside_the_source() -> None:
     scores["visual_logit"] = np.where(scores["dataset"] == "both", 0, np.where(forged, 9, -9)).astype(float)
     found = measured(scores, "source", "stream")
     inside = found[(found["table"] == "source") & (found["score"] == "visual_logit")]
-    assert list(inside["subset"]) == ["clips: both", f"clips: {MEAN}"]
+    assert list(inside["subset"]) == ["clips: both"]
     assert (inside["auc"] == 0.5).all()
-    assert one(found, "stream", "clips", "visual_logit")["auc"] > 0.7
+    stream = one(found, "stream", "clips", "visual_logit")
+    assert stream["auc"] > 0.7
+    assert stream["auc_within"] == 0.5
 
 
 def test_sources_weigh_alike_in_their_mean() -> None:
     scores = clips()
     scores.loc[:34, "dataset"], scores.loc[35:, "dataset"] = "large", "small"
-    found = measured(scores, "source")
+    found = measured(scores, "source", "output")
     large, small = (one(found, "source", f"clips: {name}", "p_fake") for name in ("large", "small"))
-    mean = one(found, "source", f"clips: {MEAN}", "p_fake")
     assert (large["n"], small["n"]) == (32, 25), "the rows that lack a face or a voice have none of the other class"
-    assert mean["auc"] == pytest.approx((large["auc"] + small["auc"]) / 2)
-    assert mean["n"] == large["n"] + small["n"]
-    assert mean["auc_low"] <= mean["auc"] <= mean["auc_high"]
+    within = one(found, "output", "clips", "p_fake")["auc_within"]
+    assert within == pytest.approx((large["auc"] + small["auc"]) / 2)
+    assert large["auc_within"] == pytest.approx(large["auc"])
 
 
 def test_a_missing_sound_track_gives_nothing_away_inside_a_source() -> None:
@@ -186,9 +194,47 @@ def test_a_missing_sound_track_gives_nothing_away_inside_a_source() -> None:
     scores.loc[silent, ["has_audio", "has_sync"]] = 0
     found = measured(scores, "source")
     whole = found[(found["score"] == "p_fake") & (found["label"] == "fake")]
-    assert list(whole["subset"]) == ["clips: two", f"clips: {MEAN}"]
+    assert list(whole["subset"]) == ["clips: two"]
     faces = found[found["score"] == "visual_logit"]
-    assert list(faces["subset"]) == ["clips: one", "clips: two", f"clips: {MEAN}"], "a stream needs no other"
+    assert list(faces["subset"]) == ["clips: one", "clips: two"], "a stream needs no other"
+
+
+def test_false_alarms_are_told_by_source_the_worst_first() -> None:
+    """Sources of 12, 12, 6 and 3 reals; the last one is too small to be told."""
+    sources = ["calm"] * 12 + ["loud"] * 12 + ["small"] * 6 + ["tiny"] * 3
+    p = [*np.linspace(0.1, 0.5, 12), *np.linspace(0.3, 0.9, 12), *[0.7] * 5, 0.2, *[0.99] * 3]
+    scores = clips(33).assign(dataset=sources, p_fake=p, fake=0, video_fake=0, audio_fake=0, method="")
+    scores = pd.concat([scores, clips(10).query("fake == 1")], ignore_index=True)
+    found = measured(scores, "false alarms")
+    found = found[found["score"] == "p_fake"]
+    assert list(found["subset"]) == ["clips: small", "clips: loud", "clips: calm"]
+    assert found["false_alarms"].tolist() == pytest.approx([5 / 6, (np.linspace(0.3, 0.9, 12) >= 0.6).mean(), 0])
+    assert found["note"].tolist() == [TOO_FEW, "", ""]
+    # Each source is a quarter of the reals, and each file of the tiny one a twelfth: none of them may alarm.
+    assert (found["false_alarms_at_5"] == 0).all()
+    assert found["fakes"].eq(0).all()
+    assert found["auc"].isna().all()
+
+
+def test_at_five_percent_every_source_weighs_the_same() -> None:
+    reals = pd.DataFrame({"dataset": ["large"] * 100 + [f"s{i}" for i in range(19) for _ in range(5)]})
+    p = np.linspace(0, 0.4, len(reals))
+    p[:100] = 0.9  # one of twenty sources is always called fake: exactly 5 %
+    reals = reals.assign(p_fake=p, fake=0, has_visual=1.0, has_audio=1.0, method="")
+    found = measured(reals, "false alarms").set_index("subset")
+    assert found.loc["clips: large", "false_alarms_at_5"] == 1
+    assert found.drop(index="clips: large")["false_alarms_at_5"].eq(0).all()
+
+
+def test_recall_of_a_generator_is_that_of_one_operating_point() -> None:
+    scores = clips(200)
+    whole = (scores["has_visual"] == 1) & (scores["has_audio"] == 1)
+    real, made = whole & (scores["fake"] == 0), scores["method"] == "n"
+    p = scores["p_fake"][real].to_numpy(float)
+    refused = p[p < alarm_limit(p, weights(np.zeros(real.sum()), scores[real]))].max()  # one alarm too many
+    row = one(measured(scores, "method"), "method", "clips: n", "p_fake")
+    assert (whole | ~made).all(), "its fakes are whole, so that it is compared with whole reals"
+    assert row["tpr_at_fpr_5"] == pytest.approx((scores["p_fake"][made] > refused).mean())
 
 
 def speech_pairs() -> pd.DataFrame:
@@ -212,8 +258,13 @@ def test_pairs_are_counted_by_hand() -> None:
     row = one(measured(speech_pairs(), "pairs"), "pairs", "speech", "audio_logit")
     assert row["auc"] == pytest.approx((1 / 2 + (1 + 0.5) / 2 + 1) / 3)
     assert (row["pairs"], row["n"], row["fakes"]) == (5, 7, 4)
-    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+    assert row["note"] == TOO_FEW
+    assert np.isnan(row["auc_low"])
     assert pd.isna(row["abstained"])
+    many = [speech_pairs().assign(path=lambda t, k=k: t["path"] + str(k), original="") for k in range(5)]
+    row = one(measured(pd.concat(many, ignore_index=True), "pairs"), "pairs", "speech", "audio_logit")
+    assert row["note"] == ""
+    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
 
 
 def test_pairs_stay_inside_their_original_or_their_group() -> None:
@@ -304,8 +355,7 @@ def test_results_are_json_without_nan() -> None:
     assert json.loads(text) == result
     auc = one(measured(scores, "output"), "output", "clips", "p_fake")["auc"]
     assert result["summary"]["clips/p_fake"]["auc"] == round(auc, 4)
-    assert f"clips: {MEAN}/visual_logit" in result["summary"]
-    assert set(result["summary"]["clips/visual_logit"]) == {"auc"}
+    assert set(result["summary"]["clips/visual_logit"]) == {"auc", "auc_pooled", "auc_within"}
 
 
 def test_outputs_without_their_stream_are_missing_never_half() -> None:
@@ -320,7 +370,7 @@ def test_outputs_without_their_stream_are_missing_never_half() -> None:
 @given(st.integers(0, 10**6), st.permutations(range(60)))
 def test_the_order_of_the_files_does_not_matter(seed: int, order: list[int]) -> None:
     scores = clips(seed=seed)
-    values = ["n", "fakes", "abstained", *METRICS]
+    values = ["n", "fakes", "abstained", "note", *METRICS, *PLAIN]
     key = ["table", "subset", "score"]
     straight, shuffled = (
         measurements(t, 0.5, rounds=1, tables=("output", "class", "kind", "source", "pairs"))

@@ -21,8 +21,7 @@ from threadpoolctl import threadpool_limits
 from avdetect.audio import SILENCE_RMS, rms
 from avdetect.datasets.manifest import LABELS, folds
 from avdetect.errors import ManifestError, MediaError
-from avdetect.evaluation.columns import Files, measurement_frame, numbers
-from avdetect.evaluation.metrics import measure
+from avdetect.evaluation.columns import MIN_CLASS, Files, measurement_frame
 from avdetect.media import MediaInfo, MediaReader
 from avdetect.types import SAMPLE_RATE, Float
 
@@ -54,7 +53,6 @@ FACTS = FEATURE_SETS["all shortcuts"]
 # Small trees and coarse bins: a few hundred files, and a shortcut that needs more is none.
 BOOSTING: dict[str, Any] = {"max_iter": 60, "max_leaf_nodes": 8, "max_bins": 63, "min_samples_leaf": 10}
 BOOSTING |= {"class_weight": "balanced", "early_stopping": False}
-MIN_CLASS = 5  # files of a class below which nothing is trained or measured
 TRIED_FOLDS = [(by, number) for by in ("dataset", "group") for number in (5, 3, 2)]
 
 
@@ -190,13 +188,8 @@ def shortcuts(scores: pd.DataFrame, rounds: int = 500, measured: np.ndarray | No
     rows = []
     for subset, label, known in _guessed(files):
         for name in (name for name in FEATURE_SETS if guess_column(label, name) in scores):
-            p = numbers(scores, guess_column(label, name))
-            asked = known & wanted
-            told = asked & ~np.isnan(p)
-            y = files.labels[label][told]
-            row = {"table": "audit", "subset": subset, "score": name, "label": label, "n": int(told.sum())}
-            row |= {"fakes": int(y.sum()), "abstained": int(asked.sum() - told.sum())}
-            rows.append(row | measure(y, p[told], files.groups[told], proper=False, rounds=rounds))
+            row = files.row("audit", subset, guess_column(label, name), label, known & wanted)
+            rows.append(row | {"score": name})
     return measurement_frame(rows)
 
 

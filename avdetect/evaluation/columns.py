@@ -1,7 +1,8 @@
 """The columns of a scores table as arrays, and one measurement of some of its files.
 
 A measurement has the columns
-    table      output, stream, class, kind, method, source, pairs, ablation, modality removed, audit or comparison
+    table      output, stream, class, kind, method, source, false alarms, pairs, ablation, modality removed, audit or
+               comparison
     subset     which files: "clips", "clips: <source>", "FVRA" ... Unique together with table, score and label
     score      the column of the scores table, with a minus where a low value is the suspicious one; in the tables
                audit and comparison the name of what is measured
@@ -9,6 +10,7 @@ A measurement has the columns
     n, fakes   files measured, and the fakes among them
     abstained  files of the subset whose label is known and whose score is missing: counted, never scored
     pairs      of a fake and a real file (table "pairs" only, where abstained is empty)
+    note       "too few": fewer than ten files of a class, so no bounds
 and the metrics of `evaluation.metrics`, NaN where they do not apply or a class is missing.
 """
 
@@ -19,15 +21,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from avdetect.datasets.manifest import LABELS
 from avdetect.datasets.splits import media
 from avdetect.detector import PART_THRESHOLD
-from avdetect.evaluation.metrics import METRICS, measure
+from avdetect.evaluation.metrics import METRICS, PLAIN, measure, weights
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
 
 COUNTS = ("n", "fakes", "abstained", "pairs")
-COLUMNS = ("table", "subset", "score", "label", *COUNTS)
+COLUMNS = ("table", "subset", "score", "label", *COUNTS, "note")
+MIN_CLASS = 5  # files of a class below which a kind, a method or a source is not measured on its own
 SUBSETS = ("clips", "speech", "stills")
 BESIDE = "beside:"  # begins the columns that hold the outputs of other bundles: beside:<name>:<output>
 REMOVED = {"no_video:p_fake": "video removed", "no_audio:p_fake": "audio removed"}
@@ -65,8 +69,9 @@ def text(scores: pd.DataFrame, column: str) -> pd.Series:
 
 def measurement_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Measurements as a table: all columns, also where no row has the metric; counts may be <NA>."""
-    values = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
+    values = [*(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")), *PLAIN]
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *values])
+    frame["note"] = frame["note"].astype(object).where(frame["note"].notna(), "")
     return frame.astype(dict.fromkeys(COUNTS, "Int64") | dict.fromkeys(values, "float64"))
 
 
@@ -77,7 +82,8 @@ class Files:
         """threshold: of the decisions on `fake`; None: no decision is measured."""
         self.scores, self.threshold, self.rounds = scores, threshold, rounds
         self.labels = {label: numbers(scores, label) for label in LABELS}
-        self.groups = text(scores, "group").to_numpy(object)
+        self.files = pd.DataFrame({name: text(scores, name) for name in ("group", "dataset", "method")})
+        self.groups = self.files["group"].to_numpy(object)
         self.masks = subset_masks(scores)
         # Files are compared with files that have the same streams: what is missing must not speak for a class.
         self.media = np.nan_to_num(numbers(scores, "has_visual")) + 2 * np.nan_to_num(numbers(scores, "has_audio"))
@@ -86,7 +92,7 @@ class Files:
         return text(self.scores, name).to_numpy(object)
 
     def row(self, table: str, subset: str, score: str, label: str, mask: np.ndarray) -> dict[str, Any]:
-        """One measurement of the files in `mask`; without metrics where a class is missing."""
+        """One measurement of the files in `mask`; without metrics where a class is missing. (N,) mask."""
         y, values = self.labels[label], score_values(self.scores, score)
         known = mask & ~np.isnan(y)
         judged = known & ~np.isnan(values)
@@ -94,10 +100,32 @@ class Files:
         row: dict[str, Any] = {"table": table, "subset": subset, "score": score.removeprefix("ablation:")}
         row |= {"label": label, "n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())}
         row["abstained"] = int(known.sum() - judged.sum())
-        part = label != "fake" and self.threshold is not None  # judged as the Detector judges them
-        threshold = PART_THRESHOLD if part else self.threshold
-        options: dict[str, Any] = {"proper": proper, "threshold": threshold if proper else None}
-        return row | measure(y[judged], values[judged], self.groups[judged], rounds=self.rounds, **options)
+        threshold = self.threshold_of(label) if proper else None
+        options: dict[str, Any] = {"proper": proper, "threshold": threshold, "rounds": self.rounds}
+        measured = measure(y[judged], values[judged], self.files[judged], **options)
+        return row | measured | ({"auc_within": self.auc_within(score, label, mask)} if measured else {})
+
+    def threshold_of(self, label: str) -> float | None:
+        """As the Detector judges the whole and its parts."""
+        return PART_THRESHOLD if label != "fake" and self.threshold is not None else self.threshold
+
+    def auc_within(self, score: str, label: str, mask: np.ndarray) -> float:
+        """The mean of the AUC inside each of `inside`; every source weighs alike. NaN where there is none."""
+        y, values = self.labels[label], score_values(self.scores, score)
+        found = []
+        for source in self.inside(score, label, mask):
+            rows = source & (y >= 0) & ~np.isnan(values)
+            found.append(roc_auc_score(y[rows], values[rows], sample_weight=weights(y[rows], self.files[rows])))
+        return float(np.mean(found)) if found else float("nan")
+
+    def inside(self, score: str, label: str, mask: np.ndarray) -> list[np.ndarray]:
+        """The files (N,) of each source in `mask` that holds enough of both classes, with the same streams there."""
+        judged = [mask & self.judged(score, label, value) for value in (0, 1)]
+        names = self.files["dataset"].to_numpy(object)
+        counts = [pd.Series(names[rows]).value_counts() for rows in judged]
+        both = sorted(set(counts[0].index[counts[0] >= MIN_CLASS]) & set(counts[1].index[counts[1] >= MIN_CLASS]))
+        found = [self.comparable(score, label, mask & (names == name)) for name in both]
+        return [m for m in found if min((m & rows).sum() for rows in judged) >= MIN_CLASS]
 
     def judged(self, score: str, label: str, value: int) -> np.ndarray:
         return (self.labels[label] == value) & ~np.isnan(score_values(self.scores, score))

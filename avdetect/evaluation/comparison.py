@@ -29,8 +29,8 @@ PART_STREAMS = ("visual_logit", "audio_logit")  # what the face and the voice re
 HAS = ("has_visual", "has_audio")
 NAME = re.compile(r"\w[\w .+-]*")  # of a bundle put beside; rows of our own may hold a colon, these may not
 OWN_NAMES = {CHANCE, OURS, *FEATURE_SETS, *SCORES, *SCORES.values()}
-# 0.5 for every file; these follow for any files, the average precision and the ECE from the share of fakes.
-GUESSING = {"auc": 0.5, "eer": 0.5, "log_loss": math.log(2), "log_loss_balanced": math.log(2)}
+# 0.5 for every file, where both classes weigh the same.
+GUESSING = {**dict.fromkeys(("auc", "auc_pooled", "auc_within", "eer"), 0.5), "log_loss": math.log(2), "ece": 0.0}
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,8 @@ def _block(files: Files, subset: str, label: str, audit_rows: pd.DataFrame) -> I
     output = files.row("comparison", subset, ours, label, judged)
     if "auc" not in output:
         return
-    share = output["fakes"] / output["n"]
     counts = {name: output[name] for name in ("table", "subset", "label", "n", "fakes", "abstained")}
-    yield {**counts, "score": CHANCE, **GUESSING, "ap": share, "ece": abs(share - 0.5)}
+    yield {**counts, "score": CHANCE, **GUESSING}
     for row in audit_rows.to_dict("records"):
         if (row["subset"], row["label"]) == (subset, label):
             gap = _gap(files, judged, label, guess_column(label, row["score"]))
@@ -146,4 +145,4 @@ def _others(scores: pd.DataFrame, label: str) -> Iterable[tuple[str, str]]:
 def _gap(files: Files, judged: np.ndarray, label: str, column: str) -> dict[str, float]:
     ours, theirs = (score_values(files.scores, name) for name in (f"p_{label}", column))
     both = judged & ~np.isnan(theirs)
-    return auc_gap(files.labels[label][both], ours[both], theirs[both], files.groups[both], rounds=files.rounds)
+    return auc_gap(files.labels[label][both], ours[both], theirs[both], files.files[both], rounds=files.rounds)

@@ -1,26 +1,27 @@
-"""Metrics of one score against one label, each with a 95 % bootstrap interval over groups.
+"""Metrics of one score against one label, each with a 95 % bootstrap interval.
 
-Any score (higher = more fake):
-    auc              area under the ROC curve
-    ap               average precision
+Balanced, for one generator with 400 files must not decide the result: every generator weighs the same among the fakes,
+every source among the reals, and both classes weigh the same (`weights`). Of any score (higher = more fake):
+    auc              balanced area under the ROC curve: the first number everywhere
     eer              equal error rate, on the ROC curve drawn with straight lines
-    tpr_at_fpr_1     share of fakes found at the most lenient threshold that alarms on at most 1 % of the reals
-    tpr_at_fpr_5     the same for 5 %
-Probabilities only (`proper`):
-    log_loss         natural logarithm; as many fakes as the data holds
-    log_loss_balanced  mean of the log loss of fakes and that of reals: the probabilities assume equal priors, the data
-                     seldom has them
+    tpr_at_fpr_5     recall of fakes at the most lenient threshold that alarms on at most 5 % of the reals
+Of probabilities only (`proper`):
+    log_loss         natural logarithm
     ece              expected calibration error (Guo et al., 2017): 10 bins of equal width over p, |mean p - share of
-                     fakes| of each, weighted by its files; as many fakes as the data holds
+                     fakes| of each, weighted by its files
 and, with a threshold ("fake" is p >= threshold):
     balanced_accuracy  mean of the shares of fakes and of reals that are judged rightly
     false_alarms     share of reals at or above the threshold
+Beside them, without an interval (PLAIN):
+    auc_pooled       every file weighs the same
+    auc_within       mean of the AUC inside each source that holds both classes (`columns.Files` knows which)
 
 And of two scores of the same files (`auc_gap`): how much higher the AUC of the first is.
 
 The values are scikit-learn's where it has the metric. The intervals need every metric some hundred times: there, a
-resample is a weight for each file, and all resamples are computed at once. Clips of one person are no independent
-evidence, so whole groups are drawn, with replacement.
+resample is a weight for each file, and all resamples are computed at once. Files of one source, or of one person, are
+no independent evidence: whole sources are drawn with replacement where each class stands in MIN_FILES of them, else
+whole groups. Fewer than MIN_FILES files of a class are too few for any interval.
 """
 
 from __future__ import annotations
@@ -32,13 +33,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, log_loss, roc_auc_score, roc_curve
+from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score, roc_curve
+
+from avdetect.datasets.splits import origins
 
 BINS = 10  # of the calibration error
-RANKING = ("auc", "ap", "eer", "tpr_at_fpr_1", "tpr_at_fpr_5")
-PROPER = ("log_loss", "log_loss_balanced", "ece")
+MIN_FILES = 10  # of a class, for an interval
+TOO_FEW = "too few"  # the note that stands in its place
+RANKING = ("auc", "eer", "tpr_at_fpr_5")
+PROPER = ("log_loss", "ece")
 DECISIONS = ("balanced_accuracy", "false_alarms")
 METRICS = (*RANKING, *PROPER, *DECISIONS)
+PLAIN = ("auc_pooled", "auc_within", "false_alarms_at_5")  # the last one: `tables`, of single sources
 GAP = ("auc_gap", "auc_gap_low", "auc_gap_high")
 _CHUNK = 2**17  # weights held at once: what stays in a processor's cache is twice as fast
 _EPS = float(np.finfo(np.float64).eps)  # as scikit-learn's log_loss clips
@@ -47,71 +53,119 @@ _EPS = float(np.finfo(np.float64).eps)  # as scikit-learn's log_loss clips
 def measure(
     labels: ArrayLike,
     scores: ArrayLike,
-    groups: ArrayLike,
+    files: pd.DataFrame,
     *,
     proper: bool,
     threshold: float | None = None,
     rounds: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """n, fakes, and every metric that applies with `<name>_low` and `<name>_high`; empty when a class is missing.
+    """n, fakes, `note`, every metric that applies with `<name>_low` and `<name>_high`, and `auc_pooled`.
 
-    Of a single group there are no resamples that differ, hence no bounds: NaN.
+    Empty when a class is missing. Bounds are NaN where a class has too few files (then `note` is TOO_FEW), and of a
+    single group, of which there are no resamples that differ.
 
-    labels (N,) of 0 and 1; scores (N,), probabilities if `proper`; groups (N,) of any names. A file without a label or
-    without a score is the caller's to leave out and to count: it raises ValueError here.
+    labels (N,) of 0 and 1; scores (N,), probabilities if `proper`; files: N rows with the manifest's columns `group`,
+    `dataset` and `method`; without the last two all are of one source. A file without a label or without a score is
+    the caller's to leave out and to count: it raises ValueError here.
     """
     y, p = _checked(labels, scores, proper)
     if len(np.unique(y)) < 2:
         return {}
-    values = _point(y, p, proper, threshold)
-    drawn = resampled(y, p, groups, proper=proper, threshold=threshold, rounds=rounds, seed=seed)
-    row: dict[str, Any] = {"n": len(y), "fakes": int(y.sum())}
-    alone = len(np.unique(np.asarray(groups))) < 2
+    few = too_few(y)
+    row: dict[str, Any] = {"n": len(y), "fakes": int(y.sum()), "note": TOO_FEW if few else ""}
+    values = _point(y, p, weights(y, files), proper, threshold)
+    alone = few or files["group"].nunique() < 2
+    drawn = {} if alone else resampled(y, p, files, proper=proper, threshold=threshold, rounds=rounds, seed=seed)
     for name, value in values.items():
         low, high = (math.nan, math.nan) if alone else interval(drawn[name])
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return row
+    return row | {"auc_pooled": float(roc_auc_score(y, p))}
+
+
+def weights(labels: ArrayLike, files: pd.DataFrame) -> np.ndarray:
+    """(N,) of each file, for scikit-learn's `sample_weight`: every generator (`method`) weighs the same among the
+    fakes, every source (`dataset`) among the reals, and each class sums to 1."""
+    y = np.asarray(labels, np.float64)
+    origin = pd.factorize(origins(files, y == 1))[0] * 2 + y.astype(np.int64)
+    _, place, size = np.unique(origin, return_inverse=True, return_counts=True)
+    share = 1 / size[place]
+    for value in (0, 1):
+        share[y == value] /= max(share[y == value].sum(), _EPS)
+    return share
+
+
+def too_few(labels: ArrayLike) -> bool:
+    """Has a class fewer than MIN_FILES files?"""
+    y = np.asarray(labels)
+    return min(int((y == 0).sum()), int((y == 1).sum())) < MIN_FILES
+
+
+def alarm_limit(scores: np.ndarray, share: np.ndarray, allowed: float = 0.05) -> float:
+    """The lowest score (N,) of reals from which on at most `allowed` of them alarm; `share` (N,): weights, sum 1.
+
+    Infinite where even the highest score alarms too often.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    fine = np.flatnonzero(share[order].cumsum()[ends] <= allowed + 1e-12)
+    return float(scores[order][ends[fine[-1]]]) if len(fine) else math.inf
 
 
 def auc_gap(
-    labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, groups: ArrayLike, *, rounds: int = 500, seed: int = 0
+    labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, files: pd.DataFrame, *, rounds: int = 500, seed: int = 0
 ) -> dict[str, float]:
     """GAP: the AUC of `ours` minus that of `theirs` on the same files, with its interval; empty without both classes.
 
-    Paired: each resample draws the same groups for both, so that files which are hard for both widen no interval.
+    Paired: each resample draws the same files for both, so that those which are hard for both widen no interval.
     """
     if len(np.unique(np.asarray(labels))) < 2:
         return {}
-    first, second = (resampled(labels, p, groups, rounds=rounds, seed=seed)["auc"] for p in (ours, theirs))
-    value = roc_auc_score(labels, ours) - roc_auc_score(labels, theirs)
+    share = weights(labels, files)
+    value = roc_auc_score(labels, ours, sample_weight=share) - roc_auc_score(labels, theirs, sample_weight=share)
+    if too_few(labels):
+        return dict(zip(GAP, (float(value), math.nan, math.nan), strict=True))
+    first, second = (resampled(labels, p, files, rounds=rounds, seed=seed)["auc"] for p in (ours, theirs))
     return dict(zip(GAP, (float(value), *interval(first - second)), strict=True))
 
 
 def resampled(
     labels: ArrayLike,
     scores: ArrayLike,
-    groups: ArrayLike,
+    files: pd.DataFrame,
     *,
     proper: bool = False,
     threshold: float | None = None,
     rounds: int = 500,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Each metric in each of `rounds` resamples of whole groups, (rounds,); NaN where a class was not drawn."""
+    """Each metric in each of `rounds` resamples of whole sources or groups, (rounds,); NaN where a class was not drawn.
+
+    A file keeps its weight, times how often its source or group was drawn.
+    """
     y, p = _checked(labels, scores, proper)
-    group, names = pd.factorize(np.asarray(groups))
+    share = weights(y, files)
+    unit, names = pd.factorize(_drawn_whole(y, files))
     parts = []
     for times in multiplicities(len(names), rounds, seed, max(1, _CHUNK // max(len(y), 1))):
-        found = _ranking(y, p, group, times)
+        found = _ranking(y, p, share, unit, times)
         if proper:
-            found |= _proper(y, p, group, times, threshold)
+            found |= _proper(y, p, share, unit, times, threshold)
         parts.append(found)
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
+def _drawn_whole(y: np.ndarray, files: pd.DataFrame) -> np.ndarray:
+    """(N,) names of what is drawn: sources where each class stands in MIN_FILES of them, else groups."""
+    if "dataset" in files:
+        source = files["dataset"].to_numpy(object)
+        if min(len(np.unique(source[y == value])) for value in (0, 1)) >= MIN_FILES:
+            return source
+    return files["group"].to_numpy(object)
+
+
 def multiplicities(count: int, rounds: int, seed: int, chunk: int) -> Iterator[np.ndarray]:
-    """How often each of `count` groups is drawn in each round: (up to `chunk`, count); the same for any `chunk`."""
+    """How often each of `count` units is drawn in each round: (up to `chunk`, count); the same for any `chunk`."""
     rng = np.random.default_rng(seed)
     for begin in range(0, rounds, chunk):
         size = min(chunk, rounds - begin)
@@ -139,18 +193,17 @@ def _checked(labels: ArrayLike, scores: ArrayLike, proper: bool) -> tuple[np.nda
     return y, p
 
 
-def _point(y: np.ndarray, p: np.ndarray, proper: bool, threshold: float | None) -> dict[str, float]:
+def _point(y: np.ndarray, p: np.ndarray, share: np.ndarray, proper: bool, threshold: float | None) -> dict[str, float]:
     """Every metric of the files as they are."""
-    fpr, tpr, _ = roc_curve(y, p, drop_intermediate=False)
-    values = {"auc": roc_auc_score(y, p), "ap": average_precision_score(y, p)} | _of_curve(fpr, tpr)
+    fpr, tpr, _ = roc_curve(y, p, sample_weight=share, drop_intermediate=False)
+    values = {"auc": roc_auc_score(y, p, sample_weight=share)} | _of_curve(fpr, tpr)
     if proper:
-        losses = [log_loss(y[y == value], p[y == value], labels=[0, 1]) for value in (0, 1)]
-        bins = _bins(p)
-        gaps = [abs((p[bins == k] - y[bins == k]).sum()) for k in range(BINS)]
-        values |= {"log_loss": log_loss(y, p), "log_loss_balanced": np.mean(losses), "ece": sum(gaps) / len(y)}
+        gaps = np.abs(np.bincount(_bins(p), share * (p - y), BINS))
+        values |= {"log_loss": log_loss(y, p, sample_weight=share), "ece": gaps.sum() / share.sum()}
         if threshold is not None:
-            values["balanced_accuracy"] = balanced_accuracy_score(y, p >= threshold)
-            values["false_alarms"] = np.mean(p[y == 0] >= threshold)
+            alarm = p >= threshold
+            values["balanced_accuracy"] = balanced_accuracy_score(y, alarm, sample_weight=share)
+            values["false_alarms"] = np.average(alarm[y == 0], weights=share[y == 0])
     return {name: float(value) for name, value in values.items()}
 
 
@@ -163,31 +216,27 @@ def _of_curve(fpr: np.ndarray, tpr: np.ndarray) -> dict[str, Any]:
     excess = fpr + tpr - 1  # rises from -1 to 1; it is 0 where as many reals are taken for fakes as fakes are missed
     after = np.argmax(excess >= 0, axis=-1)[..., None]
     f0, f1, e0, e1 = (np.take_along_axis(a, after - back, -1)[..., 0] for a in (fpr, excess) for back in (1, 0))
-    found = {"eer": f0 + (f1 - f0) * -e0 / (e1 - e0)}
-    for percent in (1, 5):
-        allowed = fpr <= percent / 100 + 1e-12  # room for the rounding of a sum of weights
-        found[f"tpr_at_fpr_{percent}"] = np.where(allowed, tpr, 0).max(axis=-1)
-    return found
+    allowed = fpr <= 0.05 + 1e-12  # room for the rounding of a sum of weights
+    return {"eer": f0 + (f1 - f0) * -e0 / (e1 - e0), "tpr_at_fpr_5": np.where(allowed, tpr, 0).max(axis=-1)}
 
 
-def _ranking(y: np.ndarray, p: np.ndarray, group: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of the order alone. times (R, G): how often each group counts in each of R resamples -> (R,) each."""
+def _ranking(
+    y: np.ndarray, p: np.ndarray, share: np.ndarray, unit: np.ndarray, times: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics of the order alone. times (R, U): how often each unit counts in each of R resamples -> (R,) each."""
     order = np.argsort(-p, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)  # of each run of equal scores: K of them
-    weights = times[:, group[order]]  # (R, N)
-    curves = np.zeros(
-        (2, len(times), len(ends) + 1)
-    )  # reals and fakes above each threshold, the first above all scores
+    counted = times[:, unit[order]] * share[order]  # (R, N)
+    # Reals and fakes above each threshold, the first above all scores.
+    curves = np.zeros((2, len(times), len(ends) + 1))
     for curve, value in zip(curves, (0, 1), strict=True):
-        curve[:, 1:] = (weights * (y[order] == value)).cumsum(axis=1)[:, ends]
+        curve[:, 1:] = (counted * (y[order] == value)).cumsum(axis=1)[:, ends]
     reals, fakes = curves[..., -1]
     drawn = (reals > 0) & (fakes > 0)
     fp, tp = curves[:, drawn]
     fpr, tpr = fp / fp[:, -1:], tp / tp[:, -1:]
-    steps = np.diff(tpr)
     found = _of_curve(fpr, tpr)
-    found["auc"] = (np.diff(fpr) * (tpr[:, 1:] - steps / 2)).sum(axis=1)  # pairs in the right order, ties half
-    found["ap"] = (steps * tp[:, 1:] / np.maximum(tp[:, 1:] + fp[:, 1:], 1)).sum(axis=1)
+    found["auc"] = (np.diff(fpr) * (tpr[:, 1:] - np.diff(tpr) / 2)).sum(axis=1)  # pairs in the right order, ties half
     return {name: _spread(found[name], drawn) for name in RANKING}
 
 
@@ -198,32 +247,33 @@ def _spread(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 
 
 def _proper(
-    y: np.ndarray, p: np.ndarray, group: np.ndarray, times: np.ndarray, threshold: float | None
+    y: np.ndarray, p: np.ndarray, share: np.ndarray, unit: np.ndarray, times: np.ndarray, threshold: float | None
 ) -> dict[str, np.ndarray]:
-    """The metrics that are sums over files: of each group once, then of the resamples. times (R, G) -> (R,) each."""
+    """The metrics that are sums over files: of each unit once, then of the resamples. times (R, U) -> (R,) each."""
 
     def total(values: np.ndarray) -> np.ndarray:
         """(N,) a file -> (R,)"""
-        return times @ np.bincount(group, weights=values, minlength=times.shape[1])
+        return times @ np.bincount(unit, weights=values * share, minlength=times.shape[1])
 
-    clipped = np.clip(p, _EPS, 1 - _EPS)
-    loss = -np.where(y == 1, np.log(clipped), np.log1p(-clipped))
     fakes, reals = total(y), total(1 - y)
     drawn = (fakes > 0) & (reals > 0)
-    count, fakes, reals = (np.where(drawn, n, np.nan) for n in (fakes + reals, fakes, reals))
+    fakes, reals = (np.where(drawn, n, np.nan) for n in (fakes, reals))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        """(N,) a file -> (R,) with both classes alike."""
+        return (total(values * y) / fakes + total(values * (1 - y)) / reals) / 2
+
+    clipped = np.clip(p, _EPS, 1 - _EPS)
     bins = _bins(p)
-    gaps = sum(np.abs(total((p - y) * (bins == k))) for k in range(BINS))
     found: Mapping[str, np.ndarray] = {
-        "log_loss": total(loss) / count,
-        "log_loss_balanced": (total(loss * y) / fakes + total(loss * (1 - y)) / reals) / 2,
-        "ece": gaps / count,
+        "log_loss": mean(-np.where(y == 1, np.log(clipped), np.log1p(-clipped))),
+        "ece": np.sum([np.abs(mean((p - y) * (bins == k))) for k in range(BINS)], axis=0),
     }
     if threshold is None:
         return dict(found)
     alarm = p >= threshold
-    false_alarms = total(alarm * (1 - y)) / reals
     return {
         **found,
-        "balanced_accuracy": (total(alarm * y) / fakes + 1 - false_alarms) / 2,
-        "false_alarms": false_alarms,
+        "balanced_accuracy": mean(alarm == y),
+        "false_alarms": total(alarm * (1 - y)) / reals,
     }

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from avdetect.evaluation.columns import MIN_CLASS
+from avdetect.evaluation.metrics import weights
 from avdetect.evaluation.views import ANSWERS, SCORES
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":")
 DPI = 110
 BINS = 10  # of the reliability diagram, as for the ECE
-MIN_CLASS = 5  # files of a class that a curve needs to mean anything
 
 
 def figure(columns: int = 1, height: float = 3.8, width: float = 4.6, rows: int = 1) -> tuple[Figure, list[Axes]]:
@@ -48,15 +49,19 @@ def style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
 
 
-def curves(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
-    """(score, subset, labels, probabilities) of every output on every subset with enough files of both classes."""
+Curve = tuple[str, str, np.ndarray, np.ndarray, np.ndarray]
+
+
+def curves(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> list[Curve]:
+    """(score, subset, labels, probabilities, weights) of every output on every subset with enough of both classes."""
     found = []
     for score, label in ANSWERS.items():
         for subset, mask in subsets.items():
             known = mask & scores[label].notna().to_numpy(bool) & scores[score].notna().to_numpy(bool)
             labels = scores.loc[known, label].to_numpy(np.int64)
             if min(np.sum(labels == 0), np.sum(labels == 1)) >= MIN_CLASS:
-                found.append((score, subset, labels, scores.loc[known, score].to_numpy(np.float64)))
+                values, share = scores.loc[known, score].to_numpy(np.float64), weights(labels, scores[known])
+                found.append((score, subset, labels, values, share))
     return found
 
 
@@ -80,24 +85,25 @@ def roc(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> Figure | Non
     fig, found = panels(scores, subsets)
     for ax, lines in found:
         ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="chance")
-        for number, (_, subset, labels, values) in enumerate(lines):
-            false, true, _ = roc_curve(labels, values)
-            ax.plot(false, true, label=f"{subset}: AUC {roc_auc_score(labels, values):.3f}", **style(number))
+        for number, (_, subset, labels, values, share) in enumerate(lines):
+            false, true, _ = roc_curve(labels, values, sample_weight=share)
+            auc = roc_auc_score(labels, values, sample_weight=share)
+            ax.plot(false, true, label=f"{subset}: balanced AUC {auc:.3f}", **style(number))
         ax.set(xlabel="false positive rate (share of reals)", ylabel="true positive rate (share of fakes)")
         ax.legend(fontsize=8, loc="lower right")
     return fig
 
 
 def reliability(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> Figure | None:
-    """Share of fakes against the mean probability in ten equal bins; the area of a dot is its number of files."""
+    """Share of fakes against the mean probability in ten equal bins, balanced; a dot's area is its files' weight."""
     fig, found = panels(scores, subsets)
     for ax, lines in found:
         ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
-        for number, (_, subset, labels, values) in enumerate(lines):
+        for number, (_, subset, labels, values, share) in enumerate(lines):
             cell = np.minimum((values * BINS).astype(np.int64), BINS - 1)
-            count = np.bincount(cell, minlength=BINS)
+            count = np.bincount(cell, share, minlength=BINS)
             full = count > 0
-            mean, fakes = (np.bincount(cell, w, BINS)[full] / count[full] for w in (values, labels.astype(float)))
+            mean, fakes = (np.bincount(cell, w * share, BINS)[full] / count[full] for w in (values, labels))
             ax.plot(mean, fakes, label=f"{subset} ({len(labels)} files)", **style(number))
             ax.scatter(mean, fakes, s=10 + 190 * count[full] / count.max(), color=style(number)["color"], alpha=0.5)
         ax.set(xlabel="mean probability of fake", ylabel="share of fakes", xlim=(0, 1), ylim=(-0.03, 1.03))
@@ -106,7 +112,7 @@ def reliability(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> Figu
 
 
 def forest(
-    rows: Sequence[tuple[str, Mapping[str, Any], int]], metric: str = "auc", label: str = "ROC AUC, 95 % interval"
+    rows: Sequence[tuple[str, Mapping[str, Any], int]], metric: str = "auc", label: str = "balanced AUC, 95 % interval"
 ) -> Figure | None:
     """A dot and its interval for each (name, row, colour), from above in their order; the line is chance."""
     rows = [row for row in rows if np.isfinite(row[1][metric])]
@@ -144,7 +150,7 @@ def sync_shifts(shifts: pd.DataFrame) -> Figure | None:
 
 
 def robustness(table: pd.DataFrame) -> Figure | None:
-    """ROC AUC against the severity of each treatment, beside the files as they are."""
+    """Balanced AUC against the severity of each treatment, beside the files as they are."""
     clean = table[table["condition"] == "clean"] if len(table) else table
     conditions = [name for name in table["condition"].unique() if name != "clean"] if len(table) else []
     if not conditions:
@@ -166,7 +172,7 @@ def robustness(table: pd.DataFrame) -> Figure | None:
                 ax.fill_between(line[0], rows["auc_low"], rows["auc_high"], color=style(number)["color"], alpha=0.1)
         ax.axhline(0.5, color="0.6", linewidth=1)
         ax.set_xticks(range(len(levels) + 1), ["as is", *(f"{level:g}" for level in levels)])
-        ax.set(title=name, xlabel=str(treated["unit"].iloc[0]), ylabel="ROC AUC", ylim=(0, 1.03))
+        ax.set(title=name, xlabel=str(treated["unit"].iloc[0]), ylabel="balanced AUC", ylim=(0, 1.03))
     for ax in axes[len(conditions) :]:
         ax.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()

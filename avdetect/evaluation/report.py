@@ -24,18 +24,22 @@ if TYPE_CHECKING:
 TABLES = ("metrics", "missing", "sync_shifts", "sync", "localisation", "robustness")  # NAME.csv, those that hold rows
 PAGE, SUMMARY, SCORES = "report.html", "summary.json", "scores.csv"
 READ_ME = (
-    "ROC AUC: how often a fake scores above a real file (0.5: a guess, 1: always). AP: average precision. EER: the "
-    "error where as many reals are accused as fakes are missed. TPR at 1 % FPR: the share of fakes found while one "
-    "real file in a hundred is accused. Log loss (natural logarithm; 0.693: a guess) and ECE, the expected "
-    "calibration error over ten bins, judge the probabilities; lower is better. False alarms: the share of reals at "
-    "or above the shipped threshold.",
-    "Square brackets hold 95 % bootstrap intervals. Whole groups (a person, a page) are resampled, because files of "
-    "one person are no independent evidence. A dash stands where a number does not apply.",
+    "Balanced AUC: how often a fake scores above a real file (0.5: a guess, 1: always), where every generator weighs "
+    "the same among the fakes and every source among the reals, however many files it has. So it is in all other "
+    "numbers but two that stand beside it: the pooled AUC takes files as they come, and the AUC within sources is the "
+    "mean over the sources that hold both classes. EER: the error where as many reals are accused as fakes are "
+    "missed. Recall at 5 % false alarms: the share of fakes found while one real file in twenty is accused. Log loss "
+    "(natural logarithm; 0.693: a guess) and ECE, the expected calibration error over ten bins, judge the "
+    "probabilities; lower is better. False alarms: the share of reals at or above the shipped threshold.",
+    "Square brackets hold 95 % bootstrap intervals. Whole sources are resampled where each class stands in at least "
+    "ten of them, else whole groups (a person, a page), because files of one source or person are no independent "
+    "evidence. Where a class has fewer than ten files, “too few” stands in their place. A dash stands where a number "
+    "does not apply.",
     "Files that the detector abstains from or cannot read are counted in the column “abstained” and enter no metric.",
 )
 AUC_CAPTION = (
-    "ROC AUC of each output (blue dot) and, below it, of the best shortcut on the same files (orange). The grey line"
-    " is a guess."
+    "Balanced AUC of each output (blue dot) and, below it, of the best shortcut on the same files (orange). The grey "
+    "line is a guess."
 )
 RELIABILITY_CAPTION = (
     "Reliability: the share of fakes among files of like probability. On the line the probabilities mean what they "
@@ -152,7 +156,7 @@ def _outputs(results: Results, part: str, out: Path) -> Section:
 
 
 def _details(metrics: pd.DataFrame, part: str, out: Path) -> Section:
-    names = ("comparison", "ablations", "streams", "removed", "classes", "kinds", "sources", "pairs", "audit")
+    names = ("comparison", "ablations", "streams", "removed", "classes", "kinds", "alarms", "sources", "pairs", "audit")
     found = [views.METRIC_VIEWS[name](metrics, part) for name in names]
     within = views.part_of(metrics, part, "source")
     rows = [(f"{r['subset']} · {views.SCORES[r['score']]}", r, 0) for r in within.to_dict("records")]
@@ -162,8 +166,12 @@ def _details(metrics: pd.DataFrame, part: str, out: Path) -> Section:
         for r in ablations.to_dict("records")
     ]
     pictures = [
-        _picture(out, f"ablations_{part}", plots.forest(masks), "ROC AUC of P(fake) with only some of the streams."),
-        _picture(out, f"sources_{part}", plots.forest(rows), "ROC AUC within each source that holds both classes."),
+        _picture(
+            out, f"ablations_{part}", plots.forest(masks), "Balanced AUC of P(fake) with only some of the streams."
+        ),
+        _picture(
+            out, f"sources_{part}", plots.forest(rows), "Balanced AUC within each source that holds both classes."
+        ),
     ]
     return Section(_title("In detail", part), views=found, pictures=_shown(pictures))
 
@@ -221,5 +229,7 @@ def _robustness(results: Results, out: Path) -> Section:
     if not len(results.tables.get("robustness", ())):
         return Section("Robustness")
     table = results.tables["robustness"]
-    picture = _picture(out, "robustness", plots.robustness(table), "ROC AUC against the severity of each treatment.")
+    picture = _picture(
+        out, "robustness", plots.robustness(table), "Balanced AUC against the severity of each treatment."
+    )
     return Section("Robustness", views=[views.robustness(table)], pictures=_shown([picture]))

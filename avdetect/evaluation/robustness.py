@@ -139,8 +139,8 @@ def robustness(
     """A sample of the manifest's files as they are and in each condition (`tried`; None: `conditions()`).
 
     A row for each subset (clips, speech), condition, severity and output, all on the same files: n, fakes, abstained,
-    mean_p_real, mean_p_fake, auc with auc_low and auc_high (none where a class is missing). condition "clean": the
-    files as they are. Speech is not given the picture's conditions.
+    mean_p_real, mean_p_fake, and of `metrics.measure` note, auc, auc_low and auc_high (none without both classes).
+    condition "clean": the files as they are. Speech is not given the picture's conditions.
     folder: `robustness_scores.csv` in it keeps every file that is scored, so that a killed run goes on; temporary
     files are in it too, and removed.
     Raises ConfigError when the folder holds scores of another bundle, ToolError when ffmpeg lacks an encoder.
@@ -221,7 +221,7 @@ def _measured(files: pd.DataFrame, results: pd.DataFrame, rounds: int, seed: int
         row |= {"abstained": int(known.sum()) - len(y)}
         for name, value in (("mean_p_real", 0), ("mean_p_fake", 1)):
             row[name] = float(p[y == value].mean()) if (y == value).any() else np.nan
-        groups = files["group"][judged].to_numpy(object)
-        measured = measure(y, p, groups, proper=False, rounds=rounds, seed=seed)
+        measured = measure(y, p, files[judged], proper=False, rounds=rounds, seed=seed)
+        row["note"] = measured.get("note", "")
         rows.append(row | {name: measured.get(name, np.nan) for name in ("auc", "auc_low", "auc_high")})
     return rows

@@ -16,7 +16,7 @@ import pandas as pd
 from avdetect.config import SyncConfig
 from avdetect.datasets.manifest import own_voice
 from avdetect.errors import MediaError
-from avdetect.evaluation.metrics import interval, measure, multiplicities
+from avdetect.evaluation.metrics import MIN_FILES, TOO_FEW, interval, measure, multiplicities
 from avdetect.evaluation.sources import ClipSource, clips_of
 from avdetect.pooling import SyncDistances, SyncReading, read_sync, sync_distances
 from avdetect.scoring import SYNC_FRAMES, Networks, mouth_windows, voice_windows
@@ -67,7 +67,8 @@ def measure_sync(
     counts as error.
     summary: one row over all shifts (subset "shifted"), and one a score of MISMATCH (subset "another voice"): ROC AUC
     of the files with their own voice against the same with the voice of another group, both cut to the shorter of the
-    two voices; n counts both. `_low` and `_high` are 95 % bounds by bootstrap over groups.
+    two voices; n counts both. `_low` and `_high` are 95 % bounds by bootstrap over groups; of fewer than MIN_FILES
+    files there are none, and `note` says so.
     """
     windows: dict[int, list[Windows]] = {}
     for row in np.flatnonzero(own_voice(table)).tolist():
@@ -136,32 +137,36 @@ def _shifted(
                 found[i, j] = round(read.offset_seconds * FPS)
     error = np.abs(found - shifts)
     recovered = error <= TOLERANCE  # False where there is no reading
+    note = TOO_FEW if len(files) < MIN_FILES else ""
     rows = []
     for j, shift in enumerate(shifts.tolist()):
         rows.append(
-            {"shift_frames": shift, "n": len(files), "unread": int(np.isnan(found[:, j]).sum())}
+            {"shift_frames": shift, "n": len(files), "unread": int(np.isnan(found[:, j]).sum()), "note": note}
             | _with_bounds("recovered", recovered[:, [j]], groups, rounds, seed)
             | _with_bounds("mean_error_frames", error[:, [j]], groups, rounds, seed)
         )
     summary: dict[str, object] = {"table": "sync", "subset": "shifted", "score": "offset", "n": len(files)}
-    summary |= {"unread": int(np.isnan(found).sum())}
+    summary |= {"unread": int(np.isnan(found).sum()), "note": note}
     summary |= _with_bounds("recovered", recovered, groups, rounds, seed)
     summary |= _with_bounds("mean_error_frames", error, groups, rounds, seed)
     return pd.DataFrame(rows), summary
 
 
 def _with_bounds(name: str, values: np.ndarray, groups: np.ndarray, rounds: int, seed: int) -> dict[str, float]:
-    """Mean of (N, K) values that are not NaN, with 95 % bounds; whole groups of rows are drawn again."""
+    """Mean of (N, K) values that are not NaN, with 95 % bounds where N is enough; whole groups of rows are drawn."""
     known = ~np.isnan(values.astype(np.float64))
     _, place = np.unique(groups.astype(str), return_inverse=True)
     count = np.bincount(place, known.sum(axis=1))
     total = np.bincount(place, np.where(known, values, 0).sum(axis=1))
     if not count.sum():
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
+    mean = float(total.sum() / count.sum())
+    if len(values) < MIN_FILES:
+        return {name: mean, f"{name}_low": np.nan, f"{name}_high": np.nan}
     drawn = np.concatenate(list(multiplicities(len(count), rounds, seed, rounds)))  # (rounds, groups)
     with np.errstate(invalid="ignore"):
         low, high = interval((drawn @ total) / (drawn @ count))
-    return {name: float(total.sum() / count.sum()), f"{name}_low": low, f"{name}_high": high}
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def partners(groups: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -186,7 +191,7 @@ def _swapped(
         if None not in readings:
             pairs.append((groups[i], *readings))
     labels = np.tile([0, 1], len(pairs))
-    people = np.repeat(np.array([group for group, *_ in pairs], object), 2)
+    people = pd.DataFrame({"group": np.repeat(np.array([group for group, *_ in pairs], object), 2)})
     counts = {"n": len(labels), "fakes": len(pairs), "abstained": 2 * (len(files) - len(pairs))}
     rows: list[dict[str, object]] = []
     for name, of in MISMATCH.items():

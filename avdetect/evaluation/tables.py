@@ -16,6 +16,7 @@ import pandas as pd
 from avdetect.datasets.manifest import LABELS
 from avdetect.evaluation.columns import (
     COLUMNS,
+    MIN_CLASS,
     REMOVED,
     Files,
     measurement_frame,
@@ -24,7 +25,17 @@ from avdetect.evaluation.columns import (
     subset_masks,
     text,
 )
-from avdetect.evaluation.metrics import DECISIONS, PROPER, interval, multiplicities, resampled
+from avdetect.evaluation.metrics import (
+    DECISIONS,
+    MIN_FILES,
+    PLAIN,
+    PROPER,
+    TOO_FEW,
+    alarm_limit,
+    interval,
+    multiplicities,
+    weights,
+)
 from avdetect.pooling import FEATURES, NUM_VALUES
 from avdetect.types import Float
 
@@ -38,8 +49,6 @@ STREAM_SCORES = {
 }
 # (video_fake, audio_fake) of clips that are fake, by FakeAVCeleb's names; a mismatch is two real halves of two clips.
 CLASSES = {"RVFA": (0, 1), "FVRA": (1, 0), "FVFA": (1, 1), "mismatch": (0, 0)}
-MIN_CLASS = 5  # files of a class below which a kind, a method or a source is not measured on its own
-MEAN = "mean of sources"
 
 
 def measurements(
@@ -56,13 +65,16 @@ def measurements(
 
 def as_result(frame: pd.DataFrame) -> dict[str, Any]:
     """Measurements as JSON values: "rows" without what is NaN, and "summary", the few numbers that go into a bundle."""
-    shown = [*COLUMNS, *(f"auc{end}" for end in ("", "_low", "_high")), *PROPER, *DECISIONS]
+    shown = [*COLUMNS, *(f"auc{end}" for end in ("", "_low", "_high")), *PLAIN, *PROPER, *DECISIONS]
     records = frame[shown].astype(object).to_dict("records")
-    rows = [{str(key): _plain(value) for key, value in row.items() if pd.notna(value)} for row in records]
+    rows = [
+        {str(key): _plain(value) for key, value in row.items() if pd.notna(value) and value != ""} for row in records
+    ]
+    stated = ("auc", "auc_pooled", "auc_within", "log_loss")
     summary = {
-        f"{row['subset']}/{row['score']}": {key: round(row[key], 4) for key in ("auc", "log_loss") if key in row}
+        f"{row['subset']}/{row['score']}": {key: round(row[key], 4) for key in stated if key in row}
         for row in rows
-        if "auc" in row and (row["table"] in ("output", "stream") or row["subset"].endswith(MEAN))
+        if "auc" in row and row["table"] in ("output", "stream")
     }
     return {"rows": rows, "summary": summary}
 
@@ -143,7 +155,10 @@ def _methods(files: Files) -> Rows:
 
 
 def _by_column(files: Files, column: str, prefixed: bool) -> Rows:
-    """The fakes of each value against all reals with the same media, by p_fake and by the streams that should see."""
+    """The fakes of each value against all reals with the same media, by p_fake and by the streams that should see.
+
+    Their recall at 5 % false alarms is that of the same operating point for all whose reals are the same.
+    """
     names = files.column(column)
     for subset, mask in files.masks.items():
         for name in sorted(set(names[mask & (files.labels["fake"] == 1)]) - {""}):
@@ -173,29 +188,29 @@ def _sources(files: Files) -> Rows:
     scores = {"visual_logit": "video_fake", "audio_logit": "audio_fake", "p_fake": "fake"}
     for subset, mask in files.masks.items():
         for score, label in scores.items():
-            found = (files.comparable(score, label, mask & (names == name)) for name in sorted(set(names[mask])))
-            inside = [m for m in found if min((m & files.judged(score, label, v)).sum() for v in (0, 1)) >= MIN_CLASS]
-            rows = [files.row("source", f"{subset}: {names[m][0]}", score, label, m) for m in inside]
-            yield from rows
-            if rows:
-                yield _mean_of_sources(files, subset, score, label, rows, inside)
+            for inside in files.inside(score, label, mask):
+                yield files.row("source", f"{subset}: {names[inside][0]}", score, label, inside)
 
 
-def _mean_of_sources(
-    files: Files, subset: str, score: str, label: str, rows: list[dict[str, Any]], inside: list[np.ndarray]
-) -> dict[str, Any]:
-    """Every source weighs alike, however many files it has; groups are resampled inside each source."""
-    values = score_values(files.scores, score)
-    drawn = []
-    for seed, mask in enumerate(inside):
-        kept = mask & ~np.isnan(values) & ~np.isnan(files.labels[label])
-        part = files.labels[label][kept], values[kept], files.groups[kept]
-        drawn.append(resampled(*part, rounds=files.rounds, seed=seed)["auc"])
-    told = np.isfinite(drawn)  # (sources, rounds); where a source drew one class only, the mean is that of the others
-    low, high = interval(np.where(told, drawn, 0).sum(axis=0) / np.where(told.any(axis=0), told.sum(axis=0), np.nan))
-    row = {"table": "source", "subset": f"{subset}: {MEAN}", "score": score, "label": label}
-    counts = {name: sum(r[name] for r in rows) for name in ("n", "fakes", "abstained")}
-    return row | counts | {"auc": float(np.mean([r["auc"] for r in rows])), "auc_low": low, "auc_high": high}
+def _alarms(files: Files) -> Rows:
+    """The share of reals called fake in each source with MIN_CLASS of them, highest first: at the shipped threshold,
+    and at the one that alarms on 5 % of reals where every source weighs the same."""
+    names = files.column("dataset")
+    for subset, mask in files.masks.items():
+        for score, label in OUTPUTS.items():
+            values, real = score_values(files.scores, score), mask & files.judged(score, label, 0)
+            share = weights(np.zeros(real.sum()), files.files[real])
+            limit = alarm_limit(values[real], share) if real.any() else np.inf
+            rows = []
+            for name in sorted(set(names[real])):
+                p = values[real & (names == name)]
+                abstained = mask & (names == name) & (files.labels[label] == 0) & np.isnan(values)
+                row: dict[str, Any] = {"table": "false alarms", "subset": f"{subset}: {name}", "score": score}
+                row |= {"label": label, "n": len(p), "fakes": 0, "abstained": int(abstained.sum())}
+                row |= {"note": TOO_FEW if len(p) < MIN_FILES else "", "false_alarms_at_5": (p >= limit).mean()}
+                rows.append(row | {"false_alarms": (p >= files.threshold_of(label)).mean()})
+            kept = (row for row in rows if row["n"] >= MIN_CLASS)
+            yield from sorted(kept, key=lambda row: (-row["false_alarms"], -row["false_alarms_at_5"], row["subset"]))
 
 
 def _pairs(files: Files) -> Rows:
@@ -240,10 +255,11 @@ def _pair_row(files: Files, subset: str, score: str, label: str, fake: np.ndarra
     group, names = pd.factorize(files.groups[fake])
     share = np.bincount(group, weights=right) / np.bincount(group)  # (groups,)
     drawn = [times @ share / times.sum(axis=1) for times in multiplicities(len(names), files.rounds, 0, 1000)]
-    low, high = interval(np.concatenate(drawn))
+    few = min(len(np.unique(fake)), len(np.unique(real))) < MIN_FILES
+    low, high = (np.nan, np.nan) if few else interval(np.concatenate(drawn))
     row = {"table": "pairs", "subset": subset, "score": score, "label": label, "pairs": len(fake)}
     row |= {"n": len(np.unique(np.concatenate([fake, real]))), "fakes": len(np.unique(fake))}
-    return row | {"auc": float(share.mean()), "auc_low": low, "auc_high": high}
+    return row | {"note": TOO_FEW if few else "", "auc": float(share.mean()), "auc_low": low, "auc_high": high}
 
 
 def _ablations(files: Files) -> Rows:
@@ -266,6 +282,7 @@ TABLES: dict[str, Callable[[Files], Rows]] = {
     "kind": _kinds,
     "method": _methods,
     "source": _sources,
+    "false alarms": _alarms,
     "pairs": _pairs,
     "ablation": _ablations,
     "modality removed": _removed,

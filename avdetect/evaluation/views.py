@@ -5,93 +5,25 @@ The HTML page and the Markdown of README and MODEL_CARD are two renderings of th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-NONE = "–"  # a cell that holds no number
-# What a score answers, for readers; scores that are not named here are shown as they are called in metrics.csv.
-SCORES = {
-    "p_fake": "whole clip (fake)",
-    "p_video_fake": "face (video_fake)",
-    "p_audio_fake": "voice (audio_fake)",
-    "visual_logit": "face stream",
-    "audio_logit": "voice stream",
-    "sync_at_zero": "sync: distance at offset 0",
-    "-sync_confidence": "sync: minus confidence",
-    "sync_min_distance": "sync: smallest distance",
-    "no_video:p_fake": "whole clip, video removed",
-    "no_audio:p_fake": "whole clip, sound removed",
-}
+from avdetect.evaluation.cells import NONE, SCORES, Column, View, count, interval, metric, number, plain, share, text
+from avdetect.evaluation.metrics import MIN_FILES, TOO_FEW
+
 CHANCE, OURS = "chance", "this bundle"  # rows of the comparison
 ANSWERS = {"p_fake": "fake", "p_video_fake": "video_fake", "p_audio_fake": "audio_fake"}  # score -> its label
-
-
-@dataclass(frozen=True)
-class View:
-    """A table of text. The first `texts` columns hold words, the others numbers."""
-
-    title: str
-    text: str  # how to read it, in plain words
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    texts: int = 2
-
-
-@dataclass(frozen=True)
-class Column:
-    title: str
-    cell: Callable[[Mapping[str, Any]], str]
-
-
-def number(value: object, digits: int = 3) -> str:
-    """A number with `digits` decimals, a dash for what is missing."""
-    try:
-        real = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return NONE
-    return f"{real:.{digits}f}" if math.isfinite(real) else NONE
-
-
-def share(value: object) -> str:
-    """A share as a percentage."""
-    text = number(value)
-    return text if text == NONE else f"{100 * float(text):.1f} %"
-
-
-def interval(row: Mapping[str, Any], name: str) -> str:
-    """`0.653 [0.58–0.72]` of a metric and its 95 % bounds."""
-    value, low, high = number(row.get(name)), number(row.get(f"{name}_low"), 2), number(row.get(f"{name}_high"), 2)
-    return value if NONE in (value, low, high) else f"{value} [{low}–{high}]"
-
-
-def count(row: Mapping[str, Any]) -> str:
-    """`202 (129)`: files, and how many of them are fake."""
-    return f"{int(row['n'])} ({int(row['fakes'])})" if number(row.get("n")) != NONE else NONE
-
-
-def metric(title: str, name: str) -> Column:
-    return Column(title, lambda row: interval(row, name))
-
-
-def plain(title: str, name: str, digits: int = 3) -> Column:
-    return Column(title, lambda row: number(row.get(name), digits))
-
-
-def text(title: str, name: str) -> Column:
-    return Column(title, lambda row: SCORES.get(str(row.get(name, "")), str(row.get(name, ""))))
-
 
 MEASURED_ON, SCORE = text("measured on", "subset"), text("score", "score")
 FILES = Column("files (fakes)", count)
 ABSTAINED = plain("abstained", "abstained", 0)
-AUC, AP, EER = metric("ROC AUC [95 %]", "auc"), metric("AP", "ap"), metric("EER", "eer")
-TPR = (metric("TPR at 1 % FPR", "tpr_at_fpr_1"), metric("TPR at 5 % FPR", "tpr_at_fpr_5"))
+AUC, EER = metric("balanced AUC [95 %]", "auc"), metric("EER", "eer")
+AUCS = (AUC, plain("pooled AUC", "auc_pooled"), plain("AUC within sources", "auc_within"))
+RECALL = metric("recall at 5 % false alarms", "tpr_at_fpr_5")
 LOG_LOSS, ECE = metric("log loss", "log_loss"), metric("ECE", "ece")
-PROPER = (LOG_LOSS, metric("log loss, classes alike", "log_loss_balanced"), ECE)
 DECISION = (metric("balanced accuracy", "balanced_accuracy"), metric("false alarms", "false_alarms"))
 
 
@@ -114,126 +46,176 @@ def best_shortcuts(metrics: pd.DataFrame, part: str) -> dict[tuple[str, str], di
     return best
 
 
+def worst_source(metrics: pd.DataFrame, part: str) -> Callable[[Mapping[str, Any]], str]:
+    """`23.1 % (talks, 13 files)` of a row: the source with most false alarms, of those with enough files."""
+    rows = part_of(metrics, part, "false alarms")
+    rows = rows[rows["n"] >= MIN_FILES].sort_values("false_alarms", ascending=False, kind="stable")
+
+    def worst(row: Mapping[str, Any]) -> str:
+        prefix = f"{row['subset']}: "
+        for found in rows[rows["score"] == row["score"]].to_dict("records"):
+            if str(found["subset"]).startswith(prefix):
+                source = str(found["subset"]).removeprefix(prefix)
+                return f"{share(found['false_alarms'])} ({source}, {int(found['n'])} files)"
+        return NONE
+
+    return worst
+
+
 def outputs(metrics: pd.DataFrame, part: str) -> View:
-    """The headline: each output, and beside it the best shortcut."""
+    """Each output, and beside it the best shortcut and the worst source."""
     best = best_shortcuts(metrics, part)
 
     def shortcut(row: Mapping[str, Any]) -> str:
-        found = best.get((str(row["subset"]), ANSWERS.get(str(row["score"]), str(row["score"]))))
+        found = best.get((str(row["subset"]), str(row["label"])))
         return f"{found['score']}: {interval(found, 'auc')}" if found else "not measured"
 
-    columns = (MEASURED_ON, SCORE, FILES, AUC, Column("best shortcut: AUC", shortcut), AP, EER, *TPR, *PROPER)
+    columns = (MEASURED_ON, SCORE, FILES, *AUCS, Column("best shortcut: balanced AUC", shortcut), EER, RECALL)
+    worst = Column("worst source's false alarms", worst_source(metrics, part))
     return view(
         "The outputs",
         "Each probability that the detector reports, against the best shortcut: a classifier that sees only facts of "
         "the container, lengths, silence, loudness or noise, trained out of fold and measured on the same files. "
-        "Abstentions are counted and not scored. Log loss and ECE are of the data as found; the column “classes "
-        "alike” weighs reals and fakes equally, as the probabilities assume.",
+        "Every generator and every source weighs the same, and so do the classes; only the pooled AUC takes files as "
+        "they come. The worst source is that of at least ten real files. Abstentions are counted and not scored.",
         part_of(metrics, part, "output"),
-        (*columns, *DECISION, ABSTAINED),
+        (*columns, LOG_LOSS, ECE, *DECISION, worst, ABSTAINED),
     )
 
 
 def headline(metrics: pd.DataFrame, part: str) -> View:
     """The few numbers for a README."""
-    rows = part_of(metrics, part, "output")
     best = best_shortcuts(metrics, part)
-
-    def shortcut(row: Mapping[str, Any]) -> str:
-        found = best.get((str(row["subset"]), ANSWERS.get(str(row["score"]), str(row["score"]))))
-        return number(found["auc"]) if found else NONE
-
-    columns = (MEASURED_ON, SCORE, FILES, AUC, Column("best shortcut's AUC", shortcut), EER, LOG_LOSS, ECE)
-    return view("Results", "", rows, columns)
-
-
-def streams(metrics: pd.DataFrame, part: str) -> View:
-    words = (
-        "What each stream says by itself, before the fusion. For the sync stream all three readings are shown, with "
-        "the sign in which a manipulation is expected to raise them; an AUC below 0.5 says that here it lowers them."
+    chosen = Column(
+        "best shortcut's balanced AUC",
+        lambda row: number(best.get((str(row["subset"]), str(row["label"])), {}).get("auc")),
     )
-    columns = (MEASURED_ON, SCORE, text("answers", "label"), FILES, AUC, AP, EER, *TPR)
-    return view("Streams alone", words, part_of(metrics, part, "stream"), columns, texts=3)
+    columns = (MEASURED_ON, SCORE, FILES, *AUCS, chosen, EER, LOG_LOSS, ECE)
+    return view("Results", "", part_of(metrics, part, "output"), columns)
 
 
-def ablations(metrics: pd.DataFrame, part: str) -> View:
-    words = (
-        "P(fake) with only some of the streams, by kind of fusion; max is the highest of the single-stream "
-        "probabilities. Files that have none of these streams are not in the row."
-    )
-    used = Column("streams", lambda r: str(r["score"]).partition(":")[0])
-    fusion = Column("fusion", lambda r: str(r["score"]).partition(":")[2])
-    columns = (MEASURED_ON, used, fusion, FILES, AUC, AP, EER, LOG_LOSS, ECE)
-    return view("Ablations", words, part_of(metrics, part, "ablation"), columns, texts=3)
+def in_words(metrics: pd.DataFrame, part: str) -> list[str]:
+    """A line for each output that was measured, for a terminal."""
+    worst, lines = worst_source(metrics, part), []
+    for row in part_of(metrics, part, "output").dropna(subset=["auc"]).to_dict("records"):
+        beside = f"pooled {number(row['auc_pooled'])}, within sources {number(row['auc_within'])}"
+        alarms = f"worst source's false alarms {worst(row)}"
+        lines.append(
+            f"{row['subset']}, {SCORES[row['score']]}: balanced AUC {interval(row, 'auc')}, {beside}, {alarms}; "
+            f"files (fakes): {count(row)}"
+        )
+    return lines
 
 
-def classes(metrics: pd.DataFrame, part: str) -> View:
-    words = (
-        "R and F: real and fake; V and A: video and audio. FVRA is a fake face with a real voice; mismatch is a real "
-        "face with a real voice that do not belong together. Each is measured against RVRA with the same media."
-    )
-    columns = (Column("class", lambda r: str(r["subset"])), SCORE, FILES, AUC, AP, EER)
-    return view("By class", words, part_of(metrics, part, "class"), columns)
+def of_tables(
+    title: str, words: str, columns: Sequence[Column], *tables: str, texts: int = 2
+) -> Callable[[pd.DataFrame, str], View]:
+    """The view of these tables of metrics.csv, row by row."""
+    return lambda metrics, part: view(title, words, part_of(metrics, part, *tables), columns, texts)
 
 
-def kinds(metrics: pd.DataFrame, part: str) -> View:
-    words = "Each kind of fake and each method with at least five fakes, against every real file with the same media."
-    columns = (text("by", "table"), Column("kind or method", lambda r: str(r["subset"])), SCORE, FILES, AUC, EER)
-    return view("By kind and by method", words, part_of(metrics, part, "kind", "method"), columns, texts=3)
-
-
-def sources(metrics: pd.DataFrame, part: str) -> View:
-    words = (
-        "Real against fake within one source, for the whole clip among files that have the same streams: here a model "
-        "cannot win by knowing the look of a source, though formats may still differ inside one."
-    )
-    columns = (Column("source", lambda r: str(r["subset"])), SCORE, FILES, AUC, AP, EER)
-    return view("Within sources", words, part_of(metrics, part, "source"), columns)
-
-
-def pairs(metrics: pd.DataFrame, part: str) -> View:
-    words = (
-        "How often a fake scores above the real file that it was made from or that shares its person or page; ties "
-        "count half, every person or page weighs alike."
-    )
-    columns = (MEASURED_ON, SCORE, FILES, plain("pairs", "pairs", 0), metric("pairs in order [95 %]", "auc"))
-    return view("Pairs of a fake and its original", words, part_of(metrics, part, "pairs"), columns)
-
-
-def removed(metrics: pd.DataFrame, part: str) -> View:
-    words = "The same clips whole, and with the video or the sound taken away before scoring."
-    columns = (MEASURED_ON, SCORE, FILES, AUC, EER, LOG_LOSS, ECE)
-    return view("Modality removed", words, part_of(metrics, part, "modality removed"), columns)
-
-
-def audit(metrics: pd.DataFrame, part: str) -> View:
-    words = (
-        "What a classifier reaches that sees none of the content, trained on the other folds. A detector that does not "
-        "exceed these numbers may have learned the files and not the forgeries."
-    )
-    columns = (MEASURED_ON, text("label", "label"), text("shortcut", "score"), FILES, AUC, EER)
-    return view("Shortcut audit", words, part_of(metrics, part, "audit"), columns, texts=3)
-
-
-def comparison(metrics: pd.DataFrame, part: str) -> View:
-    words = (
-        "For each label, on the files that this bundle judged; a row that does not judge all of them shows fewer. "
-        "Chance says 0.5 of every file, a shortcut sees none of the content; then come the bundles put beside this "
-        "one, this bundle with fewer streams or another fusion, and this bundle. The last column is its AUC minus that "
-        "of the row, on the row's files; every resample draws the same groups for both. Above 0 this bundle is better."
-    )
-
-    def what(row: Mapping[str, Any]) -> str:
-        return OURS if row["score"] in ANSWERS else SCORES.get(str(row["score"]), str(row["score"]))
-
-    columns = (MEASURED_ON, text("label", "label"), Column("what", what), FILES, AUC, AP, EER, LOG_LOSS, ECE)
-    gap = Column("this bundle's AUC minus this [95 %]", difference)
-    return view("Side by side", words, part_of(metrics, part, "comparison"), (*columns, gap), texts=3)
+NAMED = partial(text, name="subset")  # title -> the rows' own names
+streams = of_tables(
+    "Streams alone",
+    "What each stream says by itself, before the fusion. For the sync stream all three readings are shown, with the "
+    "sign in which a manipulation is expected to raise them; an AUC below 0.5 says that here it lowers them.",
+    (MEASURED_ON, SCORE, text("answers", "label"), FILES, *AUCS, EER, RECALL),
+    "stream",
+    texts=3,
+)
+ablations = of_tables(
+    "Ablations",
+    "P(fake) with only some of the streams, by kind of fusion; max is the highest of the single-stream probabilities. "
+    "Files that have none of these streams are not in the row.",
+    (
+        MEASURED_ON,
+        Column("streams", lambda row: str(row["score"]).partition(":")[0]),
+        Column("fusion", lambda row: str(row["score"]).partition(":")[2]),
+        *(FILES, *AUCS, EER, LOG_LOSS, ECE),
+    ),
+    "ablation",
+    texts=3,
+)
+classes = of_tables(
+    "By class",
+    "R and F: real and fake; V and A: video and audio. FVRA is a fake face with a real voice; mismatch is a real face "
+    "with a real voice that do not belong together. Each is measured against RVRA with the same media.",
+    (NAMED("class"), SCORE, FILES, AUC, EER, RECALL),
+    "class",
+)
+kinds = of_tables(
+    "By kind and by generator",
+    "Each kind of fake and each generator (method) with at least five fakes, against every real file with the same "
+    "media. The recall is of the threshold that alarms on 5 % of those, where every source weighs the same.",
+    (text("by", "table"), NAMED("kind or generator"), SCORE, FILES, AUC, EER, RECALL),
+    *("kind", "method"),
+    texts=3,
+)
+alarms = of_tables(
+    "False alarms by source",
+    "The share of real files called fake in each source with at least five of them, the worst first: at the shipped "
+    "threshold, and at the one that alarms on 5 % of reals where every source weighs the same.",
+    (
+        NAMED("source"),
+        SCORE,
+        Column("real files", lambda row: number(row["n"], 0) + (f" ({TOO_FEW})" if row["note"] == TOO_FEW else "")),
+        Column("false alarms", lambda row: share(row["false_alarms"])),
+        Column("at 5 % on average", lambda row: share(row["false_alarms_at_5"])),
+        ABSTAINED,
+    ),
+    "false alarms",
+)
+sources = of_tables(
+    "Within sources",
+    "Real against fake within one source, for the whole clip among files that have the same streams: here a model "
+    "cannot win by knowing the look of a source, though formats may still differ inside one. Their mean is the “AUC "
+    "within sources” of the other tables.",
+    (NAMED("source"), SCORE, FILES, AUC, EER),
+    "source",
+)
+pairs = of_tables(
+    "Pairs of a fake and its original",
+    "How often a fake scores above the real file that it was made from or that shares its person or page; ties count "
+    "half, every person or page weighs alike.",
+    (MEASURED_ON, SCORE, FILES, plain("pairs", "pairs", 0), metric("pairs in order [95 %]", "auc")),
+    "pairs",
+)
+removed = of_tables(
+    "Modality removed",
+    "The same clips whole, and with the video or the sound taken away before scoring.",
+    (MEASURED_ON, SCORE, FILES, AUC, EER, LOG_LOSS, ECE),
+    "modality removed",
+)
+audit = of_tables(
+    "Shortcut audit",
+    "What a classifier reaches that sees none of the content, trained on the other folds. A detector that does not "
+    "exceed these numbers may have learned the files and not the forgeries.",
+    (MEASURED_ON, text("label", "label"), text("shortcut", "score"), FILES, *AUCS, EER),
+    "audit",
+    texts=3,
+)
+comparison = of_tables(
+    "Side by side",
+    "For each label, on the files that this bundle judged; a row that does not judge all of them shows fewer. Chance "
+    "says 0.5 of every file, a shortcut sees none of the content; then come the bundles put beside this one, this "
+    "bundle with fewer streams or another fusion, and this bundle. The last column is its balanced AUC minus that of "
+    "the row, on the row's files; every resample draws the same ones for both. Above 0 this bundle is better.",
+    (
+        *(MEASURED_ON, text("label", "label")),
+        Column("what", lambda row: OURS if row["score"] in ANSWERS else SCORE.cell(row)),
+        *(FILES, *AUCS, EER, LOG_LOSS, ECE),
+        Column("this bundle's balanced AUC minus this [95 %]", lambda row: difference(row)),
+    ),
+    "comparison",
+    texts=3,
+)
 
 
 def difference(row: Mapping[str, Any]) -> str:
     """`+0.053 [-0.01 to +0.12]` of `auc_gap` and its bounds."""
     value, low, high = (row.get(f"auc_gap{end}") for end in ("", "_low", "_high"))
+    if number(value) != NONE and row.get("note") == TOO_FEW:
+        return f"{value:+.3f} ({TOO_FEW})"
     if NONE in map(number, (value, low, high)):
         return NONE
     return f"{value:+.3f} [{low:+.2f} to {high:+.2f}]"
@@ -249,6 +231,7 @@ METRIC_VIEWS: dict[str, Callable[[pd.DataFrame, str], View]] = {
     "classes": classes,
     "sources": sources,
     "kinds": kinds,
+    "alarms": alarms,
     "audit": audit,
     "pairs": pairs,
     "removed": removed,
