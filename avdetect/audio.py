@@ -21,6 +21,7 @@ N_FFT = 512
 WIN_LENGTH = 400
 N_MELS = 80
 FLOOR = 1e-5  # -50 dB of power under a full-scale tone's band; keeps digital silence finite
+WHISPER_FLOOR = 1e-10  # as Whisper's own log-mel: what is quiet between words belongs to what it learned
 
 SILENCE_RMS = 10 ** (-55 / 20)  # -55 dBFS: below it there is no voice to judge
 MIN_AUDIO_SECONDS = 0.5
@@ -49,8 +50,8 @@ def _window() -> np.ndarray:
     return np.pad(hann, (margin, N_FFT - WIN_LENGTH - margin))
 
 
-def log_mel(samples: Float) -> Float:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS); silence gives log(FLOOR).
+def log_mel(samples: Float, floor: float = FLOOR) -> Float:
+    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS); silence gives log(floor).
 
     The spectrum is computed in float64: in float32 the rounding of a loud band is audible in a quiet one.
     """
@@ -62,7 +63,7 @@ def log_mel(samples: Float) -> Float:
     spectrum = np.fft.rfft(frames * _window(), axis=-1)
     power = spectrum.real**2 + spectrum.imag**2
     mel = power @ mel_filters().T.astype(np.float64)
-    return np.log(np.maximum(mel, FLOOR)).astype(np.float32)
+    return np.log(np.maximum(mel, floor)).astype(np.float32)
 
 
 def rms(samples: Float) -> float:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from avdetect import pooling
-from avdetect.audio import MIN_AUDIO_SECONDS, log_mel
+from avdetect.audio import FLOOR, MIN_AUDIO_SECONDS, WHISPER_FLOOR, log_mel
 from avdetect.config import AudioConfig, FaceConfig, ModelConfig
 from avdetect.faces.mouth import hidden_mouths
 from avdetect.pooling import SyncDistances, SyncReading
@@ -100,13 +100,14 @@ def audio_windows(waveform: Waveform, speech: Bool, config: AudioConfig) -> tupl
         window, mask = samples[start : start + size], speech[start // HOP : (start + size) // HOP]
         if enough_speech(mask):
             centres.append(waveform.start_seconds + (start + len(window) / 2) / SAMPLE_RATE)
-            mels.append(audio_mel(window, mask, size))
+            mels.append(audio_mel(window, mask, config))
     return centres, mels
 
 
-def audio_mel(window: Float, speech: Bool, size: int) -> Float:
-    """(num_samples,) and its `speech_mask` -> (size // HOP, N_MELS): what the voice's network is given."""
-    return log_mel(np.resize(level(window, speech), size))
+def audio_mel(window: Float, speech: Bool, config: AudioConfig) -> Float:
+    """(num_samples,) and its `speech_mask` -> (T, N_MELS) of a whole window: what the voice's network is given."""
+    size = round(config.window_seconds * SAMPLE_RATE)
+    return log_mel(np.resize(level(window, speech), size), FLOOR if config.encoder == "cnn" else WHISPER_FLOOR)
 
 
 def voice_windows(waveform: Waveform, speech: Bool) -> tuple[Float, Bool]:

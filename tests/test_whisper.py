@@ -19,7 +19,7 @@ from clips import speech
 from safetensors.numpy import load_file
 
 from avdetect._onnx import check_graph
-from avdetect.audio import N_MELS, log_mel
+from avdetect.audio import N_MELS, WHISPER_FLOOR, log_mel
 from avdetect.config import AudioConfig
 from avdetect.errors import ConfigError
 from avdetect.export import PARITY_TOLERANCE, _store_halves, _to_onnx
@@ -109,13 +109,13 @@ def test_the_mels_are_those_that_whisper_learned_from() -> None:
     """Its own: a transform of 400 samples, log10, eight decades below the loudest, (x + 4) / 4."""
     samples = speech(2.0, 3)
     power = np.abs(librosa.stft(samples, n_fft=400, hop_length=160, pad_mode="constant"))[:, :-1] ** 2
-    theirs = np.log10(np.maximum(librosa.filters.mel(sr=16000, n_fft=400, n_mels=N_MELS) @ power, 1e-5))
+    theirs = np.log10(np.maximum(librosa.filters.mel(sr=16000, n_fft=400, n_mels=N_MELS) @ power, WHISPER_FLOOR))
     theirs = np.maximum(theirs, theirs.max() - 8) / 4 + 1
     seen: list[torch.Tensor] = []
     encoder = WhisperEncoder(("stem",))
     encoder.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.inference_mode():
-        encoder(torch.from_numpy(log_mel(samples)[None]))
+        encoder(torch.from_numpy(log_mel(samples, WHISPER_FLOOR)[None]))
     difference = np.abs(seen[0][0].numpy() - theirs)
     assert np.median(difference) < 0.02, "of four decades"
     assert np.quantile(difference, 0.99) < 0.2

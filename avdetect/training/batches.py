@@ -239,7 +239,7 @@ class AudioBatches(_PairBatches):
     stream, part_name, label = 2, "voice", "audio_fake"
 
     def __init__(self, part: Part, audio: AudioConfig, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
-        self.size = round(audio.window_seconds * SAMPLE_RATE)
+        self.audio, self.size = audio, round(audio.window_seconds * SAMPLE_RATE)
         clips = part.archive.clips
         voiced = (clips["sound_samples"] >= MIN_AUDIO_SECONDS * SAMPLE_RATE) & (clips["sound_rms"] >= SILENCE_RMS)
         super().__init__(part, voiced.to_numpy(bool), config, seed, augment)
@@ -284,7 +284,7 @@ class AudioBatches(_PairBatches):
         as_it_is = self.config.augmentation == "light" and treatment % 2
         if self.augment and not as_it_is:
             samples = treated_voice(samples, self.config.codec, treatment)
-        return audio_mel(samples, window.speech, self.size)
+        return audio_mel(samples, window.speech, self.audio)
 
     def shows_fake(self, clip: int) -> bool:
         return not self.spans[clip] or bool(self._forged_starts(clip))

@@ -54,7 +54,7 @@ class JointBatches:
         """match: False where no lip-sync was learned. Raises ManifestError without such fakes or without reals."""
         self.match = match
         self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
-        self.size = round(audio.window_seconds * SAMPLE_RATE)
+        self.audio, self.size = audio, round(audio.window_seconds * SAMPLE_RATE)
         clips = self.archive.clips
         file = clips["file"].to_numpy()
         usable = part.has_file() & ((clips["main_faces"].to_numpy() > 0) | (clips["sound_samples"].to_numpy() > 0))
@@ -115,7 +115,7 @@ class JointBatches:
         speech = speech_mask(wave.samples)[start // HOP : (start + self.size) // HOP]
         if self.augment:
             samples = treated_voice(samples, self.config.codec, treatment)
-        return audio_mel(samples, speech, self.size), enough_speech(speech)
+        return audio_mel(samples, speech, self.audio), enough_speech(speech)
 
     def _match(self, clip: int, moment: float, treatment: int) -> tuple[np.ndarray, Float, np.ndarray]:
         """WINDOWS consecutive moments of mouth and voice, and where there is speech."""
