@@ -34,9 +34,20 @@ def bundle(known: list[str], stated: str = "") -> Any:
     return SimpleNamespace(files=files, folder=Path("b"), info=SimpleNamespace(training={"manifest_digest": stated}))
 
 
-def said(table: pd.DataFrame, one: Any, seen: tuple[str, ...] = (), out_of_fold: bool = False) -> list[str]:
+def said(
+    table: pd.DataFrame, one: Any, seen: tuple[str, ...] = (), out_of_fold: bool = False, known: Any = ()
+) -> list[str]:
     setting: Any = SimpleNamespace(table=table, bundle=one, archive=None, trained_on=seen)
-    return warnings_of(setting, table.assign(error=""), out_of_fold)
+    return warnings_of(setting, table.assign(error=""), out_of_fold, set(known))
+
+
+def test_files_of_a_source_that_was_trained_on_are_told(tmp_path: Path) -> None:
+    table = manifest(tmp_path)
+    dev = table[table["split"] == "dev"]
+    assert said(dev, bundle([]), known=["made"])[0].startswith("2 of 2 files were not trained on, but are of sources")
+    assert said(dev, bundle([]), known=["other"]) == []
+    assert said(table, bundle([]), ("train",), known=["made"])[1].startswith("4 of 6 files")
+    assert said(dev, bundle([]), known=["made"], out_of_fold=True) == []
 
 
 def test_training_files_are_known_by_their_bytes(tmp_path: Path) -> None:

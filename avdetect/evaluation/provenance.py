@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Set
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,7 +39,8 @@ def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
     return []
 
 
-def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool) -> list[str]:
+def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool, known: Set[str] = frozenset()) -> list[str]:
+    """known: the sources of the manifest that the bundle was trained on."""
     found = []
     seen = () if out_of_fold else setting.trained_on
     files = 0 if out_of_fold else files_trained_on(setting.table, setting.bundle, setting.archive)
@@ -51,6 +53,13 @@ def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool) -> li
         found.append(
             f"The bundle was trained on the files of split {' and '.join(seen)} of this manifest. On them it looks "
             "better than it is: measure it with --out-of-fold, or on other files."
+        )
+    table = setting.table
+    akin = int((table["dataset"].isin(known) & ~table["split"].isin(setting.trained_on)).sum())
+    if akin and not out_of_fold:
+        found.append(
+            f"{akin} of {len(scores)} files were not trained on, but are of sources that the bundle was trained on: "
+            "they say nothing of new sources."
         )
     errors = scores["error"] != ""
     left_out = int((scores["error"] == NOT_HELD_OUT).sum())

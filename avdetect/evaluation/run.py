@@ -51,6 +51,7 @@ def evaluate(
     Raises ConfigError for a folder that belongs to another evaluation, and what the measurements raise.
     """
     seen = provenance.trained_on(table, bundle)  # asked of the whole manifest: its digest is what a bundle states
+    known = set(table["dataset"][table["split"].isin(seen)])  # sources that it was trained on
     table = selected(table, split)
     archive = open_archive(cache, bundle)
     # Before the folder is claimed: what is refused leaves nothing behind.
@@ -68,7 +69,7 @@ def evaluate(
         parts=parts,
         about=provenance.about(setting, out_of_fold, command, others.bundles),
         summary=provenance.summary(setting, out_of_fold, split, list(parts), command, others.bundles),
-        warnings=provenance.warnings_of(setting, scores, out_of_fold),
+        warnings=provenance.warnings_of(setting, scores, out_of_fold, known),
     )
     steps.measure_scores(setting, results, audit=audit)
     steps.measure_media(setting, results, sync=sync, robustness_files=robustness_files)
