@@ -337,6 +337,22 @@ def test_a_last_picture_that_is_said_to_last_for_hours_is_held_for_a_second(tmp_
     assert stretches(frames_of(path)) == [(0, 25), (25_000, 25), (50_000, 25)]
 
 
+@pytest.mark.parametrize("rate", [0.001, 0.4, 0.9, 1, 1.04, 2, 7.52, 24])
+def test_large_pictures_do_not_block_the_times_that_number_them(tmp_path, rate):
+    """One is more than a pipe holds: who waits for the next picture's time must read on."""
+    path = render(tmp_path / "large.mp4", f"-f lavfi -i testsrc2=size=1280x720:rate={rate} -frames:v 4 {H264}")
+    batches = frames_of(path)
+    gaps = [round(1 / rate * 25 * i) for i in range(1, 4)]
+    if rate < 0.95:
+        first, count = stretches(batches)[-1]
+        assert first == gaps[-1]
+        assert count in (25, 26)
+    else:
+        ((first, count),) = stretches(batches)
+        assert first == 0
+        assert count == pytest.approx(4 / rate * 25, abs=1)
+
+
 # ---- what cannot be read
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import numpy as np
 
 from avdetect._media.child import Child
 from avdetect._media.messages import FfmpegLog, quoted, refusal
-from avdetect._media.timeline import TICKS, Timeline, nearest
+from avdetect._media.timeline import HELD_SECONDS, TICKS, Timeline, nearest
 from avdetect._media.tool import check_ffmpeg, ffmpeg_path
 from avdetect.config import MediaLimits
 from avdetect.errors import MediaError
+from avdetect.types import FPS
 
 _Y4M = re.compile(rb"YUV4MPEG2 W([1-9]\d{0,5}) H([1-9]\d{0,5})\s")
 _MAX_Y4M_PIXELS = 2**28  # far beyond any max_side
+MAX_AHEAD = 2 * HELD_SECONDS * FPS  # frames
 
 
 class Decoder(Child):
@@ -97,14 +100,21 @@ class Decoder(Child):
         where pictures are missing for longer than a second.
         """
         size, number, count = self.y4m_header(), None, batch
+        ahead: deque[tuple[Any, int]] = deque()  # read while the times of earlier frames were awaited
         while size and count == batch:
-            frames, count = self.y4m_frames(size, batch)
+            frames, count = ahead.popleft() if ahead else self.y4m_frames(size, batch)
             if not count:
                 return
             if number is None:
                 number = nearest(self.await_start())  # in the pipe: without what was cut out of gaps
-            while not self.timeline.covers(number + count - 1) and self.listen():
-                pass
+            while not self.timeline.covers(number + count - 1):
+                # ffmpeg hands a picture's repetitions on before it tells the next one's time: it must not have to wait.
+                if len(ahead) * batch > MAX_AHEAD:
+                    self.timeline.ended = True  # no gap is so long in the pipe: the last picture is repeated
+                elif not self.exhausted:
+                    ahead.append(self.y4m_frames(size, batch))
+                elif not self.listen():
+                    break
             end = 0
             for index, length, place in self.timeline.stretches(number, count):
                 end = index + length

@@ -51,8 +51,10 @@ class Timeline:
         self._last = time
 
     def covers(self, number: int) -> bool:
-        """Whether enough has come to say where frame `number` of the pipe stands."""
-        return self.ended or (self.start is not None and nearest(self._last - self._cut) >= number)
+        """Whether enough has come to say where frame `number` of the pipe stands: no gap ends, and so no jump comes,
+        before its picture has been repeated for HELD_SECONDS."""
+        held = HELD_SECONDS * FPS - 1
+        return self.ended or (self.start is not None and nearest(self._last - self._cut) + held >= number)
 
     def stretches(self, number: int, count: int) -> Iterator[tuple[int, int, int]]:
         """(index, how many, number in the file) of consecutive frames among the `count` from `number` of the pipe on.
