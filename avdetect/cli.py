@@ -163,6 +163,16 @@ def score(
     ] = False,
     start: Annotated[float, typer.Option("--start", min=0, help="Begin here, in seconds.")] = 0.0,
     duration: Annotated[float | None, typer.Option("--duration", min=0.04, help="Score this many seconds.")] = None,
+    audio_track: Annotated[
+        int | None,
+        typer.Option(
+            "--audio-track", metavar="N", min=1, help="Judge this sound track.", show_default="the one with speech"
+        ),
+    ] = None,
+    video_track: Annotated[
+        int | None,
+        typer.Option("--video-track", metavar="N", min=1, help="Judge this video track.", show_default="the best one"),
+    ] = None,
     device: DeviceOption = "auto",
     bundle: BundleOption = None,
     ffmpeg: FfmpegOption = None,
@@ -194,7 +204,9 @@ def score(
     engines.check()
     source = source_of(paths or [], manifest, null)
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
-    options = ScoringOptions(bundle, device, detector, face_model, media_limits, start, duration)
+    options = ScoringOptions(
+        bundle, device, detector, face_model, media_limits, start, duration, video_track, audio_track
+    )
     if engines == Engines() and kaggle is None and source.single:
         files.check(source.single)
         code = _score_one(source.single, options, output, files)
@@ -454,12 +466,11 @@ def _score_one(path: str, options: ScoringOptions, output: Output, files: Report
 
     detector = options.load()
     recorder = _recorder_for(files, options.duration_seconds)
-    window = {"start_seconds": options.start_seconds, "duration_seconds": options.duration_seconds}
     try:
         with _progress() as advance:
             result = attempt(
                 path,
-                lambda: detector.score(path, on_progress=advance, observer=recorder, **window),  # type: ignore[arg-type]
+                lambda: detector.score(path, on_progress=advance, observer=recorder, **options.part),
             )
     except KeyboardInterrupt:
         _say("avdetect: interrupted; 0 of 1 files were scored", err=True)

@@ -30,6 +30,7 @@ from avdetect.types import (
     Curve,
     Detection,
     FacesSeen,
+    MediaTracks,
     StreamScore,
     SyncScore,
     TrackSummary,
@@ -99,18 +100,26 @@ class Detector:
         *,
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
+        video_track: int | None = None,
+        audio_track: int | None = None,
         on_progress: Progress | None = None,
         observer: Observer | None = None,
     ) -> Detection:
         """Score the file at `path`, or the window of it that starts at `start_seconds`.
 
-        Raises MediaError when the file cannot be read as media or ends before the window, LimitError when it exceeds a
-        limit, ConfigError for a window that is no window. A file that can be read but shows neither a face nor a voice
-        gives a Detection whose verdict is "abstain".
+        Of several tracks (counted from 1) the largest picture, and the sound in which somebody speaks, are judged.
+        Raises MediaError when the file cannot be read as media, ends before the window or lacks the track, LimitError
+        when it exceeds a limit, ConfigError for a window that is no window. A file that can be read but shows neither a
+        face nor a voice gives a Detection whose verdict is "abstain".
         """
         began = time.perf_counter()
         stream = self.preprocessor.open(
-            path, start_seconds, duration_seconds, on_frames=observer.frames if observer else None
+            path,
+            start_seconds,
+            duration_seconds,
+            on_frames=observer.frames if observer else None,
+            video_track=video_track,
+            audio_track=audio_track,
         )
         if observer:
             observer.opened(stream.info)
@@ -176,6 +185,7 @@ class Detector:
             },
             timing_seconds={stage: round(seconds, 4) for stage, seconds in timing.items()},
             faces=faces,
+            media=_tracks_of(stream.info, outputs.speech_seconds),
         )
 
     def _own_warnings(self) -> Iterator[str]:
@@ -185,6 +195,16 @@ class Detector:
             yield f"faces were found by {used}, but this bundle was trained on faces found by {trained}"
         if self.networks.fell_back:
             yield "scored on the CPU: CUDA could not be started (driver or CUDA libraries missing; see avdetect doctor)"
+
+
+def _tracks_of(info: MediaInfo, speech_seconds: float) -> MediaTracks:
+    return MediaTracks(
+        video=info.video.track if info.video else None,
+        videos=len(info.videos),
+        audio=info.audio.track if info.audio else None,
+        audios=len(info.audios),
+        speech_seconds=round(speech_seconds, 2),
+    )
 
 
 def _face_warnings(faces: FacesSeen | None, outputs: StreamOutputs) -> Iterator[str]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ import numpy as np
 from avdetect._media.channels import Mix, piped_channels
 from avdetect._media.commands import PASSED, SEEKABLE, start_audio, start_video
 from avdetect._media.ffmpeg import Decoder, decoder_threads
-from avdetect._media.info import AudioStream, MediaInfo, VideoStream, chosen, passed_over
+from avdetect._media.info import AudioStream, MediaInfo, VideoStream, chosen, passed_over, ranked
 from avdetect._media.messages import quoted
 from avdetect._media.probe import read_info
 from avdetect._media.timeline import TICKS
@@ -40,7 +41,7 @@ from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import MediaError
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames, Waveform
 
-__all__ = ["AudioStream", "MediaInfo", "MediaReader", "VideoStream", "check_ffmpeg", "ffmpeg_path", "probe"]
+__all__ = ["AudioStream", "MediaInfo", "MediaReader", "VideoStream", "check_ffmpeg", "ffmpeg_path", "probe", "ranked"]
 
 # One slash: a Path leaves no more of them.
 _ADDRESS = re.compile(r"(https?|ftps?|sftp|scp|rts?ps?|rtmp[a-z]*|mmsh?|udp|tcp|srt|rist|s3|gs|az|hdfs|magnet):/", re.I)
@@ -67,7 +68,7 @@ class MediaReader:
     """Frames and samples of one file, on one clock, decoded as they are asked for.
 
     The constructor probes the file (errors as `probe`). `video_track` and `audio_track` choose among several, counted
-    from 1 as players do; without them the best that can be decoded is read (`MediaInfo`). Raises ConfigError for one
+    from 1 as players do; without them the best that can be decoded is read (`MediaInfo`). Raises MediaError for one
     that is not there.
 
     Use it as a context manager, or call `close`: that ends ffmpeg. `warnings` grows with what is survived: a sentence
@@ -100,6 +101,16 @@ class MediaReader:
         for stream in passed_over(streams, used):
             why = stream.problem or "its beginning cannot be decoded"
             self.warnings.append(f"{name}: track {stream.track} is passed over ({why}); track {used.track} is read")
+
+    def hear(self, track: int) -> None:
+        """Read audio track `track` (from 1) instead of the one that was chosen. Raises MediaError."""
+        before, audio = self.info.audio, chosen(self.info.audios, track, "audio")
+        if before is None or audio is None or audio is before:
+            return
+        passed = f"; track {before.track} is read"
+        self.warnings = [warning for warning in self.warnings if not warning.endswith(passed)]
+        self.info = replace(self.info, audio=audio)
+        self._pass_over("audio", self.info.audios, audio)
 
     def __enter__(self) -> MediaReader:
         return self
@@ -138,7 +149,7 @@ class MediaReader:
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         track: int | None = None,
-    ) -> Iterator[Waveform]:
+    ) -> Generator[Waveform]:
         """Mono 16 kHz audio in consecutive chunks of `chunk_seconds` (the last may be shorter), of the chosen track or
         of audio track `track` (from 1).
 

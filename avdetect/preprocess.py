@@ -20,6 +20,7 @@ from avdetect.errors import ConfigError, LimitError, MediaError
 from avdetect.faces.detector import FaceDetector
 from avdetect.faces.tracking import FaceTracker, TrackedFace
 from avdetect.media import MediaInfo, MediaReader
+from avdetect.tracks import spoken_track
 from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Waveform
 
 T = TypeVar("T")
@@ -45,16 +46,30 @@ class Preprocessor:
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         on_frames: Callable[[VideoFrames], None] | None = None,
+        video_track: int | None = None,
+        audio_track: int | None = None,
     ) -> ClipStream:
         """Probe `path` and return its clips, not decoded yet. Raises ConfigError, MediaError or LimitError.
 
         `start_seconds` is rounded to the nearest frame, so that frames and samples of a window are those of the file.
         `on_frames` is shown every batch of whole frames before its faces are sought; what it keeps it must copy.
+        Tracks count from 1; without `audio_track` the one with speech is read (`avdetect.tracks`).
         """
         for name, value in (("start", start_seconds), ("duration", duration_seconds)):
             if value is not None and not 0 <= value < MAX_SECONDS:
                 raise ConfigError(f"{name} must be a number of seconds from 0 to {MAX_SECONDS:g}, got {value}")
-        return ClipStream(self, os.fspath(path), round(start_seconds * FPS) / FPS, duration_seconds, on_frames)
+        for name, track in (("video", video_track), ("audio", audio_track)):
+            if track is not None and track < 1:
+                raise ConfigError(f"{name} tracks are counted from 1, got {track}")
+        limits, threads = self.limits, self.threads
+        began = time.perf_counter()
+        reader = MediaReader(path, self.config.media, limits, threads, video_track=video_track, audio_track=audio_track)
+        start_seconds = round(start_seconds * FPS) / FPS
+        if audio_track is None and (spoken := spoken_track(reader, start_seconds, duration_seconds)) is not None:
+            reader.hear(spoken)
+        stream = ClipStream(self, reader, start_seconds, duration_seconds, on_frames)
+        stream.timing_seconds["probe"] = time.perf_counter() - began
+        return stream
 
     def clips(self, path: str | os.PathLike[str]) -> list[Clip]:
         """All clips of a (short) file at once."""
@@ -76,18 +91,16 @@ class ClipStream:
     def __init__(
         self,
         preprocessor: Preprocessor,
-        path: str,
+        reader: MediaReader,
         start: float,
         duration: float | None,
         on_frames: Callable[[VideoFrames], None] | None = None,
     ) -> None:
-        began = time.perf_counter()
         self.config = preprocessor.config
         self.start_seconds = start
         self._most_seconds = preprocessor.limits.max_file_seconds
         self._deadline = time.monotonic() + self._most_seconds
-        self._reader = MediaReader(path, self.config.media, preprocessor.limits, preprocessor.threads)
-        self.info = self._reader.info
+        self._reader, self.info = reader, reader.info
         self._duration, self._on_frames = duration, on_frames
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
         self._tracker = FaceTracker(preprocessor.detector, self.config.faces, _stated_origin(self.info))
@@ -95,7 +108,7 @@ class ClipStream:
         self._unseen_frames = 0  # between two pictures, where there was none
         self._saw_face = self._heard = False
         self._audio_seconds = 0.0
-        self.timing_seconds = {"probe": time.perf_counter() - began, "decode": 0.0, "faces": 0.0}
+        self.timing_seconds = {"probe": 0.0, "decode": 0.0, "faces": 0.0}
 
     def __enter__(self) -> ClipStream:
         return self

@@ -215,6 +215,17 @@ class FacesSeen:
 
 
 @dataclass(frozen=True)
+class MediaTracks:
+    """Which of the file's tracks were judged, counted from 1 as players do."""
+
+    video: int | None  # None: none is read
+    videos: int  # how many the file has
+    audio: int | None
+    audios: int
+    speech_seconds: float  # in the sound that was judged
+
+
+@dataclass(frozen=True)
 class Segment:
     """A stretch of the file that looks manipulated, from a stream's per-second curve."""
 
@@ -247,3 +258,4 @@ class Detection:
     model: Mapping[str, str]  # bundle and its digest, avdetect's version, preprocessing hash, face detector, provider
     timing_seconds: Mapping[str, float]  # wall seconds by stage; stages run beside each other, `networks` in two halves
     faces: FacesSeen | None = None  # None: no picture was looked at
+    media: MediaTracks | None = None  # None: the result is of an older version

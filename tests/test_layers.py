@@ -28,7 +28,7 @@ ORDER = (
         "_media",
         "media",
     ),
-    *("faces", "audio", "speech", "preprocess", "pooling", "scoring", "segments"),
+    *("faces", "audio", "speech", "tracks", "preprocess", "pooling", "scoring", "segments"),
     *("streams", "fusion", "model", "bundle", "detector", "report"),
 )
 # What stands beside: it may import the layers, and of each other only what is named here. No layer imports it.

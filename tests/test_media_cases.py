@@ -18,7 +18,7 @@ from avdetect._media import tool
 from avdetect._media.channels import Mix
 from avdetect.cli import app
 from avdetect.config import MediaLimits
-from avdetect.errors import ConfigError, LimitError, MediaError, ToolError
+from avdetect.errors import LimitError, MediaError, ToolError
 from avdetect.media import MediaReader, check_ffmpeg, ffmpeg_path, probe
 from avdetect.types import SAMPLE_RATE, VideoFrames
 
@@ -114,11 +114,11 @@ def test_every_track_is_known_and_can_be_chosen(two_tracks):
 
 def test_a_track_that_is_not_there_is_a_usage_error(two_tracks, clip):
     for number in (0, 3, -1):
-        with pytest.raises(ConfigError, match=f"no audio track {number}: the file has 2 tracks"):
+        with pytest.raises(MediaError, match=f"no audio track {number}: the file has 2 tracks"):
             MediaReader(two_tracks, audio_track=number)
-    with pytest.raises(ConfigError, match="no video track 2: the file has one track"):
+    with pytest.raises(MediaError, match="no video track 2: the file has one track"):
         MediaReader(clip, video_track=2)
-    with MediaReader(clip) as reader, pytest.raises(ConfigError, match="no audio track 2"):
+    with MediaReader(clip) as reader, pytest.raises(MediaError, match="no audio track 2"):
         reader.audio(1.0, track=2)
 
 

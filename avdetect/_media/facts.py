@@ -112,7 +112,7 @@ def too_many(path: Path, limits: MediaLimits, count: int) -> MediaError:
 def info_of(
     path: Path, limits: MediaLimits, facts: Facts, video_track: int | None = None, audio_track: int | None = None
 ) -> MediaInfo:
-    """MediaInfo of checked facts. Raises MediaError, LimitError, ConfigError."""
+    """MediaInfo of checked facts. Raises MediaError, LimitError."""
     if facts.streams_found > limits.max_streams or len(facts.streams) > limits.max_streams:
         raise too_many(path, limits, max(facts.streams_found, len(facts.streams)))
     duration = None if facts.duration is None or facts.duration < 0 else facts.duration / 1e6

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from avdetect.errors import ConfigError
+from avdetect.errors import MediaError
 
 # Tags that say who wrote a file; names in lower case. Everything else (titles, comments, places) is its own affair.
 KEPT_TAGS = frozenset(
@@ -99,18 +99,23 @@ class MediaInfo:
 
 
 def chosen(streams: Sequence[Stream], track: int | None, kind: str) -> Stream | None:
-    """The stream that is read: track `track`, else the best of those that can be: first one that decodes, then the one
-    marked default, then the largest picture or the most channels.
+    """The stream that is read: track `track`, else the first of `ranked`.
 
-    Raises ConfigError for a track that is not there.
+    Raises MediaError for a track that is not there.
     """
     if track is not None:
         if not 1 <= track <= len(streams):
             count = {0: "no track", 1: "one track"}.get(len(streams), f"{len(streams)} tracks")
-            raise ConfigError(f"there is no {kind} track {track}: the file has {count} of {kind}")
+            raise MediaError(f"there is no {kind} track {track}: the file has {count} of {kind}")
         return streams[track - 1]
+    return next(iter(ranked(streams)), None)
+
+
+def ranked(streams: Sequence[Stream]) -> list[Stream]:
+    """Those that can be read, the best first: that decode, that are marked default, with the largest picture or the
+    most channels, in the file's order."""
     readable = [stream for stream in streams if stream.problem is None]
-    return max(readable, key=lambda stream: (stream.decodes, stream.is_default, _size(stream)), default=None)
+    return sorted(readable, key=lambda stream: (stream.decodes, stream.is_default, _size(stream)), reverse=True)
 
 
 def passed_over(streams: Sequence[Stream], used: Stream) -> list[Stream]:

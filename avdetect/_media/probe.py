@@ -52,7 +52,7 @@ def _pyav() -> str:
 def read_info(
     path: Path, limits: MediaLimits, video_track: int | None = None, audio_track: int | None = None
 ) -> MediaInfo:
-    """MediaInfo. Raises MediaError, LimitError, ToolError; ConfigError for a track that is not there."""
+    """MediaInfo. Raises MediaError, LimitError, ToolError."""
     with _Describer(path, limits) as child:
         text = child.facts()
         status = child.status

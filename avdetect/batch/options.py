@@ -32,6 +32,14 @@ class ScoringOptions:
     limits: MediaLimits = field(default_factory=MediaLimits)
     start_seconds: float = 0.0
     duration_seconds: float | None = None
+    video_track: int | None = None  # from 1; None: the best one
+    audio_track: int | None = None  # … the one with speech
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """What of a file is scored, as `Detector.score` takes it."""
+        names = ("start_seconds", "duration_seconds", "video_track", "audio_track")
+        return {name: getattr(self, name) for name in names}
 
     def load(self, threads: int | None = None) -> Detector:
         """The detector. Raises ModelError, ConfigError."""
@@ -54,8 +62,7 @@ class ScoringOptions:
         detector = self.load(threads)
 
         def score(path: str) -> Result:
-            window = {"start_seconds": self.start_seconds, "duration_seconds": self.duration_seconds}
-            return attempt(path, lambda: detector.score(path, **window))  # type: ignore[arg-type]
+            return attempt(path, lambda: detector.score(path, **self.part))
 
         return score
 
@@ -96,6 +103,8 @@ class ScoringOptions:
             "device": providers[0],
             "start": self.start_seconds,
             "duration": self.duration_seconds,
+            "video track": self.video_track,
+            "audio track": self.audio_track,
             "limits": dataclasses.asdict(self.limits),
         }
 

@@ -28,6 +28,9 @@ def _facts(info: MediaInfo) -> Iterator[tuple[str, str]]:
     yield "duration", "not stated" if info.duration_seconds is None else f"{info.duration_seconds:.2f} s"
     if info.bit_rate:
         yield "bit rate", bits(info.bit_rate)
+    for kind, streams, used_one in (("video", info.videos, info.video), ("audio", info.audios, info.audio)):
+        if used_one and len(streams) > 1:
+            yield f"{kind} tracks", f"{len(streams)}, of which track {used_one.track} is judged"
     if info.video:
         yield from _video(info.video)
     if info.audio:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from avdetect.detector import CLEAR_SYNC
 from avdetect.report.data import printable
-from avdetect.report.words import people
+from avdetect.report.words import people, track_words
 from avdetect.types import Detection
 
 MAX_SEGMENTS = 4  # lines, of a file with many
@@ -31,8 +31,11 @@ def render(detection: Detection) -> Text:
     note = f"{tracks} face track{'' if tracks == 1 else 's'}"
     if detection.faces and detection.faces.judged < detection.faces.seen:
         note = f"{people(detection)}, {note}"
+    note = ", ".join(filter(None, (track_words(detection, "video"), note)))
     _line(out, "face", detection.video_fake, detection.missing.get("visual"), note)
-    _line(out, "voice", detection.audio_fake, detection.missing.get("audio"), "")
+    heard = track_words(detection, "audio")
+    silent = f"{detection.missing.get('audio')} ({heard})" if heard else detection.missing.get("audio")
+    _line(out, "voice", detection.audio_fake, silent, heard)
     out.append("  match  ")
     if detection.sync is None:
         out.append(f"not judged: {detection.missing.get('sync', 'unknown')}\n", style="yellow")

@@ -105,6 +105,15 @@ def people(detection: Detection) -> str:
     return f"{faces.seen} face{'' if faces.seen == 1 else 's'} at a time"
 
 
+def track_words(detection: Detection, kind: Literal["video", "audio"]) -> str:
+    """Which of several tracks was judged; nothing where there is one."""
+    media = detection.media
+    if media is None:
+        return ""
+    track, count = (media.video, media.videos) if kind == "video" else (media.audio, media.audios)
+    return f"{kind} track {track} of {count}" if track is not None and count > 1 else ""
+
+
 def segment_words(segment: Segment) -> str:
     """Whose stretch it is."""
     track = "" if segment.track_id is None else f", track {segment.track_id}"
@@ -191,6 +200,8 @@ def _face(detection: Detection) -> Cause:
         if (said := people(detection)) and detection.faces != FacesSeen(count, count):
             lines.append(sentence(said))
         lines.append("Judged by pictures of the face alone.")
+    if said := track_words(detection, "video"):
+        lines.append(sentence(said))
     headline, tone = _part(probability)
     return Cause("Face", "Was the face altered or generated?", headline, tone, probability, tuple(lines))
 
@@ -200,7 +211,10 @@ def _voice(detection: Detection) -> Cause:
     if probability is None:
         lines = [sentence(detection.missing.get("audio", "no usable score"))]
     else:
-        lines = ["Judged by the sound alone."]
+        heard = detection.media.speech_seconds if detection.media else 0.0
+        lines = ["Judged by the sound alone" + (f", {heard:.1f}{SPACE}s of speech." if heard else ".")]
+    if said := track_words(detection, "audio"):
+        lines.append(sentence(said))
     headline, tone = _part(probability)
     return Cause("Voice", "Was the voice synthesised or altered?", headline, tone, probability, tuple(lines))
 

@@ -65,8 +65,7 @@ def score_upload(task: Task, say: Say) -> tuple[Detection, str]:
     recorder = Recorder(options.duration_seconds)
     detection = detector.score(
         UPLOAD,
-        start_seconds=options.start_seconds,
-        duration_seconds=options.duration_seconds,
+        **options.part,
         observer=Watched(recorder, say, options.start_seconds, options.duration_seconds),
     )
     detection = named(detection, task.name)

@@ -1,0 +1,158 @@
+"""Of several tracks the one with speech is judged, or the one that was asked for; which one is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from clips import speech, write_wav
+from media_factory import RENDERER
+from typer.testing import CliRunner
+
+import avdetect
+from avdetect.batch.options import ScoringOptions
+from avdetect.cli import app
+from avdetect.config import MediaLimits
+from avdetect.detector import Detector
+from avdetect.errors import ConfigError, MediaError
+from avdetect.media import MediaReader
+from avdetect.report.data import SCHEMA_FILE, to_json
+from avdetect.report.text import render
+from avdetect.report.words import causes
+from avdetect.tracks import ENOUGH_SECONDS, spoken_track
+from avdetect.types import SAMPLE_RATE, Float
+
+SECONDS = 5
+
+
+def tone() -> Float:
+    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE)).astype(np.float32)
+
+
+def late_word() -> Float:
+    """One second of speech at the end."""
+    return np.concatenate([np.zeros((SECONDS - 1) * SAMPLE_RATE, np.float32), speech(1.0, 3)])
+
+
+SOUNDS = {
+    "silence": lambda: np.zeros(SECONDS * SAMPLE_RATE, np.float32),
+    "tone": tone,
+    "voice": lambda: speech(SECONDS),
+    "other voice": lambda: speech(SECONDS, 1),
+    "word": late_word,
+}
+
+
+def film(folder: Path, *sounds: str, default: int = 1) -> Path:
+    """A gray picture with these sound tracks; `default` (from 1) is the one marked so."""
+    inputs = ["-f", "lavfi", "-i", f"color=gray:size=64x64:rate=25:duration={SECONDS}"]
+    maps, marks = ["-map", "0:v"], []
+    for i, name in enumerate(sounds):
+        inputs += ["-i", str(write_wav(folder / f"{i}.wav", SOUNDS[name]()))]
+        maps += ["-map", f"{i + 1}:a"]
+        marks += [f"-disposition:a:{i}", "default" if i + 1 == default else "0"]
+    target = folder / "film.mkv"
+    codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "pcm_s16le"]
+    subprocess.run([RENDERER, "-v", "error", "-y", *inputs, *maps, *codecs, *marks, str(target)], check=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return avdetect.load_detector(device="cpu", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("sounds", "default", "expected"),
+    [
+        (("voice",), 1, None),  # no choice: nothing is looked at
+        (("silence", "voice"), 1, 2),
+        (("tone", "voice"), 1, 2),
+        (("voice", "other voice"), 1, 1),
+        (("voice", "other voice"), 2, 2),  # of equals the default one
+        (("silence", "tone"), 2, 2),  # nobody speaks: as without a look
+        (("silence", "word", "voice"), 1, 3),  # most speech
+        (("word", "silence"), 2, 1),
+    ],
+)
+def test_the_track_with_speech_is_found(
+    sounds: tuple[str, ...], default: int, expected: int | None, tmp_path: Path
+) -> None:
+    with MediaReader(film(tmp_path, *sounds, default=default)) as reader:
+        assert spoken_track(reader, 0.0, None) == expected
+        assert reader.warnings == []
+
+
+def test_only_the_window_counts(tmp_path: Path) -> None:
+    with MediaReader(film(tmp_path, "word", "voice")) as reader:
+        assert spoken_track(reader, 0.0, 2.0) == 2
+        assert spoken_track(reader, 4.0, None) == 1, "both have speech there: equals"
+
+
+def test_the_look_ends_with_enough_speech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+    audio = MediaReader.audio
+
+    def noted(self: MediaReader, *args, **options):
+        asked.append(options["track"])
+        return audio(self, *args, **options)
+
+    monkeypatch.setattr(MediaReader, "audio", noted)
+    with MediaReader(film(tmp_path, "voice", "other voice", "tone")) as reader:
+        spoken_track(reader, 0.0, None)
+    assert asked == [1], f"{ENOUGH_SECONDS} s of speech in the first: no other can hold more that counts"
+
+
+def test_the_voice_of_the_second_track_is_judged_and_said(detector: Detector, tmp_path: Path) -> None:
+    path = film(tmp_path, "silence", "voice")
+    found = detector.score(path)
+    assert found.media is not None
+    assert (found.media.audio, found.media.audios, found.media.video, found.media.videos) == (2, 2, 1, 1)
+    assert found.media.speech_seconds == pytest.approx(SECONDS, abs=0.3)
+    (alone := tmp_path / "alone").mkdir()
+    assert found.audio_fake == pytest.approx(detector.score(film(alone, "voice")).audio_fake, abs=1e-6)
+    assert "audio track 2 of 2" in render(found).plain
+    assert "Audio track 2 of 2." in causes(found)[1].lines
+    document = json.loads(to_json([found]))
+    jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text()))
+    assert document["results"][0]["media"]["audio"] == 2
+
+
+def test_a_track_that_is_asked_for_is_judged(detector: Detector, tmp_path: Path) -> None:
+    path = film(tmp_path, "tone", "voice")
+    found = detector.score(path, audio_track=1)
+    assert found.audio_fake is None
+    assert found.missing["audio"] == "no speech"
+    assert "not judged: no speech (audio track 1 of 2)" in render(found).plain
+    with pytest.raises(MediaError, match="no audio track 3: the file has 2 tracks"):
+        detector.score(path, audio_track=3)
+    with pytest.raises(ConfigError, match="from 1"):
+        detector.score(path, video_track=0)
+
+
+def test_one_track_is_not_mentioned(detector: Detector, tmp_path: Path) -> None:
+    found = detector.score(film(tmp_path, "voice"))
+    assert "track 1 of" not in render(found).plain
+    assert not any("track" in line for line in causes(found)[1].lines)
+
+
+def test_the_options_of_the_command(tmp_path: Path) -> None:
+    path = film(tmp_path, "voice", "tone")
+    told = CliRunner().invoke(app, ["score", str(path), "--json", "--audio-track", "2", "--video-track", "1"])
+    assert told.exit_code == 0
+    media = json.loads(told.stdout)["results"][0]["media"]
+    assert (media["audio"], media["speech_seconds"]) == (2, 0.0)
+    missing = CliRunner().invoke(app, ["score", str(path), "--audio-track", "3"])
+    assert missing.exit_code == 1
+    assert "no audio track 3" in missing.output
+
+
+def test_tracks_belong_to_what_a_journal_is_bound_to() -> None:
+    limits = MediaLimits()
+    plain, second = (ScoringOptions(limits=limits, audio_track=track).identity() for track in (None, 2))
+    assert plain != second
+    assert {key for key in plain if plain[key] != second[key]} == {"audio track"}
