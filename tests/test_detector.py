@@ -196,7 +196,7 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
         for a, b in zip(tensors[0][graph], tensors[1][graph], strict=True):
             np.testing.assert_array_equal(a, b)
     samples = cached[0].waveform.samples
-    mel = audio_mel(samples[: 2 * SAMPLE_RATE], speech_mask(samples)[:200], 2 * SAMPLE_RATE)
+    mel = audio_mel(samples[: 2 * SAMPLE_RATE], speech_mask(samples)[:200], info.model.audio)
     np.testing.assert_array_equal(tensors[0]["audio"][0][0], mel)
 
 
