@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from batch_commands import ROOT, family, gone, lines_of, score, start, wait_for
+from clips import speech, write_wav
 from media_factory import MediaFactory
 
 from avdetect import load_detector
@@ -153,7 +154,7 @@ def texts(column: pd.Series) -> list[str]:
 
 
 def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
-    shutil.copy(folder / "0_tone.wav", tmp_path / "a\nb.wav")
+    write_wav(tmp_path / "a\nb.wav", speech(2.0))
     for name in ("0_clap.mp4", "0_text.mp4", "0_silent_film.mp4"):
         shutil.copy(folder / name, tmp_path / name)
     names = ["0_text.mp4", "a\nb.wav", "0_silent_film.mp4", "0_clap.mp4"]
@@ -161,7 +162,7 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
     with (tmp_path / "lists" / "m.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label"), *((f"../{name}", 1) for name in names)])
     pd.DataFrame({"path": names}).to_parquet(tmp_path / "m.parquet")
-    seconds = ("--duration", "0.5")
+    seconds = ("--duration", "1")
     kaggle = ("--kaggle", "k.csv")
     done = score("-", "--null", "--out", "r.csv", *kaggle, *seconds, cwd=tmp_path, code=1, given="\0".join(names))
     table = pd.read_csv(tmp_path / "r.csv")
