@@ -118,7 +118,7 @@ def test_every_shipped_config_is_read(path: Path) -> None:
 
 
 def test_there_are_shipped_configs() -> None:
-    assert {path.stem for path in CONFIGS} == {"smoke", "small", "release", "base", "baseline", "dfdc"}
+    assert {path.stem for path in CONFIGS} == {"smoke", "small", "release", "base", "baseline", "dfdc", "whisper"}
 
 
 @pytest.mark.parametrize(
