@@ -36,7 +36,7 @@ from avdetect.pooling import FEATURES
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.types import Float, UInt8
 
-FORMAT = (1, 1)  # 1.1 brought `limits`; a bundle of another major version is refused
+FORMAT = (1, 2)  # 1.1 brought `limits`, 1.2 `audio.encoder`; a bundle of another major version is refused
 OUT_OF_FOLD = "out_of_fold.csv.gz"
 GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
