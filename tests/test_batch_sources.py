@@ -104,6 +104,20 @@ def test_odd_names_are_found(tmp_path: Path) -> None:
     assert list(expand([str(tmp_path / "[1].mp4")])) == [str(tmp_path / "[1].mp4")]  # it exists: no pattern
 
 
+def test_a_folder_that_matches_with_what_is_in_it_counts_once(tmp_path: Path) -> None:
+    tree(tmp_path, "card/a.mp4", "card/day/b.mp4", "card/__MACOSX/c.mp4", "card/notes.txt")
+    skipped = Skipped()
+    found = list(expand([str(tmp_path / "card" / "**")], skipped))
+    assert found == [str(tmp_path / "card" / name) for name in ("a.mp4", "day/b.mp4")]
+    assert len(skipped.folders) == 1
+
+
+@pytest.mark.parametrize("address", ["https://x.org/watch?v=a", "HTTPS://x.org/*.mp4", "http://[::1]/a.mp4"])
+def test_addresses_are_no_patterns(address: str) -> None:
+    """Whoever reads the file says what is wrong with it."""
+    assert list(expand([address])) == [address]
+
+
 @pytest.mark.parametrize(
     "suffix", ["mp4", "mov", "mkv", "avi", "ts", "ogg", "flac", "wav", "mpg", "flv", "wma", "m2ts"]
 )

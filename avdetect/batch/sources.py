@@ -71,8 +71,9 @@ def source_of(paths: Sequence[str], manifest: Path | None, null: bool = False) -
 def expand(paths: Sequence[str], skipped: Skipped | None = None) -> Iterator[str]:
     """Files as given, the media files below folders (sorted), the matches of glob patterns (sorted; folders descended).
 
-    A name that exists is never read as a pattern. What folders hold beside media is counted in `skipped`. Raises
-    ConfigError for a pattern or a folder that leads to no file; a missing file is left for the scorer to report.
+    Neither a name that exists nor an address is read as a pattern. What folders hold beside media is counted in
+    `skipped`. Raises ConfigError for a pattern or a folder that leads to no file; a missing file is left for the scorer
+    to report.
     """
     skipped = Skipped() if skipped is None else skipped
     for path in paths:
@@ -83,20 +84,32 @@ def expand(paths: Sequence[str], skipped: Skipped | None = None) -> Iterator[str
             if not found and is_kept_out(path):  # a shell's `card/*` names it too
                 skipped.folders.append(path)
                 continue
-        elif not os.path.lexists(path) and glob.has_magic(path):
-            found = []
-            for match in sorted(glob.glob(path, recursive=True)):
-                if not os.path.isdir(match):
-                    found.append(match)
-                elif is_kept_out(match):
-                    skipped.folders.append(match)
-                else:
-                    found += media_below(match, skipped)
+        elif glob.has_magic(path) and not os.path.lexists(path) and not _ADDRESS.match(path):
+            found = _matches(path, skipped)
         else:
             found = [path]
         if not found:
             raise ConfigError(f"{path} leads to no media file" + (f" ({skipped})" if skipped else ""))
         yield from found
+
+
+def _matches(pattern: str, skipped: Skipped) -> list[str]:
+    """The files that match, and the media files below folders that do. `**` names a folder and what is in it too: that
+    counts once."""
+    found: list[str] = []
+    folders: tuple[str, ...] = ()
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if match.startswith(folders):
+            continue
+        if not os.path.isdir(match):
+            found.append(match)
+            continue
+        folders += (os.path.join(match, ""),)
+        if is_kept_out(match):
+            skipped.folders.append(match)
+        else:
+            found += media_below(match, skipped)
+    return found
 
 
 def _listed(descriptor: int, separator: bytes) -> Iterator[str | None]:
