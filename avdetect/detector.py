@@ -107,7 +107,8 @@ class Detector:
     ) -> Detection:
         """Score the file at `path`, or the window of it that starts at `start_seconds`.
 
-        Of several tracks (counted from 1) the largest picture, and the sound in which somebody speaks, are judged.
+        Of several tracks (counted from 1) the default picture, of equals the largest, and the sound in which somebody
+        speaks are judged.
         Raises MediaError when the file cannot be read as media, ends before the window or lacks the track, LimitError
         when it exceeds a limit, ConfigError for a window that is no window. A file that can be read but shows neither a
         face nor a voice gives a Detection whose verdict is "abstain".

@@ -64,6 +64,15 @@ def _local(path: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
+def _passed_over(name: str, streams: Sequence[Any], used: Any) -> list[str]:
+    """A warning for each stream that would have been read before `used`."""
+    return [
+        f"{name}: track {stream.track} is passed over ({stream.problem or 'its beginning cannot be decoded'}); "
+        f"track {used.track} is read"
+        for stream in passed_over(streams, used)
+    ]
+
+
 class MediaReader:
     """Frames and samples of one file, on one clock, decoded as they are asked for.
 
@@ -90,27 +99,22 @@ class MediaReader:
         self.info = read_info(_local(path), self.limits, video_track, audio_track)
         self.warnings = [f"{name}: it cannot be decoded: {problem}" for name, problem in self.info.unusable.items()]
         if self.info.video and video_track is None:
-            self._pass_over("video", self.info.videos, self.info.video)
+            self.warnings += _passed_over("video", self.info.videos, self.info.video)
         if self.info.audio and audio_track is None:
-            self._pass_over("audio", self.info.audios, self.info.audio)
+            self.warnings += _passed_over("audio", self.info.audios, self.info.audio)
         self.video_start_seconds: float | None = None  # of the first real frame; known after a first batch from time 0
         self.audio_start_seconds: float | None = None  # of the first real sample; known after the first chunk
         self._iterators: list[Generator[Any]] = []
-
-    def _pass_over(self, name: str, streams: Sequence[Any], used: Any) -> None:
-        for stream in passed_over(streams, used):
-            why = stream.problem or "its beginning cannot be decoded"
-            self.warnings.append(f"{name}: track {stream.track} is passed over ({why}); track {used.track} is read")
 
     def hear(self, track: int) -> None:
         """Read audio track `track` (from 1) instead of the one that was chosen. Raises MediaError."""
         before, audio = self.info.audio, chosen(self.info.audios, track, "audio")
         if before is None or audio is None or audio is before:
             return
-        passed = f"; track {before.track} is read"
-        self.warnings = [warning for warning in self.warnings if not warning.endswith(passed)]
+        outdated = _passed_over("audio", self.info.audios, before)
+        self.warnings = [warning for warning in self.warnings if warning not in outdated]
+        self.warnings += _passed_over("audio", self.info.audios, audio)
         self.info = replace(self.info, audio=audio)
-        self._pass_over("audio", self.info.audios, audio)
 
     def __enter__(self) -> MediaReader:
         return self

@@ -112,7 +112,7 @@ def test_every_track_is_known_and_can_be_chosen(two_tracks):
         assert np.abs(heard).max() > 0.3
 
 
-def test_a_track_that_is_not_there_is_a_usage_error(two_tracks, clip):
+def test_a_track_that_is_not_there_is_said(two_tracks, clip):
     for number in (0, 3, -1):
         with pytest.raises(MediaError, match=f"no audio track {number}: the file has 2 tracks"):
             MediaReader(two_tracks, audio_track=number)
@@ -130,11 +130,23 @@ def test_a_track_that_nothing_decodes_is_passed_over_with_a_warning(two_tracks, 
         streams = {"audio": reader.info.audios, "video": reader.info.videos}[kind]
         chosen = {"audio": reader.info.audio, "video": reader.info.video}[kind]
         assert (chosen.track, streams[0].problem) == (used, "there is no decoder for it")
-        assert any("track 1 is passed over (there is no decoder for it)" in warning for warning in reader.warnings)
+        assert reader.warnings == [f"{kind}: track 1 is passed over (there is no decoder for it); track {used} is read"]
         assert len(list(reader.video())) > 5
         assert len(list(reader.audio(1.0))) == 2
     with pytest.raises(MediaError, match=f"{kind} track 1 cannot be decoded"):
         MediaReader(path, **{f"{kind}_track": 1})
+
+
+def test_what_was_passed_over_is_said_of_the_sound_that_is_read_in_the_end(two_tracks, tmp_path):
+    path = render(tmp_path / "three.mov", f"-i {two_tracks} -map 0 -map 0:a:1 -c copy -disposition:a:1 default")
+    path.write_bytes(with_unknown_codec(with_unknown_codec(path.read_bytes(), b"avc1"), b"mp4a"))
+    with MediaReader(path, limits=LIMITS) as reader:
+        assert reader.info.audio.track == 2
+        reader.hear(3)
+        assert reader.warnings == [
+            f"{kind}: track 1 is passed over (there is no decoder for it); track {used} is read"
+            for kind, used in (("video", 2), ("audio", 3))
+        ]
 
 
 def test_a_half_that_nothing_decodes_is_said_as_such(clip, tmp_path):
@@ -444,6 +456,8 @@ def test_the_environment_chooses(clip, fake):
         ("exit 1", "status 1"),
         ("echo 'error while loading shared libraries: libx264.so' >&2; exit 127", "libx264.so"),
         ("kill -SEGV $$", "status -11"),
+        ("exit 0", "decodes nothing"),
+        ("echo ffmpeg version 3.4", "decodes nothing"),
         # as ffmpeg 4 ends
         (f"for a; do [ $a = -fps_mode ] && echo 'Unrecognized option fps_mode.' >&2 && exit 1; done; {RENDERER} $@",
          "Unrecognized option fps_mode"),

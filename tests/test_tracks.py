@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -132,6 +133,15 @@ def test_a_track_that_is_asked_for_is_judged(detector: Detector, tmp_path: Path)
         detector.score(path, audio_track=3)
     with pytest.raises(ConfigError, match="from 1"):
         detector.score(path, video_track=0)
+
+
+def test_of_several_pictures_the_one_that_shows_no_face_is_said(detector: Detector, tmp_path: Path) -> None:
+    one, two = film(tmp_path, "voice"), tmp_path / "two.mkv"
+    maps = ["-map", "0", "-map", "0:v", "-c", "copy"]
+    subprocess.run([RENDERER, "-v", "error", "-y", "-i", str(one), *maps, str(two)], check=True)
+    found = detector.score(two)
+    assert re.search(r"face +not judged: no face .*\(video track 1 of 2\)", render(found).plain)
+    assert "Video track 1 of 2." in causes(found)[0].lines
 
 
 def test_one_track_is_not_mentioned(detector: Detector, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ class Decoder(Child):
             line += byte
         size = _Y4M.match(line)
         if size is None or int(size[1]) * int(size[2]) > _MAX_Y4M_PIXELS:
+            check_ffmpeg()
             raise MediaError(f"{quoted(self.path)}: ffmpeg's pictures have no usable size; please report this file")
         return int(size[1]), int(size[2])
 

@@ -64,9 +64,11 @@ def _checked(path: str) -> str:
             raise ToolError(f"the ffmpeg {path} does not run ({error.strerror}); {remedy}") from error
         except subprocess.TimeoutExpired as error:
             raise ToolError(f"the ffmpeg {path} does not end; {remedy}") from error
-        if done.returncode:
-            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            why = words[-1][:200] if words else f"status {done.returncode}"
+        words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = (words[-1][:200] if words else f"status {done.returncode}") if done.returncode else None
+        if arguments is _TRIAL and not done.returncode and not (done.stdout and done.stderr.startswith(b"YUV4MPEG2")):
+            why = "it decodes nothing"
+        if why:
             raise ToolError(f"the ffmpeg {path} is broken, or older than {_OLDEST} ({why}); {remedy}")
         said = done.stdout
     return said.decode("utf-8", "replace").partition("\n")[0]

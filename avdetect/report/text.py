@@ -31,11 +31,8 @@ def render(detection: Detection) -> Text:
     note = f"{tracks} face track{'' if tracks == 1 else 's'}"
     if detection.faces and detection.faces.judged < detection.faces.seen:
         note = f"{people(detection)}, {note}"
-    note = ", ".join(filter(None, (track_words(detection, "video"), note)))
-    _line(out, "face", detection.video_fake, detection.missing.get("visual"), note)
-    heard = track_words(detection, "audio")
-    silent = f"{detection.missing.get('audio')} ({heard})" if heard else detection.missing.get("audio")
-    _line(out, "voice", detection.audio_fake, silent, heard)
+    _line(out, "face", detection.video_fake, detection.missing.get("visual"), track_words(detection, "video"), note)
+    _line(out, "voice", detection.audio_fake, detection.missing.get("audio"), track_words(detection, "audio"))
     out.append("  match  ")
     if detection.sync is None:
         out.append(f"not judged: {detection.missing.get('sync', 'unknown')}\n", style="yellow")
@@ -57,11 +54,13 @@ def render(detection: Detection) -> Text:
     return out
 
 
-def _line(out: Text, name: str, probability: float | None, missing: str | None, note: str) -> None:
+def _line(out: Text, name: str, probability: float | None, missing: str | None, track: str, note: str = "") -> None:
+    """track: which of several was looked at. note: of what was judged."""
     out.append(f"  {name:<6} ")
     if probability is None:
-        out.append(f"not judged: {missing}\n", style="yellow")
+        out.append(f"not judged: {missing}{f' ({track})' if track else ''}\n", style="yellow")
         return
+    note = ", ".join(filter(None, (track, note)))
     filled = round(probability * 20)
     out.append(f"P(fake) = {probability:.2f}  ")
     out.append("█" * filled, style="red" if probability >= 0.5 else "green")
