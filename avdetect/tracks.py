@@ -2,7 +2,8 @@
 
 Screen recorders put the desktop's sound before the microphone, films a commentary behind the dialogue. With one track
 nothing is looked at twice. With more, each is heard until it holds ENOUGH_SECONDS of speech; a first track that does
-costs its beginning only. A track without speech costs 4 ms of CPU a second: what is decoded, and `avdetect.speech`.
+costs its beginning only. A track without speech is heard to its end, since a microphone may be silent for long: 4 ms of
+CPU a second, for what is decoded and `avdetect.speech`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from avdetect.speech import speech_mask
 from avdetect.types import HOP, SAMPLE_RATE
 
 ENOUGH_SECONDS = 3.0  # of speech: tracks with as much are equals
-MOST_SECONDS = 180.0  # of a track that are heard
-MOST_TRACKS = 8  # that are heard
+MOST_TRACKS = 16  # that are heard: broadcasters' recorders write as many
 CHUNK_SECONDS = 10.0
 
 
@@ -26,10 +26,9 @@ def spoken_track(reader: MediaReader, start_seconds: float, duration_seconds: fl
     candidates = ranked(reader.info.audios)[:MOST_TRACKS]
     if len(candidates) < 2:
         return None
-    duration = MOST_SECONDS if duration_seconds is None else min(MOST_SECONDS, duration_seconds)
     best, most = None, -1.0
     for stream in candidates:
-        seconds = _speech_seconds(reader, stream.track, start_seconds, duration)
+        seconds = _speech_seconds(reader, stream.track, start_seconds, duration_seconds)
         if seconds > most:
             best, most = stream.track, seconds
         if most >= ENOUGH_SECONDS:
@@ -37,7 +36,7 @@ def spoken_track(reader: MediaReader, start_seconds: float, duration_seconds: fl
     return best
 
 
-def _speech_seconds(reader: MediaReader, track: int, start_seconds: float, duration_seconds: float) -> float:
+def _speech_seconds(reader: MediaReader, track: int, start_seconds: float, duration_seconds: float | None) -> float:
     """At most ENOUGH_SECONDS; -1 for a track that cannot be decoded."""
     said, spoken = len(reader.warnings), 0.0
     chunks = reader.audio(CHUNK_SECONDS, start_seconds=start_seconds, duration_seconds=duration_seconds, track=track)

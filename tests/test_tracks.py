@@ -88,6 +88,13 @@ def test_the_track_with_speech_is_found(
         assert reader.warnings == []
 
 
+def test_a_microphone_that_is_silent_for_minutes_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = np.zeros(200 * SAMPLE_RATE, np.float32)
+    monkeypatch.setitem(SOUNDS, "late", lambda: np.concatenate([minutes, speech(SECONDS)]))
+    with MediaReader(film(tmp_path, "silence", "late")) as reader:
+        assert spoken_track(reader, 0.0, None) == 2
+
+
 def test_only_the_window_counts(tmp_path: Path) -> None:
     with MediaReader(film(tmp_path, "word", "voice")) as reader:
         assert spoken_track(reader, 0.0, 2.0) == 2
