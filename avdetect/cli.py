@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,8 +102,8 @@ def score(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="Also write the results to FILE, a name that ends in .csv, .jsonl, .json or .parquet. A run that was "
-            "ended is gone on with by the same command: FILE.journal keeps what is scored.",
+            help="Also write the results to FILE, a name that ends in .csv, .jsonl, .json or .parquet. FILE.journal "
+            "keeps what is scored: resume a stopped run with the same command.",
         ),
     ] = None,
     excel: Annotated[
@@ -192,9 +193,9 @@ def score(
     """
     from avdetect.batch.command import Engines, Output
     from avdetect.batch.options import ScoringOptions
-    from avdetect.batch.sources import source_of
+    from avdetect.batch.sources import STDIN, source_of
     from avdetect.config import MediaLimits, load_yaml
-    from avdetect.report.files import ReportFiles
+    from avdetect.report.files import ReportFiles, check_apart
 
     files = ReportFiles(report, plot)
     files.check()
@@ -203,13 +204,22 @@ def score(
     engines = Engines(engine, workers, ray_address)
     engines.check()
     source = source_of(paths or [], manifest, null)
+    read = [("the manifest", manifest), ("the file of --limits", limits), ("the face model", face_model)]
+    check_apart(
+        output.named | files.named,
+        chain(
+            ((what, path) for what, path in read if path is not None),
+            (("the file to be scored", path) for path in (paths or []) if path != STDIN),
+            (("a file to be scored", path) for path in source.known()),
+        ),
+    )
+    output.check_replaceable()
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
     options = ScoringOptions(
         bundle, device, detector, face_model, media_limits, start, duration, video_track, audio_track
     )
     if engines == Engines() and kaggle is None and source.single:
-        files.check(source.single)
-        code = _score_one(source.single, options, output, files)
+        code = _score_one(source, source.single, options, output, files)
     elif files.paths:
         raise ConfigError(
             "--report and --plot show one file: score it alone, without --workers, --engine, --manifest and --kaggle"
@@ -459,30 +469,25 @@ def fetch(
     _say(f"{path}\nUse it with: avdetect score --detector scrfd --face-model {path} VIDEO")
 
 
-def _score_one(path: str, options: ScoringOptions, output: Output, files: ReportFiles) -> int:
+def _score_one(source: Source, path: str, options: ScoringOptions, output: Output, files: ReportFiles) -> int:
     """Score a file that was named itself, in this process; the exit code."""
+    from avdetect.batch.command import table_of_one
     from avdetect.batch.options import attempt
     from avdetect.report.data import Failure
 
     detector = options.load()
     recorder = _recorder_for(files, options.duration_seconds)
     try:
-        with _progress() as advance:
+        with table_of_one(source, path, options, output) as keep, _progress() as advance:
             result = attempt(
                 path,
                 lambda: detector.score(path, on_progress=advance, observer=recorder, **options.part),
             )
+            keep(result)
     except KeyboardInterrupt:
-        _say("avdetect: interrupted; 0 of 1 files were scored", err=True)
+        _say("avdetect: interrupted; the file was not scored", err=True)
         return EXIT_INTERRUPTED
     _show(result, output.as_json)
-    if output.out is not None:
-        from avdetect.batch.tables import table_for
-        from avdetect.report.data import to_dict
-
-        table = table_for(output.out, excel=output.excel)
-        table.add(to_dict(result))
-        table.close()
     if isinstance(result, Failure):
         return EXIT_FAILED
     if recorder is not None:

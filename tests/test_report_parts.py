@@ -279,7 +279,7 @@ def test_a_page_and_a_picture_are_written_beside_the_table(
     assert names["png"].read_bytes().startswith(b"\x89PNG")
     assert page[0].detection.path == str(SAMPLE)
     assert page[0].asked_seconds == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.html", "out.png"]  # nothing left beside
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.csv.journal", "out.html", "out.png"]
 
 
 def test_no_report_takes_the_place_of_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

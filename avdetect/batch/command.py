@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avdetect.batch.tables import KaggleTable, Table, check_name, table_for, table_for_stdout
+from avdetect.batch.tables import KaggleTable, Table, check_name, is_submission, table_for, table_for_stdout
 from avdetect.errors import ConfigError
 
 if TYPE_CHECKING:
     from avdetect.batch.engine import Engine
+    from avdetect.batch.journal import Journal
     from avdetect.batch.options import ScoringOptions
     from avdetect.batch.run import Summary
     from avdetect.batch.sources import Source
+    from avdetect.report.data import Result
 
 _MOST_THREADS = 4  # of one worker: its networks are small
 
@@ -40,6 +43,12 @@ class Output:
         beside = self.out or self.kaggle
         return beside.with_name(f"{beside.name}.journal") if beside else None
 
+    @property
+    def named(self) -> dict[str, Path]:
+        """Option -> file, the journal too."""
+        files = {"--out": self.out, "--kaggle": self.kaggle, "the journal": self.journal}
+        return {option: path for option, path in files.items() if path is not None}
+
     def check(self) -> None:
         """Raises ConfigError for names that cannot be written."""
         if self.out is not None:
@@ -49,8 +58,18 @@ class Output:
         for option, path in (("--out", self.out), ("--kaggle", self.kaggle)):
             if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there")
-        if self.out is not None and self.kaggle is not None and self.out.absolute() == self.kaggle.absolute():
-            raise ConfigError("--out and --kaggle name the same file")
+
+    def check_replaceable(self) -> None:
+        """Raises ConfigError where a table is in the place that no run of ours has written."""
+        begun = self.journal is not None and _is_filled(self.journal)
+        for option, path in (("--out", self.out), ("--kaggle", self.kaggle)):
+            if path is None or not _is_filled(path):
+                continue
+            if not begun or (option == "--kaggle" and not is_submission(path)):
+                raise ConfigError(
+                    f"{option} {path} is there and is no table with a journal of avdetect ({self.journal}); name "
+                    "another file or delete it"
+                )
 
     def tables(self) -> list[Table]:
         """Opened, and empty. Raises ConfigError, AVDetectError."""
@@ -94,6 +113,60 @@ class Engines:
         return ProcessEngine(partial(options.scorer, threads), workers, seconds)
 
 
+def _is_filled(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+@contextmanager
+def table_of_one(
+    source: Source, path: str, options: ScoringOptions, output: Output
+) -> Iterator[Callable[[Result], None]]:
+    """For the one file of `source`, which this process scores: yields what takes its result into the table of --out
+    and into the journal. Raises ConfigError, AVDetectError."""
+    if output.out is None:
+        yield lambda result: None
+        return
+    from avdetect.batch.engine import Outcome, WorkItem
+    from avdetect.batch.journal import Journal
+    from avdetect.batch.run import signature
+    from avdetect.report.data import to_dict
+
+    target, item = output.out, WorkItem(path, *signature(path))
+    with Journal(output.journal, options.identity()) as journal:
+        _check_rows(journal, source, target)
+
+        def keep(result: Result) -> None:
+            values = to_dict(result)
+            journal.add(Outcome(item, values))
+            table = table_for(target, excel=output.excel)
+            table.add(values)
+            table.close()
+
+        yield keep
+
+
+def _check_rows(journal: Journal, source: Source, table: Path | None) -> None:
+    """Raises ConfigError where the table would lose rows: of files that are still there, or all that it has."""
+    if source.total is None or not len(journal):
+        return
+    lost = _unnamed(journal, source.known())
+    if len(lost) == len(journal) or any(map(os.path.exists, lost)):
+        raise ConfigError(
+            f"{table} holds other files, which are not named now: {_few(lost)}. Name them too, name another file for "
+            f"these, or delete the table and {journal.path}"
+        )
+
+
+def _unnamed(journal: Journal, names: Iterable[str]) -> list[str]:
+    """The files of the journal that are not among the names."""
+    named = set(map(os.path.abspath, names))
+    return [path for path in journal.paths if os.path.abspath(path) not in named]
+
+
+def _few(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
 def score_many(
     source: Source, options: ScoringOptions, output: Output, engines: Engines, *, retry_failed: bool = False
 ) -> tuple[Summary, list[str]]:
@@ -111,17 +184,22 @@ def score_many(
     engine = engines.build(options, identity)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(output.journal, identity, retry_failed=retry_failed))
+        _check_rows(journal, source, output.out or output.kaggle)
         tables = output.tables()
         try:
             with shown() as watch:
-                summary = Run(source, engine, journal, tables, watch)()
+                run = Run(source, engine, journal, tables, watch)
+                summary = run()
         except BaseException:
             for table in tables:
                 table.abort()
             raise
         for table in tables:
             table.close()
-    return summary, [note for table in tables if isinstance(table, KaggleTable) for note in _kaggle_notes(table)]
+        notes = [note for table in tables if isinstance(table, KaggleTable) for note in _kaggle_notes(table)]
+        if journal.path and source.total is None and not summary.interrupted and (lost := _unnamed(journal, run.names)):
+            notes.append(f"{output.out or output.kaggle} has no rows of files that were not listed: {_few(lost)}")
+    return summary, notes
 
 
 def _kaggle_notes(table: KaggleTable) -> list[str]:

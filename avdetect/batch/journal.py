@@ -71,6 +71,11 @@ class Journal:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def paths(self) -> list[str]:
+        """The files that it has a result of."""
+        return list(self._entries)
+
     def holds(self, path: str, size: int | None, mtime_ns: int | None) -> bool:
         """Whether it has a result of the file as it is now."""
         entry = self._entries.get(path)
@@ -167,7 +172,7 @@ class Journal:
             said = "; ".join(f"{key}: {found.get(key)} there, {now.get(key)} now" for key in differing)
             raise ConfigError(
                 f"{self.path} holds results that were scored otherwise ({said}). Run with those options again, name "
-                "another --out, or delete the journal to score everything anew"
+                "another --out, or delete the journal and the table to score everything anew"
             )
 
     def _take(self, line: bytes, number: int, offset: int) -> None:
@@ -180,7 +185,7 @@ class Journal:
                 raise ValueError("not what a table can take")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(
-                f"{self.path}, line {number}: it is damaged; delete the journal to score everything anew"
+                f"{self.path}, line {number}: it is damaged; delete the journal and the table to score everything anew"
             ) from error
         if failed and self._retry_failed:
             self._entries.pop(path, None)

@@ -58,8 +58,9 @@ class Summary:
         failed = f", {self.failed.total()} failed ({kinds})" if self.failed else ""
         kept = f"; {self.from_journal} were scored before" if self.from_journal else ""
         pace = f", {self.files_per_second:.2f} files/s" if self.scored_now else ""
+        files = f"{self.written} file{'' if self.written == 1 else 's'}"
         good = self.written - self.failed.total()
-        return f"{self.written} files: {good} scored ({self.abstained} abstained){failed}{kept}{pace}"
+        return f"{files}: {good} scored ({self.abstained} abstained){failed}{kept}{pace}"
 
 
 class Run:
@@ -101,6 +102,11 @@ class Run:
             if path in self._settled:
                 self._write(path)
         return self.summary
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names read so far."""
+        return frozenset(self._settled | self._running)
 
     def _items(self) -> Iterator[WorkItem | None]:
         """What has to be scored, as far as names come."""

@@ -35,6 +35,11 @@ class Source:
     single: str | None = None  # the one file, where it was named itself
     note: str = ""  # what was left out of folders, for the user
 
+    def known(self) -> Iterator[str]:
+        """The names, if they are known before the end; none of a list on standard input, which can be read once."""
+        if self.total is not None:
+            yield from (name for name in self.open() if name is not None)
+
 
 def source_of(paths: Sequence[str], manifest: Path | None, null: bool = False) -> Source:
     """The names that a command line asks for: `paths` (one of which may be "-", the list on standard input), or those

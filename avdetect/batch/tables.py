@@ -24,6 +24,7 @@ from avdetect.errors import AVDetectError, ConfigError
 from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, printable, to_row
 
 SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
+_SUBMISSION = "filename,label\n"  # the first line
 NO_ANSWER = 0.5  # what a submission must say of a file that was not judged; nothing else ever says it
 
 
@@ -165,7 +166,7 @@ class KaggleTable(_Text):
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
-        self._out.write("filename,label\n")
+        self._out.write(_SUBMISSION)
         self.unanswered: Counter[str] = Counter()  # "abstained", "failed"
         self._names: Counter[str] = Counter()
 
@@ -181,6 +182,15 @@ class KaggleTable(_Text):
         name = printable(os.path.basename(result["path"]))
         self._names[name] += 1
         self._out.write(csv_line([name, f"{NO_ANSWER if fake is None else fake:.6f}"]))
+
+
+def is_submission(path: Path) -> bool:
+    """Whether a file begins as a KaggleTable does."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(len(_SUBMISSION)) == _SUBMISSION.encode()
+    except OSError:
+        return False
 
 
 class TerminalTable:

@@ -1,8 +1,10 @@
-"""Where the report of a file goes: a page, a picture, or both."""
+"""Where the report of a file goes: a page, a picture, or both. And what no output may overwrite."""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,26 +24,26 @@ class ReportFiles:
     plot: Path | None = None  # .png
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        return tuple(path for path in (self.report, self.plot) if path is not None)
+    def named(self) -> dict[str, Path]:
+        """Option -> file."""
+        return {name: path for name, path in (("--report", self.report), ("--plot", self.plot)) if path is not None}
 
-    def check(self, scored: str | None = None) -> None:
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(self.named.values())
+
+    def check(self) -> None:
         """Raises ConfigError for a name that says another kind, or a place where no file can be put; ToolError for a
         picture without matplotlib.
-
-        scored: the file that is reported on; no report takes its place.
         """
         if self.plot is not None:
             require("plot", "--plot")
-        for option, path, suffix in (("--report", self.report, ".html"), ("--plot", self.plot, ".png")):
-            if path is None:
-                continue
+        for option, path in self.named.items():
+            suffix = {"--report": ".html", "--plot": ".png"}[option]
             if path.suffix.lower() != suffix:
                 raise ConfigError(f"{option} {path}: the name must end in {suffix}")
             if not path.parent.is_dir():
                 raise ConfigError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
-            if scored is not None and path.exists() and os.path.exists(scored) and path.samefile(scored):
-                raise ConfigError(f"{option} {path}: that is the file to be scored; choose another name")
             if path.is_dir() or not os.access(path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there; choose another place")
 
@@ -55,6 +57,35 @@ class ReportFiles:
             from avdetect.report.plot import draw_plot
 
             _replace(self.plot, draw_plot(evidence))
+
+
+def check_apart(outputs: Mapping[str, Path], inputs: Iterable[tuple[str, str | Path]]) -> None:
+    """Raises ConfigError where an output is an input or another output, by whatever name or link.
+
+    outputs: option -> file. inputs: what it is, and its name; a file that standard input is read from is one too.
+    """
+    options: dict[object, str] = {}
+    for option, path in outputs.items():
+        other = options.setdefault(_identity(path), option)
+        if other != option:
+            raise ConfigError(f"{other} and {option} name the same file; choose another name")
+    for what, file in (*inputs, ("what standard input is read from", 0)):
+        option = options.get(_identity(file), "")
+        if option:
+            raise ConfigError(f"{option} {outputs[option]}: that is {what}; choose another name")
+
+
+def _identity(file: str | Path | int) -> object:
+    """What all names of a file have in common; None for a descriptor of no regular file."""
+    try:
+        status = os.stat(file)
+        if stat.S_ISREG(status.st_mode):
+            return status.st_dev, status.st_ino
+        return None if isinstance(file, int) else os.path.realpath(file)
+    except OSError:
+        return None if isinstance(file, int) else os.path.realpath(file)
+    except ValueError:  # NUL: no file's name
+        return None
 
 
 def _replace(path: Path, content: bytes) -> None:
