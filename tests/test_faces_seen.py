@@ -21,7 +21,7 @@ from avdetect import Detection, Detector, load_detector
 from avdetect.config import FaceConfig, ModelConfig
 from avdetect.faces import FaceDetector, FaceTracker, build_detector, frames_from_rgb
 from avdetect.faces.crops import face_crop
-from avdetect.faces.mouth import hidden_mouths
+from avdetect.faces.mouth import _light_and_red, hidden_mouths
 from avdetect.media import MediaReader
 from avdetect.report.data import SCHEMA_FILE, to_json
 from avdetect.report.text import render
@@ -190,6 +190,14 @@ TINTS = {
     "soft": lambda picture: cv2.GaussianBlur(picture, (0, 0), 3),
     "flat": lambda picture: np.full_like(picture, 90),  # nothing can be said of it
 }
+
+
+def test_light_and_red_are_those_of_opencv() -> None:
+    for picture in (PORTRAIT, np.random.default_rng(0).integers(0, 256, PORTRAIT.shape, np.uint8)):
+        expected = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)
+        light, red = _light_and_red(picture)
+        np.testing.assert_allclose(light, expected[..., 0], atol=2)
+        np.testing.assert_allclose(red, expected[..., 1], atol=2)
 
 
 @pytest.mark.parametrize("tint", TINTS)
