@@ -2,7 +2,7 @@
 
 Screen recorders put the desktop's sound before the microphone, films a commentary behind the dialogue. With one track
 nothing is looked at twice. With more, each is heard until it holds ENOUGH_SECONDS of speech; a first track that does
-costs its beginning only. A track without speech is heard to its end, since a microphone may be silent for long: 4 ms of
+costs its beginning only. A track without speech is heard to its end, since a microphone may be silent for long: 3 ms of
 CPU a second, for what is decoded and `avdetect.speech`.
 """
 
