@@ -62,11 +62,14 @@ def speech_mask(samples: Float) -> Bool:
 def level(samples: Float, mask: Bool) -> Float:
     """`samples` as loud as all are heard: their speech, as `mask` (num_samples // HOP,) has it, at SPEECH_RMS.
 
-    Where nothing is speech, all of it counts; digital silence stays.
+    Where nothing is speech, all of it counts; digital silence stays. The mean is taken away: the constant that cheap
+    microphones add is not heard, and is no loudness.
     """
     heard = samples[: len(mask) * HOP].reshape(-1, HOP)[mask].ravel()
-    loudness = rms(heard if len(heard) else samples)
-    return samples if loudness == 0 else (samples * (SPEECH_RMS / loudness)).astype(np.float32)
+    heard = heard if len(heard) else samples
+    mean = heard.mean(dtype=np.float64) if len(heard) else 0.0
+    loudness = rms(heard - mean)
+    return samples if loudness == 0 else ((samples - mean) * (SPEECH_RMS / loudness)).astype(np.float32)
 
 
 def enough_speech(mask: Bool) -> bool:
@@ -77,6 +80,7 @@ def enough_speech(mask: Bool) -> bool:
 def _at_one_level(samples: Float) -> Float:
     """The loud part at LOUD, NaN and infinity as silence. A bang must not decide, so the loudest steps do not count."""
     clean = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    clean -= np.median(clean) if len(clean) else 0.0  # what a microphone adds; damaged samples do not move it
     padded = np.pad(clean, (0, -len(clean) % STEP)).reshape(-1, STEP)
     power = np.square(padded).mean(1)
     loud = np.sqrt(np.quantile(power, 0.95)) if len(power) else 0.0

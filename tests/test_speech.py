@@ -93,6 +93,15 @@ def test_level_does_not_move_the_mask(gain_db: float) -> None:
     np.testing.assert_array_equal(speech_mask(samples * np.float32(10 ** (gain_db / 20))), speech_mask(samples))
 
 
+@pytest.mark.parametrize("constant", [0.05, -0.3])
+def test_a_constant_that_a_microphone_adds_is_not_heard(constant: float) -> None:
+    samples = (0.1 * speech(4.0)).astype(np.float32)
+    shifted, mask = samples + np.float32(constant), speech_mask(samples)
+    assert mask.mean() > 0.9
+    np.testing.assert_array_equal(speech_mask(shifted), mask)
+    np.testing.assert_allclose(level(shifted, mask), level(samples, mask), atol=1e-4)
+
+
 def test_a_bang_does_not_hide_quiet_speech() -> None:
     samples = 0.02 * speech(4.0)
     samples[8000:8040] = 1
