@@ -198,7 +198,7 @@ def test_level_says_nothing_to_the_audio_stream(mels: torch.Tensor) -> None:
     stream = warmed(AudioStream(AUDIO), mels)
     samples = speech(2.0, 9)
     loud, quiet, other = (
-        torch.from_numpy(audio_mel(sound, speech_mask(sound), len(sound))[None])
+        torch.from_numpy(audio_mel(sound, speech_mask(sound), AUDIO)[None])
         for sound in (samples, samples * np.float32(0.05), speech(2.0, 10) ** 3 * 4)
     )
     a, b, c = (evaluated(stream, x).item() for x in (loud, quiet, other))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -76,7 +77,12 @@ def name_list(data: bytes, folder: Path) -> None:
         names = [name for name in _listed(descriptor, separator) if name is not None]
     finally:
         os.close(descriptor)
-    assert [os.fsencode(name) for name in names] == [part for part in data[1:].split(separator) if part]
+    given = data[1:].removeprefix(codecs.BOM_UTF8)
+    if given.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return  # what is in it has other bytes
+    parts = given.split(separator)
+    lines = parts if separator == b"\0" else [part.removesuffix(b"\r") for part in parts]
+    assert [os.fsencode(name) for name in names] == [line for line in lines if line]
 
 
 def journal(data: bytes, folder: Path) -> None:
