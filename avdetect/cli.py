@@ -238,7 +238,7 @@ def demo(
             "--report",
             metavar="FILE",
             help="Where the page with the evidence goes: a .html name.",
-            show_default="avdetect-demo.html, if it can be written here",
+            show_default="avdetect-demo.html",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -253,14 +253,14 @@ def demo(
     from avdetect.report.text import render
 
     sample = Path(__file__).parent / "weights" / "sample" / "sample.mp4"
-    files = ReportFiles(report or Path("avdetect-demo.html"))
+    page = Path("avdetect-demo.html")
+    files = ReportFiles(report or page)
     try:
         files.check()
-    except ConfigError as error:
+    except ConfigError:
         if report is not None:
             raise
-        files = ReportFiles()  # nobody asked for it here: the sample is scored all the same
-        _say(f"avdetect: no report: {_lines(str(error))}", err=True)
+        files = ReportFiles()  # the sample is scored all the same
     loaded = load_detector(bundle, device=device)
     recorder = _recorder_for(files)
     with _progress() as advance:
@@ -275,6 +275,8 @@ def demo(
     if recorder is not None:
         files.write(recorder.evidence(loaded, detection))
         console.print(f"report: {_lines(str(files.report))}", markup=False, soft_wrap=True)
+    else:
+        raise AVDetectError(f"no report: {page} cannot be written here; run the demo in another folder")
 
 
 @app.command()
@@ -631,11 +633,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except OSError as error:  # standard output: a full disk, a closed pipe
         sys.stdout = None  # or Python would try to flush it once more, and complain
-        _say(f"avdetect: cannot write the results: {error.strerror or error}; use --out to keep a copy", err=True)
+        given = sys.argv[1:] if arguments is None else arguments
+        _say(f"avdetect: cannot write to standard output: {error.strerror or error}{_remedy(given)}", err=True)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return 0
+
+
+def _remedy(arguments: Sequence[str]) -> str:
+    """What to do where standard output takes nothing."""
+    if arguments[:1] != ["score"]:
+        return ""
+    if any(word.partition("=")[0] == "--out" for word in arguments):
+        return "; what is scored is kept for --out: run the same command again with its output elsewhere"
+    return "; use --out to keep a copy"
 
 
 if __name__ == "__main__":

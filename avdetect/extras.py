@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -23,7 +23,15 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "serve": ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn"),
 }
-_SHOWN = 3  # names in a message
+# Module -> what pip knows it as, where that is another name.
+_PACKAGES = {
+    "PIL": "pillow",
+    "ffmpeg": "ffmpeg-python",
+    "prometheus_client": "prometheus-client",
+    "python_multipart": "python-multipart",
+    "pyworld": "pyworld-prebuilt",
+    "sklearn": "scikit-learn",
+}
 _INSTALL = "pip install -c .ci/constraints.txt"
 # Two builds of one library own the same folder: the last one overwrites the first, and uninstalling either takes files
 # of the other away. So both go, and one comes back.
@@ -43,18 +51,31 @@ def installed(extra: str) -> bool:
     return all(find_spec(name) is not None for name in LIBRARIES[extra])
 
 
-def require(extra: str, purpose: str) -> None:
-    """Raises ToolError, naming what is missing, where the extra is not installed. Imports nothing."""
-    missing = [name for name in LIBRARIES.get(extra, ()) if find_spec(name) is None]
+def package_of(module: str) -> str:
+    """What pip knows a module of LIBRARIES as."""
+    return _PACKAGES.get(module, module)
+
+
+def require(extra: str, purpose: str, only: str | None = None) -> None:
+    """Raises ToolError, naming what is missing, where the extra is not installed. Imports nothing.
+
+    only: the one module of the extra that `purpose` needs.
+    """
+    missing = [name for name in ((only,) if only else LIBRARIES.get(extra, ())) if find_spec(name) is None]
     if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        raise ToolError(f"{purpose} needs {', '.join(missing[:_SHOWN])}{more}; {how_to_install(extra)}")
+        raise _missing(missing, extra, purpose, only)
+
+
+def _missing(modules: Sequence[str], extra: str, purpose: str, only: str | None) -> ToolError:
+    how = f"from the checkout: {_INSTALL} {package_of(only)}" if only else how_to_install(extra)
+    return ToolError(f"{purpose} needs {', '.join(map(package_of, modules))}; {how}")
 
 
 @contextmanager
-def importing(extra: str, purpose: str) -> Iterator[None]:
-    """Around import statements: where the extra is missing, or does not import, they end in a ToolError."""
-    require(extra, purpose)
+def importing(extra: str, purpose: str, only: str | None = None) -> Iterator[None]:
+    """Around import statements: where the extra (or `only` that module of it) is missing, or does not import, they end
+    in a ToolError."""
+    require(extra, purpose, only)
     try:
         yield
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # built for another version, it may be any
@@ -62,7 +83,7 @@ def importing(extra: str, purpose: str) -> Iterator[None]:
         if name == "avdetect":
             raise  # a mistake of ours
         if isinstance(error, ModuleNotFoundError):
-            raise ToolError(f"{purpose} needs {name}; {how_to_install(extra)}") from error
+            raise _missing([name], extra, purpose, only) from error
         reason = str(error).strip().partition("\n")[0]
         raise ToolError(
             f"{purpose} needs the extra {extra}, which is installed but cannot be imported ({reason}); see "

@@ -59,6 +59,8 @@ def probe(path: str | os.PathLike[str], limits: MediaLimits | None = None) -> Me
 def _local(path: str | os.PathLike[str]) -> Path:
     """The path of a file on this machine. Raises MediaError for an address."""
     text = os.fsdecode(path)
+    if text.lower().startswith("file:/"):
+        raise MediaError(f"{text!r} is an address; addresses are not opened: give the path alone")
     if _ADDRESS.match(text):
         raise MediaError(f"{text!r} is an address; addresses are not opened: download it first")
     return Path(text)
@@ -104,6 +106,7 @@ class MediaReader:
             self.warnings += _passed_over("audio", self.info.audios, self.info.audio)
         self.video_start_seconds: float | None = None  # of the first real frame; known after a first batch from time 0
         self.audio_start_seconds: float | None = None  # of the first real sample; known after the first chunk
+        self.empty: set[str] = set()  # "video"/"audio": its track was decoded without a complaint and gave nothing
         self._iterators: list[Generator[Any]] = []
 
     def hear(self, track: int) -> None:
@@ -227,7 +230,7 @@ class MediaReader:
         if child.threads > 1 and child.complains():
             return first, "damage"
         if not begun:
-            raise child.failure()
+            raise self._nothing("video", child)
         if child.exhausted or child.complains():  # of what came until the window's end
             self._note("video", child)
         return first, None
@@ -244,7 +247,7 @@ class MediaReader:
                 count = mix.read(samples)
                 if position == 0 and not count:
                     child.finish()
-                    raise child.failure()
+                    raise self._nothing("audio", child)
                 if position == 0:
                     self.audio_start_seconds = max(0.0, child.await_start() / TICKS)
                 if count and position >= first:
@@ -255,6 +258,12 @@ class MediaReader:
                     child.finish()
                     self._note("audio", child)
                     return
+
+    def _nothing(self, name: str, child: Decoder) -> MediaError:
+        """Why there is none of it."""
+        if child.log.is_clean(child.status):
+            self.empty.add(name)
+        return child.failure()
 
     def _note(self, name: str, child: Decoder) -> None:
         if damage := child.log.damage(child.status):

@@ -129,7 +129,10 @@ class ClipStream:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        broken = (f"the {kind} cannot be decoded: {error}" for kind, error in self._broken.items())
+        broken = (
+            str(error) if kind in self._reader.empty else f"the {kind} cannot be decoded: {error}"
+            for kind, error in self._broken.items()
+        )
         gaps = f"there is no picture for {self._unseen_frames / FPS:.1f} s in between; nothing is judged there"
         return (*self._reader.warnings, *broken, *([gaps] if self._unseen_frames >= MIN_GAP_FRAMES else []))
 
@@ -138,13 +141,13 @@ class ClipStream:
         """Why "video" or "audio" gives the streams nothing; empty when both do."""
         missing = {}
         if "video" in self._broken or "video" in self.info.unusable:
-            missing["video"] = "the video cannot be decoded"
+            missing["video"] = self._undecoded("video")
         elif self.info.video is None:
             missing["video"] = "no video stream"
         elif not self._saw_face:
             missing["video"] = self._no_face()
         if "audio" in self._broken or "audio" in self.info.unusable:
-            missing["audio"] = "the audio cannot be decoded"
+            missing["audio"] = self._undecoded("audio")
         elif self.info.audio is None:
             missing["audio"] = "no audio stream"
         elif self._audio_seconds < MIN_AUDIO_SECONDS:
@@ -152,6 +155,9 @@ class ClipStream:
         elif not self._heard:
             missing["audio"] = "silent"
         return missing
+
+    def _undecoded(self, kind: str) -> str:
+        return f"the {kind} track is empty" if kind in self._reader.empty else f"the {kind} cannot be decoded"
 
     def faces_seen(self, judged: Container[int]) -> FacesSeen:
         """How many faces there were at once, so far; `judged` holds the ids of the tracks that were."""

@@ -112,6 +112,11 @@ COMMANDS: dict[str, str] = {
     "gray.mkv": solid("0x787878", "-c:v ffv1 -pix_fmt gray"),
     # streams
     "silent_film.mp4": solid("gray", f"{X264} -pix_fmt yuv420p"),
+    **{
+        f"hollow.{ext}": f'-f lavfi -i "color=gray:size={SIZE}:rate=25:duration=1" -f lavfi -i "{TONE}" '
+        f'-filter_complex "[1:a]atrim=end=0[none]" -map 0 -map "[none]" {H264} -c:a aac {more} {{out}}'
+        for ext, more in (("mkv", ""), ("mp4", "-movflags empty_moov+frag_keyframe"))
+    },
     "tone.wav": f'-f lavfi -i "{TONE}" {{out}}',
     "tone.mp3": f'-f lavfi -i "{TONE}" {{out}}',
     "tone.m4a": f'-f lavfi -i "{TONE}" {{out}}',

@@ -180,16 +180,20 @@ def test_doctor_finds_a_damaged_bundle(tmp_path: Path) -> None:
     assert "audio.onnx differs from its hash" in done.stdout
 
 
-def test_a_full_disk_is_one_line(folder: Path) -> None:
+@pytest.mark.parametrize("out", [[], ["--out", "r.csv"], ["--out=r.csv"]])
+def test_a_full_disk_is_one_line(folder: Path, out: list[str], tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "avdetect.cli", "score", "good.mp4", "--duration", "1", "--json"]
+        command = [sys.executable, "-m", "avdetect.cli", "score", str(folder / "good.mp4"), "--duration", "1", "--json"]
         done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment, timeout=60
+            [*command, *out], stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment, timeout=60
         )
     assert done.returncode == 1
-    assert done.stderr.startswith("avdetect: cannot write the results")
+    assert done.stderr.startswith("avdetect: cannot write to standard output: No space left on device; ")
+    assert ("use --out to keep a copy" in done.stderr) == (not out)
     assert len(done.stderr.strip().splitlines()) == 1
+    if out:
+        assert pd.read_csv(tmp_path / "r.csv")["status"].tolist() == ["scored"]
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

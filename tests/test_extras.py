@@ -14,7 +14,7 @@ import pytest
 
 from avdetect import doctor
 from avdetect.errors import ToolError
-from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, importing, require
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, importing, package_of, require
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = sorted({name for names in LIBRARIES.values() for name in names})
@@ -50,8 +50,6 @@ def one_line(done: subprocess.CompletedProcess) -> str:
         ("sklearn", ["evaluate", "m.csv", "--out", "results"], "evaluate"),
         ("matplotlib", ["evaluate", "m.csv", "--out", "results"], "evaluate"),
         ("matplotlib", ["score", "x.mp4", "--plot", "x.png"], "plot"),
-        ("pyarrow", ["score", "x.mp4", "--out", "x.parquet"], "evaluate"),
-        ("pyarrow", ["score", "--manifest", "x.parquet"], "evaluate"),
         ("ray", ["score", "x.mp4", "--engine", "ray"], "ray"),
         ("insightface", ["score", "x.mp4", "--detector", "scrfd"], "scrfd"),
         ("insightface", ["models", "fetch", "--yes"], "scrfd"),
@@ -60,7 +58,13 @@ def one_line(done: subprocess.CompletedProcess) -> str:
 def test_a_command_names_the_extra_that_it_needs(missing: str, words: list[str], extra: str, tmp_path: Path) -> None:
     said = one_line(without([missing], *words, cwd=tmp_path))
     assert said.startswith("avdetect: ToolError: ")
-    assert f"needs {missing}; {how_to_install(extra)}\n" in said
+    assert f"needs {package_of(missing)}; {how_to_install(extra)}\n" in said
+
+
+@pytest.mark.parametrize("words", [["x.mp4", "--out", "x.parquet"], ["--manifest", "x.parquet"]])
+def test_parquet_asks_for_pyarrow_alone(words: list[str], tmp_path: Path) -> None:
+    said = one_line(without(["pyarrow", "sklearn", "pandas"], "score", *words, cwd=tmp_path))
+    assert said.endswith("needs pyarrow; from the checkout: pip install -c .ci/constraints.txt pyarrow\n")
 
 
 @pytest.mark.parametrize(
@@ -229,5 +233,5 @@ def test_doctor_looks_only_at_extras_that_are_installed(monkeypatch: pytest.Monk
 
 def test_what_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LIBRARIES, "serve", ("json", "no_such_1", "no_such_2", "no_such_3", "no_such_4"))
-    with pytest.raises(ToolError, match="needs no_such_1, no_such_2, no_such_3 and 1 more; from the checkout"):
+    with pytest.raises(ToolError, match="needs no_such_1, no_such_2, no_such_3, no_such_4; from the checkout"):
         require("serve", "avdetect serve")

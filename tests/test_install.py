@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, package_of
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -70,6 +70,7 @@ def test_the_libraries_that_are_asked_for_are_those_of_the_extra(extra: str) -> 
     packages = importlib.metadata.packages_distributions() | {"insightface": ["insightface"]}  # it may be absent
     listed = {_plain(packages[module][0]) for module in LIBRARIES[extra]}
     assert listed == brought_by(extra) - {"webdataset"}  # for users' own training; avdetect does not import it
+    assert {_plain(package_of(module)) for module in LIBRARIES[extra]} == listed  # what a message names
 
 
 def test_nobody_is_told_to_install_avdetect_from_a_package_index() -> None:

@@ -289,6 +289,25 @@ def test_damage_in_the_middle_is_survived(media):
     assert samples > 16000
 
 
+@pytest.mark.parametrize("name", ["hollow.mkv", "hollow.mp4"])
+def test_an_empty_track_is_said_to_be_empty(media, name):
+    with MediaReader(media(name)) as reader:
+        assert reader.info.audio is not None
+        with pytest.raises(MediaError, match=r"the audio track is empty, no sound comes out of it$"):
+            list(reader.audio(1.0))
+        assert len(list(reader.video())) == 5
+    detection = load_detector().score(media(name))
+    assert detection.missing["audio"] == "the audio track is empty"
+    assert "decoded" not in " ".join(detection.warnings)
+
+
+@pytest.mark.parametrize("address", ["file:///tmp/a b.mp4", "FILE:///tmp/%20.mp4", "file:/tmp/a.mp4"])
+def test_a_file_address_is_quoted_as_given(address):
+    with pytest.raises(MediaError) as caught:
+        probe(address)
+    assert str(caught.value) == f"{address!r} is an address; addresses are not opened: give the path alone"
+
+
 @pytest.mark.parametrize(("broken", "whole"), [("video", "audio"), ("audio", "video")])
 def test_one_half_is_read_when_the_other_is_destroyed(media, broken, whole):
     with MediaReader(media("blind.avi" if broken == "video" else "deaf.avi")) as reader:

@@ -118,6 +118,19 @@ def test_a_list_that_leaves_files_out_is_told_so(folder: Path) -> None:
     assert len(lines_of(folder / "r.csv.journal")) == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [("", "standard input lists no file"), ("\n\r\n", "lists no file"), ("b.mp4\0a.mp4\0", "say --null")],
+)
+def test_a_list_of_nothing_costs_no_table(given: str, says: str, folder: Path) -> None:
+    score("a.mp4", "b.mp4", "--out", "r.csv", cwd=folder, code=1)
+    before = contents(folder)
+    done = score("-", "--out", "r.csv", cwd=folder, code=2, given=given)
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert contents(folder) == before
+
+
 def test_a_submission_is_replaced_and_a_table_of_something_else_is_not(folder: Path) -> None:
     command = ("a.mp4", "b.mp4", "--out", "r.csv")
     score(*command, cwd=folder, code=1)

@@ -336,10 +336,11 @@ def test_a_demo_where_nothing_can_be_written_goes_on(
 ) -> None:
     (tmp_path / "avdetect-demo.html").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["demo"]) == 0
+    assert cli.run(["demo"]) == 1
     out, err = capfd.readouterr()
     assert "FAKE" in out
-    assert "no report: " in err
+    assert "no report: avdetect-demo.html cannot be written here" in err
+    assert "--report" not in err
     assert cli.run(["demo", "--report", str(tmp_path / "absent" / "x.html")]) == 2
     assert "make it first" in capfd.readouterr().err
 

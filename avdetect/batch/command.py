@@ -177,9 +177,12 @@ def score_many(
     from avdetect.batch.journal import Journal
     from avdetect.batch.progress import shown
     from avdetect.batch.run import Run
+    from avdetect.batch.sources import begun
     from avdetect.media import ffmpeg_path
 
     ffmpeg_path()  # without it every file would fail
+    if source.total is None:
+        source = begun(source)
     identity = options.identity()
     engine = engines.build(options, identity)
     with ExitStack() as stack:

@@ -18,7 +18,7 @@ _ROWS = 4096  # of a row group: a few megabytes
 
 def require() -> None:
     """Raises ToolError without pyarrow."""
-    with importing("evaluate", "Parquet (CSV needs nothing)"):
+    with importing("evaluate", "Parquet (CSV needs nothing)", only="pyarrow"):
         import pyarrow  # noqa: F401
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import glob
 import os
 import re
 import select
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from avdetect.batch.folders import Skipped, is_kept_out, media_below
@@ -18,6 +21,7 @@ from avdetect.errors import ConfigError
 
 STDIN = "-"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # no file's name, and not relative to anything
+_POLL_SECONDS = 0.05
 _DELIMITERS = ",;\t"  # of CSV; where the comma is the decimal sign, spreadsheets write semicolons
 _MAX_NAME_BYTES = 1 << 16  # sixteen times what a file system takes: a list without separators must not fill the memory
 
@@ -71,6 +75,17 @@ def source_of(paths: Sequence[str], manifest: Path | None, null: bool = False) -
         yield from after
 
     return Source(names, None, note=str(skipped))
+
+
+def begun(source: Source) -> Source:
+    """`source` once its first name has come. Raises ConfigError where none does: a list without names."""
+    names = source.open()
+    for name in names:
+        if name is not None:
+            rest = chain([name], names)
+            return dataclasses.replace(source, open=lambda: rest)
+        time.sleep(_POLL_SECONDS)
+    raise ConfigError("standard input lists no file")
 
 
 def expand(paths: Sequence[str], skipped: Skipped | None = None) -> Iterator[str]:
@@ -145,6 +160,8 @@ def _listed(descriptor: int, separator: bytes) -> Iterator[str | None]:
         *whole, rest = (rest + data).split(separator)
         if ended:
             whole, rest = [*whole, rest], b""
+        if separator == b"\n" and any(b"\0" in line for line in (*whole, rest)):
+            raise ConfigError("standard input holds NUL bytes: say --null where names end in NUL")
         for line in whole:
             number += 1
             name = line if separator == b"\0" else line.removesuffix(b"\r")
