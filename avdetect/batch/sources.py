@@ -80,12 +80,11 @@ def source_of(paths: Sequence[str], manifest: Path | None, null: bool = False) -
 def begun(source: Source) -> Source:
     """`source` once its first name has come. Raises ConfigError where none does: a list without names."""
     names = source.open()
-    for name in names:
-        if name is not None:
-            rest = chain([name], names)
-            return dataclasses.replace(source, open=lambda: rest)
+    while (first := next(names, "")) is None:
         time.sleep(_POLL_SECONDS)
-    raise ConfigError("standard input lists no file")
+    if not first:  # the end: no name is empty
+        raise ConfigError("standard input lists no file")
+    return dataclasses.replace(source, open=lambda: chain([first], names))
 
 
 def expand(paths: Sequence[str], skipped: Skipped | None = None) -> Iterator[str]:
