@@ -163,6 +163,11 @@ class Child:
             self._wait(self._heard)
         return bool(self._open - {self._out})
 
+    def listen_for(self, seconds: float) -> bool:
+        """Hear what comes within so many seconds; False if nothing does."""
+        came = bool(self._open - {self._out}) and bool(self._heard.poll(1000 * seconds))
+        return came and self.listen()
+
     def listen_now(self) -> None:
         """Hear what has come by now."""
         while self._open - {self._out} and self._heard.poll(0):

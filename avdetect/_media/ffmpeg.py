@@ -22,6 +22,7 @@ from avdetect.types import FPS
 _Y4M = re.compile(rb"YUV4MPEG2 W([1-9]\d{0,5}) H([1-9]\d{0,5})\s")
 _MAX_Y4M_PIXELS = 2**28  # far beyond any max_side
 MAX_AHEAD = 2 * HELD_SECONDS * FPS  # frames
+LATE_SECONDS = 2.0  # that a time may come after its picture, on a busy machine
 
 
 class Decoder(Child):
@@ -110,12 +111,13 @@ class Decoder(Child):
                 number = nearest(self.await_start())  # in the pipe: without what was cut out of gaps
             while not self.timeline.covers(number + count - 1):
                 # ffmpeg hands a picture's repetitions on before it tells the next one's time: it must not have to wait.
-                if len(ahead) * batch > MAX_AHEAD:
-                    self.timeline.ended = True  # no gap is so long in the pipe: the last picture is repeated
-                elif not self.exhausted:
+                if len(ahead) * batch <= MAX_AHEAD and not self.exhausted:
                     ahead.append(self.y4m_frames(size, batch))
-                elif not self.listen():
-                    break
+                elif self.exhausted:
+                    if not self.listen():
+                        break
+                elif not self.listen_for(LATE_SECONDS):
+                    self.timeline.ended = True  # no gap is so long in the pipe: the last picture is repeated
             end = 0
             for index, length, place in self.timeline.stretches(number, count):
                 end = index + length
