@@ -205,7 +205,7 @@ class TerminalTable:
     def add(self, result: Mapping[str, Any]) -> None:
         self._count += 1
         if self._count <= self.MOST_ROWS:
-            self._rows.append(to_row(result))
+            self._rows.append(to_row(result) | {"threshold": result.get("threshold")})
 
     def close(self) -> None:
         from rich.console import Console

@@ -102,6 +102,7 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "detection": detection,
         "fake": words.finite(detection.fake),
         "threshold": words.finite(detection.threshold),
+        "digits": words.digits_apart(words.finite(detection.fake), words.finite(detection.threshold)),
         "heading": words.heading(detection),
         "causes": words.causes(detection),
         "part_threshold": PART_THRESHOLD,

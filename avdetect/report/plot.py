@@ -23,7 +23,7 @@ from avdetect.report.curves import face_curves
 from avdetect.report.data import printable
 from avdetect.report.evidence import Evidence, Picture
 from avdetect.report.match_rows import sync_curves
-from avdetect.report.words import stream
+from avdetect.report.words import digits_apart, stream
 from avdetect.segments import CELL_SECONDS
 from avdetect.types import SAMPLE_RATE, Detection, StreamName, UInt8
 
@@ -82,7 +82,8 @@ def _plain(text: str) -> str:
 def _headline(figure: Figure, detection: Detection) -> None:
     said = detection.verdict.upper()
     if detection.fake is not None:
-        said += f"   P(fake) = {detection.fake:.2f} (called fake from {detection.threshold:.2f})"
+        digits = digits_apart(detection.fake, detection.threshold)
+        said += f"   P(fake) = {detection.fake:.{digits}f} (called fake from {detection.threshold:.{digits}f})"
     parts = (("face", detection.video_fake), ("voice", detection.audio_fake))
     said += "".join(f"   {name} {p:.2f}" for name, p in parts if p is not None)
     name = os.path.basename(detection.path)[-100:]  # without its folders: a picture is passed on

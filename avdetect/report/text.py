@@ -10,7 +10,7 @@ from rich.text import Text
 
 from avdetect.detector import CLEAR_SYNC
 from avdetect.report.data import printable
-from avdetect.report.words import people, track_words
+from avdetect.report.words import digits_apart, people, track_words
 from avdetect.types import Detection
 
 MAX_SEGMENTS = 4  # lines, of a file with many
@@ -24,7 +24,8 @@ def render(detection: Detection) -> Text:
     out.append(f"{printable(detection.path)}\n", style="bold")
     out.append(detection.verdict.upper(), style=_STYLES[detection.verdict])
     if detection.fake is not None:
-        out.append(f"  P(fake) = {detection.fake:.2f} (called fake from {detection.threshold:.2f})")
+        digits = digits_apart(detection.fake, detection.threshold)
+        out.append(f"  P(fake) = {detection.fake:.{digits}f} (called fake from {detection.threshold:.{digits}f})")
     out.append(f"\n{detection.reason}\n\n")
     scores = {score.name: score for score in detection.streams}
     tracks = len(scores["visual"].curves) if "visual" in scores else 0
@@ -80,7 +81,7 @@ def _segments(out: Text, detection: Detection) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One line for each row of `report.data.to_row`."""
+    """One line for each row of `report.data.to_row`, to which the `threshold` may be added."""
     out = Table(box=None, pad_edge=False)
     out.add_column("file", overflow="fold", ratio=2)
     for name in ("verdict", "fake", "face", "voice", "offset"):
@@ -91,7 +92,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         if row["status"] == "failed":
             out.add_row(file, Text("failed", _STYLES["failed"]), "", "", "", "", note)
             continue
-        numbers = ["-" if row[p] is None else f"{row[p]:.2f}" for p in ("fake", "video_fake", "audio_fake")]
+        digits = {"fake": digits_apart(row["fake"], row.get("threshold")), "video_fake": 2, "audio_fake": 2}
+        numbers = ["-" if row[part] is None else f"{row[part]:.{places}f}" for part, places in digits.items()]
         offset, clear = row["sync_offset_seconds"], (row["sync_confidence"] or 0.0) >= CLEAR_SYNC
         styled = Text(row["verdict"], _STYLES[row["verdict"]])
         out.add_row(file, styled, *numbers, f"{offset:+.2f}" if offset is not None and clear else "-", note)

@@ -31,6 +31,13 @@ def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
+def digits_apart(probability: float | None, threshold: float | None) -> int:
+    """Decimals with which a probability below the threshold still looks below it: 2, at most 4."""
+    if probability is None or threshold is None or probability >= threshold:
+        return 2
+    return next((digits for digits in (2, 3) if round(probability, digits) < round(threshold, digits)), 4)
+
+
 def clock(seconds: float | None) -> str:
     """3.4 s, 1:02.5 or 1:00:02: a time of the file's clock (page.js has the same)."""
     seconds = finite(seconds)
@@ -153,8 +160,9 @@ def _meaning(detection: Detection) -> tuple[str, ...]:
             "its absence.",
         )
     rare = fake / max(1e-9, fake + (1 - fake) * (RARE - 1))
+    shown = number(fake, digits_apart(fake, detection.threshold))
     return (
-        f"Of many clips that score {number(fake)}, about {round(100 * fake)} in 100 would be fakes, if half of all "
+        f"Of many clips that score {shown}, about {round(100 * fake)} in 100 would be fakes, if half of all "
         "clips were and if they were like those the model was trained and calibrated on. How well that holds for this "
         "clip nobody knows.",
         f"It is evidence, not proof. Where only one clip in {RARE} is a fake, the same number would mean about "
