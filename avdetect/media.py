@@ -107,6 +107,7 @@ class MediaReader:
         self.video_start_seconds: float | None = None  # of the first real frame; known after a first batch from time 0
         self.audio_start_seconds: float | None = None  # of the first real sample; known after the first chunk
         self.empty: set[str] = set()  # "video"/"audio": its track was decoded without a complaint and gave nothing
+        self.damaged = False  # whether one of the warnings is of damage
         self._iterators: list[Generator[Any]] = []
 
     def hear(self, track: int) -> None:
@@ -267,4 +268,5 @@ class MediaReader:
 
     def _note(self, name: str, child: Decoder) -> None:
         if damage := child.log.damage(child.status):
+            self.damaged = True
             self.warnings.append(f"{name}: {damage}")

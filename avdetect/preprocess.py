@@ -25,6 +25,7 @@ from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Wavefor
 
 T = TypeVar("T")
 MAX_SECONDS = 1e6
+MIN_LOST_SECONDS = 1.0  # at the end of a damaged file: less is not worth a warning
 MIN_GAP_FRAMES = FPS  # without a picture, all together: less is not worth a warning
 # To be raised by whoever changes what comes out for the same file, configuration and detector: crops, tracks, sound.
 # A preprocessing cache notes it and is not mixed with clips of another version.
@@ -108,6 +109,7 @@ class ClipStream:
         self._unseen_frames = 0  # between two pictures, where there was none
         self._saw_face = self._heard = False
         self._audio_seconds = 0.0
+        self._read_seconds: float | None = None  # of the longer half; known at the end
         self.timing_seconds = {"probe": 0.0, "decode": 0.0, "faces": 0.0}
 
     def __enter__(self) -> ClipStream:
@@ -134,7 +136,14 @@ class ClipStream:
             for kind, error in self._broken.items()
         )
         gaps = f"there is no picture for {self._unseen_frames / FPS:.1f} s in between; nothing is judged there"
-        return (*self._reader.warnings, *broken, *([gaps] if self._unseen_frames >= MIN_GAP_FRAMES else []))
+        gap = [gaps] if self._unseen_frames >= MIN_GAP_FRAMES else []
+        return (*self._lost(), *self._reader.warnings, *broken, *gap)
+
+    def _lost(self) -> Iterator[str]:
+        """How much of a damaged file could be read, where its container states how much there should be."""
+        read, expected = self._read_seconds, self.expected_seconds
+        if self._reader.damaged and read is not None and expected and expected - read > MIN_LOST_SECONDS:
+            yield f"only {read:.1f} of {expected:.1f} s could be read"
 
     @property
     def missing(self) -> dict[str, str]:
@@ -178,18 +187,19 @@ class ClipStream:
 
     def __iter__(self) -> Iterator[Clip]:
         step = round(self.config.clip_seconds * FPS)
-        begin = round(self.start_seconds * FPS)
+        begin = last = round(self.start_seconds * FPS)
         sounds = self._sounds()
         for faces, video_end in self._faces(begin, step):
             waveform = next(sounds, None)
             audio_end = begin if waveform is None else begin + round(waveform.duration_seconds * FPS)
             end = max(video_end, audio_end)
             if end <= begin:
+                self._read_seconds = last / FPS - self.start_seconds
                 if begin and begin == round(self.start_seconds * FPS):
                     raise MediaError(f"{str(self.info.path)!r} ends before {self.start_seconds:g} s; begin earlier")
                 return
             yield self._clip(begin, end, faces, waveform)
-            begin += step
+            begin, last = begin + step, end
 
     def _clip(self, begin: int, end: int, faces: list[TrackedFace], waveform: Waveform | None) -> Clip:
         tracks = group_tracks(faces, self.config.faces)

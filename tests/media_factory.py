@@ -8,6 +8,7 @@ film clap: the picture flashes white and the sound clicks at second 1.0 of the s
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import shlex
@@ -80,6 +81,8 @@ COMMANDS: dict[str, str] = {
     "long.mp4": f'-f lavfi -i "testsrc2=size=640x360:rate=30:duration=12" -f lavfi -i "sine=300:duration=12,vibrato" '
     f"{H264} -preset ultrafast -g 50 -c:a aac {{out}}",
     "long.mkv": "-i {long.mp4} -c copy {out}",
+    "long_fast.mp4": "-i {long.mp4} -c copy -movflags faststart {out}",
+    "long_fast.mkv": "-i {long.mp4} -c copy {out}",
     "long.ts": "-i {long.mp4} -c copy {out}",
     # geometry
     "quadrants.mp4": f'-f lavfi -i "color=black:size={SIZE}:rate=25:duration=0.4,'
@@ -156,6 +159,12 @@ def _damaged(factory: MediaFactory) -> bytes:
     return bytes(data)
 
 
+def _cut(name: str, factory: MediaFactory) -> bytes:
+    """The first 40 % of a file whose index stands at its beginning."""
+    data = factory(name).read_bytes()
+    return data[: len(data) * 2 // 5]
+
+
 def _avi_without(factory: MediaFactory, chunk: bytes) -> bytes:
     """The payload of one stream's chunks is zeros."""
     data = bytearray(factory("clap_mp3.avi").read_bytes())
@@ -184,6 +193,7 @@ def _ts_without(factory: MediaFactory, program_id: int) -> bytes:
 MADE: dict[str, Callable[[MediaFactory], bytes]] = {
     "size_change.ts": _joined,
     "damaged.ts": _damaged,
+    **{f"cut.{ext}": functools.partial(_cut, f"long_fast.{ext}") for ext in ("mp4", "mkv")},
     "blind.avi": lambda factory: _avi_without(factory, b"00dc"),
     "deaf.avi": lambda factory: _avi_without(factory, b"01wb"),
     "blind.ts": lambda factory: _ts_without(factory, 0x100),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -287,6 +288,23 @@ def test_damage_in_the_middle_is_survived(media):
     frames, samples, _ = read_all(media("damaged.ts"))
     assert 20 < frames <= 50
     assert samples > 16000
+
+
+@pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv"])
+def test_how_much_of_a_damaged_file_could_be_read_is_said(media, name):
+    warnings = load_detector().score(media(name)).warnings
+    said = re.fullmatch(r"only (\d\.\d) of 12\.\d s could be read", warnings[0])
+    assert said
+    assert 4 < float(said[1]) < 6
+    assert sum("could be read" in warning for warning in warnings) == 1
+    window = load_detector().score(media(name), start_seconds=1.0, duration_seconds=2.0)
+    assert not any("could be read" in warning for warning in window.warnings)
+
+
+def test_damage_that_costs_less_than_a_second_is_not_counted(media):
+    warnings = load_detector().score(media("damaged.ts")).warnings
+    assert any("the file is damaged" in warning for warning in warnings)
+    assert not any("could be read" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("name", ["hollow.mkv", "hollow.mp4"])
