@@ -43,6 +43,7 @@ from avdetect.types import FPS, SAMPLE_RATE, VideoFrames, Waveform
 
 __all__ = ["AudioStream", "MediaInfo", "MediaReader", "VideoStream", "check_ffmpeg", "ffmpeg_path", "probe", "ranked"]
 
+NOTHING = {"video": "gives no picture", "audio": "gives no sound"}  # a track that decodes to nothing
 # One slash: a Path leaves no more of them.
 _ADDRESS = re.compile(r"(https?|ftps?|sftp|scp|rts?ps?|rtmp[a-z]*|mmsh?|udp|tcp|srt|rist|s3|gs|az|hdfs|magnet):/", re.I)
 
@@ -261,10 +262,13 @@ class MediaReader:
                     return
 
     def _nothing(self, name: str, child: Decoder) -> MediaError:
-        """Why there is none of it."""
-        if child.log.is_clean(child.status):
-            self.empty.add(name)
-        return child.failure()
+        """Why there is none of it. Raises ToolError if the fault is ffmpeg's own."""
+        error = child.failure()
+        if not child.log.is_clean(child.status):
+            return error
+        self.empty.add(name)
+        why = f"the {name} track {NOTHING[name]}: it is empty, or holds no {name}"
+        return MediaError(f"{quoted(self.info.path)}: {why}")
 
     def _note(self, name: str, child: Decoder) -> None:
         if damage := child.log.damage(child.status):

@@ -19,7 +19,7 @@ from avdetect.config import FaceConfig, MediaLimits, PreprocessConfig
 from avdetect.errors import ConfigError, LimitError, MediaError
 from avdetect.faces.detector import FaceDetector
 from avdetect.faces.tracking import FaceTracker, TrackedFace
-from avdetect.media import MediaInfo, MediaReader
+from avdetect.media import NOTHING, MediaInfo, MediaReader
 from avdetect.tracks import spoken_track
 from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Waveform
 
@@ -166,7 +166,7 @@ class ClipStream:
         return missing
 
     def _undecoded(self, kind: str) -> str:
-        return f"the {kind} track is empty" if kind in self._reader.empty else f"the {kind} cannot be decoded"
+        return f"the {kind} track {NOTHING[kind]}" if kind in self._reader.empty else f"the {kind} cannot be decoded"
 
     def faces_seen(self, judged: Container[int]) -> FacesSeen:
         """How many faces there were at once, so far; `judged` holds the ids of the tracks that were."""

@@ -311,11 +311,11 @@ def test_damage_that_costs_less_than_a_second_is_not_counted(media):
 def test_an_empty_track_is_said_to_be_empty(media, name):
     with MediaReader(media(name)) as reader:
         assert reader.info.audio is not None
-        with pytest.raises(MediaError, match=r"the audio track is empty, no sound comes out of it$"):
+        with pytest.raises(MediaError, match="the audio track gives no sound: it is empty"):
             list(reader.audio(1.0))
         assert len(list(reader.video())) == 5
     detection = load_detector().score(media(name))
-    assert detection.missing["audio"] == "the audio track is empty"
+    assert detection.missing["audio"] == "the audio track gives no sound"
     assert "decoded" not in " ".join(detection.warnings)
 
 

@@ -82,7 +82,7 @@ class FfmpegLog:
             self.num_errors = sum(text.startswith(f"Input #0, {source}, from") for source in self._early)
 
     def is_clean(self, status: int | None) -> bool:
-        """Whether ffmpeg has ended and complained of nothing: where nothing came out, nothing was in."""
+        """Whether ffmpeg has ended and complained of nothing."""
         return status == 0 and not self.errors
 
     def damage(self, status: int | None) -> str | None:
@@ -99,10 +99,8 @@ class FfmpegLog:
             return refusal(path, f"its pictures have more than {limits.max_pixels} pixels", "max_pixels")
         if died_of_memory(status) or _NO_MEMORY.search(log):
             return no_memory(path, limits, "ffmpeg", status)
-        if self.is_clean(status):
-            what = {"audio": "sound", "video": "picture"}.get(wanted, "media")
-            return MediaError(f"{quoted(path)}: the {wanted} track is empty, no {what} comes out of it")
-        reason = telling(self.errors) if self.errors else f"ffmpeg ended with status {status}"
+        ending = f"ffmpeg ended with status {status}" if status else "ffmpeg made nothing of it"
+        reason = telling(self.errors) if self.errors else ending
         return MediaError(
             f"{quoted(path)} cannot be read as {wanted} ({reason}); check that it plays, and that it is the "
             "media itself: playlists and formats that name other files are refused"
