@@ -67,7 +67,7 @@ COMMANDS = (
     Command("a disk that fills up", "{folder} --out u.csv", 1, "what is scored is kept, run again",
             first="ulimit -f 4", files=_out("u.csv")),
     Command("the same disk, emptied", "{folder} --out u.csv", 1, rows="u.csv", files=_out("u.csv")),
-    Command("a full standard output", "{folder}", 1, "cannot write the results", redirections=">/dev/full"),
+    Command("a full standard output", "{folder}", 1, "cannot write to standard output", redirections=">/dev/full"),
     Command("a closed standard output", "{folder} --out c.csv", 1, redirections=">&-", rows="c.csv",
             files=_out("c.csv")),
     Command("a closed standard input", "{folder} --out i.csv", 1, redirections="<&-", rows="i.csv",
