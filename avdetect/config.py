@@ -280,7 +280,8 @@ class StreamLoopConfig(LoopConfig):
     _zero_is_fine = LoopConfig._zero_is_fine | {"source_balance", "codec"}
     _shares = frozenset({"source_balance", "codec"})
 
-    source_balance: float = 0.5  # 0: every file is drawn alike; 1: every source; .5: sources by the root of their size
+    # 0: every file is drawn alike; 1: every source, and of fakes every generator; .5: these by the root of their size
+    source_balance: float = 0.5
     codec: float = 0.1  # probability that an item takes a round trip through a real codec
 
 

@@ -19,7 +19,7 @@ from media_factory import RENDERER
 from readme_media import SAMPLE
 
 from avdetect import cli
-from avdetect.bundle import DEFAULT_BUNDLE, OUT_OF_FOLD, Bundle, write_bundle
+from avdetect.bundle import OUT_OF_FOLD, Bundle, write_bundle
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.cache.store import file_sha256
 from avdetect.datasets.manifest import read_manifest, write_manifest
@@ -238,8 +238,11 @@ def test_refusals_are_one_line(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     asked = [str(spoken), "--out", str(tmp_path / "new")]
-    held_out = ["--bundle", str(DEFAULT_BUNDLE.with_name("held_out"))]
-    assert "holds no out_of_fold.csv.gz" in refused([*asked, "--out-of-fold", *held_out], capsys)
+    bundle = Bundle.load()
+    files = {name: content for name, content in bundle.files.items() if name != OUT_OF_FOLD}
+    write_bundle(tmp_path / "bare", bundle.info, files)
+    bare = ["--bundle", str(tmp_path / "bare")]
+    assert "holds no out_of_fold.csv.gz" in refused([*asked, "--out-of-fold", *bare], capsys)
     assert "trained on other files" in refused([*asked, "--out-of-fold"], capsys)
     assert not (tmp_path / "new").exists(), "a refusal claims no folder"
     assert "--split training: it must be one of train, dev, test" in refused([*asked, "--split", "training"], capsys)

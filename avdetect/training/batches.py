@@ -56,7 +56,7 @@ class _PairBatches:
             try:
                 fake = usable & (labels == 1)
                 fake[fake] = [self.shows_fake(clip) for clip in np.flatnonzero(fake).tolist()]
-                self.fake = Pool(self.archive, fake, config.source_balance, f"forged {self.part_name}")
+                self.fake = Pool(self.archive, fake, config.source_balance, f"forged {self.part_name}", fake=True)
             except ManifestError as error:
                 stage = self.label.removesuffix("_fake").replace("video", "visual")
                 raise ManifestError(

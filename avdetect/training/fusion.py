@@ -16,11 +16,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from avdetect.bundle import Calibration
 from avdetect.config import FusionConfig, FusionFitConfig, ModelConfig
 from avdetect.datasets.manifest import LABELS, folds
+from avdetect.datasets.splits import origins
 from avdetect.errors import ManifestError
+from avdetect.evaluation.metrics import weights as origin_weights
 from avdetect.fusion import OUTPUTS, Fusion
 from avdetect.pooling import NUM_VALUES
 from avdetect.training.losses import masked_bce
-from avdetect.training.pools import source_weights
 from avdetect.types import Float
 
 CLIPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # bounds of the probabilities, to be chosen from
@@ -34,24 +35,24 @@ def label_matrix(table: pd.DataFrame) -> Float:
 
 
 def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
-    """(N, 3) weights: sources weigh by the square root of their size, and files with a face and a voice as much as all
-    others together, for they are what is mostly scored.
+    """(N, 3) weights: every generator and every source of real material weighs alike, as in an evaluation, and files
+    with a face and a voice as much as all others together, for they are what is mostly scored.
 
     Both classes of each output weigh alike, also among the files that lack the same streams: which streams are missing
     must not speak for a class. Where a pattern of missing streams holds one class only, it is not trained on.
     """
-    base = source_weights(table["dataset"])
     pattern = features[:, NUM_VALUES:] @ [1, 2, 4]
     whole = features[:, NUM_VALUES : NUM_VALUES + 2].all(axis=1)
-    for part in (whole, ~whole):
-        base[part] /= max(float(base[part].sum()), 1e-12)
-    weights = np.zeros_like(labels)
+    weights = np.zeros(labels.shape)
     for column in range(labels.shape[1]):
-        for value in np.unique(pattern):
-            classes = [(pattern == value) & (labels[:, column] == label) for label in (0, 1)]
-            if all(rows.any() for rows in classes):
-                for rows in classes:
-                    weights[rows, column] = base[rows] / base[rows].sum() * base[pattern == value].sum()
+        for half in (whole, ~whole):
+            known = half & (labels[:, column] >= 0)
+            for value in np.unique(pattern[known]):
+                rows = known & (pattern == value)
+                y = labels[rows, column]
+                if len(np.unique(y)) == 2:
+                    weights[rows, column] = origin_weights(y, table[rows]) * len(np.unique(origins(table[rows], y == 1)))
+            weights[known, column] /= max(float(weights[known, column].sum()), 1e-12)
     return (weights * len(table)).astype(np.float32)
 
 

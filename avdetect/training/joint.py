@@ -59,7 +59,7 @@ class JointBatches:
         file = clips["file"].to_numpy()
         usable = part.has_file() & ((clips["main_faces"].to_numpy() > 0) | (clips["sound_samples"].to_numpy() > 0))
         real = usable & (part.label("fake")[file] == 0)
-        self.fake = Pool(self.archive, usable & clip_only(part)[file], config.source_balance, "fake clip")
+        self.fake = Pool(self.archive, usable & clip_only(part)[file], config.source_balance, "fake clip", fake=True)
         self.real = Pool(self.archive, real, config.source_balance, "real clip")
         self.originals = Originals(part, real)
         self.labels = part.label("fake")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.splits import origins
 from avdetect.errors import ManifestError
 
 
@@ -40,25 +41,29 @@ class Part:
         return labels.fillna(-1).to_numpy(np.int8)
 
 
-def source_weights(datasets: pd.Series, balance: float = 0.5) -> np.ndarray:
+def source_weights(origin: pd.Series, balance: float) -> np.ndarray:
     """Probabilities of files. balance 0: every file alike; 1: every source alike; .5: a source counts by the root of
-    its size, so that large ones count more, but drown no other."""
-    sizes = datasets.map(datasets.value_counts()).to_numpy(float)
+    its size, so that large ones count more, but drown no other. origin: of each file, the source or the generator."""
+    sizes = origin.map(origin.value_counts()).to_numpy(float)
     weights = sizes**-balance
     return weights / weights.sum()
 
 
 class Pool:
-    """Clips of one class. A file is drawn by its source's weight, then one of its clips, each as likely."""
+    """Clips of one class. A file is drawn by the weight of its source, or if it is a fake of its generator, then one of
+    its clips, each as likely."""
 
-    def __init__(self, archive: ClipArchive, usable: np.ndarray, balance: float, what: str) -> None:
+    def __init__(
+        self, archive: ClipArchive, usable: np.ndarray, balance: float, what: str, *, fake: bool = False
+    ) -> None:
         """usable: (clips,) of the archive. Raises ManifestError when there is none."""
         self.clips = np.flatnonzero(usable)
         if not len(self.clips):
             raise ManifestError(f"nothing to train on: no {what} in this part of the data")
         files = archive.clips["file"].to_numpy()[self.clips]  # in ascending order, as the archive's clips are
         names, self.first, self.count = np.unique(files, return_index=True, return_counts=True)
-        self.cumulative = np.cumsum(source_weights(archive.files["dataset"].iloc[names], balance))
+        origin = pd.Series(origins(archive.files.iloc[names], np.full(len(names), fake)))
+        self.cumulative = np.cumsum(source_weights(origin, balance))
 
     def draw(self, rng: np.random.Generator) -> int:
         """A row of archive.clips."""
