@@ -390,3 +390,16 @@ class TrainConfig(_Positive):
                 f"model.streams says {', '.join(self.model.streams)}, but the streams with steps are "
                 f"{', '.join(trained) or 'none'}: leave model.streams out, and give what is not to be trained steps: 0"
             )
+
+    @property
+    def of_folds(self) -> TrainConfig:
+        """What the folds' streams are trained with: without sync where the fusion is a noisy-or of face and voice.
+
+        It never reads the sync stream, whose training is the longest; of a model on unseen sources lip-sync is then
+        not known.
+        """
+        streams = tuple(name for name in self.model.streams if name != "sync")
+        if self.fusion.kind != "parts" or self.joint.steps or not streams:
+            return self
+        sync = dataclasses.replace(self.sync, steps=0)
+        return dataclasses.replace(self, sync=sync, model=dataclasses.replace(self.model, streams=streams))

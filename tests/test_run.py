@@ -240,6 +240,7 @@ def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path)
         release=True,
         model=dataclasses.replace(CONFIG.model, visual=visual),
         visual=dataclasses.replace(PAIRS, augmentation="light"),
+        fusion=FusionFitConfig(steps=5, kind="parts"),
     )
     with pytest.raises(ConfigError, match="weights to start from"):
         run(config, archive, tmp_path / "run")
@@ -252,6 +253,11 @@ def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path)
     theirs = {k.removeprefix("encoder.maps."): v for k, v in trained.state_dict().items() if "encoder.maps" in k}
     assert all(torch.equal(value, start.state_dict()[name]) for name, value in theirs.items()), "it was frozen"
     assert trained.head.weight.abs().max() > 0
+    assert [path.parent.name for path in (tmp_path / "run").rglob("sync.ckpt")] == ["final"], "parts never read it"
+    scored = pd.read_csv(tmp_path / "run" / OUT_OF_FOLD)
+    assert not scored["has_sync"].any()
+    assert scored[["has_visual", "has_audio"]].all(axis=None)
+    assert bundle.info.model.streams == ("visual", "audio", "sync")
 
 
 @pytest.mark.parametrize("release", [False, True])

@@ -156,8 +156,8 @@ def _outputs(results: Results, part: str, out: Path) -> Section:
 
 
 def _details(metrics: pd.DataFrame, part: str, out: Path) -> Section:
-    names = ("comparison", "ablations", "streams", "removed", "classes", "kinds", "alarms", "sources", "pairs", "audit")
-    found = [views.METRIC_VIEWS[name](metrics, part) for name in names]
+    names = "comparison ablations streams removed classes kinds generators alarms sources pairs audit"
+    found = [views.METRIC_VIEWS[name](metrics, part) for name in names.split()]
     within = views.part_of(metrics, part, "source")
     rows = [(f"{r['subset']} · {views.SCORES[r['score']]}", r, 0) for r in within.to_dict("records")]
     ablations = views.part_of(metrics, part, "ablation")

@@ -143,13 +143,13 @@ classes = of_tables(
     (NAMED("class"), SCORE, FILES, AUC, EER, RECALL),
     "class",
 )
-kinds = of_tables(
-    "By kind and by generator",
-    "Each kind of fake and each generator (method) with at least five fakes, against every real file with the same "
-    "media. The recall is of the threshold that alarms on 5 % of those, where every source weighs the same.",
-    (text("by", "table"), NAMED("kind or generator"), SCORE, FILES, AUC, EER, RECALL),
-    *("kind", "method"),
-    texts=3,
+_EACH = (
+    "with at least five fakes, against every real file with the same media. The recall is of the threshold that alarms "
+    "on 5 % of those, where every source weighs the same."
+)
+kinds = of_tables("By kind", f"Each kind of fake {_EACH}", (NAMED("kind"), SCORE, FILES, AUC, EER, RECALL), "kind")
+generators = of_tables(
+    "By generator", f"Each generator (method) {_EACH}", (NAMED("generator"), SCORE, FILES, AUC, EER, RECALL), "method"
 )
 alarms = of_tables(
     "False alarms by source",
@@ -231,6 +231,7 @@ METRIC_VIEWS: dict[str, Callable[[pd.DataFrame, str], View]] = {
     "classes": classes,
     "sources": sources,
     "kinds": kinds,
+    "generators": generators,
     "alarms": alarms,
     "audit": audit,
     "pairs": pairs,

@@ -57,11 +57,11 @@ def finish(
 
     model: the final streams; it gets the fusion. parts: of each split, "train" being all that was trained on.
     """
-    candidates = _fitted(config, held)
+    candidates = _fitted(config.of_folds, held)
     dev = None if config.release else stream_features(model, parts["dev"], fabric)
     best, chosen = _clipped(candidates[0], dev, parts["dev"].table)
     model.fusion = best.fusion
-    scores = out_of_fold(config, held, best)
+    scores = out_of_fold(config.of_folds, held, best)
     write(scores, run / OUT_OF_FOLD)
     metrics = {"out of fold": as_result(measurements(scores, best.calibration.threshold, tables=TABLES))}
     if dev is not None:

@@ -62,8 +62,8 @@ def train(
     probes = probe_sets(config, held, run, fabric, settings.workers)
     for k in range(config.folds):
         folder = run / f"fold{k}"
-        model = train_streams(config, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
-        score_part(config, model, held[k], folder / "scores", fabric)
+        model = train_streams(config.of_folds, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
+        score_part(config.of_folds, model, held[k], folder / "scores", fabric)
         fabric.barrier()
     model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers, probes)
 
