@@ -178,7 +178,7 @@ class AudioConfig(_Positive):
     encoder: Literal["cnn", "whisper-tiny.en"] = "cnn"
     # A safetensors file of the encoder's weights: whisper-tiny.en needs one (tools/convert_whisper.py).
     pretrained: str | None = None
-    frozen: bool = False  # as VisualConfig.frozen
+    frozen: bool = False  # as VisualConfig.frozen; with `hidden`, dropout counts
     window_seconds: float = 2.0
     stride_seconds: float = 1.0
     # Of cnn.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,17 @@ def test_sources_count_by_the_configured_power_of_their_size() -> None:
         weights = source_weights(datasets, balance)
         assert weights.sum() == pytest.approx(1)
         assert weights[:100].sum() / weights[100:].sum() == pytest.approx(ratio)
+
+
+def test_fakes_are_drawn_by_generator(part: Part) -> None:
+    files = part.archive.files
+    usable = part.label("fake")[part.archive.clips["file"].to_numpy()] == 1
+    rare = files.index[files["fake"].eq(1).fillna(False)][0]
+    archive = copy(part.archive)
+    archive.files = files.assign(method=np.where(files.index == rare, "rare", "common"))
+    pool, rng = Pool(archive, usable, 1.0, "fakes", fake=True), np.random.default_rng(0)
+    drawn = archive.clips["file"].to_numpy()[[pool.draw(rng) for _ in range(2000)]]
+    assert 0.45 < (drawn == rare).mean() < 0.55
 
 
 def test_a_pool_draws_files_by_weight_and_their_clips_alike(part: Part) -> None:

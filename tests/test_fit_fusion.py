@@ -192,11 +192,25 @@ def test_files_with_face_and_voice_weigh_as_much_as_all_others() -> None:
     table, features = separable(100)
     table["dataset"] = "one"
     labels = label_matrix(table)
-    labels[:] = 1
+    labels[:] = np.arange(len(table))[:, None] % 2
     features[:, NUM_VALUES:] = [1, 0, 0]
-    features[:5, NUM_VALUES:] = [1, 1, 1]
+    features[:6, NUM_VALUES:] = [1, 1, 1]
     weights = class_weights(table, labels, features)[:, 0]
-    assert weights[:5].sum() == pytest.approx(weights[5:].sum(), rel=1e-4)
+    assert weights[:6].sum() == pytest.approx(weights[6:].sum(), rel=1e-4)
+    assert weights.sum() == pytest.approx(2 * len(table), rel=1e-4)
+
+
+def test_generators_weigh_alike_however_many_files_they_have() -> None:
+    table, features = separable(100)
+    table["dataset"] = "one"
+    labels = label_matrix(table)
+    labels[:] = np.arange(len(table))[:, None] % 2
+    table["method"] = np.where(labels[:, 0] == 1, np.where(np.arange(len(table)) < 10, "rare", "common"), "")
+    features[:, NUM_VALUES:] = 1
+    weights = class_weights(table, labels, features)[:, 0]
+    totals = [weights[(table["method"] == name).to_numpy()].sum() for name in ("rare", "common")]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-4)
+    assert totals[0] > 0
 
 
 def threshold(p: list[float], y: list[int], w: list[float] | None = None) -> float:

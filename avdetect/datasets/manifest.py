@@ -48,7 +48,7 @@ COLUMNS = (
     "audio_fake",
     "group",  # what must never be split: a person, a page, an original with its fakes
     "split",  # train, dev or test
-    "dataset",  # the source; losses and metrics are balanced over it
+    "dataset",  # the source; what is drawn and what is measured are balanced over it, and fakes over `method`
     "method",  # generator; empty for real
     "original",  # path of the real file that a fake was made from; empty if unknown. It need not stand in the manifest
     "fake_segments",  # what is fake, in seconds; empty: unknown, or all of it

@@ -21,6 +21,7 @@ from avdetect.pooling import FEATURES
 
 NOT_HELD_OUT = "NotScored: the bundle holds no out-of-fold output of this file"
 NOT_RECORDED = "not recorded out of fold"  # why a stream is missing
+NOT_TRAINED = "the folds trained no such stream"
 
 
 def held_out_table(bundle: Bundle) -> pd.DataFrame:
@@ -69,7 +70,11 @@ def held_out_scores(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | 
     columns |= {name: found[name].astype(np.float64) if name in found else np.nan for name in NUMBERS}
     for name in TEXTS:
         has = found.get(name.replace("missing_", "has_"))
-        columns[name] = "" if has is None else np.where(known & (has.to_numpy() != 1), NOT_RECORDED, "")
+        if has is None:
+            columns[name] = ""
+            continue
+        reason = NOT_RECORDED if has.eq(1).any() else NOT_TRAINED
+        columns[name] = np.where(known & (has.to_numpy() != 1), reason, "")
     columns["error"] = np.where(known, "", NOT_HELD_OUT)
     columns |= {name: found[name].astype(np.float64) for name in ablations}
     columns["fold"] = found["fold"].astype("Int64")

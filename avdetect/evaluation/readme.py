@@ -7,7 +7,7 @@ A document holds the markers
 
 and whatever stands between them is replaced. The name may be followed by a part of the manifest (`outputs dev`);
 without one the part is that which the evaluation's report shows first. A document that reports several evaluations
-gives each a label, `<!-- results of held_out: sync -->`, and only the markers with the given label are replaced.
+gives each a label, `<!-- results of before: outputs -->`, and only the markers with the given label are replaced.
 """
 
 from __future__ import annotations

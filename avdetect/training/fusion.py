@@ -35,8 +35,8 @@ def label_matrix(table: pd.DataFrame) -> Float:
 
 
 def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
-    """(N, 3) weights: every generator and every source of real material weighs alike, as in an evaluation, and files
-    with a face and a voice as much as all others together, for they are what is mostly scored.
+    """(N, 3) weights: among files with the same streams every generator and every source of real material weighs alike,
+    and files with a face and a voice weigh as much as all others together, for they are what is mostly scored.
 
     Both classes of each output weigh alike, also among the files that lack the same streams: which streams are missing
     must not speak for a class. Where a pattern of missing streams holds one class only, it is not trained on.
@@ -51,7 +51,9 @@ def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
                 rows = known & (pattern == value)
                 y = labels[rows, column]
                 if len(np.unique(y)) == 2:
-                    weights[rows, column] = origin_weights(y, table[rows]) * len(np.unique(origins(table[rows], y == 1)))
+                    weights[rows, column] = origin_weights(y, table[rows]) * len(
+                        np.unique(origins(table[rows], y == 1))
+                    )
             weights[known, column] /= max(float(weights[known, column].sum()), 1e-12)
     return (weights * len(table)).astype(np.float32)
 

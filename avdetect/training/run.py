@@ -145,7 +145,8 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: Mapping[str
 
 def _data_digest(archive: ClipArchive) -> str:
     """What the run's batches depend on: the files in their order with their labels, and the clips there are of each."""
-    columns = ["sha256", "split", "group", "dataset", *LABELS, *({OWN_VOICE} & set(archive.files))]
+    known = ["sha256", "split", "group", "dataset", "method", "original"]
+    columns = [*known, *LABELS, *({OWN_VOICE} & set(archive.files))]
     files = archive.files[columns].to_csv(index=False)
     clips = archive.clips[["file", "copy", "clip", "main_faces", "sound_samples"]].to_numpy(np.int64)
     return hashlib.sha256(files.encode() + clips.tobytes() + archive.fingerprint.encode()).hexdigest()[:16]
