@@ -19,8 +19,8 @@ def corpus(root: Path) -> Listing:
     Speech has no picture and stills have no sound: the label of the missing half is unknown. A speaker and the
     synthetic versions of that voice on one page are one group; `pair` joins a recording with its synthetic versions,
     and the recording is their `original`. `dataset` is the source, which folds leave out whole; an identity that
-    stands in several sources is one group, and so ties them. Speakers of public speech corpora (LJ Speech, VCTK) are not
-    tied: they recur on so many pages that most sources would become one.
+    stands in several sources is one group, and so ties them. Speakers of public speech corpora (LJ Speech, VCTK) are
+    not tied: they recur on so many pages that most sources would become one.
 
     `own_voice`: 1 where the person in the picture speaks with this sound. Where `certain` is 0, nobody says that the
     file is genuine: its labels are unknown, and its own voice is all that can be learned from it.
