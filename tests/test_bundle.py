@@ -290,7 +290,8 @@ def test_a_bundle_of_the_first_format_states_no_limits(copy: Path) -> None:
 
 
 def test_limits_can_be_stated_later_and_change_no_graph(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edit(copy, lambda v: (v.update(format=[1, 0]), v.pop("limits")))
+    trained = {"config": {"seed": 0, "limits": ["Other words."]}}
+    edit(copy, lambda v: (v.update(format=[1, 0], training=trained), v.pop("limits")))
     before = Bundle.load(copy)
     config = copy.parent / "config.yaml"
     config.write_text("limits: [It sees only faces., It hears nothing.]\n")
@@ -299,7 +300,8 @@ def test_limits_can_be_stated_later_and_change_no_graph(copy: Path, capsys: pyte
     assert after.info.limits == ("It sees only faces.", "It hears nothing.")
     assert after.digest in capsys.readouterr().out
     assert after.digest != before.digest
-    assert after.info == dataclasses.replace(before.info, format=FORMAT, limits=after.info.limits)
+    training = {"config": {"seed": 0, "limits": list(after.info.limits)}}
+    assert after.info == dataclasses.replace(before.info, format=FORMAT, limits=after.info.limits, training=training)
     assert after.files == before.files
     config.write_text("limits: 3\n")
     assert state_limits.main([str(copy), "--config", str(config)]) == 1

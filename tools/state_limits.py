@@ -26,7 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         bundle, limits = Bundle.load(args.bundle), load_yaml(TrainConfig, args.config).limits
-        write_bundle(args.bundle, dataclasses.replace(bundle.info, format=FORMAT, limits=limits), bundle.files)
+        training = dict(bundle.info.training)
+        if "config" in training:
+            training["config"] = training["config"] | {"limits": list(limits)}
+        info = dataclasses.replace(bundle.info, format=FORMAT, limits=limits, training=training)
+        write_bundle(args.bundle, info, bundle.files)
         print(f"{args.bundle}: {len(limits)} limits, digest {Bundle.load(args.bundle).digest}")
     except AVDetectError as error:
         print(f"state_limits: {type(error).__name__}: {error}", file=sys.stderr)
