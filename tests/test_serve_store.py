@@ -99,6 +99,7 @@ def test_a_file_that_is_no_database_is_a_typed_error(tmp_path: Path) -> None:
 
 
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "jobs.sqlite").close()
     with sqlite3.connect(tmp_path / "jobs.sqlite") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()

@@ -26,8 +26,13 @@ Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
 TRIES = 2  # of a job whose worker dies, or whose server is killed while it scores
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
+_OWNER = 0x41564A53  # "AVJS", SQLite's application id: what else calls itself jobs.sqlite is not ours
+_VERSION = 1  # of the table
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+PRAGMA application_id = {_OWNER};
+PRAGMA user_version = {_VERSION};
+CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL,
@@ -44,9 +49,9 @@ CREATE TABLE IF NOT EXISTS jobs (
     error TEXT,
     message TEXT
 );
-CREATE INDEX IF NOT EXISTS by_status ON jobs (status, number);
+CREATE INDEX by_status ON jobs (status, number);
+COMMIT;
 """
-_VERSION = 1  # of the table
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,17 @@ class Store:
         with _explained("open"):
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
+            if not path.stat().st_size:
+                self._db.executescript(_SCHEMA)
+            (owner,) = self._db.execute("PRAGMA application_id").fetchone()
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if owner != _OWNER or version != _VERSION:
+                self._db.close()
+                whose = "another program" if owner != _OWNER else "another version of avdetect"
+                raise ServerError(f"{path} was written by {whose}: name another --data")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # what is accepted survives a power cut
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
-                raise ServerError("the jobs were written by another version of avdetect: name another --data")
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            self._db.execute("PRAGMA secure_delete = ON")  # names of forgotten files do not stay on the disk
 
     def close(self) -> None:
         """No call may follow."""
