@@ -38,13 +38,18 @@ class Replacement:
 
 @contextmanager
 def replacing(target: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `target` when the block ends well. `name` of it is its path. Raises OSError."""
+    """A new file (`name`: its path) that takes the place of `target` when the block ends well. Raises OSError."""
     replacement = Replacement(target)
     try:
         yield replacement.file
         replacement.finish(sync=sync)
     finally:
         replacement.abandon()
+
+
+def follow_no_link(name: str, flags: int) -> int:
+    """An `opener` for `open`: a link is an OSError, and what it makes only we can write."""
+    return os.open(name, flags | os.O_NOFOLLOW, 0o644)
 
 
 def not_ours(path: Path) -> str | None:
