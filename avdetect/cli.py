@@ -431,13 +431,13 @@ def serve(
 ) -> None:
     """A page to drop a video on, and a REST interface. Ctrl-C ends it; what waits is scored after the next start."""
     from avdetect.batch.options import ScoringOptions
-    from avdetect.config import MediaLimits, load_yaml
+    from avdetect.config import load_yaml
 
     with importing("serve", "avdetect serve"):
         from avdetect.serve import command
-        from avdetect.serve.settings import ServeSettings, default_data, read_token
+        from avdetect.serve.settings import ServerLimits, ServeSettings, default_data, read_token
 
-    media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
+    media_limits = load_yaml(ServerLimits, limits) if limits else ServerLimits()
     settings = ServeSettings(
         data=(data or default_data()).absolute(),
         host=host,

@@ -53,11 +53,10 @@ class Journal:
         self._entries: dict[str, _Entry] = {}
         self._unsynced, self._synced = 0, time.monotonic()
         try:
-            self._file = (  # closed by __exit__
-                tempfile.TemporaryFile(buffering=0)
-                if path is None
-                else open(path, "a+b", buffering=0, opener=follow_no_link)  # noqa: SIM115
-            )
+            if path is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by __exit__
+            else:
+                self._file = open(path, "a+b", buffering=0, opener=follow_no_link)  # noqa: SIM115
         except OSError as error:
             raise AVDetectError(f"cannot write {path or 'a temporary file'}: {error.strerror}") from error
         try:

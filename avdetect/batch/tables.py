@@ -23,7 +23,7 @@ from typing import Any, Protocol, TextIO
 
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.files import Replacement
-from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, printable, to_row
+from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, csv_row, printable, to_row
 
 SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
 _SUBMISSION = "filename,label\n"  # the first line
@@ -112,7 +112,7 @@ class CsvTable(_Text):
         self._out.write(("\ufeff" if excel else "") + csv_line(CSV_COLUMNS))
 
     def add(self, result: Mapping[str, Any]) -> None:
-        self._out.write(csv_line(to_row(result).values()))
+        self._out.write(csv_row(result))
 
 
 class JsonLines(_Text):

@@ -87,6 +87,12 @@ def is_result(values: Mapping[str, Any]) -> bool:
     return all(row[name] is None or isinstance(row[name], kind) for name, kind in kinds.items())
 
 
+def csv_row(result: Result | Mapping[str, Any]) -> str:
+    """The line of a result. A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    row = to_row(result).values()
+    return csv_line(f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@")) else cell for cell in row)
+
+
 def csv_line(cells: Iterable[Any]) -> str:
     """A line of CSV: None and NaN are empty, numbers have four decimals."""
     line = io.StringIO()
@@ -97,4 +103,4 @@ def csv_line(cells: Iterable[Any]) -> str:
 
 def to_csv(results: Sequence[Result]) -> str:
     """A header and one row a file, in order."""
-    return csv_line(CSV_COLUMNS) + "".join(csv_line(to_row(result).values()) for result in results)
+    return csv_line(CSV_COLUMNS) + "".join(map(csv_row, results))

@@ -10,18 +10,20 @@ import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from avdetect.errors import ConfigError, ServerError
 from avdetect.files import not_ours
-from avdetect.report.data import Failure, printable, to_json
+from avdetect.report.data import printable
 from avdetect.serve.jobs import Runner
 from avdetect.serve.metrics import Metrics
+from avdetect.serve.refusals import Conflict
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.store import ENDED, Job, Store
-from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload, sync_folder
+from avdetect.serve.worker import UPLOAD, Score, score_upload, sync_folder
 
 _FOLDERS = ("incoming", "jobs")
 _FILES = ("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.sqlite-journal", "lock")
@@ -41,7 +43,8 @@ class Service:
     def __init__(self, settings: ServeSettings, score: Score = score_upload) -> None:
         self.settings, self.metrics = settings, Metrics()
         self._score = score
-        self._uploads = 0  # under way
+        self._uploads: Counter[str] = Counter()  # under way, by client
+        self._clients: dict[str, str] = {}  # of jobs that wait
         self._upload_lock = threading.Lock()
 
     def __enter__(self) -> Service:
@@ -84,30 +87,33 @@ class Service:
         return self.runner.is_alive() and time.monotonic() - self.runner.last_round < _LONGEST_ROUND_SECONDS
 
     @contextmanager
-    def upload(self) -> Iterator[Path | None]:
-        """A new folder that takes one upload; None where the queue is full. It is gone afterwards, unless submitted.
-
-        Raises ServerError.
+    def upload(self, client: str) -> Iterator[Path | None]:
+        """A new folder that takes one upload; None where the queue, or the client's share, is full. It is gone
+        afterwards, unless submitted. A place in the queue is held by what has come whole. Raises ServerError.
         """
         with self._upload_lock:
-            room = self._uploads + self.store.count("queued") < self.settings.queue
-            self._uploads += room
+            waiting = self.store.waiting()
+            self._clients = {id: whose for id, whose in self._clients.items() if id in waiting}
+            share = self.settings.share_of(client) - self._uploads[client]
+            room = len(waiting) < self.settings.queue and list(self._clients.values()).count(client) < share
+            self._uploads[client] += room
         if not room:
             yield None
             return
         folder = self._incoming / secrets.token_urlsafe(_ID_BYTES)
         try:
             with _explained("keep an upload"):
-                if shutil.disk_usage(self._incoming).free < self.settings.free_bytes:
-                    raise ServerError("the disk is nearly full: delete results, or try again later")
                 folder.mkdir(mode=0o700)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             with self._upload_lock:
-                self._uploads -= 1
+                self._uploads[client] -= 1
+                self._uploads += Counter()  # forgets who has none
 
-    def submit(self, folder: Path, name: str, start_seconds: float, duration_seconds: float | None) -> Job | None:
+    def submit(
+        self, folder: Path, name: str, start_seconds: float, duration_seconds: float | None, client: str
+    ) -> Job | None:
         """Queue the upload in `folder`; None where the queue is full. Raises ServerError."""
         id = folder.name
         with _explained("keep an upload"):
@@ -126,6 +132,8 @@ class Service:
         if not added:
             self.runner.remove(id)
             return None
+        with self._upload_lock:
+            self._clients[id] = client
         self.metrics.upload_bytes.inc(size)
         self.runner.wake()
         return self.store.get(id)
@@ -151,24 +159,12 @@ class Service:
         self.runner.remove(id)
         return True
 
-    def result(self, job: Job) -> str | None:
-        """The JSON document of a job that ended with one: scored, or failed."""
-        if job.status == "failed":
-            return to_json([Failure(job.name, job.error or "", job.message or "")])
-        return self._read(job, RESULT)
-
-    def report(self, job: Job) -> str | None:
-        """The report's HTML, if there is one."""
-        return self._read(job, REPORT)
-
-    def _read(self, job: Job, name: str) -> str | None:
-        if job.status != "done":
-            return None
-        with _explained("read a result"):
-            try:
-                return (self.runner.folder(job.id) / name).read_text(encoding="utf-8")
-            except FileNotFoundError:  # deleted this moment
-                return None
+    def file(self, job: Job, name: str) -> Path:
+        """RESULT or REPORT of a job that is done. Raises Conflict where there is none."""
+        path = self.runner.folder(job.id) / name
+        if job.status != "done" or not path.is_file():
+            raise Conflict("the job has none: it is not done, or did not succeed")
+        return path
 
     def _wait(self, id: str) -> None:
         if not self.runner.wait_until_gone(id):

@@ -35,19 +35,12 @@ PRAGMA user_version = {_VERSION};
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
-    name TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    start_seconds REAL NOT NULL,
-    duration_seconds REAL,
+    name TEXT NOT NULL, size INTEGER NOT NULL,
+    start_seconds REAL NOT NULL, duration_seconds REAL,
     status TEXT NOT NULL DEFAULT 'queued',
-    created REAL NOT NULL,
-    began REAL,
-    ended REAL,
-    deaths INTEGER NOT NULL DEFAULT 0,
-    cut_off INTEGER NOT NULL DEFAULT 0,
-    summary TEXT,
-    error TEXT,
-    message TEXT
+    created REAL NOT NULL, began REAL, ended REAL,
+    deaths INTEGER NOT NULL DEFAULT 0, cut_off INTEGER NOT NULL DEFAULT 0,
+    summary TEXT, error TEXT, message TEXT
 );
 CREATE INDEX by_status ON jobs (status, number);
 COMMIT;
@@ -185,24 +178,33 @@ class Store:
         """Every job that is known."""
         return {job.id: job.status for job in self._rows("SELECT * FROM jobs")}
 
+    def waiting(self) -> set[str]:
+        """Jobs that are queued."""
+        return {row["id"] for row in self._read("SELECT id FROM jobs WHERE status = 'queued'")}
+
     def count(self, status: Status) -> int:
         """Jobs in that state."""
-        with self._transaction() as db:
-            return int(db.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,)).fetchone()[0])
+        return int(self._read("SELECT count(*) FROM jobs WHERE status = ?", status)[0][0])
 
     def position(self, job: Job) -> int:
         """How many jobs wait before it."""
-        with self._transaction() as db:
-            query = "SELECT count(*) FROM jobs WHERE status = 'queued' AND number < ?"
-            return int(db.execute(query, (job.number,)).fetchone()[0])
+        return int(self._read("SELECT count(*) FROM jobs WHERE status = 'queued' AND number < ?", job.number)[0][0])
+
+    def tidy(self) -> None:
+        """Empty the file of changes, where names of forgotten jobs still stand."""
+        self._read("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _change(self, statement: str, *values: Any) -> bool:
         with self._transaction() as db:
             return db.execute(statement, values).rowcount > 0
 
     def _rows(self, statement: str, *values: Any) -> list[Job]:
-        with self._transaction() as db:
-            return [_job(row) for row in db.execute(statement, values).fetchall()]
+        return [_job(row) for row in self._read(statement, *values)]
+
+    def _read(self, statement: str, *values: Any) -> list[sqlite3.Row]:
+        """What a statement gives that changes nothing, or by itself all or nothing: no lock is taken to read."""
+        with self._lock, _explained("read"):
+            return self._db.execute(statement, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
