@@ -61,7 +61,7 @@ def http_server(service: Service) -> uvicorn.Server:
         app,
         http=Impatient,
         log_config=None,
-        log_level="warning",
+        log_level="error",  # what anybody can cause must not fill a disk
         access_log=False,  # names of jobs are secrets
         server_header=False,
         lifespan="off",
