@@ -12,7 +12,7 @@ import pytest
 from avdetect.batch.tables import JsonDocument, ParquetTable
 from avdetect.errors import AVDetectError
 from avdetect.files import not_ours, replacing
-from avdetect.report.data import Failure, to_dict
+from avdetect.report.data import Failure, csv_row, to_csv, to_dict, to_row
 from avdetect.report.files import _replace
 
 PACKAGE = Path(__file__).parents[1] / "avdetect"
@@ -116,3 +116,17 @@ def test_files_are_replaced_in_one_place(path: Path) -> None:
 @pytest.mark.parametrize("code", ["os.replace(a, b)", "a.replace(b)", 'a.with_suffix(".partial")', 'f".{a}.partial"'])
 def test_the_check_of_replacements_sees_one(code: str) -> None:
     assert places_of_replacement(ast.parse(code))
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.mp4", "+1.mp4", "-1.mp4", "@SUM(A1).mp4"])
+def test_a_name_is_no_formula_in_csv(name: str) -> None:
+    line = to_csv([Failure(name, "MediaError", "=1+1")]).splitlines()[1]
+    assert line.lstrip('"').startswith(f"'{name[0]}")
+    assert ",'=1+1," in line
+    assert to_row(Failure(name, "MediaError", "m"))["path"] == name  # Parquet and JSON keep it
+
+
+def test_negative_numbers_stay_numbers_in_csv() -> None:
+    scored = to_dict(Failure("a.mp4", "", "")) | {"status": "scored", "verdict": "real", "reason": "r", "missing": {}}
+    scored |= dict.fromkeys(("fake", "video_fake", "audio_fake", "duration_seconds"), 0.5) | {"warnings": []}
+    assert ",-0.2000," in csv_row(scored | {"sync": {"offset_seconds": -0.2, "confidence": 0.5}})
