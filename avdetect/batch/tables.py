@@ -44,7 +44,8 @@ class _Stream:
     """Text that ends up in standard output, or in a file: at once, or (whole) only when all of it is there."""
 
     def __init__(self, target: Path | None, *, whole: bool = False) -> None:
-        self._target, self._file, self._hidden = target, sys.stdout, None
+        self._target, self._file = target, sys.stdout
+        self._hidden: Replacement | None = None
         if target is not None:
             with _writing(target):
                 self._hidden = Replacement(target) if whole else None

@@ -88,8 +88,7 @@ def _login(problem: str = "", status: int = 200) -> HTMLResponse:
 def documentation(openapi: dict[str, Any]) -> str:
     """An OpenAPI document as a plain page."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["kind"] = _kind
-    return environment.from_string((_STATIC / "docs.html.j2").read_text(encoding="utf-8")).render(openapi)
+    return environment.from_string((_STATIC / "docs.html.j2").read_text("utf-8")).render(openapi, kind=_kind)
 
 
 def _kind(schema: dict[str, Any]) -> str:

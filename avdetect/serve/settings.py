@@ -72,9 +72,9 @@ class ServeSettings:
         """Of one worker."""
         return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // self.workers))
 
-    def share_of(self, client: str) -> int:
-        """How many of its jobs may wait, uploads included. From this machine: all, for a proxy may stand there."""
-        return self.queue if is_loopback(client) else max(1, self.queue // 2)
+    def share_of(self, client: str) -> float:
+        """How many of its jobs may wait, uploads included. This machine has no share: a proxy may stand there."""
+        return math.inf if is_loopback(client) else max(1, self.queue // 2)
 
     def allows_host(self, name: str) -> bool:
         """Whether a request may be addressed to `name`, without its port.
