@@ -1,6 +1,4 @@
-"""Connections that ask nothing, or do not read the answer, are ended: else a few hundred of them would keep everybody
-else out, or fill the memory.
-"""
+"""Connections that ask nothing, or do not read, are ended: else a few hundred keep others out, or fill the memory."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ class Impatient(H11Protocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # `pause_writing` tells of every byte that is not taken
         peer = self.client[0] if self.client else ""
-        theirs = sum(bool(other.client) and other.client[0] == peer for other in self.connections)
+        theirs = sum((getattr(other, "client", None) or ("",))[0] == peer for other in self.connections)
         if theirs > MOST_OF_A_PEER and not is_loopback(peer):
             transport.abort()
         self._watch()
@@ -59,7 +57,8 @@ class Impatient(H11Protocol):
     def _watch(self) -> None:
         """Set the clock where a request is awaited; it runs on until there is one, whatever trickles in."""
         if self._answers():
-            self._deadline = _cancel(self._deadline)
+            _cancel(self._deadline)
+            self._deadline = None
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
