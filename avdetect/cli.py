@@ -67,8 +67,8 @@ DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda."
 
 
 def _say(text: str, err: bool = False) -> None:
-    """A line of text. (`typer.echo` writes UTF-8 where a stream is ASCII.)"""
-    print(text, file=sys.stderr if err else sys.stdout, flush=True)
+    """Lines of text, of whoever's names. (`typer.echo` writes UTF-8 where a stream is ASCII.)"""
+    print(_lines(text), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def _version(value: bool) -> None:
@@ -289,7 +289,7 @@ def doctor(device: DeviceOption = "auto", bundle: BundleOption = None, ffmpeg: F
         mark = "ok  " if check.ok else "FAIL"
         if sys.stdout.isatty():
             mark = typer.style(mark, fg="green" if check.ok else "red")
-        _say(f"{mark} {check.name}: {_lines(check.detail)}")
+        _say(f"{mark} {check.name}: {check.detail}")
     if not all(check.ok for check in checks):
         raise typer.Exit(EXIT_FAILED)
 
@@ -431,13 +431,13 @@ def serve(
 ) -> None:
     """A page to drop a video on, and a REST interface. Ctrl-C ends it; what waits is scored after the next start."""
     from avdetect.batch.options import ScoringOptions
-    from avdetect.config import MediaLimits, load_yaml
+    from avdetect.config import load_yaml
 
     with importing("serve", "avdetect serve"):
         from avdetect.serve import command
-        from avdetect.serve.settings import ServeSettings, default_data, read_token
+        from avdetect.serve.settings import ServerLimits, ServeSettings, default_data, read_token
 
-    media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
+    media_limits = load_yaml(ServerLimits, limits) if limits else ServerLimits()
     settings = ServeSettings(
         data=(data or default_data()).absolute(),
         host=host,
@@ -503,7 +503,7 @@ def _score_one(source: Source, path: str, options: ScoringOptions, output: Outpu
                 "this file)"
             ) from error
         for written in files.paths:
-            _say(f"report: {_lines(str(written))}", err=True)
+            _say(f"report: {written}", err=True)
     return 0
 
 
@@ -521,7 +521,7 @@ def _score_many(source: Source, options: ScoringOptions, output: Output, engines
 
     summary, notes = score_many(source, options, output, engines, retry_failed=retry_failed)
     for note in (*filter(None, [source.note]), *notes):
-        _say(f"avdetect: {_lines(note)}", err=True)
+        _say(f"avdetect: {note}", err=True)
     if summary.interrupted:
         again = "; the same command goes on" if output.journal else ""
         _say(f"avdetect: interrupted; {summary}{again}", err=True)
@@ -619,10 +619,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # click's way to say the exit code
         return end.code if isinstance(end.code, int) else 0
     except ConfigError as error:
-        _say(f"avdetect: {_lines(str(error))}", err=True)
+        _say(f"avdetect: {error}", err=True)
         return EXIT_USAGE
     except AVDetectError as error:
-        _say(f"avdetect: {type(error).__name__}: {_lines(str(error))}", err=True)
+        _say(f"avdetect: {type(error).__name__}: {error}", err=True)
         return EXIT_FAILED
     except ImportError as error:  # a library of the base, for extras have their own error
         typer.echo(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from batch_scorers import EMPTY
 
 from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.journal import Journal
 from avdetect.errors import AVDetectError, ConfigError
-from avdetect.report.data import Failure, to_dict
+from avdetect.report.data import Failure, to_dict, to_row
 
 IDENTITY = {"bundle": "abc", "start": 0.0, "limits": {"x": 1}}
 NAMES = ["a.mp4", "b\n\udcff.mp4", "ü.mp4"]  # the second is no UTF-8
@@ -108,3 +110,63 @@ def test_without_a_name_it_is_gone_afterwards(tmp_path: Path) -> None:
     with Journal(None, IDENTITY) as journal:
         journal.add(outcome("a"))
         assert journal.read("a") == json.loads(json.dumps(outcome("a").result))
+
+
+STEERS = "\x1b[2J\x1b]0;owned\x07\u202e"
+
+
+def test_what_another_user_put_there_is_not_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(ConfigError, match=r"belongs to another user.*name another --out"):
+        Journal(path, IDENTITY)
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_what_others_can_write_is_not_gone_on_with(path: Path, mode: int) -> None:
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="can be written by others"):
+        Journal(path, IDENTITY)
+
+
+def test_under_any_umask_a_run_can_go_on(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        for _ in range(2):
+            with Journal(tmp_path / "new.journal", IDENTITY) as journal:
+                journal.add(outcome("a.mp4"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new.journal").stat().st_mode & 0o022 == 0
+
+
+def test_a_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "victim").touch()
+    (tmp_path / "r.csv.journal").symlink_to(tmp_path / "victim")
+    with pytest.raises(ConfigError, match="is a link"):
+        Journal(tmp_path / "r.csv.journal", IDENTITY)
+    assert (tmp_path / "victim").read_bytes() == b""
+
+
+STEERED = {
+    "path": {"path": STEERS},
+    "reason": {"reason": STEERS},
+    "verdict": {"verdict": STEERS},
+    "missing": {"missing": {STEERS: STEERS}},
+    "warnings": {"warnings": [STEERS]},
+    "error": to_dict(Failure("a.mp4", STEERS, STEERS)),
+}
+
+
+@pytest.mark.parametrize("change", STEERED.values(), ids=STEERED)
+def test_no_cell_steers_a_terminal(change: dict) -> None:
+    row = to_row(to_dict(EMPTY) | change)
+    assert all(cell.isprintable() for cell in row.values() if isinstance(cell, str))
+
+
+@pytest.mark.parametrize("change", [{"verdict": "innocent"}, {"verdict": STEERS}, {"threshold": "high"}])
+def test_a_verdict_that_is_none_is_damage(path: Path, change: dict) -> None:
+    line = {"path": "c.mp4", "size": 1, "mtime_ns": 5, "result": to_dict(EMPTY) | change}
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(ConfigError, match="line 5: it is damaged"):
+        Journal(path, IDENTITY)

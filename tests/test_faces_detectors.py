@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import zipfile
@@ -202,7 +203,10 @@ def test_fetch_unpacks_once(
             pack.writestr("w600k_mbf.onnx", b"graph")
 
     monkeypatch.setattr("insightface.utils.storage.download_file", download_file)
-    (tmp_path / "models" / "buffalo_s").mkdir(parents=True)  # what a broken download leaves
+    with pytest.raises(ModelError, match=r"is not the detector that insightface published, and was deleted"):
+        scrfd_module.fetch_scrfd(tmp_path)
+    assert not list(tmp_path.rglob("det_*"))
+    monkeypatch.setattr(scrfd_module, "SHA256", hashlib.sha256(b"graph").hexdigest())
     path = scrfd_module.fetch_scrfd(tmp_path)
     assert path == tmp_path / "models/buffalo_s/det_500m.onnx"
     assert capsys.readouterr().out == ""

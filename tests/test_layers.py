@@ -16,6 +16,7 @@ ORDER = (
     *(
         "_version",
         "errors",
+        "files",
         "extras",
         "types",
         "_yaml",

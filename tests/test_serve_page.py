@@ -197,3 +197,8 @@ def test_with_the_real_report(page: Page, tmp_path: Path) -> None:
         assert box is not None
         ruler.click(position={"x": 0.8 * box["width"], "y": box["height"] / 2})  # the time axis, inside the sandbox
         expect(report.locator("#now")).not_to_have_text(before or "")
+
+
+def test_a_broken_address_opens_the_page_all_the_same(page: Page, server: Running) -> None:
+    page.goto(f"{server.url}/#%E0%A4%A")
+    expect(page.locator("#drop")).to_be_visible()

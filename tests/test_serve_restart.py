@@ -97,8 +97,9 @@ def test_a_job_cut_off_twice_has_failed(tmp_path: Path) -> None:
         server.process.wait()
         # They die with the server, except what a scorer started: that ends by its own broken pipe or limits.
         eventually(lambda: gone(workers[:2]), 5)
-    (data / "incoming" / "half").mkdir()
-    (data / "incoming" / "half" / "upload").write_text("half")
+    half = data / "incoming" / ("A" * 22)
+    half.mkdir()
+    (half / "upload").write_text("half")
     with Command(data) as server:
         assert os.listdir(data / "incoming") == []
         server.wait(id, "stage", "scoring")  # once more

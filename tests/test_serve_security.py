@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,8 +18,7 @@ import serve_scorers
 from serve_running import Running, running
 
 from avdetect.errors import ConfigError
-from avdetect.serve import connections, pages
-from avdetect.serve.security import session
+from avdetect.serve import connections, pages, security
 from avdetect.serve.settings import ServeSettings, default_data, read_token
 
 TOKEN = "correct-horse-battery-staple"
@@ -62,7 +62,14 @@ def test_a_preflight_is_not_granted(server: Running) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "192.0.2.1", "localhost.evil.example", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:80", "192.0.2.1", "localhost.evil.example", ""),
+        *("localhost:", "localhost:evil.example", "localhost:65536", "localhost:8@evil.example", "localhost:8:9"),
+        *("[::1]evil.example", "[::1", "::1"),
+    ],
+)
 def test_other_names_are_not_ours(server: Running, host: str) -> None:
     answer = server.http.get("/v1/jobs", headers={"host": host})
     assert (answer.status_code, answer.json()["error"]) == (421, "WrongHost")
@@ -143,13 +150,35 @@ def test_a_browser_logs_in_and_out(guarded: Running) -> None:
     foreign = guarded.http.post("/v1/score", **upload(), headers={"origin": "http://evil.example"})
     assert foreign.status_code == 403
     assert guarded.http.post("/v1/score", **upload(), headers=ours).status_code == 202
+    kept = {"cookie": f"avdetect={guarded.http.cookies['avdetect']}"}
+    assert guarded.http.get("/v1/jobs", headers=kept).status_code == 200
     guarded.http.post("/logout", headers=ours)
     assert guarded.http.get("/v1/jobs").status_code == 401
+    assert guarded.http.get("/v1/jobs", headers=kept).status_code == 401  # whoever has copied the cookie
+
+
+def test_a_wrong_token_is_slowed_and_logged(guarded: Running, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    waited: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(security, "asyncio", SimpleNamespace(sleep=wait))
+    guarded.http.get("/v1/jobs", headers={"authorization": "Bearer wrong"})
+    guarded.http.post("/login", data={"token": "wrong"})
+    assert waited == [security.GUESS_SECONDS] * 2
+    assert caplog.text.count("a wrong token from 127.0.0.1") == 2
+    guarded.http.get("/v1/jobs", headers=BEARER)
+    guarded.http.get("/v1/jobs")  # who has none yet
+    assert len(waited) == 2
 
 
 @pytest.mark.parametrize("other", ['a={"x": 1}', "a=b c", "a", "="])
 def test_cookies_of_other_servers_on_this_host_log_nobody_out(guarded: Running, other: str) -> None:
-    for cookie in (f"{other}; avdetect={session(TOKEN)}", f"avdetect={session(TOKEN)}; {other}"):
+    with httpx.Client(base_url=guarded.url) as http:
+        http.post("/login", data={"token": TOKEN})
+        ours = f"avdetect={http.cookies['avdetect']}"
+    for cookie in (f"{other}; {ours}", f"{ours}; {other}"):
         assert guarded.http.get("/v1/jobs", headers={"cookie": cookie}).status_code == 200
     assert guarded.http.get("/v1/jobs", headers={"cookie": f"{other}; avdetect=ü".encode()}).status_code == 401
 

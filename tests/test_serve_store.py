@@ -99,6 +99,7 @@ def test_a_file_that_is_no_database_is_a_typed_error(tmp_path: Path) -> None:
 
 
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "jobs.sqlite").close()
     with sqlite3.connect(tmp_path / "jobs.sqlite") as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
@@ -143,3 +144,37 @@ def test_in_any_order_of_events_an_ended_job_stays_as_it_ended(events: list[tupl
                 assert (job.summary is not None) == (job.status == "done")
                 assert (job.error is not None) == (job.status == "failed")
         store.close()
+
+
+def test_names_of_forgotten_jobs_leave_the_disk(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    for number in range(20):
+        store.add(f"id{number}", "unmistakable.mp4", 3, 0.0, None, most_queued=100)
+    for number in range(20):
+        store.delete(f"id{number}")
+    store.tidy()
+    assert not [path for path in tmp_path.iterdir() if b"unmistakable" in path.read_bytes()]
+    store.close()
+
+
+def test_reading_waits_for_nobody_who_writes(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    add(store, "a")
+    other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store._db.execute("PRAGMA busy_timeout = 0")
+    job = store.get("a")
+    assert (job.id, store.position(job), store.count("queued"), store.waiting()) == ("a", 0, 1, {"a"})
+    assert [job.id for job in store.page(10)] == ["a"]
+    other.close()
+    store.close()
+
+
+def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as db:
+        db.execute("CREATE TABLE jobs (id TEXT)")
+    db.close()
+    before = (tmp_path / "jobs.sqlite").read_bytes()
+    with pytest.raises(ServerError, match="another program"):
+        Store(tmp_path / "jobs.sqlite")
+    assert (tmp_path / "jobs.sqlite").read_bytes() == before

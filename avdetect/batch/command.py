@@ -58,6 +58,8 @@ class Output:
         for option, path in (("--out", self.out), ("--kaggle", self.kaggle)):
             if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there")
+            if path is not None and path.is_symlink() and path.lstat().st_uid != os.geteuid():
+                raise ConfigError(f"{option} {path} is a link of another user; name another file")
 
     def check_replaceable(self) -> None:
         """Raises ConfigError where a table is in the place that no run of ours has written."""

@@ -5,6 +5,8 @@
 
 A line reaches the kernel before the next file is handed out, so that a kill loses none; the disk is told every few
 lines or seconds, so that a power cut loses no more than those. The last line may be torn. Later lines win.
+
+What it says is believed, so only a file of our own is gone on with, which nobody else can write.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Any, NamedTuple
 
 from avdetect.batch.engine import Outcome
 from avdetect.errors import AVDetectError, ConfigError
-from avdetect.report.data import is_row, to_row
+from avdetect.files import follow_no_link, others_share
+from avdetect.report.data import is_result
 
 FORMAT = "avdetect.journal/1"
 _SYNC_LINES, _SYNC_SECONDS = 32, 2.0
@@ -42,15 +45,18 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any], *, retry_failed: bool = False) -> None:
+        if path is not None and path.is_symlink():
+            raise ConfigError(f"{path} is a link, which others may have put there: name another --out, or delete it")
         self.path = path
         self._identity = json.loads(json.dumps(identity))
         self._retry_failed = retry_failed
         self._entries: dict[str, _Entry] = {}
         self._unsynced, self._synced = 0, time.monotonic()
         try:
-            self._file = (  # closed by __exit__
-                tempfile.TemporaryFile(buffering=0) if path is None else open(path, "a+b", buffering=0)  # noqa: SIM115
-            )
+            if path is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by __exit__
+            else:
+                self._file = open(path, "a+b", buffering=0, opener=follow_no_link)  # noqa: SIM115
         except OSError as error:
             raise AVDetectError(f"cannot write {path or 'a temporary file'}: {error.strerror}") from error
         try:
@@ -129,8 +135,14 @@ class Journal:
 
     def _begin(self) -> None:
         """Read what is there, drop a torn end, or begin anew."""
-        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+        status = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{self.path} is no regular file: name another --out")
+        if status.st_size and (why := others_share(status)):
+            raise ConfigError(
+                f"{self.path} {why}, so its results may not be ours: name another --out, or delete it and the table to "
+                "score everything anew"
+            )
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -181,7 +193,7 @@ class Journal:
             path, size, mtime_ns = values["path"], values["size"], values["mtime_ns"]
             failed = {"scored": False, "failed": True}[values["result"]["status"]]
             names = path, values["result"]["path"]
-            if not all(isinstance(name, str) for name in names) or not is_row(to_row(values["result"])):
+            if not all(isinstance(name, str) for name in names) or not is_result(values["result"]):
                 raise ValueError("not what a table can take")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(

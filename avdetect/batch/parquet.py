@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from avdetect.errors import ConfigError
 from avdetect.extras import importing
@@ -42,15 +42,15 @@ def read_column(path: Path, column: str) -> Iterator[str]:
 
 
 class RowGroups:
-    """Writes rows of `report.data.to_row` to `path`, a row group at a time."""
+    """Writes rows of `report.data.to_row` to `file`, a row group at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         import pyarrow
         import pyarrow.parquet
 
         types = {name: pyarrow.float64() if name in CSV_NUMBERS else pyarrow.string() for name in CSV_COLUMNS}
         self._schema = pyarrow.schema(list(types.items()))
-        self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
+        self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
         self._table = pyarrow.Table
         self._rows: list[Mapping[str, Any]] = []
 

@@ -9,6 +9,7 @@ Files are UTF-8, whatever the terminal speaks. A CSV for Excel begins with a byt
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from avdetect.errors import AVDetectError, ConfigError
-from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, printable, to_row
+from avdetect.files import Replacement
+from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, csv_row, printable, to_row
 
 SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
 _SUBMISSION = "filename,label\n"  # the first line
@@ -43,10 +45,12 @@ class _Stream:
 
     def __init__(self, target: Path | None, *, whole: bool = False) -> None:
         self._target, self._file = target, sys.stdout
-        self._partial = target.with_name(f".{target.name}.partial") if target is not None and whole else None
+        self._hidden: Replacement | None = None
         if target is not None:
             with _writing(target):
-                self._file = open(self._partial or target, "w", encoding="utf-8", newline="")  # noqa: SIM115
+                self._hidden = Replacement(target) if whole else None
+                file = self._hidden.file if self._hidden else target.open("wb")
+                self._file = io.TextIOWrapper(file, encoding="utf-8", newline="")
 
     def write(self, text: str) -> None:
         if self._target is None:
@@ -61,16 +65,17 @@ class _Stream:
             self._file.flush()
             return
         with _writing(self._target):
+            if self._hidden is not None:
+                self._file.flush()
+                self._hidden.finish()
             self._file.close()
-            if self._partial is not None:
-                os.replace(self._partial, self._target)
 
     def abort(self) -> None:
+        if self._hidden is not None:
+            self._hidden.abandon()
         if self._target is not None:
             with suppress(OSError):
                 self._file.close()
-        if self._partial is not None:
-            self._partial.unlink(missing_ok=True)
 
 
 class _writing:
@@ -108,7 +113,7 @@ class CsvTable(_Text):
         self._out.write(("\ufeff" if excel else "") + csv_line(CSV_COLUMNS))
 
     def add(self, result: Mapping[str, Any]) -> None:
-        self._out.write(csv_line(to_row(result).values()))
+        self._out.write(csv_row(result))
 
 
 class JsonLines(_Text):
@@ -142,9 +147,10 @@ class ParquetTable:
     def __init__(self, target: Path) -> None:
         from avdetect.batch import parquet
 
-        self._target, self._partial = target, target.with_name(f".{target.name}.partial")
+        self._target = target
         with _writing(target):
-            self._rows = parquet.RowGroups(self._partial)
+            self._hidden = Replacement(target)
+            self._rows = parquet.RowGroups(self._hidden.file)
 
     def add(self, result: Mapping[str, Any]) -> None:
         with _writing(self._target):
@@ -153,12 +159,13 @@ class ParquetTable:
     def close(self) -> None:
         with _writing(self._target):
             self._rows.close()
-            os.replace(self._partial, self._target)
+            self._hidden.finish()
 
     def abort(self) -> None:
         with suppress(OSError):
             self._rows.abort()
-        self._partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._hidden.abandon()
 
 
 class KaggleTable(_Text):

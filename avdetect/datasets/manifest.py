@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from avdetect.datasets.segments import segments_text, typed_segments
 from avdetect.datasets.splits import LABELS, SPLITS, assign_splits, folds
 from avdetect.errors import ManifestError
 from avdetect.extras import how_to_install
+from avdetect.files import replacing
 
 __all__ = [
     "COLUMNS",
@@ -271,20 +271,17 @@ def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
     folder = f"{str(path.parent.resolve()).rstrip('/')}/"
     for column in ("path", "original"):
         table[column] = table[column].str.removeprefix(folder)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.suffix == ".csv":
-            # The csv module leaves a lone \r bare, and readers take it for the end of a line.
-            texts = [c for c in table.columns if pd.api.types.is_string_dtype(table[c])]
-            odd = any(_is(_text(table[c]).str.contains("\r", regex=False)).any() for c in texts)
-            table.to_csv(temporary, index=False, quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
-        else:
-            table.to_parquet(temporary, index=False)
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            if path.suffix == ".csv":
+                # The csv module leaves a lone \r bare, and readers take it for the end of a line.
+                texts = [c for c in table.columns if pd.api.types.is_string_dtype(table[c])]
+                odd = any(_is(_text(table[c]).str.contains("\r", regex=False)).any() for c in texts)
+                table.to_csv(file, index=False, quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
+            else:
+                table.to_parquet(file, index=False)
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise ManifestError(f"cannot write the manifest {path}: {' '.join(str(error).split())}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def digest(table: pd.DataFrame) -> str:

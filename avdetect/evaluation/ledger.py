@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from avdetect.errors import ConfigError
+from avdetect.files import replacing
 from avdetect.pooling import FEATURES
 
 OUTPUTS = ("p_fake", "p_video_fake", "p_audio_fake")
@@ -72,12 +72,12 @@ class Ledger:
 
     def _begin(self, target: Path) -> None:
         """A new file with every row so far, to which the next ones are appended."""
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        with partial.open("w", encoding="utf-8", newline="") as self._file:
+        with replacing(target) as file:
+            self._file = io.TextIOWrapper(file, encoding="utf-8", newline="")
             csv.writer(self._file).writerow(["path", *RESULTS])
             for (path, _), row in self.rows.items():
                 self._write(path, row)
-        os.replace(partial, target)
+            self._file.detach()
         self._file = target.open("a", encoding="utf-8", newline="")
 
     def _write(self, path: str, row: Mapping[str, Any]) -> None:

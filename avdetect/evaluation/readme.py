@@ -13,7 +13,6 @@ gives each a label, `<!-- results of before: outputs -->`, and only the markers 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import pandas as pd
 from avdetect.errors import ConfigError
 from avdetect.evaluation.report import SUMMARY
 from avdetect.evaluation.views import METRIC_VIEWS, TABLE_VIEWS, View
+from avdetect.files import replacing
 
 NAMES = (*METRIC_VIEWS, *TABLE_VIEWS)
 BEGIN, END = re.compile(r"^<!-- results(?: of ([\w-]+))?: *(.*?) *-->$"), "<!-- end results -->"
@@ -65,9 +65,8 @@ def update_documents(folder: Path, documents: Sequence[Path], label: str = "") -
     made = {path: _updated(path, folder, label) for path in documents}
     changed = [path for path, text in made.items() if text != path.read_text(encoding="utf-8")]
     for path in changed:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(made[path], encoding="utf-8", newline="")
-        os.replace(temporary, path)
+        with replacing(path) as file:
+            file.write(made[path].encode())
     return changed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -17,6 +16,7 @@ import pandas as pd
 from avdetect.evaluation import plots, views
 from avdetect.evaluation.columns import subset_masks
 from avdetect.evaluation.views import View
+from avdetect.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,12 +101,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _replace(path: Path, content: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(content, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(content.encode())
 
 
 def render(results: Results, out: Path) -> str:

@@ -32,6 +32,7 @@ from avdetect.detector import probabilities
 from avdetect.errors import AVDetectError, ConfigError, ManifestError, MediaError
 from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, RESULTS, STREAMS, TEXTS, Ledger
 from avdetect.evaluation.sources import CacheClips, ClipSource, Feed, FileClips, Without
+from avdetect.files import replacing
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
 from avdetect.scoring import StreamScorer
 from avdetect.types import Clip, Float
@@ -139,13 +140,9 @@ def _joined(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _write_scores(scores: pd.DataFrame, out: Path) -> None:
     """Whole or not at all."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
     texts = {name: segments_text(typed_segments(scores[name])) for name in SEGMENTS if name in scores}
-    try:
-        scores.assign(**texts).to_csv(partial, index=False)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(out) as file:
+        scores.assign(**texts).to_csv(file, index=False)
 
 
 def masked(scores: pd.DataFrame, bundle: Bundle, device: str = "auto") -> pd.DataFrame:

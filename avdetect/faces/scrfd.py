@@ -6,6 +6,7 @@ Guo, Deng, Lattas, Zafeiriou: "Sample and Computation Redistribution for Efficie
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,8 @@ SCRFD_TERMS = (
     "(https://github.com/deepinsight/insightface#license). Commercial use needs a licence from insightface.ai. "
     "The default detector, MTCNN, has no such limit."
 )
+# Of its detector, det_500m.onnx, in insightface's release v0.7.
+SHA256 = "5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a"
 PACK = "buffalo_s"  # insightface's small pack; its detector is SCRFD-500MF with five landmarks
 NMS = 0.4  # insightface's default
 CANVAS = 640  # pixels; what SCRFD was trained on, and the usual fixed input
@@ -71,8 +74,8 @@ class SCRFD:
 def fetch_scrfd(root: Path | None = None) -> Path:
     """Download insightface's pack `buffalo_s` under `root` (~/.insightface) with insightface's own code.
 
-    Returns the path of its SCRFD detector. Show SCRFD_TERMS first. Raises ModelError when the download fails, ToolError
-    without insightface.
+    Returns the path of its SCRFD detector. Show SCRFD_TERMS first. Raises ModelError when the download fails or gives
+    another file than was published, ToolError without insightface.
     """
     root = root or _default_root()
     stored = _stored(root)
@@ -92,6 +95,12 @@ def fetch_scrfd(root: Path | None = None) -> Path:
     stored = _stored(root)
     if stored is None:
         raise ModelError(f"{root / 'models' / PACK} holds no SCRFD detector (det_*.onnx); delete it and fetch again")
+    if hashlib.sha256(read_regular(stored, MAX_BYTES)).hexdigest() != SHA256:
+        stored.unlink()  # or the next fetch would take it for the one
+        raise ModelError(
+            f"what was downloaded as {stored} is not the detector that insightface published, and was deleted; fetch "
+            "again over another network, or use MTCNN"
+        )
     return stored
 
 

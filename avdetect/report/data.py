@@ -8,9 +8,9 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from avdetect.types import Detection
+from avdetect.types import Detection, Verdict
 
 SCHEMA = "avdetect.results/1"  # the number changes when a field is removed or changes its meaning
 SCHEMA_FILE = Path(__file__).parent / "detection.schema.json"
@@ -56,30 +56,41 @@ CSV_NUMBERS = frozenset(
 
 
 def to_row(result: Result | Mapping[str, Any]) -> dict[str, Any]:
-    """One CSV row of a result, or of what `to_dict` made of it; what is unknown is None."""
+    """One CSV row of a result, or of what `to_dict` made of it; what is unknown is None. Every text is printable."""
     values = result if isinstance(result, Mapping) else to_dict(result)
-    row: dict[str, Any] = dict.fromkeys(CSV_COLUMNS) | {"path": printable(values["path"]), "status": values["status"]}
+    return {name: printable(cell) if isinstance(cell, str) else cell for name, cell in _cells(values).items()}
+
+
+def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(CSV_COLUMNS) | {"path": values["path"], "status": values["status"]}
     if values["status"] == "failed":
-        return row | {"reason": printable(values["message"]), "error": values["error"]}
+        return row | {"reason": values["message"], "error": values["error"]}
     sync = values["sync"]
     return row | {
         **{name: values[name] for name in ("verdict", "fake", "video_fake", "audio_fake", "duration_seconds")},
         "sync_offset_seconds": sync["offset_seconds"] if sync else None,
         "sync_confidence": sync["confidence"] if sync else None,
         "missing": "; ".join(f"{stream}: {why}" for stream, why in values["missing"].items()),
-        "warnings": printable("; ".join(values["warnings"])),
+        "warnings": "; ".join(values["warnings"]),
         "reason": values["reason"],
     }
 
 
-def is_row(row: Mapping[str, Any]) -> bool:
-    """Whether a row, of a result that was read from somewhere, has numbers and text where `to_row` puts them."""
+def is_result(values: Mapping[str, Any]) -> bool:
+    """Whether a result that was read from somewhere has numbers and text where tables want them. Raises what `to_row`
+    does where it is nothing of the kind.
+    """
+    row, threshold = to_row(values), values.get("threshold")
     kinds = {name: (int, float) if name in CSV_NUMBERS else (str,) for name in CSV_COLUMNS}
-    try:
-        "".join(cell for cell in row.values() if isinstance(cell, str)).encode()
-    except UnicodeEncodeError:  # no file can hold it
+    if row["verdict"] not in (*get_args(Verdict), None) or not isinstance(threshold, int | float | None):
         return False
     return all(row[name] is None or isinstance(row[name], kind) for name, kind in kinds.items())
+
+
+def csv_row(result: Result | Mapping[str, Any]) -> str:
+    """The line of a result. A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    row = to_row(result).values()
+    return csv_line(f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@")) else cell for cell in row)
 
 
 def csv_line(cells: Iterable[Any]) -> str:
@@ -92,4 +103,4 @@ def csv_line(cells: Iterable[Any]) -> str:
 
 def to_csv(results: Sequence[Result]) -> str:
     """A header and one row a file, in order."""
-    return csv_line(CSV_COLUMNS) + "".join(csv_line(to_row(result).values()) for result in results)
+    return csv_line(CSV_COLUMNS) + "".join(map(csv_row, results))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.extras import require
+from avdetect.files import replacing
 
 if TYPE_CHECKING:
     from avdetect.report.evidence import Evidence
@@ -89,13 +90,8 @@ def _identity(file: str | Path | int) -> object:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Under a hidden name beside the target first, which then takes its name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(content)
     except OSError as error:
         raise AVDetectError(f"cannot write {path}: {error.strerror or error}; choose another place") from error

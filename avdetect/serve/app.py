@@ -9,51 +9,36 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from avdetect._version import __version__
 from avdetect.errors import ServerError
+from avdetect.report.data import Failure, to_json
 from avdetect.serve import pages
 from avdetect.serve.models import Health, JobPage, JobView, Limits, Problem, has_ended, view
 from avdetect.serve.refusals import BadRequest, Conflict, Invalid, NotFound, QueueFull, Refusal, Storage
-from avdetect.serve.security import REPORT_POLICY, Guard
+from avdetect.serve.security import REPORT_POLICY, Guard, Sessions
 from avdetect.serve.service import Service
 from avdetect.serve.store import Job
 from avdetect.serve.uploads import MIN_DURATION_SECONDS, linger, receive
-from avdetect.serve.worker import UPLOAD
+from avdetect.serve.worker import REPORT, RESULT, UPLOAD
 
 _log = logging.getLogger("avdetect.serve")
 _EVENT_SECONDS = 0.25  # between looks at a job whose events somebody listens to
 _BEAT_SECONDS = 15.0  # between signs of life when nothing changes
 _RETRY_SECONDS = 10
 
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "minLength": 1,
-                            "description": "a video, or a sound",
-                        },
-                        "start_seconds": {"type": "number", "minimum": 0, "maximum": 999999},
-                        "duration_seconds": {"type": "number", "minimum": MIN_DURATION_SECONDS, "maximum": 999999},
-                    },
-                }
-            }
-        },
-    }
+_SECONDS = {"type": "number", "minimum": 0, "maximum": 999999}
+_FIELDS = {
+    "file": {"type": "string", "format": "binary", "minLength": 1, "description": "a video, or a sound"},
+    "start_seconds": _SECONDS,
+    "duration_seconds": _SECONDS | {"minimum": MIN_DURATION_SECONDS},
 }
+_SCHEMA = {"type": "object", "required": ["file"], "additionalProperties": False, "properties": _FIELDS}
+_FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _SCHEMA}}}}
 
 
 def build_app(service: Service, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
@@ -68,11 +53,12 @@ def build_app(service: Service, stopping: Callable[[], bool] = lambda: False) ->
     )
     app.include_router(_jobs(service, stopping))
     app.include_router(_about(service))
-    app.include_router(pages.routes(app, service.settings))
+    sessions = Sessions()
+    app.include_router(pages.routes(app, service.settings, sessions))
     _explain_errors(app, service)
     if service.settings.token:
         _say_who_may_ask(app)
-    app.add_middleware(Guard, settings=service.settings, rejected=service.metrics.rejected)
+    app.add_middleware(Guard, settings=service.settings, sessions=sessions, rejected=service.metrics.rejected)
     return app
 
 
@@ -110,15 +96,16 @@ def _add_upload(api: APIRouter, service: Service) -> None:
     @api.post("/v1/score", status_code=202, openapi_extra=_FORM, responses=_problems(400, 408, 413, 415, 422, 503))
     async def score(request: Request) -> JobView:
         """Upload a video to be scored. Its address stays the same until the job is deleted."""
+        client = request.client.host if request.client else ""
         try:
-            with service.upload() as folder:
+            with service.upload(client) as folder:
                 if folder is None:
                     await linger(request.stream())
                     raise _full()
                 form = await receive(request, folder / UPLOAD, service.settings)
                 start = form.seconds("start_seconds", 0.0, 0.0) or 0.0
                 duration = form.seconds("duration_seconds", MIN_DURATION_SECONDS, None)
-                job = await run_in_threadpool(service.submit, folder, form.name, start, duration)
+                job = await run_in_threadpool(service.submit, folder, form.name, start, duration, client)
         except ClientDisconnect:
             raise BadRequest("the upload was broken off") from None
         except asyncio.CancelledError:  # the server ends; nothing of the upload is kept
@@ -163,18 +150,17 @@ def _add_outcomes(api: APIRouter, service: Service) -> None:
     )
     def result(id: str) -> Response:
         """The document that `avdetect score --json` prints, of schema avdetect.results/1."""
-        text = service.result(_known(service, id))
-        if text is None:
-            raise Conflict("the job has no result: it is not done, or was cancelled")
-        return Response(text, media_type="application/json")
+        job = _known(service, id)
+        if job.status == "failed":
+            failure = Failure(job.name, job.error or "", job.message or "")
+            return Response(to_json([failure]), media_type="application/json")
+        return FileResponse(service.file(job, RESULT), media_type="application/json")
 
     @api.get("/v1/jobs/{id}/report", response_class=HTMLResponse, responses=_problems(404, 409))
-    def report(id: str) -> HTMLResponse:
+    def report(id: str) -> FileResponse:
         """The report, one page of HTML that needs nothing else."""
-        page = service.report(_known(service, id))
-        if page is None:
-            raise Conflict("the job has no report: it is not done, or did not succeed")
-        return HTMLResponse(page, headers={"content-security-policy": REPORT_POLICY})
+        page = service.file(_known(service, id), REPORT)
+        return FileResponse(page, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
 
 
 def _add_endings(api: APIRouter, service: Service) -> None:
@@ -250,7 +236,7 @@ async def _events(first: JobView, look: Callable[[], JobView], stopping: Callabl
 
 
 def _full() -> QueueFull:
-    return QueueFull("as many videos wait as this server lets wait; try again later", _RETRY_SECONDS)
+    return QueueFull("as many videos wait, in all or from you, as may; try again later", _RETRY_SECONDS)
 
 
 def _explain_errors(app: FastAPI, service: Service) -> None:

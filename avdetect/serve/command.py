@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,7 +23,8 @@ from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.worker import Score, score_upload
 
-_MOST_CONNECTIONS = 500
+_MOST_CONNECTIONS = 800
+_MOST_FILES = 4096  # a connection may need two
 _GRACE_SECONDS = 3  # for answers that are being sent when the server ends
 
 
@@ -32,6 +34,8 @@ def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = sc
     Raises ConfigError, ModelError, ToolError, ServerError.
     """
     os.umask(0o077)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES if hard < 0 else min(_MOST_FILES, hard), hard))
     ffmpeg_path()  # without it every job would fail
     if score is score_upload:
         check_options(settings)
@@ -57,7 +61,7 @@ def http_server(service: Service) -> uvicorn.Server:
         app,
         http=Impatient,
         log_config=None,
-        log_level="warning",
+        log_level="error",  # what anybody can cause must not fill a disk
         access_log=False,  # names of jobs are secrets
         server_header=False,
         lifespan="off",
@@ -86,22 +90,15 @@ def check_options(settings: ServeSettings) -> None:
 def listen(settings: ServeSettings) -> socket.socket:
     """The open port. Raises ConfigError."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        family, *_, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1024)
-        except BaseException:
-            listener.close()
-            raise
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=1024, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; name another --host or --port"
         ) from error
-    return listener
 
 
 def _address(host: str, listener: socket.socket) -> str:

@@ -121,6 +121,7 @@ class Runner(threading.Thread):
             if job.id not in self._slots:
                 self.remove(job.id)  # first: on a full disk, forgetting needs the room
                 self._store.delete(job.id)
+        self._store.tidy()
 
     def remove(self, id: str) -> None:
         """Delete a job's files."""

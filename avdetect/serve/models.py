@@ -111,13 +111,7 @@ def view(job: Job, runner: Runner, store: Store) -> JobView:
         duration_seconds=job.duration_seconds,
         verdict=JobVerdict(**job.summary) if job.status == "done" and job.summary else None,
         error=Problem(error=job.error, message=job.message or "") if job.error else None,
-        urls=Urls(
-            self=base,
-            events=f"{base}/events",
-            result=f"{base}/result",
-            report=f"{base}/report",
-            cancel=f"{base}/cancel",
-        ),
+        urls=Urls(self=base, **{name: f"{base}/{name}" for name in ("events", "result", "report", "cancel")}),
     )
 
 

@@ -10,9 +10,10 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment
 
 from avdetect.serve.refusals import NotFound, TooLarge, UploadTimeout
-from avdetect.serve.security import COOKIE, is_token, session
+from avdetect.serve.security import COOKIE, Sessions, is_token, wrong_guess
 from avdetect.serve.settings import ServeSettings
 
 _STATIC = Path(__file__).parent / "static"
@@ -22,7 +23,7 @@ _LOGIN_SECONDS = 10.0
 _COOKIE_SECONDS = 30 * 24 * 3600
 
 
-def routes(app: FastAPI, settings: ServeSettings) -> APIRouter:
+def routes(app: FastAPI, settings: ServeSettings, sessions: Sessions) -> APIRouter:
     """The pages of a server."""
     api = APIRouter(include_in_schema=False)
 
@@ -44,6 +45,9 @@ def routes(app: FastAPI, settings: ServeSettings) -> APIRouter:
 
     @api.post("/login")
     async def login(request: Request) -> Response:
+        answer = RedirectResponse("/", 303)
+        if not settings.token:
+            return answer
         body = b""
         try:
             async with asyncio.timeout(_LOGIN_SECONDS):  # nobody has been let in yet
@@ -54,22 +58,16 @@ def routes(app: FastAPI, settings: ServeSettings) -> APIRouter:
         except TimeoutError:
             raise UploadTimeout("the form took too long") from None
         given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
-        if settings.token and not is_token(given, settings.token):
+        if not is_token(given, settings.token):
+            await wrong_guess(request.client.host if request.client else "")
             return _login("That is not this server's token.", 401)
-        answer = RedirectResponse("/", 303)
-        if settings.token:
-            answer.set_cookie(
-                COOKIE,
-                session(settings.token),
-                max_age=_COOKIE_SECONDS,
-                httponly=True,
-                samesite="strict",
-                secure=request.url.scheme == "https",
-            )
+        secure = request.url.scheme == "https"
+        answer.set_cookie(COOKIE, sessions.begin(), _COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
         return answer
 
     @api.post("/logout")
-    def logout() -> Response:
+    def logout(request: Request) -> Response:
+        sessions.end(request.headers)
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return answer
@@ -89,53 +87,8 @@ def _login(problem: str = "", status: int = 200) -> HTMLResponse:
 
 def documentation(openapi: dict[str, Any]) -> str:
     """An OpenAPI document as a plain page."""
-    parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>avdetect: REST interface</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/app.css"></head>',
-        '<body><header class="bar"><a href="/" class="brand">avdetect</a></header>',
-        '<main class="docs"><h1>REST interface</h1>',
-        f"<p>{escape(openapi['info']['description'])} For programs: <a href='/openapi.json'>openapi.json</a>.</p>",
-    ]
-    for path, methods in openapi["paths"].items():
-        for method, operation in methods.items():
-            parts.append(_operation(method, path, operation))
-    parts.append("<h2>Answers</h2>")
-    parts += [_schema(name, schema) for name, schema in openapi.get("components", {}).get("schemas", {}).items()]
-    return "".join(parts) + "</main></body></html>"
-
-
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    rows = [
-        (p["name"], f"{p['in']}, {_kind(p['schema'])}", p.get("description", ""))
-        for p in operation.get("parameters", [])
-    ]
-    for content in operation.get("requestBody", {}).get("content", {}).values():
-        fields, required = content["schema"].get("properties", {}), content["schema"].get("required", [])
-        rows += [
-            (name, f"form, {_kind(schema)}{'' if name in required else ', optional'}", schema.get("description", ""))
-            for name, schema in fields.items()
-        ]
-    answers = [
-        (status, answer["description"], ", ".join(_answer(c, kind) for kind, c in answer.get("content", {}).items()))
-        for status, answer in sorted(operation["responses"].items())
-    ]
-    said = escape(operation.get("description", operation.get("summary", "")))
-    return (
-        f"<section><h2><code>{method.upper()} {escape(path)}</code></h2><p>{said}</p>{_table(rows)}{_table(answers)}"
-        "</section>"
-    )
-
-
-def _answer(content: dict[str, Any], kind: str) -> str:
-    reference = content.get("schema", {}).get("$ref", "")
-    return reference.rpartition("/")[2] or kind
-
-
-def _schema(name: str, schema: dict[str, Any]) -> str:
-    rows = [(key, _kind(value), value.get("description", "")) for key, value in schema.get("properties", {}).items()]
-    said = escape(schema.get("description", ""))
-    return f"<section><h3><code>{escape(name)}</code></h3><p>{said}</p>{_table(rows)}</section>"
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((_STATIC / "docs.html.j2").read_text("utf-8")).render(openapi, kind=_kind)
 
 
 def _kind(schema: dict[str, Any]) -> str:
@@ -148,10 +101,3 @@ def _kind(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {}))}"
     return str(schema.get("format") or schema.get("type", "any"))
-
-
-def _table(rows: list[tuple[str, str, str]]) -> str:
-    if not rows:
-        return ""
-    lines = (f"<tr><th><code>{escape(a)}</code></th><td>{escape(b)}</td><td>{escape(c)}</td></tr>" for a, b, c in rows)
-    return f"<table>{''.join(lines)}</table>"

@@ -6,7 +6,10 @@ from __future__ import annotations
 class Refusal(Exception):
     """A request that is answered with an error."""
 
-    status = 400
+    status: int
+
+    def __init_subclass__(cls, status: int) -> None:
+        cls.status = status
 
     def __init__(self, message: str, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -17,71 +20,49 @@ class Refusal(Exception):
         return type(self).__name__
 
 
-class BadRequest(Refusal):
+class BadRequest(Refusal, status=400):
     """It cannot be understood."""
 
 
-class Unauthorized(Refusal):
+class Unauthorized(Refusal, status=401):
     """It bears no token, or a wrong one."""
 
-    status = 401
 
-
-class Forbidden(Refusal):
+class Forbidden(Refusal, status=403):
     """It changes something, and comes from another site's page."""
 
-    status = 403
 
-
-class NotFound(Refusal):
+class NotFound(Refusal, status=404):
     """There is no such job (any more)."""
 
-    status = 404
 
-
-class UploadTimeout(Refusal):
+class UploadTimeout(Refusal, status=408):
     """The upload takes too long."""
 
-    status = 408
 
-
-class Conflict(Refusal):
+class Conflict(Refusal, status=409):
     """The job is not in a state for it."""
 
-    status = 409
 
-
-class TooLarge(Refusal):
+class TooLarge(Refusal, status=413):
     """The file is larger than the server takes."""
 
-    status = 413
 
-
-class UnsupportedType(Refusal):
+class UnsupportedType(Refusal, status=415):
     """What was sent says itself that it is no video."""
 
-    status = 415
 
-
-class WrongHost(Refusal):
+class WrongHost(Refusal, status=421):
     """It is addressed to a name that is not this server's."""
 
-    status = 421
 
-
-class Invalid(Refusal):
+class Invalid(Refusal, status=422):
     """A field is missing, unknown or out of range."""
 
-    status = 422
 
-
-class QueueFull(Refusal):
+class QueueFull(Refusal, status=503):
     """As many jobs wait as may."""
 
-    status = 503
 
-
-class Storage(Refusal):
+class Storage(Refusal, status=507):
     """The server has no room, or cannot write."""
-
-    status = 507

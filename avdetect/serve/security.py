@@ -7,13 +7,16 @@ No header of CORS is ever sent.
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import hmac
-import json
+import logging
+import re
+import secrets
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from avdetect.serve.refusals import Forbidden, Refusal, Unauthorized, WrongHost
@@ -21,6 +24,10 @@ from avdetect.serve.settings import ServeSettings
 
 COOKIE = "avdetect"
 OPEN_PATHS = frozenset({"/healthz", "/login", "/static/app.css"})  # nothing private is there
+GUESS_SECONDS = 1.0  # that a wrong token waits for its answer
+_MOST_SESSIONS = 1000
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?")  # a name or address, and a port
+_log = logging.getLogger("avdetect.serve")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 PAGE_POLICY = (
@@ -47,8 +54,10 @@ _HEADERS = {
 class Guard:
     """Refuses what may not be asked, and gives every answer its headers."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, rejected: Callable[[str], None]) -> None:
-        self._app, self._settings, self._rejected = app, settings, rejected
+    def __init__(
+        self, app: ASGIApp, settings: ServeSettings, sessions: Sessions, rejected: Callable[[str], None]
+    ) -> None:
+        self._app, self._settings, self._sessions, self._rejected = app, settings, sessions, rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,17 +75,20 @@ class Guard:
             self._check(scope)
         except Refusal as refusal:
             self._rejected(refusal.name)
-            await _answer(refusal, scope, send_with_headers)
+            if isinstance(refusal, Unauthorized) and "authorization" in Headers(scope=scope):
+                await wrong_guess((scope["client"] or [""])[0])
+            await _answer(refusal, scope)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._settings.allows_host(_without_port(hosts[0])):
+        named = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if named is None or int(named[2] or 80) > 65535 or not self._settings.allows_host(named[1]):
             raise WrongHost("this server does not go by that name; its owner can add it with --allowed-host")
         bearer = bears_token(headers, self._settings.token)
-        if scope["path"] not in OPEN_PATHS and not bearer and not has_session(headers, self._settings.token):
+        if scope["path"] not in OPEN_PATHS and not bearer and not self._sessions.holds(headers):
             raise Unauthorized("send the server's token: `Authorization: Bearer TOKEN`, or log in with a browser")
         if scope["method"] not in _SAFE_METHODS and not (bearer and self._settings.token):
             _check_origin(headers, hosts[0])
@@ -95,17 +107,36 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())
 
 
-def session(token: str) -> str:
-    """The value of the cookie: who has it does not know the token, and it ends when the token changes."""
-    return hmac.new(token.encode(), b"avdetect serve session", hashlib.sha256).hexdigest()
+async def wrong_guess(client: str) -> None:
+    """Somebody has sent a token that is not ours: say so in the log, and let them wait."""
+    _log.warning("a wrong token from %s", client)
+    await asyncio.sleep(GUESS_SECONDS)
 
 
-def has_session(headers: Headers, token: str | None) -> bool:
-    """Whether the browser has logged in; true where no token is asked for."""
-    if token is None:
-        return True
-    given = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")  # other servers of this host set odd ones
-    return hmac.compare_digest(given.encode(), session(token).encode())
+class Sessions:
+    """Browsers that are logged in, until they log out or the server ends. Their cookies do not hold the token."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, None] = {}  # the cookies, oldest first
+
+    def begin(self) -> str:
+        """The cookie of a new one; the oldest ends where there are too many."""
+        if len(self._open) >= _MOST_SESSIONS:
+            del self._open[next(iter(self._open))]
+        self._open[cookie := secrets.token_urlsafe()] = None
+        return cookie
+
+    def holds(self, headers: Headers) -> bool:
+        """Whether a request comes from one."""
+        return _cookie(headers) in self._open
+
+    def end(self, headers: Headers) -> None:
+        """Log out the browser that a request comes from."""
+        self._open.pop(_cookie(headers), None)
+
+
+def _cookie(headers: Headers) -> str:
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")  # other servers of this host set odd ones
 
 
 def _check_origin(headers: Headers, host: str) -> None:
@@ -117,21 +148,10 @@ def _check_origin(headers: Headers, host: str) -> None:
         raise Forbidden("this request comes from another site's page")
 
 
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]
-
-
-async def _answer(refusal: Refusal, scope: Scope, send: Send) -> None:
+def _answer(refusal: Refusal, scope: Scope) -> Response:
     """JSON, or for a browser without a session the way to the login page."""
-    headers = [(b"content-type", b"application/json")]
-    status, body = refusal.status, json.dumps({"error": refusal.name, "message": refusal.message}).encode()
-    if isinstance(refusal, Unauthorized):
-        headers.append((b"www-authenticate", b'Bearer realm="avdetect"'))
-        if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
-            status, body = 303, b""
-            headers.append((b"location", b"/login"))
-    headers.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    asks = isinstance(refusal, Unauthorized)
+    if asks and scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
+        return RedirectResponse("/login", 303)
+    headers = {"www-authenticate": 'Bearer realm="avdetect"'} if asks else None
+    return JSONResponse({"error": refusal.name, "message": refusal.message}, refusal.status, headers)

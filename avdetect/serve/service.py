@@ -5,22 +5,30 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from avdetect.errors import ConfigError, ServerError
-from avdetect.report.data import Failure, printable, to_json
+from avdetect.files import not_ours
+from avdetect.report.data import printable
 from avdetect.serve.jobs import Runner
 from avdetect.serve.metrics import Metrics
+from avdetect.serve.refusals import Conflict
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.store import ENDED, Job, Store
-from avdetect.serve.worker import REPORT, RESULT, UPLOAD, Score, score_upload, sync_folder
+from avdetect.serve.worker import UPLOAD, Score, score_upload, sync_folder
 
+_FOLDERS = ("incoming", "jobs")
+_FILES = ("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.sqlite-journal", "lock")
+_ID_BYTES = 16  # of chance, in the name of a job
+_ID = re.compile(r"[A-Za-z0-9_-]{22}")  # what they make
 _LONGEST_NAME = 120  # characters of an upload's name that are kept
 _LONGEST_ROUND_SECONDS = 30.0  # of the runner: usually half a second, longer where a process does not die
 _log = logging.getLogger("avdetect.serve")
@@ -35,25 +43,20 @@ class Service:
     def __init__(self, settings: ServeSettings, score: Score = score_upload) -> None:
         self.settings, self.metrics = settings, Metrics()
         self._score = score
-        self._uploads = 0  # under way
+        self._uploads: Counter[str] = Counter()  # under way, by client
+        self._clients: dict[str, str] = {}  # of jobs that wait
         self._upload_lock = threading.Lock()
 
     def __enter__(self) -> Service:
         data = self.settings.data
+        self._incoming, jobs = data / "incoming", data / "jobs"
         try:
-            _private_folder(data)
-            self._incoming, jobs = data / "incoming", data / "jobs"
-            if not (data / "jobs.sqlite").exists() and any(map(_holds_something, (self._incoming, jobs))):
-                raise ConfigError(f"--data {data} holds other files, which would be deleted: name a folder of its own")
+            _make_ready(data)
             self._lock_file = _lock(data / "lock")
-            shutil.rmtree(self._incoming, ignore_errors=True)  # uploads half received
-            for folder in (self._incoming, jobs):
-                _private_folder(folder)
         except OSError as error:
             raise ConfigError(f"cannot use --data {data}: {error.strerror}") from error
         try:
             self.store = Store(data / "jobs.sqlite")
-            os.chmod(data / "jobs.sqlite", 0o600)
             self._recover(jobs)
             self.runner = Runner(self.store, self.settings, self.metrics, self._score)
         except BaseException:
@@ -69,14 +72,14 @@ class Service:
         os.close(self._lock_file)
 
     def _recover(self, jobs: Path) -> None:
-        """Jobs that were cut off are run again; folders that no job owns are removed."""
+        """Jobs that were cut off are run again; folders of ours that no job owns are removed."""
         self.store.recover()
         known = self.store.ids()
-        for folder in jobs.iterdir():
-            if folder.name not in known or known[folder.name] in ("failed", "cancelled"):
-                shutil.rmtree(folder, ignore_errors=True)
-            elif known[folder.name] == "done":
+        for folder in (*self._incoming.iterdir(), *jobs.iterdir()):
+            if known.get(folder.name) == "done":
                 (folder / UPLOAD).unlink(missing_ok=True)
+            elif known.get(folder.name) not in ("queued", "running") and _ID.fullmatch(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)  # follows no link
 
     @property
     def healthy(self) -> bool:
@@ -84,30 +87,33 @@ class Service:
         return self.runner.is_alive() and time.monotonic() - self.runner.last_round < _LONGEST_ROUND_SECONDS
 
     @contextmanager
-    def upload(self) -> Iterator[Path | None]:
-        """A new folder that takes one upload; None where the queue is full. It is gone afterwards, unless submitted.
-
-        Raises ServerError.
+    def upload(self, client: str) -> Iterator[Path | None]:
+        """A new folder that takes one upload; None where the queue, or the client's share, is full. It is gone
+        afterwards, unless submitted. A place in the queue is held by what has come whole. Raises ServerError.
         """
         with self._upload_lock:
-            room = self._uploads + self.store.count("queued") < self.settings.queue
-            self._uploads += room
+            waiting = self.store.waiting()
+            self._clients = {id: whose for id, whose in self._clients.items() if id in waiting}
+            share = self.settings.share_of(client) - self._uploads[client]
+            room = len(waiting) < self.settings.queue and list(self._clients.values()).count(client) < share
+            self._uploads[client] += room
         if not room:
             yield None
             return
-        folder = self._incoming / secrets.token_urlsafe(16)
+        folder = self._incoming / secrets.token_urlsafe(_ID_BYTES)
         try:
             with _explained("keep an upload"):
-                if shutil.disk_usage(self._incoming).free < self.settings.free_bytes:
-                    raise ServerError("the disk is nearly full: delete results, or try again later")
                 folder.mkdir(mode=0o700)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             with self._upload_lock:
-                self._uploads -= 1
+                self._uploads[client] -= 1
+                self._uploads += Counter()  # forgets who has none
 
-    def submit(self, folder: Path, name: str, start_seconds: float, duration_seconds: float | None) -> Job | None:
+    def submit(
+        self, folder: Path, name: str, start_seconds: float, duration_seconds: float | None, client: str
+    ) -> Job | None:
         """Queue the upload in `folder`; None where the queue is full. Raises ServerError."""
         id = folder.name
         with _explained("keep an upload"):
@@ -126,6 +132,8 @@ class Service:
         if not added:
             self.runner.remove(id)
             return None
+        with self._upload_lock:
+            self._clients[id] = client
         self.metrics.upload_bytes.inc(size)
         self.runner.wake()
         return self.store.get(id)
@@ -151,24 +159,12 @@ class Service:
         self.runner.remove(id)
         return True
 
-    def result(self, job: Job) -> str | None:
-        """The JSON document of a job that ended with one: scored, or failed."""
-        if job.status == "failed":
-            return to_json([Failure(job.name, job.error or "", job.message or "")])
-        return self._read(job, RESULT)
-
-    def report(self, job: Job) -> str | None:
-        """The report's HTML, if there is one."""
-        return self._read(job, REPORT)
-
-    def _read(self, job: Job, name: str) -> str | None:
-        if job.status != "done":
-            return None
-        with _explained("read a result"):
-            try:
-                return (self.runner.folder(job.id) / name).read_text(encoding="utf-8")
-            except FileNotFoundError:  # deleted this moment
-                return None
+    def file(self, job: Job, name: str) -> Path:
+        """RESULT or REPORT of a job that is done. Raises Conflict where there is none."""
+        path = self.runner.folder(job.id) / name
+        if job.status != "done" or not path.is_file():
+            raise Conflict("the job has none: it is not done, or did not succeed")
+        return path
 
     def _wait(self, id: str) -> None:
         if not self.runner.wait_until_gone(id):
@@ -193,14 +189,27 @@ def _explained(what: str) -> Iterator[None]:
         raise ServerError(f"cannot {what}: {error.strerror}") from error
 
 
-def _private_folder(folder: Path) -> None:
-    """Make it, for our eyes only; one that is there stays as it is."""
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _make_ready(data: Path) -> None:
+    """Make the folder and what is in it, for our eyes only. Raises ConfigError for one that others had a hand in, or
+    that holds files of another program; OSError.
+    """
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_ours(data)
+    for path in (data / name for name in (*_FOLDERS, *_FILES)):
+        if os.path.lexists(path):
+            _check_ours(path)
+            path.chmod(0o700 if path.is_dir() else 0o600)
+    folders, database = [data / name for name in _FOLDERS], data / _FILES[0]
+    database.touch(mode=0o600)  # SQLite's files beside it are made as private as it is
+    if not database.stat().st_size and any(folder.is_dir() and any(folder.iterdir()) for folder in folders):
+        raise ConfigError(f"--data {data} holds other files, which would be deleted: name a folder of its own")
+    for folder in folders:
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def _holds_something(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+def _check_ours(path: Path) -> None:
+    if why := not_ours(path):
+        raise ConfigError(f"--data: {path} {why}, so its jobs may not be this server's: name a folder of its own")
 
 
 def _lock(path: Path) -> int:

@@ -9,12 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avdetect.batch.options import ScoringOptions
+from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 
 TOKEN_VARIABLE = "AVDETECT_TOKEN"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _SHORTEST_TOKEN = 16
 _MOST_THREADS = 4  # of one worker: its networks are small
+
+
+@dataclass(frozen=True)
+class ServerLimits(MediaLimits):
+    """Of a file that somebody sends: less than of one that the command's user has named."""
+
+    max_pixels: int = 2**25  # 8K
+    max_duration_seconds: float = 3600.0
+    max_wall_seconds: float = 900.0
+    max_file_seconds: float = 1800.0
 
 
 @dataclass(frozen=True)
@@ -27,13 +38,14 @@ class ServeSettings:
     token: str | None = field(default=None, repr=False)  # None: whoever reaches the port may use it
     allowed_hosts: tuple[str, ...] = ()  # names under which browsers may call it, beside addresses
     workers: int = 1  # jobs that are scored at a time
-    queue: int = 100  # jobs that may wait, those whose upload is under way included
+    queue: int = 100  # jobs that may wait
     max_upload_bytes: int = 1024 * 1024**2
-    free_bytes: int = 1024**3  # below so much room on its disk it takes no upload: what it has must still be finished
+    free_bytes: int = 1024**3  # with less room on its disk it takes no more of an upload: what it has must be finished
     upload_seconds: float = 3600.0  # wall, for one upload
     stall_seconds: float = 60.0  # without a byte of it
+    least_bytes_per_second: float = 16 * 1024  # of an upload on average, once it has gone on for `stall_seconds`
     keep_seconds: float = 24 * 3600.0  # from a job's end to the deletion of all that is known of it
-    options: ScoringOptions = field(default_factory=ScoringOptions)
+    options: ScoringOptions = field(default_factory=lambda: ScoringOptions(limits=ServerLimits()))
 
     def __post_init__(self) -> None:
         for name in ("workers", "queue", "max_upload_bytes", "upload_seconds", "stall_seconds", "keep_seconds"):
@@ -53,17 +65,16 @@ class ServeSettings:
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
     @property
     def threads(self) -> int:
         """Of one worker."""
         return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // self.workers))
+
+    def share_of(self, client: str) -> float:
+        """How many of its jobs may wait, uploads included. This machine has no share: a proxy may stand there."""
+        return math.inf if is_loopback(client) else max(1, self.queue // 2)
 
     def allows_host(self, name: str) -> bool:
         """Whether a request may be addressed to `name`, without its port.
@@ -79,6 +90,14 @@ class ServeSettings:
         except ValueError:
             return False
         return not self.on_loopback
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is an address, or the name, of this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def default_data() -> Path:

@@ -26,27 +26,25 @@ Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
 TRIES = 2  # of a job whose worker dies, or whose server is killed while it scores
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
+_OWNER = 0x41564A53  # "AVJS", SQLite's application id: what else calls itself jobs.sqlite is not ours
+_VERSION = 1  # of the table
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+PRAGMA application_id = {_OWNER};
+PRAGMA user_version = {_VERSION};
+CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
-    name TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    start_seconds REAL NOT NULL,
-    duration_seconds REAL,
+    name TEXT NOT NULL, size INTEGER NOT NULL,
+    start_seconds REAL NOT NULL, duration_seconds REAL,
     status TEXT NOT NULL DEFAULT 'queued',
-    created REAL NOT NULL,
-    began REAL,
-    ended REAL,
-    deaths INTEGER NOT NULL DEFAULT 0,
-    cut_off INTEGER NOT NULL DEFAULT 0,
-    summary TEXT,
-    error TEXT,
-    message TEXT
+    created REAL NOT NULL, began REAL, ended REAL,
+    deaths INTEGER NOT NULL DEFAULT 0, cut_off INTEGER NOT NULL DEFAULT 0,
+    summary TEXT, error TEXT, message TEXT
 );
-CREATE INDEX IF NOT EXISTS by_status ON jobs (status, number);
+CREATE INDEX by_status ON jobs (status, number);
+COMMIT;
 """
-_VERSION = 1  # of the table
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,17 @@ class Store:
         with _explained("open"):
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
+            if not path.stat().st_size:
+                self._db.executescript(_SCHEMA)
+            (owner,) = self._db.execute("PRAGMA application_id").fetchone()
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if owner != _OWNER or version != _VERSION:
+                self._db.close()
+                whose = "another program" if owner != _OWNER else "another version of avdetect"
+                raise ServerError(f"{path} was written by {whose}: name another --data")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # what is accepted survives a power cut
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
-                raise ServerError("the jobs were written by another version of avdetect: name another --data")
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            self._db.execute("PRAGMA secure_delete = ON")  # names of forgotten files do not stay on the disk
 
     def close(self) -> None:
         """No call may follow."""
@@ -176,24 +178,33 @@ class Store:
         """Every job that is known."""
         return {job.id: job.status for job in self._rows("SELECT * FROM jobs")}
 
+    def waiting(self) -> set[str]:
+        """Jobs that are queued."""
+        return {row["id"] for row in self._read("SELECT id FROM jobs WHERE status = 'queued'")}
+
     def count(self, status: Status) -> int:
         """Jobs in that state."""
-        with self._transaction() as db:
-            return int(db.execute("SELECT count(*) FROM jobs WHERE status = ?", (status,)).fetchone()[0])
+        return int(self._read("SELECT count(*) FROM jobs WHERE status = ?", status)[0][0])
 
     def position(self, job: Job) -> int:
         """How many jobs wait before it."""
-        with self._transaction() as db:
-            query = "SELECT count(*) FROM jobs WHERE status = 'queued' AND number < ?"
-            return int(db.execute(query, (job.number,)).fetchone()[0])
+        return int(self._read("SELECT count(*) FROM jobs WHERE status = 'queued' AND number < ?", job.number)[0][0])
+
+    def tidy(self) -> None:
+        """Empty the file of changes, where names of forgotten jobs still stand."""
+        self._read("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _change(self, statement: str, *values: Any) -> bool:
         with self._transaction() as db:
             return db.execute(statement, values).rowcount > 0
 
     def _rows(self, statement: str, *values: Any) -> list[Job]:
-        with self._transaction() as db:
-            return [_job(row) for row in db.execute(statement, values).fetchall()]
+        return [_job(row) for row in self._read(statement, *values)]
+
+    def _read(self, statement: str, *values: Any) -> list[sqlite3.Row]:
+        """What a statement gives that changes nothing, or by itself all or nothing: no lock is taken to read."""
+        with self._lock, _explained("read"):
+            return self._db.execute(statement, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

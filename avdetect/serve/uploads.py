@@ -10,6 +10,7 @@ import errno
 import math
 import os
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,9 +70,10 @@ async def receive(request: Request, target: Path, settings: ServeSettings) -> Fo
         if stated.isdecimal() and len(stated) < 20 and int(stated) > most + _ROOM_FOR_FORM:
             raise _too_large(most)
         async with asyncio.timeout(settings.upload_seconds):
-            return await _read(stream, boundary, target, most, settings.stall_seconds)
+            return await _read(stream, boundary, target, settings)
     except TimeoutError:
-        raise UploadTimeout(f"the upload took longer than {settings.upload_seconds:g} s, or stood still") from None
+        said = f"the upload took longer than {settings.upload_seconds:g} s, stood still or came too slowly"
+        raise UploadTimeout(said) from None
     except FormParserError as error:
         raise BadRequest("the body is no multipart/form-data as its header says") from error
     except OSError as error:
@@ -92,9 +94,10 @@ def _boundary(request: Request) -> bytes:
     return boundary
 
 
-async def _read(stream: AsyncIterator[bytes], boundary: bytes, target: Path, most: int, stall: float) -> Form:
-    with target.open("wb") as file:
-        parts, left = _Parts(file, most), most + _ROOM_FOR_FORM
+async def _read(stream: AsyncIterator[bytes], boundary: bytes, target: Path, settings: ServeSettings) -> Form:
+    most, stall = settings.max_upload_bytes, settings.stall_seconds
+    with target.open("xb") as file:
+        parts, left, began = _Parts(file, settings), most + _ROOM_FOR_FORM, time.monotonic()
         parser = MultipartParser(boundary, parts.callbacks(), max_header_size=_MOST_HEADER)
         while True:
             async with asyncio.timeout(stall):
@@ -104,6 +107,9 @@ async def _read(stream: AsyncIterator[bytes], boundary: bytes, target: Path, mos
             left -= len(chunk)
             if left < 0:  # what follows the form is no file, but is read just the same
                 raise _too_large(most)
+            came, seconds = most + _ROOM_FOR_FORM - left, time.monotonic() - began
+            if seconds > stall and came < settings.least_bytes_per_second * seconds:
+                raise TimeoutError
             parser.write(chunk)
             if parts.waiting >= _WRITE_BYTES:
                 await run_in_threadpool(parts.flush)
@@ -126,8 +132,8 @@ async def linger(stream: AsyncIterator[bytes]) -> None:
 class _Parts:
     """Takes in what the parser finds: the file, and small fields."""
 
-    def __init__(self, file: BinaryIO, most: int) -> None:
-        self._file, self._most = file, most
+    def __init__(self, file: BinaryIO, settings: ServeSettings) -> None:
+        self._file, self._most, self._free = file, settings.max_upload_bytes, settings.free_bytes
         self._pending: list[bytes] = []
         self.waiting = 0  # bytes that are not written yet
         self._form, self._has_file, self._ended = Form(), False, False
@@ -150,7 +156,10 @@ class _Parts:
         }
 
     def flush(self) -> None:
-        """Write what waits. Raises OSError."""
+        """Write what waits. Raises OSError, Storage."""
+        disk = os.fstatvfs(self._file.fileno())
+        if disk.f_bavail * disk.f_frsize < self._free + self.waiting:
+            raise Storage("the server's disk is nearly full: delete results, or try again later")
         pending, self._pending, self.waiting = self._pending, [], 0
         self._file.write(b"".join(pending))
         self._file.flush()

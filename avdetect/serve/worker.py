@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from avdetect.batch.options import ScoringOptions
 from avdetect.batch.process import die_with_the_parent
 from avdetect.errors import AVDetectError, MediaError, ServerError
+from avdetect.files import replacing
 from avdetect.report.data import to_json
 
 if TYPE_CHECKING:
@@ -173,9 +174,5 @@ def sync_folder(folder: Path) -> None:
 
 def _write(name: str, text: str) -> None:
     """Whole or not at all."""
-    partial = f".{name}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, name)
+    with replacing(Path(name), sync=True) as file:
+        file.write(text.encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,6 +9,7 @@ from typing import Any, BinaryIO
 import torch
 
 from avdetect.errors import ModelError
+from avdetect.files import replacing
 
 ADVICE = "name a new --run folder, or delete it to train anew"
 
@@ -25,12 +25,8 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Let `write` fill a file that then takes the place of `path` in one go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with replacing(path, sync=True) as file:
         write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from avdetect.config import LoopConfig
+from avdetect.files import replacing
 
 SMOOTHING = 0.9  # of the seconds a step, for the throughput on show
 
@@ -107,7 +108,6 @@ def _reopen(path: Path, header: str, first: int) -> TextIO:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if path.exists() and first else []
     # A kill can cut the last line short; a cut line has no end.
     kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) < first]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join([header + "\n", *kept]), encoding="utf-8")
-    partial.replace(path)  # the lines survive a kill between the two
+    with replacing(path) as file:  # the lines survive a kill
+        file.write("".join([header + "\n", *kept]).encode())
     return path.open("a", encoding="utf-8", buffering=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from avdetect.config import MediaLimits
 from avdetect.datasets.augment.recipes import CODEC_RATE, SMALLEST_SIDE, Recipe, audio_options, video_options
 from avdetect.datasets.augment.tool import BIT_EXACT, ONE_THREAD, run_ffmpeg
 from avdetect.errors import ConfigError, MediaError
+from avdetect.files import replacing
 from avdetect.media import probe
 
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska", ".webm": "webm"}
@@ -46,21 +46,18 @@ def reencode(source: Path, target: Path, recipe: Recipe) -> None:
     if info.audio is not None:
         parts.append(_sound(stream, info.audio))
         options |= audio_options(recipe.audio)
-    partial = target.absolute().with_name(f".{target.name}.part")
-    written = ffmpeg.output(
-        *parts, f"file:{partial}", format=muxer, map_metadata=-1, map_chapters=-1, **options, **BIT_EXACT
-    )
     try:
-        run_ffmpeg(
-            written.overwrite_output(),
-            f"re-encode {quoted(source)} as {quoted(target)}",
-            seconds=MediaLimits().max_wall_seconds,
-        )
-        os.replace(partial, target)
+        with replacing(target.absolute()) as file:
+            written = ffmpeg.output(
+                *parts, f"file:{file.name}", format=muxer, map_metadata=-1, map_chapters=-1, **options, **BIT_EXACT
+            )
+            run_ffmpeg(
+                written.overwrite_output(),
+                f"re-encode {quoted(source)} as {quoted(target)}",
+                seconds=MediaLimits().max_wall_seconds,
+            )
     except OSError as error:
         raise MediaError(f"cannot write {quoted(target)}: {error.strerror}; check the folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _muxer(source: Path, target: Path, recipe: Recipe) -> str:

@@ -32,6 +32,7 @@ import pandas as pd
 from avdetect.datasets.cache.payload import encode_clip
 from avdetect.datasets.cache.records import CLIP_COLUMNS, FILE_COLUMNS, INDEX_COLUMNS, Record, clip_row
 from avdetect.errors import ManifestError
+from avdetect.files import follow_no_link, replacing
 from avdetect.types import Clip
 
 MAX_FILES, MAX_BYTES = 64, 512 * 1024**2  # a shard is closed when it holds this much
@@ -95,7 +96,7 @@ def finish(partial: Path) -> int:
     Returns the number of files in it; with none the shard is deleted. Raises ManifestError while a process still
     writes it, OSError when the disk is full.
     """
-    with partial.open("r+b") as file:
+    with open(partial, "r+b", opener=follow_no_link) as file:
         _lock(file, partial)
         records, rows, end = scan(file)
         if records:
@@ -218,6 +219,5 @@ def _index_paths(tar: Path) -> tuple[Path, Path]:
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """In one step: a reader sees the old table or the new one."""
-    partial = path.with_suffix(".partial")
-    table.to_parquet(partial, index=False)
-    partial.replace(path)
+    with replacing(path) as file:
+        table.to_parquet(file, index=False)

@@ -42,6 +42,7 @@ from avdetect.datasets.cache.shards import (
 )
 from avdetect.datasets.manifest import write_manifest
 from avdetect.errors import ConfigError, ManifestError
+from avdetect.files import replacing
 from avdetect.preprocess import PREPROCESS_VERSION
 
 FORMAT = 1
@@ -204,8 +205,8 @@ class Store:
         )
         clips = self._clips_of(outcomes)
         failures = failure_table(table["path"].tolist(), outcomes)
-        failures.to_csv(self.root / "failures.partial", index=False)
-        (self.root / "failures.partial").replace(self.root / FAILURES)
+        with replacing(self.root / FAILURES) as file:
+            failures.to_csv(file, index=False)
         write_manifest(table, self.root / MANIFEST)
         clips.attrs["manifest"] = file_sha256(self.root / MANIFEST)  # tells the reader that the two belong together
         write_parquet(clips, self.root / CLIPS)
@@ -219,9 +220,8 @@ class Store:
         if not (self.root / CACHE).exists():
             if shard_numbers(self.shards):
                 raise ManifestError(f"{self.root} holds shards but no {CACHE}; preprocess into a new --cache folder")
-            partial = self.root / "cache.partial"
-            partial.write_text(self.identity.to_json() + "\n", encoding="utf-8")
-            partial.replace(self.root / CACHE)
+            with replacing(self.root / CACHE) as file:
+                file.write(f"{self.identity.to_json()}\n".encode())
         found = Identity.read(self.root)
         for what, theirs, mine in (
             ("preprocessing configuration", found.config.digest(), self.identity.config.digest()),

@@ -16,6 +16,7 @@ from typing import Any
 from avdetect._media.child import FORMATS
 from avdetect._media.commands import DISCONTINUOUS
 from avdetect.errors import MediaError, ToolError
+from avdetect.files import replacing
 from avdetect.media import AudioStream, MediaInfo, VideoStream, ffmpeg_path
 from avdetect.types import FPS, SAMPLE_RATE, Float, VideoFrames
 
@@ -118,14 +119,13 @@ def _encode(streams: list[Any], options: dict[str, Any], more: list[Any], data: 
     """Feed `data` to ffmpeg's standard input; `target` appears when all is written. `more`: outputs beside it."""
     import ffmpeg
 
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    output = ffmpeg.output(
-        *streams, f"file:{partial.resolve()}", format="mp4", movflags="+faststart", map_metadata=-1, **options
-    )
-    flags = ("-hide_banner", "-nostats", "-v", "error", "-y")
-    command = ffmpeg.merge_outputs(output, *more).global_args(*flags).compile(cmd=ffmpeg_path())
     try:
-        with tempfile.TemporaryFile() as log:
+        with replacing(target.absolute()) as file, tempfile.TemporaryFile() as log:
+            output = ffmpeg.output(
+                *streams, f"file:{file.name}", format="mp4", movflags="+faststart", map_metadata=-1, **options
+            )
+            flags = ("-hide_banner", "-nostats", "-v", "error", "-y")
+            command = ffmpeg.merge_outputs(output, *more).global_args(*flags).compile(cmd=ffmpeg_path())
             process = _start(command, log)
             try:
                 _feed(process, data)
@@ -137,11 +137,8 @@ def _encode(streams: list[Any], options: dict[str, Any], more: list[Any], data: 
             if status:
                 log.seek(0)
                 raise _failure(log.read().decode("utf-8", "replace"), status, target)
-        os.replace(partial, target)
     except OSError as error:
         raise MediaError(f"cannot write {target}: {error.strerror}; check the folder and the disk") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _start(command: list[str], log: Any) -> subprocess.Popen[bytes]:

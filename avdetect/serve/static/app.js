@@ -296,7 +296,7 @@ function goHome(message = "") {
 function route() {
   if (upload) return;
   unfollow();
-  shown = decodeURIComponent(location.hash.slice(1)) || null;
+  try { shown = decodeURIComponent(location.hash.slice(1)) || null; } catch { shown = null; }
   document.querySelector(".back").hidden = false;
   announced = "";
   if (shown) {

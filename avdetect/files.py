@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all, and whether a file is ours alone.
+
+In a folder where others can write, a name that can be guessed is a trap: a link may stand there before we come. So
+nothing of ours is written under such a name.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+class Replacement:
+    """A file that grows under a hidden, random name beside `target`, until it takes that name. Raises OSError."""
+
+    def __init__(self, target: Path) -> None:
+        self._target, self._hidden = target, target.with_name(f".avdetect-{secrets.token_hex(8)}.partial")
+        self.file: BinaryIO = self._hidden.open("xb")  # made by this call, or an error: no link is followed
+
+    def finish(self, *, sync: bool = False) -> None:
+        """Put it in its place. sync: it is on the disk before."""
+        self.file.flush()
+        if sync:
+            os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self._hidden, self._target)
+
+    def abandon(self) -> None:
+        """Leave nothing of it. Nothing happens after `finish`."""
+        self._hidden.unlink(missing_ok=True)
+        self.file.close()  # last: closing writes what is left, for which the disk may have no room
+
+
+@contextmanager
+def replacing(target: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
+    """A new file (`name`: its path) that takes the place of `target` when the block ends well. Raises OSError."""
+    replacement = Replacement(target)
+    try:
+        yield replacement.file
+        replacement.finish(sync=sync)
+    finally:
+        replacement.abandon()
+
+
+def follow_no_link(name: str, flags: int) -> int:
+    """An `opener` for `open`: a link is an OSError, and what it makes only we can write."""
+    return os.open(name, flags | os.O_NOFOLLOW, 0o644)
+
+
+def not_ours(path: Path) -> str | None:
+    """Why what stands at `path` may hold what others put there; None where it is ours alone. Raises OSError."""
+    return others_share(os.lstat(path))
+
+
+def others_share(status: os.stat_result) -> str | None:
+    """As `not_ours`, of a status."""
+    if stat.S_ISLNK(status.st_mode):
+        return "is a link"
+    if status.st_uid != os.geteuid():
+        return "belongs to another user"
+    return "can be written by others (chmod go-w)" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None

@@ -1,0 +1,132 @@
+"""Files that appear whole or not at all, where others may have put links under every name that can be guessed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from avdetect.batch.tables import JsonDocument, ParquetTable
+from avdetect.errors import AVDetectError
+from avdetect.files import not_ours, replacing
+from avdetect.report.data import Failure, csv_row, to_csv, to_dict, to_row
+from avdetect.report.files import _replace
+
+PACKAGE = Path(__file__).parents[1] / "avdetect"
+FAILURE = to_dict(Failure("a.mp4", "MediaError", "why"))
+
+
+def document(target: Path) -> None:
+    table = JsonDocument(target)
+    table.add(FAILURE)
+    table.close()
+
+
+def parquet(target: Path) -> None:
+    pytest.importorskip("pyarrow")
+    table = ParquetTable(target)
+    table.add(FAILURE)
+    table.close()
+
+
+def page(target: Path) -> None:
+    _replace(target, b"<html>")
+
+
+@pytest.mark.parametrize(("name", "write"), [("x.json", document), ("x.parquet", parquet), ("x.html", page)])
+def test_a_link_under_a_name_of_before_is_not_followed(name: str, write, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for guess in (f".{name}.partial", f".{name}.{os.getpid()}.partial", f".{name}.{os.getpid()}", name):
+        (tmp_path / guess).symlink_to(victim)
+    before = set(os.listdir(tmp_path))
+    write(tmp_path / name)
+    assert victim.read_text() == "precious"
+    assert (tmp_path / name).stat().st_size > 0
+    assert not (tmp_path / name).is_symlink()
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_no_name_is_used_twice(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a") as first, replacing(tmp_path / "a") as second:
+        assert first.name != second.name
+        assert {Path(f.name).parent for f in (first, second)} == {tmp_path}
+
+
+def test_what_ends_badly_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(TypeError), replacing(tmp_path / "a") as file:
+        file.writelines([b"half", 1])  # type: ignore[list-item]
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("make", [JsonDocument, ParquetTable])
+def test_a_table_given_up_leaves_nothing(make, tmp_path: Path) -> None:
+    table = make(tmp_path / "x")
+    table.add(FAILURE)
+    table.abort()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_longest_name_can_be_replaced(tmp_path: Path) -> None:
+    target = tmp_path / f"{'n' * 250}.json"
+    document(target)
+    assert target.is_file()
+
+
+def test_a_folder_that_is_not_there_is_a_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(AVDetectError, match="cannot write"):
+        document(tmp_path / "absent" / "x.json")
+
+
+def test_whose_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.touch(0o600)
+    (tmp_path / "link").symlink_to(path)
+    assert not_ours(path) is None
+    assert not_ours(tmp_path / "link") == "is a link"
+    path.chmod(0o620)
+    assert "written by others" in (not_ours(path) or "")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert not_ours(path) == "belongs to another user"
+
+
+def places_of_replacement(tree: ast.AST) -> list[str]:
+    """Where code puts a file in the place of another by itself, or names a temporary file that can be guessed."""
+    found = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) == "os.replace"]
+    called = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    alone = [n for n in called if n.func.attr == "replace" and len(n.args) == 1 and not n.keywords]
+    found += [ast.unparse(n) for n in alone if not isinstance(n.args[0], ast.Dict)]  # pandas takes a dictionary
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return found + [text for text in texts if re.search(r"\S\.(partial|part|tmp)$|^\.(partial|part|tmp)$", text)]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_are_replaced_in_one_place(path: Path) -> None:
+    # A shard in progress is kept for the next run, which finds it by its name; it is made exclusively.
+    if path.relative_to(PACKAGE).as_posix() in ("files.py", "datasets/cache/shards.py", "datasets/cache/store.py"):
+        return
+    assert places_of_replacement(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("code", ["os.replace(a, b)", "a.replace(b)", 'a.with_suffix(".partial")', 'f".{a}.partial"'])
+def test_the_check_of_replacements_sees_one(code: str) -> None:
+    assert places_of_replacement(ast.parse(code))
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.mp4", "+1.mp4", "-1.mp4", "@SUM(A1).mp4"])
+def test_a_name_is_no_formula_in_csv(name: str) -> None:
+    line = to_csv([Failure(name, "MediaError", "=1+1")]).splitlines()[1]
+    assert line.lstrip('"').startswith(f"'{name[0]}")
+    assert ",'=1+1," in line
+    assert to_row(Failure(name, "MediaError", "m"))["path"] == name  # Parquet and JSON keep it
+
+
+def test_negative_numbers_stay_numbers_in_csv() -> None:
+    scored = to_dict(Failure("a.mp4", "", "")) | {"status": "scored", "verdict": "real", "reason": "r", "missing": {}}
+    scored |= dict.fromkeys(("fake", "video_fake", "audio_fake", "duration_seconds"), 0.5) | {"warnings": []}
+    assert ",-0.2000," in csv_row(scored | {"sync": {"offset_seconds": -0.2, "confidence": 0.5}})

@@ -1,0 +1,202 @@
+"""What clients of `avdetect serve` cannot hold: connections, memory, places in the queue, the disk."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from avdetect.extras import how_to_install
+
+pytest.importorskip("fastapi", reason=how_to_install("serve"))
+import httpx
+import serve_scorers
+from serve_running import Running, eventually, running
+
+from avdetect.config import MediaLimits
+from avdetect.serve import connections, service, uploads
+from avdetect.serve.settings import ServerLimits, ServeSettings
+
+ASKED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("patience") / "data", serve_scorers.by_text) as made:
+        yield made
+
+
+def connected(server: Running) -> socket.socket:
+    url = httpx.URL(server.url)
+    return socket.create_connection((url.host, url.port), timeout=20)
+
+
+def answers(connection: socket.socket) -> bytes:
+    """All that is sent until the server ends the connection, however it does."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("requests", [2, 100])
+def test_who_pipelines_gets_one_answer(server: Running, requests: int) -> None:
+    with connected(server) as connection:
+        connection.sendall(ASKED * requests)
+        assert answers(connection).count(b"HTTP/1.1 200") == 1
+
+
+def test_who_sends_many_requests_at_once_gets_none(server: Running) -> None:
+    with connected(server) as connection:
+        connection.sendall(ASKED * 1000)
+        assert answers(connection).count(b"HTTP/1.1 200") <= 1
+
+
+def test_who_sends_on_while_it_is_answered_fills_no_memory(server: Running, monkeypatch) -> None:
+    id = server.submit("hang")
+    server.scoring(id)
+    taken: list[int] = []
+    receive = connections.H11Protocol.data_received
+    monkeypatch.setattr(
+        connections.H11Protocol, "data_received", lambda self, data: (taken.append(len(data)), receive(self, data))[1]
+    )
+    with connected(server) as connection:
+        connection.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        for _ in range(100):
+            connection.sendall(ASKED * 1000)
+        server.http.delete(f"/v1/jobs/{id}")
+        assert answers(connection).count(b"HTTP/1.1") == 0
+    assert sum(taken) < 10_000
+
+
+def test_a_connection_may_ask_again_after_its_answer(server: Running) -> None:
+    with connected(server) as connection:
+        for _ in range(3):
+            connection.sendall(ASKED)
+            said = b""
+            while b'"ok"}' not in said:
+                said += connection.recv(65536)
+
+
+@pytest.mark.parametrize("what", ["report", "result"])
+def test_who_does_not_read_is_not_waited_for(server: Running, monkeypatch, what: str) -> None:
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    id = server.submit()
+    server.ended(id)
+    large = server.service.settings.data / "large"
+    large.write_bytes(b"x" * 30_000_000)
+    monkeypatch.setattr(service.Service, "file", lambda *_: large)
+    with connected(server) as connection:
+        connection.sendall(f"GET /v1/jobs/{id}/{what} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        eventually(lambda: open_connections(server) <= 1, 10)  # the other client's
+        assert len(answers(connection)) < 30_000_000
+
+
+def test_a_report_is_not_held_in_memory(server: Running) -> None:
+    id = server.submit()
+    server.ended(id)
+    answer = server.http.get(f"/v1/jobs/{id}/report")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert server.service.file(server.service.store.get(id), "report.html").is_file()
+
+
+def test_one_peer_has_no_more_connections_than_it_may(server: Running, monkeypatch) -> None:
+    monkeypatch.setattr(connections, "MOST_OF_A_PEER", 3)
+    monkeypatch.setattr(connections, "is_loopback", lambda peer: False)
+    server.http.get("/healthz")
+    held = [connected(server) for _ in range(2)]
+    try:
+        with connected(server) as refused:
+            assert answers(refused) == b""
+        held[0].sendall(ASKED)
+        assert held[0].recv(12) == b"HTTP/1.1 200"
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def test_this_machine_may_have_all(server: Running, monkeypatch) -> None:
+    monkeypatch.setattr(connections, "MOST_OF_A_PEER", 0)
+    with connected(server) as connection:
+        connection.sendall(ASKED)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+def test_headers_alone_hold_no_place(tmp_path: Path) -> None:
+    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\nContent-Type: multipart/form-data; "
+    with running(tmp_path / "data", serve_scorers.by_text, queue=1) as server:
+        held = [connected(server) for _ in range(3)]
+        for connection in held:
+            connection.sendall(head + b"boundary=b\r\n\r\n--b\r\n")
+        eventually(lambda: len(os.listdir(tmp_path / "data" / "incoming")) >= 1, 10)
+        server.ended(server.submit("0.5"))
+        for connection in held:
+            connection.close()
+
+
+def test_an_upload_that_comes_too_slowly_is_ended(tmp_path: Path, monkeypatch) -> None:
+    times = iter(range(0, 10**6, 1000))
+    monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=lambda: next(times)))  # long ones, a chunk
+
+    def body() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+        for _ in range(50):
+            yield b"x" * 1000
+
+    with running(tmp_path / "data", serve_scorers.by_text) as server:
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        answer = server.http.post("/v1/score", content=body(), headers=kind)
+        assert (answer.status_code, answer.json()["error"]) == (408, "UploadTimeout")
+        assert "too slowly" in answer.json()["message"]
+        assert os.listdir(tmp_path / "data" / "incoming") == []
+
+
+def test_room_on_the_disk_is_looked_at_while_an_upload_comes(tmp_path: Path, monkeypatch) -> None:
+    left = iter([2**40, *[0] * 100])  # somebody else fills it
+    monkeypatch.setattr(uploads.os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=next(left), f_frsize=1))
+    with running(tmp_path / "data", serve_scorers.by_text, free_bytes=2**30) as server:
+        answer = server.send(b"x" * 5_000_000)
+        assert (answer.status_code, answer.json()["error"]) == (507, "Storage")
+        assert os.listdir(tmp_path / "data" / "incoming") == []
+
+
+def test_one_client_has_no_more_than_its_share_of_the_queue(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ServeSettings, "share_of", lambda self, client: 2)
+    with running(tmp_path / "data", serve_scorers.by_text, queue=100) as server:
+        server.scoring(server.submit("hang"))
+        waiting = [server.submit("hang") for _ in range(2)]
+        answer = server.send("0.5")
+        assert (answer.status_code, answer.json()["error"]) == (503, "QueueFull")
+        with server.service.upload("192.0.2.7") as folder:
+            assert folder is not None
+        server.http.delete(f"/v1/jobs/{waiting[0]}")
+        assert server.send("0.5").status_code == 202
+
+
+def test_shares_are_of_other_machines(tmp_path: Path) -> None:
+    settings = ServeSettings(data=tmp_path, queue=10)
+    assert [settings.share_of(client) for client in ("127.0.0.1", "::1")] == [math.inf] * 2
+    assert [settings.share_of(client) for client in ("192.0.2.1", "2001:db8::1")] == [5, 5]
+
+
+def test_a_server_takes_less_of_a_file_than_the_command(tmp_path: Path) -> None:
+    ours, theirs = ServeSettings(data=tmp_path).options.limits, MediaLimits()
+    assert isinstance(ours, ServerLimits)
+    for name in ("max_duration_seconds", "max_wall_seconds", "max_file_seconds", "max_pixels"):
+        assert getattr(ours, name) < getattr(theirs, name)
+
+
+def open_connections(server: Running) -> int:
+    """Of the server's process, which is ours."""
+    port = httpx.URL(server.url).port
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
