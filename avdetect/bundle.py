@@ -153,7 +153,7 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
             f"install avdetect {values.get('avdetect_version', 'of that time')} or export the bundle again"
         )
     try:
-        info = from_dict(BundleInfo, values | {"model": renewed(values.get("model"))}, "bundle.json")
+        info = from_dict(BundleInfo, renewed(values), "bundle.json")
     except (ConfigError, TypeError) as error:
         raise ModelError(f"{path} is damaged or was made by another version: {error}") from error
     if len(info.calibration.scale) != 3 or len(info.calibration.bias) != 3:

@@ -433,11 +433,11 @@ class TrainConfig(_Positive):
             )
 
 
-def renewed(model: Any) -> Any:
-    """A ModelConfig's plain values, with `tune` where bundles and runs of before it say whether the face's encoder was
-    `frozen`. What is no such mapping comes back as it is."""
+def renewed(values: dict[str, Any]) -> dict[str, Any]:
+    """What a bundle or a run states, with `model.visual.tune` where an older one says whether the encoder was `frozen`."""
+    model = values.get("model")
     visual = model.get("visual") if isinstance(model, dict) else None
     if not isinstance(visual, dict) or not isinstance(frozen := visual.get("frozen"), bool) or "tune" in visual:
-        return model
+        return values
     kept = {key: value for key, value in visual.items() if key != "frozen"}
-    return model | {"visual": kept | {"tune": "none" if frozen else "all"}}
+    return values | {"model": model | {"visual": kept | {"tune": "none" if frozen else "all"}}}

@@ -41,6 +41,7 @@ with script_imports("train_pack", "train"):
     from torch import Tensor, nn
 
     from avdetect.datasets.cache.store import file_sha256
+    from avdetect.datasets.clips import ClipArchive
     from avdetect.datasets.forgeries.visual import NEEDS, VISUAL
     from avdetect.datasets.manifest import folds
     from avdetect.evaluation.metrics import measure
@@ -85,53 +86,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     began = time.monotonic()
     fabric = make_fabric(accelerator=args.accelerator)
-    config = _config(args, fabric)
-    torch.manual_seed(config.seed)
-    model = Model(config.model)
-    whole = VisualStream(dataclasses.replace(config.model.visual, levels=(), contrasts=())).encoder
-    files = _files(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into one?
     with tempfile.TemporaryDirectory() as folder:
         archive = open_pack(args.pack, Path(folder))
-        seen, held = _parts(Part(archive, np.arange(len(archive.files))), args.held_out)
+        config = _config(args, fabric, archive)
+        torch.manual_seed(config.seed)
+        model = Model(config.model)
+        whole = VisualStream(dataclasses.replace(config.model.visual, levels=(), contrasts=())).encoder
+        files = _files(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into one?
+        seen, held = _parts(archive, args.held_out)
         stage = make_stage("visual", model, config, seen)
         options = {"fabric": fabric, "seed": config.seed, "workers": args.workers}
         log = Log(args.out / "log.jsonl", _stated(args, config))
         if log.steps is None:
             steps = args.steps or _measured_steps(stage, config.visual, args.minutes * 60, began, options)
             sources = {name: sorted(set(part.table["dataset"])) for name, part in (("seen", seen), ("held out", held))}
-            log.start({"steps": steps, "sources": sources, "device": str(fabric.device), "torch": torch.__version__})
-        loop = _of_length(config.visual, args.steps or log.steps)
-        evaluate = HeldOut(held, loop.evaluate_every, log)
-        checkpoint = args.out / "visual.ckpt"
-        trained = _fit(stage, loop, checkpoint, options, evaluate)
+            log.start(steps, {"sources": sources, "device": str(fabric.device), "torch": torch.__version__})
+        loop = _of_length(config.visual, cast(int, args.steps or log.steps))
+        look = HeldOut(held, loop.evaluate_every, log)
+        trained = _fit(stage, loop, args.out / "visual.ckpt", options, look)
     _write(whole, trained.encoder, files, args.out / "encoder")
     print(f"{args.out / 'encoder'}: name it with tools/train.py --pretrained {args.out / 'encoder'}")
 
 
-def _config(args: argparse.Namespace, fabric: Fabric) -> TrainConfig:
-    """The configuration, for a pack. Raises ConfigError where it leaves an encoder nothing to learn."""
+def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> TrainConfig:
+    """The configuration, for this pack and device. Raises ConfigError where they do not fit each other."""
     config = load_yaml(TrainConfig, args.config)
     visual, loop = config.model.visual, config.visual
     if visual.frozen:
         raise ConfigError(f"{args.config}: with model.visual.tune: none no encoder learns; set norm or all")
     visual = dataclasses.replace(visual, pretrained=args.pretrained or visual.pretrained)
-    forgeries = loop.forgeries or dict.fromkeys(VISUAL, 1.0)
-    forgeries = {name: weight for name, weight in forgeries.items() if NEEDS.get(name) != "moment"}
-    loop = dataclasses.replace(
-        loop,
-        forgeries=forgeries,
-        reconstructed=0.0,
-        precision=loop.precision if fabric.device.type == "cuda" else "32-true",
-    )
-    return dataclasses.replace(config, visual=loop, model=dataclasses.replace(config.model, visual=visual))
+    kinds = loop.forgeries or dict.fromkeys(VISUAL, 1.0)
+    kinds = {name: weight for name, weight in kinds.items() if NEEDS.get(name) != "moment"}
+    if loop.forged and not any(kinds.values()):
+        raise ConfigError(f"{args.config}: visual.forgeries: all of them need another moment of a clip; add self_blend")
+    precision = loop.precision if fabric.device.type == "cuda" else "32-true"
+    loop = dataclasses.replace(loop, forgeries=kinds, reconstructed=0.0, precision=precision)
+    model = dataclasses.replace(config.model, visual=visual)
+    return dataclasses.replace(config, visual=loop, model=model, preprocess=archive.config)
 
 
-def _parts(part: Part, share: float) -> tuple[Part, Part]:
+def _parts(archive: ClipArchive, share: float) -> tuple[Part, Part]:
     """What is trained on, and about `share` of the sources. Raises ManifestError where they lack a class."""
     if not 0 < share <= 0.5:
         raise ConfigError(f"--held-out {share}: a share above 0 and at most 0.5")
-    fold = folds(part.table, round(1 / share), by="dataset", labels=("video_fake",)).to_numpy()
-    return Part(part.archive, part.rows[fold != 0]), Part(part.archive, part.rows[fold == 0])
+    fold = folds(archive.files, round(1 / share), by="dataset", labels=("video_fake",)).to_numpy()
+    return Part(archive, np.flatnonzero(fold != 0)), Part(archive, np.flatnonzero(fold == 0))
 
 
 def _stated(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
@@ -181,15 +180,18 @@ class Log:
         self.path, self.stated, self.began = path, stated, time.monotonic()
         self.steps: int | None = None
         if path.exists():
-            first = json.loads(path.read_text(encoding="utf-8").partition("\n")[0])
+            try:
+                first = dict(json.loads(path.read_text(encoding="utf-8").partition("\n")[0]))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{path} is damaged ({error}); name a new folder as --out") from error
             if any(first.get(key) != value for key, value in stated.items()):
                 raise ConfigError(f"{path} is of another pack or configuration; name a new folder as --out")
-            self.steps = first["steps"]
+            self.steps = int(first["steps"])
 
-    def start(self, values: dict[str, Any]) -> None:
+    def start(self, steps: int, values: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.steps = values["steps"]
-        self.write(self.stated | values)
+        self.steps = steps
+        self.write(self.stated | {"steps": steps} | values)
 
     def write(self, values: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -176,7 +176,8 @@ def _outline(encoder: nn.Module) -> list[str]:
 
 def _tune_norms(encoder: nn.Module, name: str) -> None:
     """Let scales and shifts of norms of every kind learn. Raises ConfigError where the encoder has none."""
-    norms = [module for module in encoder.modules() if "norm" in type(module).__name__.lower()]
+    kinds = {module: type(module).__name__.lower() for module in encoder.modules()}
+    norms = [module for module, kind in kinds.items() if "norm" in kind and "normfree" not in kind]
     parameters = [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
     if not parameters:
         raise ConfigError(f"visual.tune: norm: {name!r} has no norms that could learn; choose another encoder, or all")

@@ -144,8 +144,7 @@ def export(
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{run} holds no finished run ({error}): let tools/train.py end first") from error
-    values = result["config"] | {"model": renewed(result["config"].get("model"))}
-    config = from_dict(TrainConfig, values, "result.json")
+    config = from_dict(TrainConfig, renewed(result["config"]), "result.json")
     model = Model.load(config.model, run / "model.safetensors")
     detector = check_detector(config, result["detector_fingerprint"], detector_model)
     preprocessor = Preprocessor(config.preprocess, detector, MediaLimits())
