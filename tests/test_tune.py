@@ -151,7 +151,7 @@ def test_smaller_crops_are_enlarged() -> None:
         ({"audio": PairLoopConfig(alignment=0.1)}, r"audio\.alignment"),
         ({"visual": PairLoopConfig(uniformity=0.1)}, r"need model\.visual\.unit_features"),
         (
-            {"visual": dataclasses.replace(LOOP, accumulate=2), "model": ModelConfig(visual=TUNED)},
+            {"visual": dataclasses.replace(LOOP, accumulate=2), "preprocess": PREPROCESS, "model": TUNED_RUN.model},
             r"visual\.accumulate",
         ),
         ({"model": ModelConfig(visual=dataclasses.replace(TUNED, size=100))}, r"size 100 .*crop_size 160.*cut them"),
