@@ -436,8 +436,9 @@ class TrainConfig(_Positive):
 def renewed(values: dict[str, Any]) -> dict[str, Any]:
     """What a bundle or a run states, with `model.visual.tune` where an older one says whether the encoder was `frozen`."""
     model = values.get("model")
-    visual = model.get("visual") if isinstance(model, dict) else None
-    if not isinstance(visual, dict) or not isinstance(frozen := visual.get("frozen"), bool) or "tune" in visual:
+    if not isinstance(model, dict) or not isinstance(visual := model.get("visual"), dict):
+        return values
+    if not isinstance(frozen := visual.get("frozen"), bool) or "tune" in visual:
         return values
     kept = {key: value for key, value in visual.items() if key != "frozen"}
     return values | {"model": model | {"visual": kept | {"tune": "none" if frozen else "all"}}}

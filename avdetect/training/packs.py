@@ -4,10 +4,10 @@ It is a zip of a small cache (avdetect.datasets.cache.store) whose clips hold so
 else, so what trains from a cache trains from a pack: the same draws, pairs, forgeries and augmentation. A fake's crop
 comes with its original's at the same time. Of a fake only forged crops are taken; its segments stay behind.
 
-Crops are stored as in a cache, as lossless WebP: 27 kB each at 160 px, so 60 MiB hold some two thousand. JPEG of quality
-95 without subsampling takes 12 kB (means of 80 crops), but lays its grid and its loss, 1.5 grey levels where the grain
-has 9, over every crop that is trained on and over none that is scored: where a forgery's traces are, the encoder would
-learn another material than the one that it is to judge. No path of the machine is in a pack: names are hashes.
+Crops are stored as in a cache, as lossless WebP: 27 kB each at 160 px, so 60 MiB hold some two thousand. JPEG of
+quality 95 without subsampling takes 12 kB (means of 80 crops), but lays its grid and its loss, 1.5 grey levels where
+the grain has 9, over every crop that is trained on and over none that is scored, just where a forgery's traces are. No
+path of the machine is in a pack: names are hashes.
 """
 
 from __future__ import annotations
