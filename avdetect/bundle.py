@@ -29,14 +29,15 @@ import numpy as np
 from avdetect._onnx import FLOAT, UINT8, Port, check_graph, session_options
 from avdetect._untrusted import read_arrays, read_regular
 from avdetect.audio import N_MELS
-from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
+from avdetect.config import ModelConfig, PreprocessConfig, from_dict, renewed, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
 from avdetect.pooling import FEATURES
 from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.types import Float, UInt8
 
-FORMAT = (1, 2)  # 1.1 brought `limits`, 1.2 `audio.encoder`; a bundle of another major version is refused
+# 1.1 brought `limits`, 1.2 `audio.encoder`, 1.3 `visual.tune` for `visual.frozen`; another major version is refused.
+FORMAT = (1, 3)
 OUT_OF_FOLD = "out_of_fold.csv.gz"
 GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
@@ -152,7 +153,7 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
             f"install avdetect {values.get('avdetect_version', 'of that time')} or export the bundle again"
         )
     try:
-        info = from_dict(BundleInfo, values, "bundle.json")
+        info = from_dict(BundleInfo, renewed(values), "bundle.json")
     except (ConfigError, TypeError) as error:
         raise ModelError(f"{path} is damaged or was made by another version: {error}") from error
     if len(info.calibration.scale) != 3 or len(info.calibration.bias) != 3:

@@ -29,6 +29,7 @@ __all__ = [
     "VisualConfig",
     "from_dict",
     "load_yaml",
+    "renewed",
     "to_dict",
 ]
 
@@ -131,14 +132,18 @@ class PreprocessConfig(_Positive):
 class VisualConfig(_Positive):
     """The frame encoder: any timm model."""
 
-    _zero_is_fine = frozenset({"mean", "dropout", "highpass"})
+    _zero_is_fine = frozenset({"mean", "dropout", "highpass", "size"})
     _may_be_empty = frozenset({"levels", "contrasts"})
     _below_one = frozenset({"dropout"})
 
     encoder: str = "mobilenetv2_100"
     # timm arguments, as pad_type: same, which TensorFlow-trained ImageNet weights of MobileNetV2 expect.
     encoder_kwargs: dict[str, Any] = field(default_factory=dict)
-    pretrained: bool | str = False  # True: timm's own download; a path: a safetensors file of the encoder's weights
+    # True: timm's own download; a path: a safetensors file of the encoder's weights, or a folder of such files.
+    pretrained: bool | str = False
+    # Side in pixels to which smaller crops are enlarged, for an encoder of one size, as vision transformers are; 0: the
+    # encoder takes the crops as they are cut.
+    size: int = 0
     # Crops in 0..255 become (x - mean) / std; one number, or three for R, G and B. A pretrained encoder expects what it
     # was trained with: timm's pretrained_cfg of it, times 255.
     mean: float | tuple[float, ...] = 127.5
@@ -150,9 +155,10 @@ class VisualConfig(_Positive):
     # standard deviation of its channels; (): the encoder's own pooled output.
     levels: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()  # those of them whose maps are also compared: upper and lower face against the rim
-    # The encoder keeps the weights that it starts with, and only the head learns, to its optimum: `dropout`, and of the
-    # loop lr, warmup_steps and ema_decay, are then not used.
-    frozen: bool = False
+    # Which weights of the encoder learn beside the head. norm: those of its norms. none: the head alone learns,
+    # to its optimum; `dropout`, and of the loop lr, warmup_steps and ema_decay, are then not used.
+    tune: Literal["all", "norm", "none"] = "all"
+    unit_features: bool = False  # the head sees the encoder's pooled output scaled to length 1
     dropout: float = 0.3
     pooling: Literal["confident", "mean"] = "confident"  # of a track's frame logits (avdetect.pooling)
 
@@ -166,6 +172,15 @@ class VisualConfig(_Positive):
             raise ConfigError(f"VisualConfig.highpass must be odd, or 0, got {self.highpass}")
         if unknown := [name for name in self.contrasts if name not in self.levels]:
             raise ConfigError(f"VisualConfig.contrasts: {', '.join(unknown)} must also be named in levels")
+        if self.unit_features and (self.levels or self.frozen):
+            raise ConfigError(
+                "VisualConfig.unit_features: the head of levels, or of tune: none, sees standardised features"
+            )
+
+    @property
+    def frozen(self) -> bool:
+        """The encoder keeps the weights that it starts with."""
+        return self.tune == "none"
 
 
 @dataclass(frozen=True)
@@ -178,7 +193,7 @@ class AudioConfig(_Positive):
     encoder: Literal["cnn", "whisper-tiny.en"] = "cnn"
     # A safetensors file of the encoder's weights: whisper-tiny.en needs one (tools/convert_whisper.py).
     pretrained: str | None = None
-    frozen: bool = False  # as VisualConfig.frozen; with `hidden`, dropout counts
+    frozen: bool = False  # as VisualConfig.tune: none; with `hidden`, dropout counts
     window_seconds: float = 2.0
     stride_seconds: float = 1.0
     # Of cnn.
@@ -289,7 +304,7 @@ class StreamLoopConfig(LoopConfig):
 class PairLoopConfig(StreamLoopConfig):
     """A run on pairs: a fake and its original under one augmentation, and more reals beside them."""
 
-    _zero_is_fine = StreamLoopConfig._zero_is_fine | {"forged", "reconstructed"}
+    _zero_is_fine = StreamLoopConfig._zero_is_fine | {"forged", "reconstructed", "alignment", "uniformity"}
     _shares = StreamLoopConfig._shares | {"forged", "reconstructed"}
 
     forged: float = 0.5  # share of the fakes that are forged from reals while training; 1: real media is all it takes
@@ -302,6 +317,10 @@ class PairLoopConfig(StreamLoopConfig):
     # light: half of the real media stays as it is; of the other half, faces lose less of their texture
     # (avdetect.datasets.augment.faces) and voices take the full augmentation.
     augmentation: Literal["full", "light"] = "full"
+    # Weights of two losses on features of length 1, beside the labels' (avdetect.training.losses): each class drawn
+    # together, the whole batch spread out.
+    alignment: float = 0.0
+    uniformity: float = 0.0
     clip_labels: bool = False  # where the part's own label is unknown, take the clip's, as the DFDC solutions did
 
     def __post_init__(self) -> None:
@@ -363,14 +382,22 @@ class TrainConfig(_Positive):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        size, crop_size = self.model.visual.size, self.preprocess.faces.crop_size
+        if 0 < size < crop_size:
+            raise ConfigError(
+                f"model.visual.size {size} is smaller than preprocess.faces.crop_size {crop_size}: shrunk crops lose "
+                f"what gives a forgery away; cut them at {size} px, or raise size"
+            )
         if self.folds < 2:
             raise ConfigError(f"TrainConfig.folds must be at least 2, got {self.folds}: the fusion learns out of fold")
         if self.audio.reconstructed:
             raise ConfigError("audio.reconstructed must be 0: the autoencoders are of faces")
+        self._check_unit_features()
         for name in ("visual", "audio"):
             if getattr(self.model, name).frozen and (getattr(self, name).evaluate_every or self.joint.steps):
                 raise ConfigError(
-                    f"model.{name}.frozen fits the head to its optimum: {name}.evaluate_every and joint.steps must be 0"
+                    f"the encoder of model.{name} is frozen and its head is fitted to its optimum: "
+                    f"{name}.evaluate_every and joint.steps must be 0"
                 )
         for name in ("visual", "audio", "sync", "joint") if self.release else ():
             if getattr(self, name).evaluate_every:
@@ -403,3 +430,28 @@ class TrainConfig(_Positive):
             return self
         sync = dataclasses.replace(self.sync, steps=0)
         return dataclasses.replace(self, sync=sync, model=dataclasses.replace(self.model, streams=streams))
+
+    def _check_unit_features(self) -> None:
+        """What only some recipes of the face may ask for."""
+        if self.audio.alignment or self.audio.uniformity:
+            raise ConfigError("audio.alignment and audio.uniformity must be 0: the voice has no features of length 1")
+        if not (self.visual.alignment or self.visual.uniformity):
+            return
+        if not self.model.visual.unit_features:
+            raise ConfigError("visual.alignment and visual.uniformity need model.visual.unit_features: true")
+        if self.visual.accumulate != 1:
+            raise ConfigError(
+                f"visual.accumulate must be 1, got {self.visual.accumulate}: alignment and uniformity compare items "
+                "of a batch with each other; lower visual.batch_size instead"
+            )
+
+
+def renewed(values: dict[str, Any]) -> dict[str, Any]:
+    """What a bundle or a run states, with `model.visual.tune` where an older one says whether the encoder was `frozen`."""
+    model = values.get("model")
+    if not isinstance(model, dict) or not isinstance(visual := model.get("visual"), dict):
+        return values
+    if not isinstance(frozen := visual.get("frozen"), bool) or "tune" in visual:
+        return values
+    kept = {key: value for key, value in visual.items() if key != "frozen"}
+    return values | {"model": model | {"visual": kept | {"tune": "none" if frozen else "all"}}}

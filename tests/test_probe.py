@@ -44,7 +44,7 @@ torch.set_num_threads(1)  # networks this small only wait for a second thread
 FABRIC = make_fabric(accelerator="cpu")
 ENCODER = "test_efficientnet"
 LEVELS = ("blocks.0", "blocks.2")
-PROBE = VisualConfig(encoder=ENCODER, levels=LEVELS, frozen=True, dropout=0.5)
+PROBE = VisualConfig(encoder=ENCODER, levels=LEVELS, tune="none", dropout=0.5)
 LOOP = PairLoopConfig(steps=10, batch_size=16, weight_decay=0.05, label_smoothing=0.0, warmup_steps=0)
 
 
@@ -237,7 +237,7 @@ def test_without_levels_the_encoder_pools_itself() -> None:
 
 
 def test_a_flat_picture_gives_finite_gradients() -> None:
-    stream = made(frozen=False)
+    stream = made(tune="all")
     stream(torch.full((2, 32, 32, 3), 90.0)).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in stream.parameters() if p.grad is not None)
 
@@ -277,7 +277,7 @@ def test_the_loop_leaves_a_frozen_encoder_as_it_was(tmp_path: Path, levels: tupl
 
 
 def test_an_encoder_that_is_not_frozen_learns(tmp_path: Path) -> None:
-    stream = made(frozen=False)
+    stream = made(tune="all")
     before = state_of(stream)
     after = train_by_steps(stream, tmp_path / "a.ckpt").state_dict()
     moved = {
@@ -509,7 +509,9 @@ def test_frozen_decides_who_trains(
     monkeypatch.setattr(stream_training, "fit", fit_)
     monkeypatch.setattr(stream_training, "active", lambda *_: ["visual"])
     monkeypatch.setattr(stream_training, "batches_of", lambda *_, **__: make_batch)
-    config = TrainConfig(model=ModelConfig(visual=dataclasses.replace(PROBE, frozen=frozen)), visual=LOOP)
+    config = TrainConfig(
+        model=ModelConfig(visual=dataclasses.replace(PROBE, tune="none" if frozen else "all")), visual=LOOP
+    )
     part = part_of([0, 2])
     probes = {"visual": [drawn]} if frozen else {}
     model = stream_training.train_streams(config, part, part, tmp_path, FABRIC, probes=probes)
@@ -527,7 +529,7 @@ def test_every_fold_has_its_features(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     sets = stream_training.probe_sets(config, [PART, PART], tmp_path, FABRIC)
     assert paths == [tmp_path / f"fold{k}" / f"{name}.probe" for name in ("visual", "audio") for k in range(2)]
     assert {name: len(found) for name, found in sets.items()} == {"visual": 2, "audio": 2}
-    plain = dataclasses.replace(config, model=ModelConfig(visual=dataclasses.replace(PROBE, frozen=False)))
+    plain = dataclasses.replace(config, model=ModelConfig(visual=dataclasses.replace(PROBE, tune="all")))
     assert stream_training.probe_sets(plain, [PART, PART], tmp_path, FABRIC) == {}
 
 
@@ -539,20 +541,20 @@ def prepared(named: str | None = None, audio: AudioConfig | None = None, **visua
 
 
 def test_a_frozen_encoder_needs_weights_to_start_from() -> None:
-    with pytest.raises(ConfigError, match=r"frozen.*--pretrained"):
+    with pytest.raises(ConfigError, match=r"tune: none.*--pretrained"):
         prepared()
     assert prepared("encoder.safetensors").model.visual.pretrained == "encoder.safetensors"
     assert prepared(None, pretrained=True).model.visual.frozen
-    assert prepared(frozen=False).model.visual.pretrained is False
+    assert prepared(tune="all").model.visual.pretrained is False
     with pytest.raises(ConfigError, match=r"whisper-tiny.en.*convert_whisper.py.*--pretrained-audio"):
-        prepared(frozen=False, audio=AudioConfig(encoder="whisper-tiny.en"))
-    assert prepared(frozen=False, audio=AudioConfig(encoder="whisper-tiny.en", pretrained="w")).model.audio
+        prepared(tune="all", audio=AudioConfig(encoder="whisper-tiny.en"))
+    assert prepared(tune="all", audio=AudioConfig(encoder="whisper-tiny.en", pretrained="w")).model.audio
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"visual": PairLoopConfig(evaluate_every=10)}, r"visual\.frozen.*evaluate_every"),
+        ({"visual": PairLoopConfig(evaluate_every=10)}, r"model\.visual is frozen.*evaluate_every"),
         ({"joint": StreamLoopConfig(steps=10)}, r"frozen.*joint\.steps"),
         ({"release": True, "sync": StreamLoopConfig(evaluate_every=10)}, r"sync\.evaluate_every.*release"),
     ],

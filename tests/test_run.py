@@ -234,7 +234,7 @@ def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path)
     torch.manual_seed(0)
     start = timm.create_model("test_efficientnet", num_classes=0, exportable=True)
     save_file(start.state_dict(), tmp_path / "start.safetensors")
-    visual = VisualConfig(encoder="test_efficientnet", levels=("blocks.0", "blocks.2"), frozen=True)
+    visual = VisualConfig(encoder="test_efficientnet", levels=("blocks.0", "blocks.2"), tune="none")
     config = dataclasses.replace(
         CONFIG,
         release=True,

@@ -37,7 +37,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="YAML of differences from the defaults")
     parser.add_argument("--run", type=Path, required=True, help="working folder: checkpoints, logs, results")
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported bundle")
-    parser.add_argument("--pretrained", help="safetensors of the image encoder; overrides model.visual.pretrained")
+    parser.add_argument(
+        "--pretrained", help="safetensors of the image encoder, a file or a folder; overrides the YAML's"
+    )
     parser.add_argument("--pretrained-audio", help="the same for the voice; overrides model.audio.pretrained")
     parser.add_argument("--detector-model", type=Path, help="weights of the face detector, as for preprocess.py")
     parser.add_argument("--devices", type=int, default=1, help="processes to train in, one a device (default 1)")

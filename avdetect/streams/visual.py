@@ -8,11 +8,16 @@ alike: each crop is its own reference, as in methods that compare the face with 
 Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021). With `highpass` the encoder is shown the
 grain alone, in which sources differ least; residual inputs go back to Fridrich & Kodovsky, "Rich Models for
 Steganalysis of Digital Images" (TIFS 2012).
+
+With a GPU and much data, a vision transformer (CLIP, DINO, PE) of which only the norms learn, with a linear head on
+features of length 1 (`tune: norm`, `unit_features`), is GenD's way (Yermakov et al., "Deepfake Detection that
+Generalizes Across Benchmarks", 2025, arXiv 2508.06248).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import timm
@@ -20,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 from timm.models import create_feature_extractor
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from avdetect.config import VisualConfig
 from avdetect.errors import ConfigError
@@ -56,14 +61,16 @@ class VisualStream(nn.Module):
             raise ConfigError(f"visual.encoder {config.encoder!r} cannot be built by timm: {error}") from error
         if isinstance(config.pretrained, str) and load_pretrained:
             _load_encoder(self.encoder, config.pretrained)
+        self.encoder.requires_grad_(config.tune == "all")
+        if config.tune == "norm":
+            _tune_norms(self.encoder, config.encoder)
         if config.levels:
             self.encoder = LevelStatistics(self.encoder, config.levels, config.contrasts)
             width = self.encoder.width
         else:
             width = cast(int, self.encoder.head_hidden_size)
-        self.frozen, self.highpass = config.frozen, config.highpass
-        if config.frozen:
-            self.encoder.requires_grad_(False)
+        self.frozen, self.highpass, self.size = config.frozen, config.highpass, config.size
+        self.unit_features = config.unit_features
         self.standard = Standard(width) if config.levels or config.frozen else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
@@ -73,9 +80,12 @@ class VisualStream(nn.Module):
         # The crops come as NHWC: convolutions then need not reorder them.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """crops (N, S, S, 3) RGB uint8 (or float in 0..255) -> logits (N,)."""
-        return self.head(self.dropout(self.standard(self.features(crops)))).squeeze(1)
+    def forward(self, crops: Tensor, with_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """crops (N, S, S, 3) RGB uint8 (or float in 0..255) -> logits (N,); with_features: also what the head saw
+        (N, F), before dropout."""
+        seen = self.standard(self.features(crops))
+        logits = self.head(self.dropout(seen)).squeeze(1)
+        return (logits, seen) if with_features else logits
 
     def features(self, crops: Tensor) -> Tensor:
         """crops (N, S, S, 3), as above -> (N, F): what the encoder says of them, before it is standardised."""
@@ -85,7 +95,10 @@ class VisualStream(nn.Module):
             x = ((x - local) / self.std).clamp(-EDGE, EDGE)
         else:
             x = (x - self.mean) / self.std
-        return self.encoder(x)
+        if self.size and x.shape[-1] != self.size:
+            x = interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
+        features = self.encoder(x)
+        return normalize(features, dim=1) if self.unit_features else features
 
     def train(self, mode: bool = True) -> VisualStream:
         """A frozen encoder stays in eval mode."""
@@ -161,9 +174,23 @@ def _outline(encoder: nn.Module) -> list[str]:
     return [name for name, _ in encoder.named_modules() if name and name.count(".") < 2][:60]
 
 
+def _tune_norms(encoder: nn.Module, name: str) -> None:
+    """Let scales and shifts of norms of every kind learn. Raises ConfigError where the encoder has none."""
+    kinds = {module: type(module).__name__.lower() for module in encoder.modules()}
+    norms = [module for module, kind in kinds.items() if "norm" in kind and "normfree" not in kind]
+    parameters = [parameter for norm in norms for parameter in norm.parameters(recurse=False)]
+    if not parameters:
+        raise ConfigError(f"visual.tune: norm: {name!r} has no norms that could learn; choose another encoder, or all")
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+
+
 def _load_encoder(encoder: nn.Module, path: str) -> None:
+    """path: a safetensors file, or a folder whose safetensors files together hold the weights."""
+    files = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else [Path(path)]
     try:
-        state = {key: value.float() for key, value in load_file(path).items() if not key.startswith("classifier.")}
+        found = {key: value.float() for file in files for key, value in load_file(file).items()}
+        state = {key: value for key, value in found.items() if not key.startswith("classifier.")}
     except Exception as error:  # safetensors raises its own type, OSError and ValueError
         raise ConfigError(f"visual.pretrained: cannot read {path}: {error}") from error
     try:

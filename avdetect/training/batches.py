@@ -27,6 +27,7 @@ from avdetect.training.pools import Originals, Part, Pool, forged_spans
 from avdetect.training.treatment import choices, share_of, treated_faces, treated_voice
 from avdetect.types import FPS, HOP, SAMPLE_RATE, Bool, Float, UInt8
 
+Moment = tuple[int, int]  # a clip of the archive, and the number of a face crop of its main track
 NEAR = 5  # face crops, one second at five a second
 Reconstruct = Callable[[UInt8, np.random.Generator], UInt8]  # crops (T, S, S, 3) -> as a generator draws them
 MAX_SILENT = 50  # clips drawn in vain, one after the other, before giving up
@@ -122,24 +123,33 @@ class VisualBatches(_PairBatches):
     def pair(self, rng: np.random.Generator) -> tuple[tuple[UInt8, UInt8], tuple[int, int]]:
         twins = forged = True
         if self.fake is None or rng.random() < self.config.forged:
-            real = self._moment(self.real.draw(rng), rng)
+            real = self.real_moment(rng)
             fake, clip = self.forge(real, rng), real[0]
         else:
             forged = False
-            clip = self.fake.draw(rng)
-            shown, seconds = self._forged_moment(clip, rng)
-            fake = self._faces(shown)
-            original = self.originals.of(clip)
-            twins = original is not None
-            real = self._nearest(original, seconds) if original is not None else self._moment(self.real.draw(rng), rng)
+            shown, real, twins = self.moments(self.fake, rng)
+            fake, clip = self._faces(shown), shown[0]
         treatment = int(rng.integers(2**32))
         other = treatment if twins else int(rng.integers(2**32))
         pair = self._augmented(fake, treatment, forged), self._augmented(self._faces(real), other, forged)
         return pair, (clip, real[0])
 
+    def moments(self, fakes: Pool, rng: np.random.Generator) -> tuple[Moment, Moment, bool]:
+        """A forged crop of `fakes`, and its original's at that time or else any real one; is it the original's?"""
+        clip = fakes.draw(rng)
+        shown, seconds = self._forged_moment(clip, rng)
+        original = self.originals.of(clip)
+        if original is None:
+            return shown, self.real_moment(rng), False
+        return shown, self._nearest(original, seconds), True
+
+    def real_moment(self, rng: np.random.Generator) -> Moment:
+        """A crop of a real clip."""
+        return self._moment(self.real.draw(rng), rng)
+
     def real_crop(self, rng: np.random.Generator) -> UInt8:
         """(S, S, 3), as it is."""
-        return self._faces(self._moment(self.real.draw(rng), rng)).crops[0]
+        return self._faces(self.real_moment(rng)).crops[0]
 
     def single(self, rng: np.random.Generator) -> tuple[UInt8, int]:
         clip = self.real.draw(rng)

@@ -62,3 +62,27 @@ def _info_nce(a: Tensor, b: Tensor, counts: Tensor, temperature: float) -> Tenso
     target = torch.arange(a.shape[1], device=a.device).expand(similarity.shape[:2])
     both = [cross_entropy(s, target, reduction="none") for s in (similarity, similarity.transpose(1, 2))]
     return ((both[0] + both[1]) / 2 * counts).mean()
+
+
+def alignment(features: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared distance of the pairs of one class; features (N, E) of length 1, labels (N,) in {-1, 0, 1}.
+
+    Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere" (ICML 2020); pairs of one class instead of two views of one picture, as in GenD (Yermakov et al., 2025,
+    arXiv 2508.06248). 0 without such a pair.
+    """
+    alike = ((labels[:, None] == labels) & (labels >= 0)).triu(1)
+    return (_squared_distances(features) * alike).sum() / alike.sum().clamp_min(1)
+
+
+def uniformity(features: Tensor, t: float = 2.0) -> Tensor:
+    """Logarithm of the mean Gaussian potential exp(-t d²) of all pairs (Wang & Isola, as above); features (N, E) of
+    length 1, N at least 2. Lower is more spread out."""
+    rows, columns = torch.triu_indices(len(features), len(features), 1, device=features.device)
+    return (-t * _squared_distances(features)[rows, columns]).exp().mean().log()
+
+
+def _squared_distances(features: Tensor) -> Tensor:
+    """(N, E) of length 1 -> (N, N)."""
+    features = features.float()
+    return 2 - 2 * features @ features.T

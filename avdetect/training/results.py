@@ -15,7 +15,7 @@ from lightning.fabric import Fabric
 from safetensors.torch import save as to_safetensors
 
 from avdetect.bundle import OUT_OF_FOLD, Bundle, Calibration
-from avdetect.config import MediaLimits, TrainConfig, from_dict, to_dict
+from avdetect.config import MediaLimits, TrainConfig, from_dict, renewed, to_dict
 from avdetect.datasets.manifest import LABELS, digest
 from avdetect.errors import ConfigError, ModelError
 from avdetect.evaluation.tables import as_result, measurements, with_outputs
@@ -144,7 +144,7 @@ def export(
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{run} holds no finished run ({error}): let tools/train.py end first") from error
-    config = from_dict(TrainConfig, result["config"], "result.json")
+    config = from_dict(TrainConfig, renewed(result["config"]), "result.json")
     model = Model.load(config.model, run / "model.safetensors")
     detector = check_detector(config, result["detector_fingerprint"], detector_model)
     preprocessor = Preprocessor(config.preprocess, detector, MediaLimits())

@@ -132,8 +132,8 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: Mapping[str
             model = dataclasses.replace(model, **{name: dataclasses.replace(getattr(model, name), pretrained=path)})
     if model.visual.frozen and "visual" in streams and not model.visual.pretrained:
         raise ConfigError(
-            "model.visual.frozen keeps the encoder as it starts, so it needs weights to start from: name a safetensors "
-            "file with --pretrained, or set model.visual.pretrained: true"
+            "model.visual.tune: none keeps the encoder as it starts, so it needs weights to start from: name a "
+            "safetensors file with --pretrained, or set model.visual.pretrained: true"
         )
     if model.audio.encoder != "cnn" and "audio" in streams and not model.audio.pretrained:
         raise ConfigError(

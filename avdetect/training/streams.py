@@ -13,7 +13,7 @@ import torchaudio
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from avdetect.config import LoopConfig, TrainConfig
+from avdetect.config import LoopConfig, PairLoopConfig, TrainConfig
 from avdetect.errors import ManifestError
 from avdetect.model import Model
 from avdetect.scoring import StreamOutputs, StreamScorer
@@ -24,7 +24,7 @@ from avdetect.training.batches import AudioBatches, Reconstruct, VisualBatches
 from avdetect.training.joint import JointBatches, JointModel, clip_only, joint_loss
 from avdetect.training.lipsync import SyncBatches
 from avdetect.training.loop import Batch, Batches, fit
-from avdetect.training.losses import contrastive_sync, masked_bce
+from avdetect.training.losses import alignment, contrastive_sync, masked_bce, uniformity
 from avdetect.training.pools import Part
 from avdetect.training.probe import ProbeSet, fit_head, probe_set
 from avdetect.types import Clip, Float, UInt8
@@ -187,11 +187,7 @@ def make_stage(
     """Network, batches and loss of stage `name` (of STREAMS). reconstruct: see VisualBatches."""
     batches = batches_of(name, config, part, reconstruct=reconstruct)
     if name == "visual":
-        return Stage(
-            model.visual,
-            batches,
-            lambda smoothing: lambda module, batch: masked_bce(module(batch["crops"]), batch["labels"], smoothing),
-        )
+        return Stage(model.visual, batches, lambda smoothing: visual_loss(smoothing, config.visual))
     if name == "audio":
         return Stage(model.audio, batches, lambda smoothing: _audio_loss(smoothing, config.audio.items))
     if name == "sync":
@@ -234,6 +230,21 @@ def _evaluation(name: str, stage: Stage, config: TrainConfig, dev: Part) -> Call
             return float(np.mean([loss_of(module, batch).item() for batch in on_device]))
 
     return evaluate
+
+
+def visual_loss(smoothing: float, config: PairLoopConfig) -> Loss:
+    """The labels' cross-entropy, and while training what `config` adds: it teaches, the log loss alone is measured."""
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        logits, features = module(batch["crops"], with_features=True)
+        total = masked_bce(logits, batch["labels"], smoothing)
+        if module.training and config.alignment:
+            total = total + config.alignment * alignment(features, batch["labels"])
+        if module.training and config.uniformity:
+            total = total + config.uniformity * uniformity(features)
+        return total
+
+    return loss
 
 
 def _audio_loss(smoothing: float, items: int) -> Loss:

@@ -40,9 +40,9 @@ def encode_clip(clip: Clip) -> bytes:
     for number, track in enumerate(clip.tracks):
         entries |= {f"{number}.{name}": getattr(track, name) for name in _ARRAYS}
         for index, crop in enumerate(track.face_crops):
-            entries[f"{number}.face{index:04d}"] = _pack_picture(crop)
+            entries[f"{number}.face{index:04d}"] = pack_picture(crop)
         for index, chunk in enumerate(_chunks(track.mouth_crops)):
-            entries[f"{number}.mouth{index:04d}"] = _pack_picture(chunk)
+            entries[f"{number}.mouth{index:04d}"] = pack_picture(chunk)
     target = io.BytesIO()
     np.savez(target, **cast(dict[str, Any], entries))
     return target.getvalue()
@@ -148,7 +148,7 @@ def _chunks(mouths: UInt8) -> Iterator[UInt8]:
         yield part.reshape(-1, part.shape[2])
 
 
-def _pack_picture(picture: UInt8) -> np.ndarray:
+def pack_picture(picture: UInt8) -> np.ndarray:
     """(H, W, 3) RGB or (H, W) gray as a 1-D array of encoded bytes; left as it is where the codec cannot hold it."""
     if not 0 < max(picture.shape[:2]) <= _LONGEST or picture.size == 0:
         return picture

@@ -1,0 +1,205 @@
+"""Packs of face crops: what is drawn, that nothing is lost of it, and the road from a pack back into a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from archive_factory import make_archive
+from clips import talking_clip
+from safetensors.torch import load_file
+
+from avdetect.config import FaceConfig, PairLoopConfig, PreprocessConfig
+from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.manifest import validate
+from avdetect.errors import ManifestError
+from avdetect.training.batches import VisualBatches
+from avdetect.training.packs import open_pack, write_pack
+from avdetect.training.pools import Part
+
+torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
+PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
+CONFIG = {
+    "preprocess": {"faces": {"crop_size": 32}},
+    "model": {
+        "visual": {
+            "encoder": "test_vit",
+            "encoder_kwargs": {"img_size": 64},
+            "size": 64,
+            "tune": "norm",
+            "unit_features": True,
+        }
+    },
+    "visual": {"batch_size": 4, "alignment": 0.1, "uniformity": 0.5, "weight_decay": 0, "codec": 0},
+    "audio": {"steps": 0},
+    "sync": {"steps": 0},
+    "fusion": {"steps": 5, "forged": 0},
+}
+
+
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
+    """24 files of two clips and four sources, a fake beside its original; nine of the fakes are of one generator,
+    and of two fakes only the second clip is forged."""
+    rows = []
+    for i in range(24):
+        fake, pair = i % 2, i // 2
+        rows.append(
+            {
+                "path": f"/secret/{i}.mp4",
+                "fake": fake,
+                "video_fake": fake,
+                "audio_fake": 0,
+                "group": f"person{pair}",
+                "split": "dev" if pair >= 10 else "train",
+                "dataset": f"source{pair % 4}",
+                "method": ("rare" if pair % 4 == 0 else "common") * fake,
+                "original": f"/secret/{i - 1}.mp4" if fake else "",
+                "fake_segments": ((2.0, 3.5),) if fake and pair < 2 else (),
+            }
+        )
+    clips = [talking_clip(45, seed=i, size=32) for i in range(24)]
+    later = [talking_clip(45, seed=i + 100, start_frame=50, size=32) for i in range(24)]
+    return make_archive(
+        tmp_path_factory.mktemp("archive"),
+        validate(pd.DataFrame(rows)),
+        [[first, second] for first, second in zip(clips, later, strict=True)],
+        PREPROCESS,
+    )
+
+
+def whole(archive: ClipArchive) -> Part:
+    return Part(archive, np.arange(len(archive.files)))
+
+
+@pytest.fixture(scope="module")
+def pack(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pack") / "faces.zip"
+    write_pack(whole(archive), path, 300_000)
+    return path
+
+
+def test_a_pack_holds_pairs_as_they_were(archive: ClipArchive, pack: Path, tmp_path: Path) -> None:
+    chosen = write_pack(whole(archive), tmp_path / "again.zip", 300_000)
+    packed = open_pack(pack, tmp_path / "a")
+    assert packed.clips["main_faces"].sum() == sum(map(len, chosen.values()))
+    source = {(file, clip): row for row, (file, clip) in enumerate(archive.clips[["file", "clip"]].to_numpy())}
+    names = {sha256: row for row, sha256 in enumerate(archive.files["sha256"])}
+    for row, (file, number, faces) in enumerate(packed.clips[["file", "clip", "main_faces"]].to_numpy()):
+        if faces:
+            theirs = source[names[packed.files["sha256"].iat[file]], number]
+            kept = sorted(chosen[theirs])
+            found, expected = packed.faces(row, 0, range(faces)), archive.faces(theirs, 0, kept)
+            np.testing.assert_array_equal(found.crops, expected.crops)
+            np.testing.assert_array_equal(found.landmarks, expected.landmarks)
+            np.testing.assert_array_equal(packed.face_times(row, 0), archive.face_times(theirs, 0)[kept])
+    batches = VisualBatches(whole(packed), PairLoopConfig(forged=0.0, batch_size=4), 0)
+    assert batches.fake is not None
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        fake, real, twins = batches.moments(batches.fake, rng)
+        assert twins, "every fake came with its original …"
+        times = [packed.face_times(clip, 0)[index] for clip, index in (fake, real)]
+        assert times[0] == times[1], "… at the same time"
+
+
+def test_a_pack_is_balanced_bounded_and_anonymous(archive: ClipArchive, pack: Path, tmp_path: Path) -> None:
+    assert 150_000 < pack.stat().st_size <= 300_000
+    packed = open_pack(pack, tmp_path)
+    crops = packed.clips.groupby("file")["main_faces"].sum()
+    by_method = crops.groupby(packed.files["method"]).sum()
+    assert by_method["rare"] > by_method["common"] / 2, "though it has a third of the files"
+    content = b"".join(p.read_bytes() for p in sorted(tmp_path.rglob("*")) if p.is_file())
+    assert b".mp4" not in content
+    assert b"secret" not in content
+    marked = packed.files["original"].map(str).str.len() > 0
+    assert marked.sum() == (packed.files["fake"] == 1).sum()
+    unforged = archive.files["fake_segments"].map(len).to_numpy()[archive.clips["file"]] > 0
+    first = archive.clips["clip"].to_numpy() == 0
+    assert not set(np.flatnonzero(unforged & first)) & set(write_pack(whole(archive), tmp_path / "x.zip", 300_000))
+
+
+def test_a_large_pack_holds_nearly_all_there_is(archive: ClipArchive, tmp_path: Path) -> None:
+    chosen = write_pack(whole(archive), tmp_path / "faces.zip", 60 * 1024**2)
+    spans = archive.files["fake_segments"].map(len).to_numpy()[archive.clips["file"]] > 0
+    whole_clips = archive.clips["main_faces"][~spans]
+    assert sum(len(chosen[clip]) for clip in whole_clips.index) > 0.9 * whole_clips.sum()
+
+
+def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path) -> None:
+    (tmp_path / "no.zip").write_bytes(b"PK nothing")
+    with pytest.raises(ManifestError, match=r"no\.zip is no pack.*pack_faces"):
+        open_pack(tmp_path / "no.zip", tmp_path / "a")
+    with pytest.raises(ManifestError, match="no fake and its original"):
+        write_pack(whole(archive), tmp_path / "small.zip", 1000)
+    assert not (tmp_path / "small.zip").exists()
+
+
+def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, tmp_path: Path, capsys) -> None:
+    faces, config, out = tmp_path / "faces.zip", tmp_path / "config.yaml", tmp_path / "trained"
+    config.write_text(yaml.safe_dump(CONFIG))
+    packing = ["--cache", archive.root, "--out", faces, "--max-mib", "0.5"]
+    assert tool("pack_faces").main([str(a) for a in packing]) == 0
+    assert "crops of 20 files" in capsys.readouterr().out, "those of the split train"
+    training = ["--pack", faces, "--config", config, "--out", out, "--steps", "10", "--max-mib", "0.3"]
+    training = [str(a) for a in [*training, "--accelerator", "cpu", "--workers", "0"]]
+    assert tool("train_pack").main(training) == 0
+    first, *looks = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert set(first["sources"]["seen"]) | set(first["sources"]["held out"]) == {f"source{k}" for k in range(4)}
+    assert not set(first["sources"]["seen"]) & set(first["sources"]["held out"])
+    assert [look["step"] for look in looks] == list(range(1, 11))
+    assert all(0 <= look["auc"] <= 1 and look["log_loss"] > 0 for look in looks)
+    files = sorted((out / "encoder").iterdir())
+    assert len(files) > 1
+    assert max(file.stat().st_size for file in files) <= 0.3 * 1024**2
+    weights = {name: value for file in files for name, value in load_file(file).items()}
+    capsys.readouterr()
+    assert tool("train_pack").main(training) == 0, "nothing is left to do"
+    assert all(torch.equal(value, weights[name]) for file in files for name, value in load_file(file).items())
+    assert tool("train_pack").main([*training, "--held-out", "0.5"]) == 1
+    assert "another pack or configuration" in capsys.readouterr().err
+
+    values = {**CONFIG, "visual": {"steps": 2, "batch_size": 4, "codec": 0, "checkpoint_every": 1}}
+    values["model"] = {"visual": {**CONFIG["model"]["visual"], "tune": "none", "unit_features": False}}
+    config.write_text(yaml.safe_dump(values))
+    command = ["--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle"]
+    command += ["--pretrained", out / "encoder", "--accelerator", "cpu", "--workers", "0"]
+    assert tool("train").main([str(a) for a in command]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["config"]["model"]["visual"]["tune"] == "none"
+    started = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(value, started[f"visual.encoder.{name}"]) for name, value in weights.items())
+
+
+def test_minutes_become_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that says 3 s for a start and half a second for a step."""
+    train_pack, clock = tool("train_pack"), [100.0]
+    monkeypatch.setattr(train_pack.time, "monotonic", lambda: clock[0])
+
+    def fit(stage: Any, loop: PairLoopConfig, *_: Any) -> None:
+        clock[0] += 3 + 0.5 * loop.steps
+
+    monkeypatch.setattr(train_pack, "_fit", fit)
+    stage = train_pack.Stage(torch.nn.Linear(1, 1), None, None)
+    steps = train_pack._measured_steps(stage, PairLoopConfig(), 600.0, 90.0, {})
+    assert steps == int(0.9 * (600 - 10 - 3 - 3 - 0.5 * (4 + 16)) / 0.5)
+    short = train_pack._of_length(PairLoopConfig(warmup_steps=500, ema_decay=0.9995), 100)
+    assert (short.steps, short.warmup_steps, short.evaluate_every, short.ema_decay) == (100, 10, 10, 0.9)

@@ -1,0 +1,257 @@
+"""Train the image encoder of a configuration from a pack of face crops, for so many minutes on one device.
+
+    python tools/pack_faces.py --cache cache --out faces.zip
+    python tools/train_pack.py --pack faces.zip --config configs/base.yaml --out trained --minutes 10
+    python tools/train.py --pretrained trained/encoder …    with the same model.visual, or with its tune: none
+
+A share of the sources is held out. Into --out go `encoder/`, safetensors files that together hold the weights with the
+lowest log loss on the held-out files, and that train.py takes as one start; and `log.jsonl`: first what was trained on
+what, then at each look at the held-out files their balanced and pooled AUC and log loss. `visual.csv` has the loss of
+each step. Killed and started again with the same options, it goes on from its last checkpoint.
+
+In the run that starts from these weights, out-of-fold numbers of the sources in the pack are too good: the encoder has
+seen them. Judge it by the held-out lines of the log, and by files that were not packed (dev, with --split train).
+The precision is the configuration's on a GPU, and float32 on a CPU. A pack's crops are not neighbours in time, so
+forgeries that need another moment of the same clip are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, cast
+
+from avdetect.config import PairLoopConfig, TrainConfig, load_yaml, to_dict
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.extras import script_imports
+
+with script_imports("train_pack", "train"):
+    import numpy as np
+    import torch
+    from lightning.fabric import Fabric
+    from safetensors.torch import save
+    from torch import Tensor, nn
+
+    from avdetect.datasets.cache.store import file_sha256
+    from avdetect.datasets.clips import ClipArchive
+    from avdetect.datasets.forgeries.visual import NEEDS, VISUAL
+    from avdetect.datasets.manifest import folds
+    from avdetect.evaluation.metrics import measure
+    from avdetect.model import Model
+    from avdetect.streams.visual import VisualStream
+    from avdetect.training.checkpoint import replace_file
+    from avdetect.training.loop import fit, make_fabric
+    from avdetect.training.packs import open_pack
+    from avdetect.training.pools import Part
+    from avdetect.training.streams import Stage, make_stage
+
+TRIAL = 4  # steps; the time of a step is measured on three times as many
+LOOKS = 10  # at the held-out files
+FOR_LOOKS = 0.1  # share of the time that they, and the checkpoints, may take
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pack", type=Path, required=True, help="file that tools/pack_faces.py wrote")
+    parser.add_argument("--config", type=Path, required=True, help="YAML: model.visual and visual are read")
+    parser.add_argument("--out", type=Path, required=True, help="folder of weights, log and checkpoint")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=10.0, help="to train for (default 10)")
+    length.add_argument("--steps", type=int, help="to train for, instead")
+    parser.add_argument("--pretrained", help="safetensors file or folder; overrides model.visual.pretrained")
+    parser.add_argument("--held-out", type=float, default=0.25, help="about this share of the sources (default 0.25)")
+    parser.add_argument("--max-mib", type=float, default=16.0, help="of a file of weights (default 16)")
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except AVDetectError as error:
+        print(f"train_pack: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("train_pack: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    began = time.monotonic()
+    fabric = make_fabric(accelerator=args.accelerator)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = open_pack(args.pack, Path(folder))
+        config = _config(args, fabric, archive)
+        torch.manual_seed(config.seed)
+        model = Model(config.model)
+        whole = VisualStream(dataclasses.replace(config.model.visual, levels=(), contrasts=())).encoder
+        files = _files(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into one?
+        seen, held = _parts(archive, args.held_out)
+        stage = make_stage("visual", model, config, seen)
+        options = {"fabric": fabric, "seed": config.seed, "workers": args.workers}
+        log = Log(args.out / "log.jsonl", _stated(args, config))
+        if log.steps is None:
+            steps = args.steps or _measured_steps(stage, config.visual, args.minutes * 60, began, options)
+            sources = {name: sorted(set(part.table["dataset"])) for name, part in (("seen", seen), ("held out", held))}
+            log.start(steps, {"sources": sources, "device": str(fabric.device), "torch": torch.__version__})
+        loop = _of_length(config.visual, cast(int, args.steps or log.steps))
+        look = HeldOut(held, loop.evaluate_every, log)
+        trained = _fit(stage, loop, args.out / "visual.ckpt", options, look)
+    _write(whole, trained.encoder, files, args.out / "encoder")
+    print(f"{args.out / 'encoder'}: name it with tools/train.py --pretrained {args.out / 'encoder'}")
+
+
+def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> TrainConfig:
+    """The configuration, for this pack and device. Raises ConfigError where they do not fit each other."""
+    config = load_yaml(TrainConfig, args.config)
+    visual, loop = config.model.visual, config.visual
+    if visual.frozen:
+        raise ConfigError(f"{args.config}: with model.visual.tune: none no encoder learns; set norm or all")
+    visual = dataclasses.replace(visual, pretrained=args.pretrained or visual.pretrained)
+    kinds = loop.forgeries or dict.fromkeys(VISUAL, 1.0)
+    kinds = {name: weight for name, weight in kinds.items() if NEEDS.get(name) != "moment"}
+    if loop.forged and not any(kinds.values()):
+        raise ConfigError(f"{args.config}: visual.forgeries: all of them need another moment of a clip; add self_blend")
+    precision = loop.precision if fabric.device.type == "cuda" else "32-true"
+    loop = dataclasses.replace(loop, forgeries=kinds, reconstructed=0.0, precision=precision)
+    model = dataclasses.replace(config.model, visual=visual)
+    return dataclasses.replace(config, visual=loop, model=model, preprocess=archive.config)
+
+
+def _parts(archive: ClipArchive, share: float) -> tuple[Part, Part]:
+    """What is trained on, and about `share` of the sources. Raises ManifestError where they lack a class."""
+    if not 0 < share <= 0.5:
+        raise ConfigError(f"--held-out {share}: a share above 0 and at most 0.5")
+    fold = folds(archive.files, round(1 / share), by="dataset", labels=("video_fake",)).to_numpy()
+    return Part(archive, np.flatnonzero(fold != 0)), Part(archive, np.flatnonzero(fold == 0))
+
+
+def _stated(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
+    """What must be the same when a training goes on."""
+    visual = dataclasses.replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
+    values = {"pack": file_sha256(args.pack), "seed": config.seed, "held_out": args.held_out}
+    return values | {"model": to_dict(visual), "loop": to_dict(config.visual)}
+
+
+def _of_length(loop: PairLoopConfig, steps: int) -> PairLoopConfig:
+    """`loop` in so few steps: no longer a warm-up, and no longer an average, than they bear."""
+    every = max(1, steps // LOOKS)
+    short = {"warmup_steps": min(loop.warmup_steps, every), "ema_decay": min(loop.ema_decay, 1 - 1 / every)}
+    return dataclasses.replace(loop, steps=steps, checkpoint_every=every, evaluate_every=every, **short)
+
+
+def _measured_steps(stage: Stage, loop: PairLoopConfig, seconds: float, began: float, options: dict[str, Any]) -> int:
+    """How many steps end `seconds` after `began`, by the time that some take on a copy of the network."""
+    took = []
+    for count in (TRIAL, 4 * TRIAL):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.monotonic()
+            copy = dataclasses.replace(stage, module=deepcopy(stage.module))
+            _fit(copy, dataclasses.replace(_of_length(loop, count), evaluate_every=0), Path(folder) / "t.ckpt", options)
+            took.append(time.monotonic() - start)
+    a_step = max(1e-4, (took[1] - took[0]) / (3 * TRIAL))
+    return max(LOOKS, int((1 - FOR_LOOKS) * (seconds - (time.monotonic() - began)) / a_step))
+
+
+def _fit(
+    stage: Stage,
+    loop: PairLoopConfig,
+    checkpoint: Path,
+    options: dict[str, Any],
+    evaluate: Callable[[nn.Module], float] | None = None,
+) -> VisualStream:
+    loss = stage.loss(loop.label_smoothing)
+    rest = {"checkpoint": checkpoint, "name": "visual", "evaluate": evaluate}
+    return cast(VisualStream, fit(stage.module, stage.batches, loss, loop, **options, **rest))
+
+
+class Log:
+    """A JSON object a line: first what is trained on what, then each look at the held-out files."""
+
+    def __init__(self, path: Path, stated: dict[str, Any]) -> None:
+        """Raises ConfigError where `path` is of a training that `stated` does not describe."""
+        self.path, self.stated, self.began = path, stated, time.monotonic()
+        self.steps: int | None = None
+        if path.exists():
+            try:
+                first = dict(json.loads(path.read_text(encoding="utf-8").partition("\n")[0]))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{path} is damaged ({error}); name a new folder as --out") from error
+            if any(first.get(key) != value for key, value in stated.items()):
+                raise ConfigError(f"{path} is of another pack or configuration; name a new folder as --out")
+            self.steps = int(first["steps"])
+
+    def start(self, steps: int, values: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.steps = steps
+        self.write(self.stated | {"steps": steps} | values)
+
+    def write(self, values: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+class HeldOut:
+    """The log loss of the held-out files, every generator and every source alike; each time it is asked, a line."""
+
+    def __init__(self, part: Part, every: int, log: Log) -> None:
+        self.archive, self.every, self.log = part.archive, every, log
+        labels = part.label("video_fake")
+        self.rows = [row for row in part.rows.tolist() if labels[row] >= 0]
+        self.labels, self.files = labels[self.rows], part.archive.files.iloc[self.rows]
+
+    def __call__(self, module: nn.Module) -> float:
+        with torch.inference_mode():
+            p = torch.sigmoid(torch.tensor([self._logit(module, row) for row in self.rows])).double().numpy()
+        found = measure(self.labels, p, self.files, proper=True, rounds=1)
+        dev = self.log.path.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
+        assert self.log.steps is not None
+        step = min(len(dev) * self.every, self.log.steps)  # its first line is the header
+        values = {name: round(found[name], 5) for name in ("auc", "auc_pooled", "log_loss")}
+        self.log.write({"step": step, "seconds": round(time.monotonic() - self.log.began, 1)} | values)
+        return float(found["log_loss"])
+
+    def _logit(self, module: nn.Module, row: int) -> float:
+        """Of all crops of a file."""
+        clips = self.archive.clips
+        mine = clips.index[(clips["file"] == row) & (clips["main_faces"] > 0)]
+        tracks, counts = clips["main_track"], clips["main_faces"]
+        crops = [self.archive.faces(int(c), int(tracks[c]), range(int(counts[c]))).crops for c in mine]
+        device = next(module.parameters()).device
+        return float(module(torch.from_numpy(np.concatenate(crops)).to(device)).mean())
+
+
+def _files(state: Mapping[str, Tensor], max_mib: float) -> list[list[str]]:
+    """The tensors of each file, in their order. Raises ConfigError for one that no file can hold."""
+    limit, used = int(max_mib * 1024**2), 0
+    files: list[list[str]] = [[]]
+    for name, tensor in state.items():
+        size = tensor.nbytes + 256  # and its place in the header
+        if size > limit:
+            raise ConfigError(f"{name} takes {size / 1024**2:.1f} MiB: raise --max-mib")
+        if used + size > limit:
+            files, used = [*files, []], 0
+        files[-1].append(name)
+        used += size
+    return files
+
+
+def _write(whole: nn.Module, trained: nn.Module, files: list[list[str]], folder: Path) -> None:
+    """`trained` and, behind its last level, `whole`, under timm's names; what lay in `folder` goes."""
+    learnt = {name.removeprefix("maps."): value for name, value in trained.state_dict().items()}
+    state = {name: value.cpu().contiguous() for name, value in (whole.state_dict() | learnt).items()}
+    shutil.rmtree(folder, ignore_errors=True)
+    for number, names in enumerate(files):
+        content = save({name: state[name] for name in names})
+        replace_file(folder / f"{number:03d}.safetensors", lambda file, content=content: file.write(content))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
