@@ -447,7 +447,7 @@ class TrainConfig(_Positive):
 
 
 def renewed(values: dict[str, Any]) -> dict[str, Any]:
-    """What a bundle or a run states, with `model.visual.tune` where an older one says whether the encoder was `frozen`."""
+    """What a bundle or a run states, with `model.visual.tune` where an older one says that the encoder was `frozen`."""
     model = values.get("model")
     if not isinstance(model, dict) or not isinstance(visual := model.get("visual"), dict):
         return values

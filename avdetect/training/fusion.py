@@ -51,9 +51,8 @@ def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
                 rows = known & (pattern == value)
                 y = labels[rows, column]
                 if len(np.unique(y)) == 2:
-                    weights[rows, column] = origin_weights(y, table[rows]) * len(
-                        np.unique(origins(table[rows], y == 1))
-                    )
+                    count = len(np.unique(origins(table[rows], y == 1)))
+                    weights[rows, column] = origin_weights(y, table[rows]) * count
             weights[known, column] /= max(float(weights[known, column].sum()), 1e-12)
     return (weights * len(table)).astype(np.float32)
 
