@@ -1,7 +1,7 @@
 """Where a file looks manipulated: stretches of the per-second curves of face and voice, by hysteresis. NumPy only.
 
 A second whose logit reaches a high level starts a segment, and lower ones beside it belong to it (the double threshold
-of Canny's edge detector, 1986). A curve rises and falls over the length of what its network sees, two seconds for the
+of Canny's edge detector, 1986). A curve rises and falls over the length of what its network sees, four seconds for the
 voice, so the low level is half of the peak, as one measures the width of a blurred line (FWHM).
 """
 
@@ -15,12 +15,11 @@ import numpy as np
 from avdetect.types import Curve, Segment, StreamName, StreamScore
 
 CELL_SECONDS = 1.0  # a curve's step
-# Logits from which on a second starts a segment: the lowest, in steps of a half (voice) and of one (face), at which
-# at most one in twenty real files of sources that the streams had not seen has a segment; MODEL_CARD says what that
-# finds. Of the face's sources two are left out, whose real clips are called fake from end to end. Logits, since a
-# bundle's calibration is of whole files. Sync has none: its curve rises where a voice was exchanged, but it was not
-# measured which level real clips stay below.
-HIGH: dict[StreamName, float] = {"visual": 4.0, "audio": 2.0}
+# Logits from which on a second starts a segment. The voice's is the lowest, in steps of a half, that at most one in
+# twenty recordings of people reaches as a whole, by streams that had not seen its source; the face's was chosen for an
+# earlier head, in the same way (MODEL_CARD, "Where in a file"). Logits, since a bundle's calibration is of whole files.
+# Sync has none: its curve rises where a voice was exchanged, but it was not measured which level real clips stay below.
+HIGH: dict[StreamName, float] = {"visual": 4.0, "audio": 4.5}
 
 
 def find_segments(
