@@ -143,8 +143,9 @@ def _stated(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
 def _of_length(loop: PairLoopConfig, steps: int) -> PairLoopConfig:
     """`loop` in so few steps: no longer a warm-up, and no longer an average, than they bear."""
     every = max(1, steps // LOOKS)
-    short = {"warmup_steps": min(loop.warmup_steps, every), "ema_decay": min(loop.ema_decay, 1 - 1 / every)}
-    return dataclasses.replace(loop, steps=steps, checkpoint_every=every, evaluate_every=every, **short)
+    warmup, decay = min(loop.warmup_steps, every), min(loop.ema_decay, 1 - 1 / every)
+    of_length = dataclasses.replace(loop, steps=steps, checkpoint_every=every, evaluate_every=every)
+    return dataclasses.replace(of_length, warmup_steps=warmup, ema_decay=decay)
 
 
 def _measured_steps(stage: Stage, loop: PairLoopConfig, seconds: float, began: float, options: dict[str, Any]) -> int:
@@ -168,8 +169,8 @@ def _fit(
     evaluate: Callable[[nn.Module], float] | None = None,
 ) -> VisualStream:
     loss = stage.loss(loop.label_smoothing)
-    rest = {"checkpoint": checkpoint, "name": "visual", "evaluate": evaluate}
-    return cast(VisualStream, fit(stage.module, stage.batches, loss, loop, **options, **rest))
+    rest = options | {"checkpoint": checkpoint, "name": "visual", "evaluate": evaluate}
+    return cast(VisualStream, fit(stage.module, stage.batches, loss, loop, **rest))
 
 
 class Log:
@@ -250,7 +251,8 @@ def _write(whole: nn.Module, trained: nn.Module, files: list[list[str]], folder:
     shutil.rmtree(folder, ignore_errors=True)
     for number, names in enumerate(files):
         content = save({name: state[name] for name in names})
-        replace_file(folder / f"{number:03d}.safetensors", lambda file, content=content: file.write(content))
+        path = folder / f"{number:03d}.safetensors"
+        replace_file(path, lambda file: file.write(content))  # noqa: B023  # called at once
 
 
 if __name__ == "__main__":
