@@ -24,7 +24,7 @@ from avdetect.pooling import SyncReading
 from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer, audio_mel
 from avdetect.speech import speech_mask
-from avdetect.types import FPS, SAMPLE_RATE, Detection
+from avdetect.types import FPS, HOP, SAMPLE_RATE, Detection
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,8 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
         for a, b in zip(tensors[0][graph], tensors[1][graph], strict=True):
             np.testing.assert_array_equal(a, b)
     samples = cached[0].waveform.samples
-    mel = audio_mel(samples[: 2 * SAMPLE_RATE], speech_mask(samples)[:200], info.model.audio)
+    size = round(info.model.audio.window_seconds * SAMPLE_RATE)
+    mel = audio_mel(samples[:size], speech_mask(samples)[: size // HOP], info.model.audio)
     np.testing.assert_array_equal(tensors[0]["audio"][0][0], mel)
 
 
