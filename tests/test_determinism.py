@@ -1,4 +1,4 @@
-"""One file, one bundle, one machine: one score, whatever the threads, the batches and the workers (to 1e-6)."""
+"""One file, one bundle, one machine: one score, whatever the threads and the workers (to 1e-6), and the batches."""
 
 from __future__ import annotations
 
@@ -72,12 +72,13 @@ def expected(files: list[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], relative: float = 0.0) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
             tolerance = TOLERANCE + (LAST_DECIMAL if ".values." in name else 0)
+            tolerance += relative * abs(value) if isinstance(value, float) else 0
             same = abs(value - other[name]) <= tolerance if isinstance(value, float) else value == other[name]
             assert same, (name, value, other[name])
 
@@ -93,11 +94,12 @@ def test_neither_threads_nor_what_went_before_change_anything(
 def test_batches_change_nothing(
     files: list[Path], expected: list[dict[str, Any]], rows: int, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the rows given to a network at once nor the frames read at once."""
+    """Neither the rows given to a network at once nor the frames read at once; but products of other sizes round
+    otherwise, and the blocks of a transformer add that up."""
     video: Callable[..., Any] = MediaReader.video
     monkeypatch.setattr(MediaReader, "video", lambda self, **window: video(self, **window | {"batch": frames}))
     monkeypatch.setattr(avdetect.bundle, "_CPU_ROWS", rows)
-    assert_same(in_process(files), expected)
+    assert_same(in_process(files), expected, relative=2e-5)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
