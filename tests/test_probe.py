@@ -484,7 +484,7 @@ def test_level_statistics_export(fitted: VisualStream) -> None:
         with torch.inference_mode():
             expected = fitted(crops).numpy()
         found = session.run(None, {"input": crops.numpy()})[0]
-        np.testing.assert_allclose(found, expected, atol=PARITY_TOLERANCE, rtol=0)
+        np.testing.assert_allclose(found, expected, atol=PARITY_TOLERANCE, rtol=1e-4)
 
 
 # -- how a run comes to it

@@ -21,6 +21,7 @@ from avdetect import cli
 from avdetect._media.info import MAX_TAG_LENGTH, MAX_TAGS
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
+from avdetect.files import Replacement
 from avdetect.media import MediaInfo, probe
 from avdetect.report.evidence import Evidence, Frame, Picture, Sound, SyncCurve, SyncPoint
 from avdetect.report.facts import media_facts
@@ -303,11 +304,10 @@ def test_what_cannot_be_written_leaves_the_verdict_and_the_old_page(
     target = tmp_path / "out.html"
     target.write_text("older")
 
-    def full(path: Path, content: bytes) -> None:
-        path.touch()
+    def full(replacement: Replacement, *, sync: bool = False) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Replacement, "finish", full)
     assert run(str(SAMPLE), "--duration", "1", "--report", str(target)) == 1
     out, err = capfd.readouterr()
     assert "P(fake)" in out
