@@ -172,6 +172,7 @@ def test_a_real_clip_on_a_server_with_a_token(page: Page, tmp_path: Path) -> Non
         expect(page.get_by_role("alert")).to_have_text("That is not this server's token.")
         page.get_by_label("Token of this server").fill(TOKEN)
         page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_text("Up to")).to_be_visible()  # the script of the page has begun
         page.set_input_files("#file", SAMPLE)
         expect(page.locator("#verdict .word")).to_have_text("Looks manipulated", timeout=60_000)
         expect(page.locator("#verdict .reason")).to_have_text("The voice looks manipulated.")
