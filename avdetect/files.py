@@ -7,7 +7,6 @@ nothing of ours is written under such a name.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ class Replacement:
     """A file that grows under a hidden, random name beside `target`, until it takes that name. Raises OSError."""
 
     def __init__(self, target: Path) -> None:
-        self._target, self._hidden = target, target.with_name(f".avdetect-{secrets.token_hex(8)}.partial")
+        self._target, self._hidden = target, target.with_name(f".avdetect-{os.urandom(8).hex()}.partial")
         self.file: BinaryIO = self._hidden.open("xb")  # made by this call, or an error: no link is followed
 
     def finish(self, *, sync: bool = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import pickle
 import zipfile
@@ -27,12 +27,7 @@ State = dict[str, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("convert_lite0", ROOT / "tools" / "convert_lite0.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("convert_lite0")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
+import importlib
 import json
 import re
 import subprocess
@@ -37,12 +37,7 @@ LOOKS = ("null", "hflip", "hue=h=40")
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate_tool", ROOT / "tools" / "evaluate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("evaluate")
 
 
 def manifest(folder: Path, names: list[str], **columns: object) -> Path:
@@ -167,6 +162,8 @@ def trained(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     held = pd.DataFrame({"sha256": [file_sha256(path) for path in table["path"]], "fold": np.arange(RECORDED) // 4 % 2})
     held = held.assign(**dict.fromkeys(FEATURES, 0.0)).assign(audio_logit=p, has_audio=1.0)
     held = held.assign(p_fake=p, p_video_fake=np.nan, p_audio_fake=p, **{"ablation:audio:logistic": p})
+    held.loc[RECORDED] = held.loc[0]  # a file that the manifests here do not hold, with a face
+    held.loc[RECORDED, ["sha256", "has_visual"]] = ["f" * 64, 1.0]
     bundle = Bundle.load()
     content = gzip.compress(held.to_csv(index=False).encode(), mtime=0)
     folder = tmp_path_factory.mktemp("bundle")
@@ -180,6 +177,8 @@ def test_out_of_fold_and_the_audit(spoken: Path, trained: Path, tmp_path: Path, 
     scores = pd.read_csv(out / "scores.csv")
     assert scores["fold"].notna().sum() == RECORDED
     assert scores["error"].iloc[RECORDED].startswith("NotScored: ")
+    reasons = scores[["missing_visual", "missing_sync"]].iloc[:RECORDED].drop_duplicates().to_numpy().tolist()
+    assert reasons == [["not recorded out of fold", "the folds trained no such stream"]]
     metrics = pd.read_csv(out / "metrics.csv")
     assert metrics["part"].drop_duplicates().tolist() == ["all", "dev"]
     audit = metrics[(metrics["table"] == "audit") & (metrics["label"] == "audio_fake")].set_index(["part", "score"])

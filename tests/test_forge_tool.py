@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import shutil
 import subprocess
-import sys
 import wave
 from functools import cache
 from pathlib import Path
@@ -35,13 +34,7 @@ FACE, VOICE, MATCH = ("self_blend_mouth", "mouth_swap", "rand_merge"), ("lpc",),
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("forge_tool", ROOT / "tools" / "forge.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["forge_tool"] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("forge")
 
 
 def run(tool: ModuleType, *words: object) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -28,11 +28,7 @@ print(*ADAPTERS["avdeepfake1m"](pathlib.Path(sys.argv[1])).table.columns)
 
 @pytest.fixture(scope="module")
 def prepare() -> Main:
-    spec = importlib.util.spec_from_file_location("prepare_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module("prepare")
     return module.main
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.util
+import importlib
 import os
 import shutil
 import signal
@@ -429,11 +429,7 @@ def test_a_refusal_is_one_clear_line(
     arguments: list[str],
     message: str,
 ) -> None:
-    spec = importlib.util.spec_from_file_location("preprocess_tool", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = importlib.import_module("preprocess")
     (tmp_path / "other.yaml").write_text("preprocess: {clip_seconds: 6}\n")
     monkeypatch.chdir(tmp_path)
     target = manifest(data, NAMES, tmp_path / "m.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,14 @@ def test_another_order_of_the_files_is_another_run(finished: tuple[Path, dict], 
     table = table_of().iloc[order].reset_index(drop=True)
     other = make_archive(tmp_path / "other", table, [clips[i] for i in order], PREPROCESS)
     with pytest.raises(ConfigError, match="another order"):
+        run(CONFIG, other, finished[0])
+
+
+def test_other_generators_are_another_run(finished: tuple[Path, dict], archive: ClipArchive) -> None:
+    """What is drawn depends on them."""
+    other = copy(archive)
+    other.files = archive.files.assign(method="another")
+    with pytest.raises(ConfigError, match="other data"):
         run(CONFIG, other, finished[0])
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -43,14 +42,7 @@ def envelope(luma: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def make_sample() -> ModuleType:
-    """tools/make_sample.py; tools is a folder of scripts, not a package on the path."""
-    spec = importlib.util.spec_from_file_location("make_sample", ROOT / "tools" / "make_sample.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_sample"] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("make_sample")
 
 
 def correlation_at(a: np.ndarray, b: np.ndarray, lag: int) -> float:

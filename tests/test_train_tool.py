@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +28,7 @@ BASELINE = SMOKE.with_name("baseline.yaml")
 
 
 def tool(name: str) -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.import_module(name)
     return lambda arguments: module.main([str(a) for a in arguments])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import struct
 import zipfile
 from pathlib import Path
@@ -33,12 +33,7 @@ CONFIG = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem", "bl
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("convert_whisper", ROOT / "tools" / "convert_whisper.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("convert_whisper")
 
 
 @pytest.fixture(scope="module")

@@ -69,12 +69,9 @@ def held_out_scores(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | 
     columns: dict[str, object] = {"bundle": bundle.digest, "treatment": ""}
     columns |= {name: found[name].astype(np.float64) if name in found else np.nan for name in NUMBERS}
     for name in TEXTS:
-        has = found.get(name.replace("missing_", "has_"))
-        if has is None:
-            columns[name] = ""
-            continue
-        reason = NOT_RECORDED if has.eq(1).any() else NOT_TRAINED
-        columns[name] = np.where(known & (has.to_numpy() != 1), reason, "")
+        has = name.replace("missing_", "has_")
+        reason = NOT_RECORDED if has in held and held[has].eq(1).any() else NOT_TRAINED
+        columns[name] = np.where(known & (found[has].to_numpy() != 1), reason, "") if has in found else ""
     columns["error"] = np.where(known, "", NOT_HELD_OUT)
     columns |= {name: found[name].astype(np.float64) for name in ablations}
     columns["fold"] = found["fold"].astype("Int64")

@@ -30,7 +30,6 @@ from avdetect.training.pools import Part
 
 Module = TypeVar("Module", bound=nn.Module)
 ITERATIONS = 200  # of L-BFGS; the loss then moves in its fifth digit
-OF_HEAD = frozenset({"weight_decay", "label_smoothing"})  # of the fit alone: features serve any of them
 PASSES, FIT_BATCH, FIT_RATE = 20, 256, 2e-3  # of the perceptrons
 
 
@@ -81,7 +80,7 @@ def probe_set(
     from files of its own fold. A run that is killed before the end begins this again, which takes minutes. Raises
     ModelError for features that are not finite and for a file that is damaged or of another run.
     """
-    identity = {"seed": seed, **{k: v for k, v in to_dict(config).items() if k not in FREE | OF_HEAD}}
+    identity = {"seed": seed, **{k: v for k, v in to_dict(config).items() if k not in FREE}}
     if not path.exists():
         module = module.to(fabric.device).eval()
         parts = prepared(batches, fabric, config, 0, workers)

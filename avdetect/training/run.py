@@ -54,6 +54,7 @@ def train(
     Raises ManifestError and ConfigError for data or settings that cannot be trained on, before anything is trained.
     """
     config = _prepared(config, archive, pretrained or {})
+    of_folds = config.of_folds
     parts = _parts(config, archive)
     held, seen = _folds(config, parts["train"])
     fabric = settings.fabric
@@ -62,8 +63,8 @@ def train(
     probes = probe_sets(config, held, run, fabric, settings.workers)
     for k in range(config.folds):
         folder = run / f"fold{k}"
-        model = train_streams(config.of_folds, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
-        score_part(config.of_folds, model, held[k], folder / "scores", fabric)
+        model = train_streams(of_folds, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
+        score_part(of_folds, model, held[k], folder / "scores", fabric)
         fabric.barrier()
     model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers, probes)
 
