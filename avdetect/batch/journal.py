@@ -6,7 +6,7 @@
 A line reaches the kernel before the next file is handed out, so that a kill loses none; the disk is told every few
 lines or seconds, so that a power cut loses no more than those. The last line may be torn. Later lines win.
 
-What it says is believed, so only a file of our own is gone on with, which nobody else can write.
+What it says is believed, so a run is resumed only from a file of our own that nobody else can write.
 """
 
 from __future__ import annotations
