@@ -55,6 +55,7 @@ FOUND: dict[str, list[bytes]] = {
         b'{"streams": [{"kind": "video", "codec": "x", "width": 16, "height": 16, "start": [1, 0]}]}',
         b'{"streams": [{"kind": "audio", "codec": "\\u0000", "sample_rate": 1, "channels": 1, "bit_rate": -1}]}',
     ],
+    "results": [b"-\xb0d1e\xfc99"],  # a name that a spreadsheet would calculate with
     "clock": [
         b"\xff0, 0, " + b"9" * 5000 + b", 1, 1, 0x0\n",
         b"\xff0, 0, " + b"9" * 19 + b", 1, 1, 0x0\n0, 0, -" + b"9" * 19 + b", 1, 1, 0x0\n",
