@@ -3,7 +3,7 @@
 import avdetect
 detector = avdetect.load_detector()
 detection = detector.score("clip.mp4")
-print(detection.verdict, detection.fake, detection.video_fake, detection.audio_fake)
+print(detection.verdict, detection.fake, detection.video_fake, detection.audio_fake, detection.mismatch)
 """
 
 import os

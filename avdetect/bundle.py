@@ -2,10 +2,12 @@
 
     bundle.json    format version, configs, calibration, provenance, and the SHA-256 of every other file
     visual.onnx    crops (N, S, S, 3) uint8 -> logits (N,)
-    audio.onnx     mels (N, T, 80) -> logits (N,)
-    mouth.onnx     mouths (N, 5, M, M) uint8 -> (N, E)
-    voice.onnx     mels (N, 20, 80) -> (N, E)
-    fusion.onnx    features (N, len(pooling.FEATURES)) -> logits (N, 3): fake, video_fake, audio_fake
+    speech.onnx    mels (N, T, 80) -> frames (N, T', L, C): L levels of the encoder, T' = T / 2, or the mels
+    audio.onnx     frames -> logits (N,)
+    mouth.onnx     mouths (N, T, M, M) uint8 -> (N, T - R + 1, E), R = `sync.mouth_frames`; the first is frame R // 2's
+    voice.onnx     frames -> (N, T / 4, E), one a video frame
+    fusion.onnx    features (N, len(pooling.FEATURES)) -> logits (N, 4): fake, video_fake, audio_fake,
+                   mismatch
     golden.npz     an input and the expected output of each graph
     out_of_fold.csv.gz  (may be absent) what streams and fusions that never saw a training file's fold say of it
 
@@ -29,17 +31,16 @@ import numpy as np
 from avdetect._onnx import FLOAT, UINT8, Port, check_graph, session_options
 from avdetect._untrusted import read_arrays, read_regular
 from avdetect.audio import N_MELS
-from avdetect.config import ModelConfig, PreprocessConfig, from_dict, renewed, to_dict
+from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
 from avdetect.pooling import FEATURES
-from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.types import Float, UInt8
 
-# 1.1 brought `limits`, 1.2 `audio.encoder`, 1.3 `visual.tune` for `visual.frozen`; another major version is refused.
-FORMAT = (1, 3)
+# 2.0: voice and match read the frames of one speech encoder. Another major version is refused.
+FORMAT = (2, 0)
 OUT_OF_FOLD = "out_of_fold.csv.gz"
-GRAPHS = ("visual", "audio", "mouth", "voice", "fusion")
+GRAPHS = ("visual", "speech", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
 _MAX_INFO_BYTES = 4 * 1024**2
@@ -48,12 +49,14 @@ _MAX_FILE_BYTES = 512 * 1024**2
 # with two threads, and the same wall seconds.
 _LARGE_BYTES = 40 * 1024**2
 _CPU_ROWS, _CUDA_ROWS = 4, 64  # given to a graph at once; on a CPU few stay in the cache, and more need more memory
+_FRAMES = Port(FLOAT, (None, None, None, None))
 _PORTS = {  # input and output of each graph, as above
     "visual": (Port(UINT8, (None, None, None, 3)), Port(FLOAT, (None,))),
-    "audio": (Port(FLOAT, (None, None, N_MELS)), Port(FLOAT, (None,))),
-    "mouth": (Port(UINT8, (None, SYNC_FRAMES, None, None)), Port(FLOAT, (None, None))),
-    "voice": (Port(FLOAT, (None, SYNC_MELS, N_MELS)), Port(FLOAT, (None, None))),
-    "fusion": (Port(FLOAT, (None, len(FEATURES))), Port(FLOAT, (None, 3))),
+    "speech": (Port(FLOAT, (None, None, N_MELS)), _FRAMES),
+    "audio": (_FRAMES, Port(FLOAT, (None,))),
+    "mouth": (Port(UINT8, (None, None, None, None)), Port(FLOAT, (None, None, None))),
+    "voice": (_FRAMES, Port(FLOAT, (None, None, None))),
+    "fusion": (Port(FLOAT, (None, len(FEATURES))), Port(FLOAT, (None, 4))),
 }
 
 
@@ -67,7 +70,7 @@ class Calibration:
     threshold: float  # of P(fake)
 
     def probabilities(self, logits: Float) -> Float:
-        """(…, 3) logits -> probabilities of fake, video_fake, audio_fake under equal priors."""
+        """(…, 4) logits -> probabilities of fake, video_fake, audio_fake, mismatch under equal priors."""
         z = np.asarray(logits, np.float64) * self.scale + self.bias
         return np.clip(1 / (1 + np.exp(-z.clip(-500, 500))), self.clip, 1 - self.clip).astype(np.float32)
 
@@ -153,11 +156,11 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
             f"install avdetect {values.get('avdetect_version', 'of that time')} or export the bundle again"
         )
     try:
-        info = from_dict(BundleInfo, renewed(values), "bundle.json")
+        info = from_dict(BundleInfo, values, "bundle.json")
     except (ConfigError, TypeError) as error:
         raise ModelError(f"{path} is damaged or was made by another version: {error}") from error
-    if len(info.calibration.scale) != 3 or len(info.calibration.bias) != 3:
-        raise ModelError(f"{path}: the calibration must have three scales and three biases")
+    if len(info.calibration.scale) != 4 or len(info.calibration.bias) != 4:
+        raise ModelError(f"{path}: the calibration must have four scales and four biases")
     numbers = (*info.calibration.scale, *info.calibration.bias, info.calibration.clip, info.calibration.threshold)
     if not np.isfinite(numbers).all() or not 0 <= info.calibration.clip < 0.5:
         raise ModelError(f"{path}: the calibration {info.calibration} would give no probabilities")
@@ -200,7 +203,7 @@ class OnnxNetworks:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn CPU
         providers = execution_providers(device)
-        self._folder = bundle.folder
+        self._folder, self._sync = bundle.folder, bundle.info.model.sync
         try:
             self._sessions = {
                 graph: onnxruntime.InferenceSession(bundle.files[f"{graph}.onnx"], options, providers=providers)
@@ -232,17 +235,29 @@ class OnnxNetworks:
     def visual(self, crops: UInt8) -> Float:
         return self.run("visual", crops)
 
-    def audio(self, mels: Float) -> Float:
-        return self.run("audio", mels)
+    def speech(self, mels: Float) -> Float:
+        return self.run("speech", mels)
+
+    def audio(self, frames: Float) -> Float:
+        return self.run("audio", frames)
 
     def mouth(self, mouths: UInt8) -> Float:
-        return self.run("mouth", mouths)
+        found = self._vectors("mouth", mouths)
+        if found.shape[1] != mouths.shape[1] - self._sync.mouth_frames + 1:
+            raise ModelError(f"mouth.onnx of {self._folder} gives no vector for each frame: use another bundle")
+        return found
 
-    def voice(self, mels: Float) -> Float:
-        return self.run("voice", mels)
+    def voice(self, frames: Float) -> Float:
+        return self._vectors("voice", frames)
+
+    def _vectors(self, graph: str, array: np.ndarray) -> Float:
+        found = self.run(graph, array)
+        if found.shape[2] != self._sync.embedding:
+            raise ModelError(f"{graph}.onnx of {self._folder} gives vectors of another length: use another bundle")
+        return found
 
     def fusion(self, features: Float) -> Float:
-        """(N, len(FEATURES)) -> (N, 3) logits."""
+        """(N, len(FEATURES)) -> (N, 4) logits."""
         return self.run("fusion", features)
 
 

@@ -26,10 +26,10 @@ __all__ = [
     "StreamLoopConfig",
     "SyncConfig",
     "TrainConfig",
+    "View",
     "VisualConfig",
     "from_dict",
     "load_yaml",
-    "renewed",
     "to_dict",
 ]
 
@@ -129,10 +129,38 @@ class PreprocessConfig(_Positive):
 
 
 @dataclass(frozen=True)
+class View(_Positive):
+    """What the encoder is shown of a face crop. A crop at its full size shows what a decoder leaves, one with what is
+    around the face shows whether both went through the same camera; heads on views that differ err differently."""
+
+    _zero_is_fine = frozenset({"mean", "highpass"})
+    _shares = frozenset({"share"})
+
+    share: float = 1.0  # of the crop's side: the square around its middle
+    reduce: int = 1  # pixels a side whose mean becomes one
+    # Side in pixels of the box whose mean is taken from each pixel instead of `mean`: the encoder then sees the grain
+    # that a camera or a generator leaves, neither colour nor light. Odd; 0: the picture itself. `std` still divides.
+    highpass: int = 0
+    # Pixels in 0..255 become (x - mean) / std; one number, or three for R, G and B. A pretrained encoder expects what
+    # it was trained with: timm's pretrained_cfg of it, times 255.
+    mean: float | tuple[float, ...] = 127.5
+    std: float | tuple[float, ...] = 127.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != 3:
+                raise ConfigError(f"View.{name} must be one number or three (R, G, B), got {list(value)}")
+        if self.highpass and self.highpass % 2 == 0:
+            raise ConfigError(f"View.highpass must be odd, or 0, got {self.highpass}")
+
+
+@dataclass(frozen=True)
 class VisualConfig(_Positive):
     """The frame encoder: any timm model."""
 
-    _zero_is_fine = frozenset({"mean", "dropout", "highpass", "size"})
+    _zero_is_fine = frozenset({"dropout", "size"})
     _may_be_empty = frozenset({"levels", "contrasts"})
     _below_one = frozenset({"dropout"})
 
@@ -144,13 +172,8 @@ class VisualConfig(_Positive):
     # Side in pixels to which smaller crops are enlarged, for an encoder of one size, as vision transformers are; 0: the
     # encoder takes the crops as they are cut.
     size: int = 0
-    # Crops in 0..255 become (x - mean) / std; one number, or three for R, G and B. A pretrained encoder expects what it
-    # was trained with: timm's pretrained_cfg of it, times 255.
-    mean: float | tuple[float, ...] = 127.5
-    std: float | tuple[float, ...] = 127.5
-    # Side in pixels of the box whose mean is taken from each pixel instead of `mean`: the encoder then sees the grain
-    # that a camera or a generator leaves, neither colour nor light. Odd; 0: the picture itself. `std` still divides.
-    highpass: int = 0
+    views: tuple[View, ...] = (View(),)  # each goes through the encoder; the head sees all of them side by side
+    every: int = 1  # of the crops of a track one in so many is judged, the first among them
     # Modules of the encoder (timm's names: blocks.1, layer2 …) whose maps the head sees, each as the mean and the
     # standard deviation of its channels; (): the encoder's own pooled output.
     levels: tuple[str, ...] = ()
@@ -164,12 +187,6 @@ class VisualConfig(_Positive):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != 3:
-                raise ConfigError(f"VisualConfig.{name} must be one number or three (R, G, B), got {list(value)}")
-        if self.highpass and self.highpass % 2 == 0:
-            raise ConfigError(f"VisualConfig.highpass must be odd, or 0, got {self.highpass}")
         if unknown := [name for name in self.contrasts if name not in self.levels]:
             raise ConfigError(f"VisualConfig.contrasts: {', '.join(unknown)} must also be named in levels")
         if self.unit_features and (self.levels or self.frozen):
@@ -221,11 +238,17 @@ class AudioConfig(_Positive):
 
 @dataclass(frozen=True)
 class SyncConfig(_Positive):
-    """Two towers: 5-frame mouth windows against 0.2 s of log-mel."""
+    """Two towers: a stretch of mouth frames against what the speech encoder of AudioConfig makes of the voice."""
 
+    mouth_frames: int = 13  # that a mouth embedding sees, as many before the frame that it belongs to as behind it
     embedding: int = 128
-    channels: tuple[int, ...] = (24, 40, 56, 80)
+    channels: tuple[int, ...] = (24, 48, 72, 96)  # of the mouth's convolutions, each of which halves the side
     max_offset: int = 15  # frames searched each way
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mouth_frames < 5 or self.mouth_frames % 2 == 0:
+            raise ConfigError(f"SyncConfig.mouth_frames must be odd and at least 5, got {self.mouth_frames}")
 
 
 @dataclass(frozen=True)
@@ -234,10 +257,14 @@ class FusionConfig(_Positive):
 
     _zero_is_fine = frozenset({"hidden", "dropout", "stream_dropout"})
     _below_one = frozenset({"dropout", "stream_dropout"})
+    _may_be_empty = frozenset({"silent"})
 
     hidden: int = 16  # 0: logistic regression
-    # Each part is judged by its own stream alone, and the whole is fake if either part is: two slopes and two biases.
+    # Face, voice and match are each judged by their own stream alone, and the whole is fake if one of them is: three
+    # slopes and three biases.
     parts: bool = False
+    # Streams of which nothing was learned: they are left out, and what they would judge abstains. Training sets it.
+    silent: tuple[Literal["visual", "audio", "sync"], ...] = ()
     dropout: float = 0.1
     stream_dropout: float = 0.25  # probability of hiding each present stream while training
 
@@ -340,7 +367,7 @@ class PairLoopConfig(StreamLoopConfig):
 class FusionFitConfig(_Positive):
     """The fit of the fusion on out-of-fold stream outputs."""
 
-    _zero_is_fine = frozenset({"weight_decay", "label_smoothing", "forged", "max_false_alarms"})
+    _zero_is_fine = frozenset({"weight_decay", "label_smoothing", "forged", "mismatched", "max_false_alarms"})
     _shares = frozenset({"max_false_alarms"})
     _below_one = frozenset({"label_smoothing"})
 
@@ -349,6 +376,7 @@ class FusionFitConfig(_Positive):
     weight_decay: float = 0.05
     label_smoothing: float = 0.0
     forged: int = 1  # forged copies of each real clip that are scored and fitted on beside the manifest's files
+    mismatched: int = 1  # copies of each real file with its own voice that get the voice of another person
     # best: the lowest out-of-fold log loss; all are always reported
     kind: Literal["best", "mlp", "logistic", "parts"] = "best"
     # The threshold is that of the best balanced accuracy among those that call no more of the reals fake, out of fold.
@@ -418,19 +446,6 @@ class TrainConfig(_Positive):
                 f"{', '.join(trained) or 'none'}: leave model.streams out, and give what is not to be trained steps: 0"
             )
 
-    @property
-    def of_folds(self) -> TrainConfig:
-        """What the folds' streams are trained with: without sync where the fusion is a noisy-or of face and voice.
-
-        It never reads the sync stream, whose training is the longest; of a model on unseen sources lip-sync is then
-        not known.
-        """
-        streams = tuple(name for name in self.model.streams if name != "sync")
-        if self.fusion.kind != "parts" or self.joint.steps or not streams:
-            return self
-        sync = dataclasses.replace(self.sync, steps=0)
-        return dataclasses.replace(self, sync=sync, model=dataclasses.replace(self.model, streams=streams))
-
     def _check_unit_features(self) -> None:
         """What only some recipes of the face may ask for."""
         if self.audio.alignment or self.audio.uniformity:
@@ -444,14 +459,3 @@ class TrainConfig(_Positive):
                 f"visual.accumulate must be 1, got {self.visual.accumulate}: alignment and uniformity compare items "
                 "of a batch with each other; lower visual.batch_size instead"
             )
-
-
-def renewed(values: dict[str, Any]) -> dict[str, Any]:
-    """What a bundle or a run states, with `model.visual.tune` where an older one says that the encoder was `frozen`."""
-    model = values.get("model")
-    if not isinstance(model, dict) or not isinstance(visual := model.get("visual"), dict):
-        return values
-    if not isinstance(frozen := visual.get("frozen"), bool) or "tune" in visual:
-        return values
-    kept = {key: value for key, value in visual.items() if key != "frozen"}
-    return values | {"model": model | {"visual": kept | {"tune": "none" if frozen else "all"}}}

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.faces import build_detector
 from avdetect.media import MediaInfo
-from avdetect.pooling import SyncReading, track_logit
+from avdetect.pooling import STREAMS, SyncReading
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import HIDDEN, StreamOutputs, StreamScorer
 from avdetect.segments import find_segments
@@ -38,9 +38,10 @@ from avdetect.types import (
     VideoFrames,
 )
 
-PART_THRESHOLD = 0.5  # from here on the face or the voice looks manipulated; the whole has the bundle's threshold
+PART_THRESHOLD = 0.5  # from here on a part looks manipulated; the whole has the bundle's threshold
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
 MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
+NO_MATCH = "the lips do not speak this voice (perhaps dubbed, a voice-over, or exchanged)"
 MIN_HIDDEN_CROPS, MIN_HIDDEN_SHARE = 5, 0.1  # of a track's crops: fewer hidden mouths are not worth a warning
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
 
@@ -92,7 +93,7 @@ class Detector:
 
     def __init__(self, bundle: Bundle, preprocessor: Preprocessor, networks: OnnxNetworks) -> None:
         self.bundle, self.preprocessor, self.networks = bundle, preprocessor, networks
-        self._scorer = StreamScorer(networks, bundle.info.model, bundle.info.preprocess.faces.crop_margin)
+        self._scorer = StreamScorer(networks, bundle.info.model, bundle.info.preprocess.faces)
 
     def score(
         self,
@@ -150,10 +151,9 @@ class Detector:
         self, path: str, outputs: StreamOutputs, stream: ClipStream, duration: float, timing: dict[str, float]
     ) -> Detection:
         info = self.bundle.info
-        fake, video_fake, audio_fake = probabilities(self.networks, info.calibration, outputs)
-        verdict, reason = _verdict(
-            fake, video_fake, audio_fake, info.calibration.threshold, outputs, not info.model.fusion.parts
-        )
+        fake, *parts = probabilities(self.networks, info.calibration, outputs)
+        video_fake, audio_fake, mismatch = parts
+        verdict, reason = _verdict(fake, video_fake, audio_fake, mismatch, info.calibration.threshold, outputs.missing)
         reading = outputs.sync_reading()
         faces = stream.faces_seen(outputs.visual) if stream.info.video else None
         end_seconds = stream.start_seconds + duration
@@ -166,6 +166,7 @@ class Detector:
             fake=fake,
             video_fake=video_fake,
             audio_fake=audio_fake,
+            mismatch=mismatch,
             threshold=info.calibration.threshold,
             start_seconds=stream.start_seconds,
             duration_seconds=round(duration, 3),
@@ -232,50 +233,47 @@ def _timed(half: Callable[[StreamOutputs, Clip], None], outputs: StreamOutputs, 
 
 def probabilities(
     networks: OnnxNetworks, calibration: Calibration, outputs: StreamOutputs
-) -> tuple[float | None, float | None, float | None]:
-    """P(fake), P(video_fake), P(audio_fake) of finished outputs; None for what no stream says anything of."""
-    judged = [name for name in ("visual", "audio", "sync") if name not in outputs.missing]
-    if not judged:
-        return None, None, None
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """P(fake), P(video_fake), P(audio_fake), P(mismatch) of finished outputs; None for what no stream says anything
+    of."""
+    judged = [name not in outputs.missing for name in STREAMS]
+    if not any(judged):
+        return None, None, None, None
     logits = networks.fusion(outputs.features()[None])[0]
-    fake, video_fake, audio_fake = map(float, calibration.probabilities(logits))
-    return fake, video_fake if "visual" in judged else None, audio_fake if "audio" in judged else None
+    fake, *parts = map(float, calibration.probabilities(logits))
+    video_fake, audio_fake, mismatch = (p if there else None for p, there in zip(parts, judged, strict=True))
+    return fake, video_fake, audio_fake, mismatch
 
 
 def _verdict(
     fake: float | None,
     video_fake: float | None,
     audio_fake: float | None,
+    mismatch: float | None,
     threshold: float,
-    outputs: StreamOutputs,
-    hears_sync: bool,
+    missing: Mapping[str, str],
 ) -> tuple[Verdict, str]:
     """The verdict and one sentence that says what it rests on and what could not be judged.
 
-    hears_sync: whether P(fake) listens to lip-sync at all; a noisy-or of the parts does not.
+    missing: stream -> why it says nothing.
     """
     if fake is None:
-        return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(outputs.missing.values()))}"
+        return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(missing.values()))}"
     parts = {"the face": video_fake, "the voice": audio_fake}
-    suspects = " and ".join(name for name, p in parts.items() if p is not None and p >= PART_THRESHOLD)
-    unseen = " and ".join(name for name, p in parts.items() if p is None)
-    but = f"; {unseen} could not be judged" if unseen else ""
-    looks = f"look{'' if ' and ' in suspects else 's'} manipulated"
-    if fake < threshold:
-        if suspects:
-            whole = "too weakly for the verdict" if unseen else "yet the whole stays below the threshold"
-            return "real", f"{suspects} {looks}, {whole}{but}"
-        return "real", f"no clear sign of manipulation found, which proves nothing{but}"
-    if suspects:
-        return "fake", f"{suspects} {looks}{but}"
-    speaker = outputs.sync_reading() if hears_sync else None
-    if (
-        speaker is not None
-        and abs(speaker[1].offset_seconds) > MISMATCH_SECONDS
-        and speaker[1].confidence >= CLEAR_SYNC
-    ):
-        return "fake", f"neither part alone looks manipulated: perhaps face and voice do not belong together{but}"
-    return "fake", f"the evidence as a whole points to a manipulation{but}"
+    forged = [name for name, p in parts.items() if p is not None and p >= PART_THRESHOLD]
+    signs = [f"{' and '.join(forged)} look{'s' * (len(forged) == 1)} manipulated"] if forged else []
+    if mismatch is not None and mismatch >= PART_THRESHOLD:
+        signs.append(NO_MATCH)
+    # Where a half is missing, so is the match.
+    unseen = [name for name, p in parts.items() if p is None] or ["the match"] * (mismatch is None)
+    but = f"; {' and '.join(unseen)} could not be judged" if unseen else ""
+    suspicion = " and ".join(signs)
+    if fake >= threshold:
+        return "fake", f"{suspicion or 'the evidence as a whole points to a manipulation'}{but}"
+    if suspicion:
+        whole = "too weakly for the verdict" if unseen else "yet the whole stays below the threshold"
+        return "real", f"{suspicion}, {whole}{but}"
+    return "real", f"no clear sign of manipulation found, which proves nothing{but}"
 
 
 def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
@@ -324,8 +322,7 @@ def _stream_scores(outputs: StreamOutputs, heard: dict[int, float]) -> tuple[Str
     if visual is not None:
         logits = outputs.track_logits()
         curves = [
-            _curve(_per_second(points), track_logit(logits[t], outputs.pooling), t)
-            for t, points in outputs.visual.items()
+            _curve(_per_second(points), outputs.track_logit(logits[t]), t) for t, points in outputs.visual.items()
         ]
         scores.append(StreamScore("visual", visual, tuple(curves)))
     if audio is not None:

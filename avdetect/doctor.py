@@ -46,6 +46,7 @@ def run_checks(bundle: Path | None = None, device: str = "auto") -> list[Check]:
         _check("opencv", _opencv),
         _check("face detector", _faces),
         _check("bundle", lambda: _bundle(bundle)),
+        _check("parts", lambda: _parts(bundle)),
         _check("golden scores", lambda: _golden(bundle, device)),
         *(_check(f"extra {name}", partial(_extra, name)) for name in LIBRARIES if installed(name)),
     ]
@@ -143,6 +144,16 @@ def _bundle(folder: Path | None) -> str:
 
     info = Bundle.load(folder).info
     return f"{info.name}, format {'.'.join(map(str, info.format))}, hashes match, licence: {info.licence}"
+
+
+def _parts(folder: Path | None) -> str:
+    from avdetect.bundle import Bundle
+    from avdetect.pooling import PART_OF
+
+    model = Bundle.load(folder).info.model
+    judged = [part for stream, part in PART_OF.items() if stream in model.streams and stream not in model.fusion.silent]
+    silent = [f"the {s} stream carries no information about {PART_OF[s]}: it abstains" for s in model.fusion.silent]
+    return "; ".join([f"judges {', '.join(judged) or 'nothing'}", *silent])
 
 
 def _golden(folder: Path | None, device: str) -> str:

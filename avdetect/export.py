@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -25,12 +26,14 @@ from avdetect.config import PreprocessConfig
 from avdetect.errors import ModelError
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
-from avdetect.scoring import SYNC_FRAMES, audio_windows, mouth_windows, voice_windows
+from avdetect.scoring import audio_windows
 from avdetect.speech import speech_mask
 from avdetect.types import Clip
 
 PARITY_TOLERANCE = 1e-4  # torch against ONNX Runtime, absolute
 OPSET = 17
+OVER_TIME = ("speech", "audio", "mouth", "voice")  # graphs whose inputs may be of any length
+GOLDEN_ROWS, GOLDEN_STEPS = 2, 16  # of windows of speech that golden.npz holds: their frames are large
 MIN_HALVED = 10_000  # elements of a tensor; smaller ones are not worth a node
 _RECORDED = (
     *("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
@@ -59,23 +62,16 @@ def export_bundle(
     Raises ModelError when a graph differs from torch by more than 1e-4.
     """
     model = model.cpu().eval()
-    modules = {
-        "visual": model.visual,
-        "audio": model.audio,
-        "mouth": model.sync.mouth,
-        "voice": model.sync.voice,
-        "fusion": model.fusion,
-    }
+    modules = modules_of(model)
     inputs = golden_inputs(model, sample)
     files: dict[str, bytes] = {}
     golden: dict[str, np.ndarray] = {}
     for graph in GRAPHS:
-        files[f"{graph}.onnx"] = _to_onnx(modules[graph], inputs[graph], variable_time=graph == "audio")
+        files[f"{graph}.onnx"] = _to_onnx(modules[graph], inputs[graph], graph in OVER_TIME)
+        kept = inputs[graph] if graph in ("visual", "mouth", "fusion") else inputs[graph][:GOLDEN_ROWS, :GOLDEN_STEPS]
         with torch.inference_mode():
-            golden |= {
-                f"{graph}.input": inputs[graph],
-                f"{graph}.output": modules[graph](torch.from_numpy(inputs[graph])).numpy(),
-            }
+            expected = modules[graph](torch.from_numpy(kept)).numpy()
+        golden |= {f"{graph}.input": kept, f"{graph}.output": expected}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **golden)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
     files["golden.npz"] = buffer.getvalue()
@@ -106,23 +102,38 @@ def export_bundle(
     return bundle
 
 
+def modules_of(model: Model) -> dict[str, nn.Module]:
+    """What each graph is made of."""
+    return {
+        "visual": model.visual,
+        "speech": model.speech,
+        "audio": model.audio,
+        "mouth": model.sync.mouth,
+        "voice": model.sync.voice,
+        "fusion": model.fusion,
+    }
+
+
 def golden_inputs(model: Model, sample: Sequence[Clip]) -> dict[str, np.ndarray]:
-    """One small input a graph. Raises ModelError when `sample` lacks a face or a voice."""
+    """One input a graph. Raises ModelError when `sample` lacks a face or a voice."""
     clip = sample[0] if sample else None
     if clip is None or not clip.tracks or clip.waveform is None:
         raise ModelError("the sample clip for the golden scores needs a face and a voice")
-    track = clip.tracks[0]
-    speech = speech_mask(clip.waveform.samples)
-    mels = audio_windows(clip.waveform, speech, model.config.audio)[1]
-    if not mels or not len(track.face_crops) or len(track.mouth_crops) < SYNC_FRAMES:
+    track, mouth_frames = clip.tracks[0], model.config.sync.mouth_frames
+    windows = audio_windows(clip.waveform, speech_mask(clip.waveform.samples), model.config.audio)[:3]
+    if not windows or not len(track.face_crops) or len(track.mouth_crops) < mouth_frames:
         raise ModelError("the sample clip for the golden scores needs half a second of speech and of a face")
+    mels = np.stack([window.mel for window in windows])
+    with torch.inference_mode():
+        frames = model.speech(torch.from_numpy(mels)).numpy()
     features = np.random.default_rng(0).standard_normal((4, len(FEATURES))).astype(np.float32)
     features[:, -3:] = [[1, 1, 1], [1, 0, 0], [0, 1, 0], [1, 1, 0]]
     return {
         "visual": track.face_crops[:4],
-        "audio": np.stack(mels[:3]),
-        "mouth": mouth_windows(track.mouth_crops[: SYNC_FRAMES + 7]),
-        "voice": voice_windows(clip.waveform, speech)[0][:8],
+        "speech": mels,
+        "audio": frames,
+        "mouth": track.mouth_crops[None, : mouth_frames + 7],
+        "voice": frames,
         "fusion": features,
     }
 
@@ -155,15 +166,15 @@ def _versions() -> dict[str, str]:
 
 
 class _FixedPadding(nn.Module):
-    """A convolution whose "same" padding was computed for one size of its input: left, right, top, bottom."""
+    """A convolution whose "same" padding was computed for the sizes of its inputs: left, right, top, bottom of each."""
 
-    def __init__(self, conv: nn.Conv2d, padding: tuple[int, ...]) -> None:
+    def __init__(self, conv: nn.Conv2d, paddings: dict[tuple[int, ...], tuple[int, ...]]) -> None:
         super().__init__()
-        self.conv, self.padding = conv, padding
+        self.conv, self.paddings = conv, paddings
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
-        padded = nn.functional.pad(x, self.padding)
+        padded = nn.functional.pad(x, self.paddings[tuple(int(side) for side in x.shape[2:])])
         return nn.functional.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
@@ -173,9 +184,9 @@ def _with_fixed_padding(module: nn.Module, example: Tensor) -> nn.Module:
     Else the graph computes them from each input's shape and pads into fresh memory: an eighth of the encoder's time.
     """
     module = deepcopy(module).eval()  # the copy of a traced encoder is in training mode again
-    sizes: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, set[tuple[int, ...]]] = defaultdict(set)  # several where the encoder is shown several views
     hooks = [
-        part.register_forward_pre_hook(lambda _, inputs, name=name: sizes.update({name: tuple(inputs[0].shape[2:])}))
+        part.register_forward_pre_hook(lambda _, inputs, name=name: sizes[name].add(tuple(inputs[0].shape[2:])))
         for name, part in module.named_modules()
         if isinstance(part, Conv2dSame | Conv2dSameExport)
     ]
@@ -183,19 +194,28 @@ def _with_fixed_padding(module: nn.Module, example: Tensor) -> nn.Module:
         module(example)
     for hook in hooks:
         hook.remove()
-    for name, size in sizes.items():
+    for name, seen in sizes.items():
         conv = cast(nn.Conv2d, module.get_submodule(name))
-        padding: tuple[int, ...] = ()
-        for side, kernel, stride, dilation in zip(size, conv.kernel_size, conv.stride, conv.dilation, strict=True):
-            missing = get_same_padding(side, kernel, stride, dilation)
-            padding = (missing // 2, missing - missing // 2, *padding)  # torch pads the last dimension first
-        module.set_submodule(name, _FixedPadding(conv, padding))
+        module.set_submodule(name, _FixedPadding(conv, {size: _padding(conv, size) for size in seen}))
     return module
 
 
+def _padding(conv: nn.Conv2d, size: tuple[int, ...]) -> tuple[int, ...]:
+    """The "same" padding of an input of `size` (height, width), in the order of torch's pad: last dimension first."""
+    padding: tuple[int, ...] = ()
+    for side, kernel, stride, dilation in zip(size, conv.kernel_size, conv.stride, conv.dilation, strict=True):
+        missing = get_same_padding(side, kernel, stride, dilation)
+        padding = (missing // 2, missing - missing // 2, *padding)
+    return padding
+
+
 def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> bytes:
+    """variable_time: whether the second axis of the input, and of an output that has one, may be of any length."""
     module = _with_fixed_padding(module, torch.from_numpy(example))
+    with torch.inference_mode():
+        sides = module(torch.from_numpy(example)).ndim
     axes = {0: "batch"} | ({1: "time"} if variable_time else {})
+    output_axes = {0: "batch"} | ({1: "steps"} if variable_time and sides > 1 else {})
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the TorchScript exporter announces its own retirement at every call
@@ -205,7 +225,7 @@ def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> byt
             buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a file object too
             input_names=["input"],
             output_names=["output"],
-            dynamic_axes={"input": axes, "output": {0: "batch"}},
+            dynamic_axes={"input": axes, "output": output_axes},
             opset_version=OPSET,
             dynamo=False,
         )

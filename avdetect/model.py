@@ -1,4 +1,4 @@
-"""The whole model, built from its config: three streams and the fusion."""
+"""The whole model, built from its config: the speech encoder, three streams and the fusion."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from avdetect.config import ModelConfig
 from avdetect.errors import ModelError
 from avdetect.fusion import Fusion
 from avdetect.streams.audio import AudioStream
+from avdetect.streams.speech import speech_encoder
 from avdetect.streams.sync import SyncStream
 from avdetect.streams.visual import VisualStream
 
 
 class Model(nn.Module):
     """Holds what is trained. The streams are trained and run on their own; `avdetect.pooling` stands between them and
-    the fusion, so this module has no forward of its own."""
+    the fusion, so this module has no forward of its own. Audio and sync read the frames of `speech`."""
 
     def __init__(self, config: ModelConfig, load_pretrained: bool = True) -> None:
         super().__init__()
         self.config = config
         self.visual = VisualStream(config.visual, load_pretrained)
-        self.audio = AudioStream(config.audio, load_pretrained)
-        self.sync = SyncStream(config.sync)
+        self.speech = speech_encoder(config.audio, load_pretrained)
+        self.audio = AudioStream(config.audio)
+        self.sync = SyncStream(config.sync, config.audio)
         self.fusion = Fusion(config.fusion)
 
     def save(self, path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """From frame and window outputs to what the fusion sees. NumPy only: training, evaluation and the Detector share it.
 
-Nothing here is learned. Streams emit one logit a face crop, one a log-mel window, and unit vectors a 0.2 s window;
+Nothing here is learned. Streams emit one logit a face crop, one a window of speech, and unit vectors a video frame;
 this file turns them into one number a stream, the lip-sync quantities, and the fusion's feature vector.
 """
 
@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avdetect.types import FPS, Float
+from avdetect.types import FPS, Float, StreamName
 
-PRIOR_CROPS = 5  # a track's logit counts half when it rests on this many face crops (one second)
-MIN_SYNC_WINDOWS = 20  # 0.8 s of windows, 1 s of track
+PRIOR_SECONDS = 1.0  # a track's logit counts half when it rests on so many seconds of judged face crops
+MIN_SYNC_WINDOWS = 50  # 2 s of mouth embeddings with their voice: with less no match of a file is judged
+MIN_STRETCH_WINDOWS = 20  # 0.8 s: the same for a stretch of a file, which is only shown
+NEAR = 3  # frames around offset 0 that count as in step: what a platform or a muxer shifts is no failure
+# Below it the mouth stands still while there is speech: somebody else speaks. One in a hundred who speak is below.
+MIN_SPEAKING = 0.03
 MIN_OFFSET_PAIRS = 10  # an offset backed by fewer valid pairs is not searched
 
 
@@ -28,52 +32,68 @@ def confident_mean(logits: Float) -> float:
     return float(np.sum(weights * logits) / np.sum(weights))
 
 
-def track_logit(logits: Float, pooling: str = "confident") -> float:
+def track_logit(logits: Float, pooling: str = "confident", prior: float = 5.0) -> float:
     """Frame logits of one track -> its logit, drawn towards 0 when there are few crops to back it.
 
     A cut video has many short tracks; without this the most suspicious of many noisy ones would always look forged.
-    `pooling` is "confident" or "mean" (`config.VisualConfig.pooling`).
+    `pooling` is "confident" or "mean" (`config.VisualConfig.pooling`); prior: crops judged in PRIOR_SECONDS.
     """
     mean = confident_mean(logits) if pooling == "confident" else float(np.mean(logits))
-    return mean * len(logits) / (len(logits) + PRIOR_CROPS)
+    return mean * len(logits) / (len(logits) + prior)
 
 
-def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident") -> float | None:
-    """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video."""
-    return max((track_logit(values, pooling) for values in logits.values() if len(values)), default=None)
+def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident", prior: float = 5.0) -> float | None:
+    """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video.
+    Arguments as of `track_logit`."""
+    return max((track_logit(values, pooling, prior) for values in logits.values() if len(values)), default=None)
 
 
 @dataclass(frozen=True)
 class SyncDistances:
-    """Distances of one track's mouth windows to the voice windows, by second and offset; sums, so that clips add up."""
+    """Distances of one track's mouth to the voice, by second and offset, and how the mouth looks while there is speech;
+    sums, so that clips add up."""
 
     offsets: np.ndarray  # (O,) frames, -max..max
     seconds: np.ndarray  # (S,) whole seconds on the file's clock
-    total: np.ndarray  # (S, O) sum of the distances of valid pairs whose mouth window is centred in that second
+    total: np.ndarray  # (S, O) sum of the distances of valid pairs whose mouth embedding belongs to that second
     count: np.ndarray  # (S, O) number of those pairs
+    mouth: np.ndarray  # (S, E) sum of the mouth embeddings of the frames with speech
+    spoken: np.ndarray  # (S,) number of those frames
 
     @staticmethod
     def join(parts: Sequence[SyncDistances]) -> SyncDistances:
-        return SyncDistances(
-            parts[0].offsets,
-            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("seconds", "total", "count")),
-        )
+        names = ("seconds", "total", "count", "mouth", "spoken")
+        return SyncDistances(parts[0].offsets, *(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+    def within(self, inside: np.ndarray) -> SyncDistances:
+        """Only the seconds of the mask `inside` (S,)."""
+        sums = (self.seconds, self.total, self.count, self.mouth, self.spoken)
+        return SyncDistances(self.offsets, *(values[inside] for values in sums))
+
+    def speaking(self) -> float:
+        """How much the mouth moves while there is speech: 1 - |mean embedding|; 0: it stands still."""
+        return 1 - float(np.linalg.norm(self.mouth.sum(0, dtype=np.float64))) / max(int(self.spoken.sum()), 1)
+
+    def stands_still(self) -> bool:
+        """Whether the mouth is seen for long enough while there is speech, and does not speak."""
+        return int(self.spoken.sum()) >= MIN_SYNC_WINDOWS and self.speaking() < MIN_SPEAKING
 
 
 def sync_distances(
     mouth: Float, mouth_frame: int, voice: Float, voice_frame: int, voice_valid: np.ndarray, max_offset: int
 ) -> SyncDistances:
-    """Distances between mouth window t and voice window t + offset, valid pairs only.
+    """Distances between the mouth at frame t and the voice at frame t + offset, valid pairs only.
 
-    mouth (W, E) and voice (V, E) unit vectors, one a frame; the first windows begin at frames `mouth_frame` and
-    `voice_frame` of the file's clock; voice_valid (V,) False where the voice is silent or padding. SyncNet pads with
-    zeros at the edges, which favours offsets other than 0; pairs that do not exist are left out here. Some windows are
-    near to all others and would draw the offset to themselves (hubs: Radovanovic et al., JMLR 2010), so what a window
-    is nearer on average, over the whole clip, is taken off; the mean of all distances stays.
+    mouth (W, E) and voice (V, E) unit vectors, one a video frame, which is the one that each is centred on; the first
+    belong to frames `mouth_frame` and `voice_frame` of the file's clock; voice_valid (V,) False where there is no
+    speech or no embedding. SyncNet pads with zeros at the edges, which favours offsets other than 0; pairs that do not
+    exist are left out here. Some embeddings are near to all others and would draw the offset to themselves (hubs:
+    Radovanovic et al., JMLR 2010), so what one is nearer on average, over the whole clip, is taken off; the mean of all
+    distances stays.
     """
     offsets = np.arange(-max_offset, max_offset + 1)
     frames = mouth_frame + np.arange(len(mouth))
-    index = frames[:, None] - voice_frame + offsets  # (W, O) voice window of each pair
+    index = frames[:, None] - voice_frame + offsets  # (W, O) voice embedding of each pair
     clipped = np.clip(index, 0, max(len(voice) - 1, 0))
     valid = (index == clipped) & voice_valid[clipped] if len(voice) else np.zeros(index.shape, bool)
     similarity = mouth @ voice.T if len(voice) else np.zeros((len(mouth), 1), np.float32)  # (W, V)
@@ -82,29 +102,41 @@ def sync_distances(
         by_mouth, by_voice = distances[:, voice_valid].mean(1, keepdims=True), distances.mean(0, keepdims=True)
         distances = distances - by_mouth - by_voice + 2 * by_mouth.mean()
     distance = np.where(valid, np.take_along_axis(distances, clipped, axis=1), 0)
-    seconds, cell = np.unique((frames + 2) // FPS, return_inverse=True)
+    seconds, cell = np.unique(frames // FPS, return_inverse=True)
     total, count = np.zeros((len(seconds), len(offsets)), np.float32), np.zeros((len(seconds), len(offsets)), np.int32)
     np.add.at(total, cell, distance)
     np.add.at(count, cell, valid)
-    return SyncDistances(offsets, seconds, total, count)
+    heard = valid[:, max_offset]
+    shown, spoken = np.zeros((len(seconds), mouth.shape[1]), np.float32), np.zeros(len(seconds), np.int32)
+    np.add.at(shown, cell[heard], mouth[heard])
+    np.add.at(spoken, cell[heard], 1)
+    return SyncDistances(offsets, seconds, total, count, shown, spoken)
 
 
 @dataclass(frozen=True)
 class SyncReading:
-    """SyncNet's three quantities, and the mean distance at the best offset in each second."""
+    """SyncNet's three quantities, the match, and the mean distance at the best offset in each second."""
 
     offset_seconds: float  # > 0: the audio lags the video
     confidence: float
     min_distance: float
     at_zero: float  # mean distance at offset 0 (of the nearest searched offset)
+    match: float  # median of the mean distances minus the smallest near offset 0; high: lips and voice belong together
+    speaking: float  # `SyncDistances.speaking`
     curve: tuple[tuple[float, float], ...]  # (middle of the second, distance)
 
 
-def read_sync(distances: SyncDistances) -> SyncReading | None:
-    """None when the track has too few valid pairs to say anything."""
-    count = distances.count.sum(0)
+def read_sync(distances: SyncDistances, least: int = MIN_SYNC_WINDOWS) -> SyncReading | None:
+    """None when the track has too few valid pairs to say anything, or its mouth stands still.
+
+    least: pairs that one of the offsets must have.
+    """
+    count, speaking = distances.count.sum(0), distances.speaking()
     searched = count >= MIN_OFFSET_PAIRS
-    if count.max(initial=0) < MIN_SYNC_WINDOWS or searched.sum() < len(distances.offsets) // 2:
+    near = searched & (np.abs(distances.offsets) <= NEAR)
+    if count.max(initial=0) < least or searched.sum() < len(distances.offsets) // 2 or not near.any():
+        return None
+    if speaking < MIN_SPEAKING:
         return None
     mean = np.where(searched, distances.total.sum(0, dtype=np.float64) / np.maximum(count, 1), np.nan)
     distance_from_zero = np.where(searched, np.abs(distances.offsets), np.inf)
@@ -118,15 +150,17 @@ def read_sync(distances: SyncDistances) -> SyncReading | None:
         confidence=float(np.nanmedian(mean) - mean[best]),
         min_distance=float(mean[best]),
         at_zero=float(mean[nearest_zero]),
+        match=float(np.nanmedian(mean) - mean[near].min()),
+        speaking=speaking,
         curve=tuple(zip((distances.seconds[seen] + 0.5).tolist(), curve.tolist(), strict=True)),
     )
 
 
 def sync_over_time(distances: SyncDistances, window_seconds: int) -> tuple[tuple[float, SyncReading | None], ...]:
-    """(middle of the second, what `read_sync` says of the seconds around it), for every second with a mouth window.
+    """(middle of the second, what `read_sync` says of the seconds around it), for every second with a mouth embedding.
 
-    window_seconds: odd, how many whole seconds are read together. SyncNet's offset is unsure on one window and settles
-    as more are averaged (Chung & Zisserman, 2016, table 1). None where a stretch has too few valid pairs. The parts of
+    window_seconds: odd, how many whole seconds are read together. An offset is unsure on one moment and settles as more
+    are averaged (Chung & Zisserman, 2016, table 1). None where a stretch has too few valid pairs. The parts of
     a second that a cut between two clips divides count together.
     """
     if window_seconds < 1 or window_seconds % 2 == 0:
@@ -134,8 +168,7 @@ def sync_over_time(distances: SyncDistances, window_seconds: int) -> tuple[tuple
     points = []
     for second in np.unique(distances.seconds).tolist():
         near = np.abs(distances.seconds - second) <= window_seconds // 2
-        parts = (distances.seconds[near], distances.total[near], distances.count[near])
-        points.append((second + 0.5, read_sync(SyncDistances(distances.offsets, *parts))))
+        points.append((second + 0.5, read_sync(distances.within(near), MIN_STRETCH_WINDOWS)))
     return tuple(points)
 
 
@@ -145,14 +178,16 @@ FEATURES = (
     "audio_logit",
     "sync_confidence",
     "sync_min_distance",
-    "sync_at_zero",
+    "sync_match",
     "sync_abs_offset",
     "has_visual",
     "has_audio",
     "has_sync",
 )
+PART_OF: dict[StreamName, str] = {"visual": "video_fake", "audio": "audio_fake", "sync": "mismatch"}  # what each judges
+STREAMS = tuple(PART_OF)  # in the order of the mask
 NUM_VALUES = 6  # the first NUM_VALUES features are values, the rest the mask
-STREAM_OF_VALUE = (0, 1, 2, 2, 2, 2)  # index into (visual, audio, sync)
+STREAM_OF_VALUE = (0, 1, 2, 2, 2, 2)  # index into STREAMS
 
 
 def fusion_features(visual: float | None, audio: float | None, sync: SyncReading | None) -> Float:
@@ -160,7 +195,7 @@ def fusion_features(visual: float | None, audio: float | None, sync: SyncReading
     values = [
         0.0 if visual is None else visual,
         0.0 if audio is None else audio,
-        *([0.0] * 4 if sync is None else [sync.confidence, sync.min_distance, sync.at_zero, abs(sync.offset_seconds)]),
+        *([0.0] * 4 if sync is None else [sync.confidence, sync.min_distance, sync.match, abs(sync.offset_seconds)]),
         float(visual is not None),
         float(audio is not None),
         float(sync is not None),

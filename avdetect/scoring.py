@@ -1,13 +1,14 @@
 """Clips -> stream outputs, whatever runs the networks.
 
 The Detector passes ONNX Runtime sessions and training passes torch modules; everything between a Clip and the fusion's
-features is this one piece of code. Of a clip that was scored only logits, boxes and per-second sums are kept: about a
-megabyte for each hour of a face.
+features is this one piece of code. Of a clip that was scored only logits, boxes and per-second sums are kept: about
+three megabytes for each hour of a face.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,31 +16,50 @@ import numpy as np
 
 from avdetect import pooling
 from avdetect.audio import FLOOR, MIN_AUDIO_SECONDS, WHISPER_FLOOR, log_mel
-from avdetect.config import AudioConfig, FaceConfig, ModelConfig
+from avdetect.config import AudioConfig, FaceConfig, ModelConfig, SyncConfig
 from avdetect.faces.mouth import hidden_mouths
 from avdetect.pooling import SyncDistances, SyncReading
 from avdetect.speech import MIN_SPEECH_SECONDS, enough_speech, level, speech_mask
-from avdetect.types import FPS, HOP, MELS_PER_FRAME, SAMPLE_RATE, Bool, Clip, Float, UInt8, Waveform
+from avdetect.types import (
+    FPS,
+    HOP,
+    MELS_PER_FRAME,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    Bool,
+    Clip,
+    FaceTrack,
+    Float,
+    UInt8,
+    Waveform,
+)
 
-SYNC_FRAMES = 5  # frames of a sync window: 0.2 s
-SYNC_MELS = SYNC_FRAMES * MELS_PER_FRAME
+WINDOWS_AT_ONCE = 4  # of speech: a second of their frames is a third of a megabyte
 HIDDEN = "the mouth seems hidden"  # why a face is not judged
+NOT_IN_PICTURE = "the speaker is not in the picture"  # why no match is
+LEARNED_NOTHING = "the model learned nothing of it"
 
 
 class Networks(Protocol):
-    """The four networks that run on crops and log-mels. Arrays in, float32 arrays out; N may be any positive number."""
+    """The networks that run on crops, on log-mels, and on what `speech` makes of these: frames (N, T', L, C).
+
+    Arrays in, float32 arrays out; N and T may be any positive number.
+    """
 
     def visual(self, crops: UInt8) -> Float:
         """(N, S, S, 3) RGB -> (N,) logits."""
 
-    def audio(self, mels: Float) -> Float:
-        """(N, T, N_MELS) -> (N,) logits."""
+    def speech(self, mels: Float) -> Float:
+        """(N, T, N_MELS) -> frames."""
+
+    def audio(self, frames: Float) -> Float:
+        """Frames -> (N,) logits."""
 
     def mouth(self, mouths: UInt8) -> Float:
-        """(N, 5, M, M) luma -> (N, E) unit vectors."""
+        """(N, T, M, M) luma -> (N, T - R + 1, E) unit vectors, the first of which is centred on frame R // 2."""
 
-    def voice(self, mels: Float) -> Float:
-        """(N, 20, N_MELS) -> (N, E) unit vectors."""
+    def voice(self, frames: Float) -> Float:
+        """Frames -> (N, T / MELS_PER_FRAME, E) unit vectors, one a video frame."""
 
 
 @dataclass
@@ -47,6 +67,7 @@ class StreamOutputs:
     """What the networks said of one file; `StreamScorer.start` begins and `StreamScorer.finish` completes it."""
 
     pooling: str = "confident"  # of a track's frame logits
+    prior: float = 5.0  # crops judged in `pooling.PRIOR_SECONDS`
     visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, logit)
     audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit)
     sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))  # by track id, like visual
@@ -62,12 +83,16 @@ class StreamOutputs:
         """Whether the mouth of a track seems hidden most of the time."""
         return 2 * len(self.hidden.get(track, ())) > len(self.boxes.get(track, ()))
 
+    def track_logit(self, logits: Float) -> float:
+        """Frame logits (F,) of one track -> its logit."""
+        return pooling.track_logit(logits, self.pooling, self.prior)
+
     def track_logits(self) -> dict[int, Float]:
         """Frame logits (F,) of each track."""
         return {track: np.array([logit for _, logit in points], np.float32) for track, points in self.visual.items()}
 
     def visual_logit(self) -> float | None:
-        return pooling.pool_tracks(self.track_logits(), self.pooling)
+        return pooling.pool_tracks(self.track_logits(), self.pooling, self.prior)
 
     def audio_logit(self) -> float | None:
         return pooling.confident_mean(np.array([v for _, v in self.audio], np.float32)) if self.audio else None
@@ -82,61 +107,100 @@ class StreamOutputs:
         return pooling.fusion_features(self.visual_logit(), self.audio_logit(), reading[1] if reading else None)
 
 
-def audio_windows(waveform: Waveform, speech: Bool, config: AudioConfig) -> tuple[list[float], list[Float]]:
-    """Centres in seconds and log-mels (T, N_MELS) of the windows that hold enough speech; the last ends with the
-    waveform.
+@dataclass(frozen=True, eq=False)
+class SpeechWindow:
+    """What the speech encoder is given at a time."""
+
+    start_frame: int  # video frames from the beginning of the sound
+    frames: int  # whole video frames of sound in it: what of `mel` is behind them is repetition
+    centre_seconds: float  # on the file's clock
+    mel: Float  # (T, N_MELS)
+
+
+def audio_windows(waveform: Waveform, speech: Bool, config: AudioConfig) -> list[SpeechWindow]:
+    """The windows that hold enough speech, each from the beginning of a video frame on; the last ends less than a video
+    frame before the waveform does.
 
     speech: `speech_mask` of the waveform. One that is shorter than a window is repeated to fill one, as in training.
     """
     samples = waveform.samples
-    size, stride = round(config.window_seconds * SAMPLE_RATE), round(config.stride_seconds * SAMPLE_RATE)
+    size, stride = round(config.window_seconds * SAMPLE_RATE), max(1, round(config.stride_seconds * FPS))
     if len(samples) < MIN_AUDIO_SECONDS * SAMPLE_RATE:
-        return [], []
-    starts = list(range(0, max(1, len(samples) - size + 1), stride))
-    if len(samples) > size and starts[-1] + size < len(samples):
-        starts.append(len(samples) - size)
-    centres, mels = [], []
-    for start in starts:
+        return []
+    last = max(0, len(samples) - size) // SAMPLES_PER_FRAME
+    windows = []
+    for frame in sorted({*range(0, last, stride), last}):
+        start = frame * SAMPLES_PER_FRAME
         window, mask = samples[start : start + size], speech[start // HOP : (start + size) // HOP]
         if enough_speech(mask):
-            centres.append(waveform.start_seconds + (start + len(window) / 2) / SAMPLE_RATE)
-            mels.append(audio_mel(window, mask, config))
-    return centres, mels
+            centre = waveform.start_seconds + (start + len(window) / 2) / SAMPLE_RATE
+            mel = audio_mel(window, mask, config)
+            windows.append(SpeechWindow(frame, len(window) // SAMPLES_PER_FRAME, centre, mel))
+    return windows
 
 
 def audio_mel(window: Float, speech: Bool, config: AudioConfig) -> Float:
-    """(num_samples,) and its `speech_mask` -> (T, N_MELS) of a whole window: what the voice's network is given."""
+    """(num_samples,) and its `speech_mask` -> (T, N_MELS) of a whole window: what the speech encoder is given."""
     size = round(config.window_seconds * SAMPLE_RATE)
     return log_mel(np.resize(level(window, speech), size), FLOOR if config.encoder == "cnn" else WHISPER_FLOOR)
 
 
-def voice_windows(waveform: Waveform, speech: Bool) -> tuple[Float, Bool]:
-    """Every 0.2 s window that begins on a video frame: (V, 20, N_MELS) and (V,) whether half of it is `speech`."""
-    mels = log_mel(level(waveform.samples, speech))
-    count = max(0, len(mels) // MELS_PER_FRAME - SYNC_FRAMES + 1)
-    if count == 0:
-        return np.zeros((0, SYNC_MELS, mels.shape[1]), np.float32), np.zeros(0, bool)
-    windows = np.lib.stride_tricks.sliding_window_view(mels, SYNC_MELS, axis=0)[::MELS_PER_FRAME][:count]
-    heard = np.lib.stride_tricks.sliding_window_view(speech, SYNC_MELS)[::MELS_PER_FRAME][:count].sum(1)
-    return np.ascontiguousarray(windows.transpose(0, 2, 1)), 2 * heard >= SYNC_MELS
+def speech_frames(
+    networks: Networks, windows: Sequence[SpeechWindow]
+) -> Iterator[tuple[Sequence[SpeechWindow], Float]]:
+    """A few windows at a time, which bounds the memory, and their frames (n, T', L, C)."""
+    for first in range(0, len(windows), WINDOWS_AT_ONCE):
+        some = windows[first : first + WINDOWS_AT_ONCE]
+        yield some, networks.speech(np.stack([window.mel for window in some]))
 
 
-def mouth_windows(mouth_crops: UInt8) -> UInt8:
-    """(T, M, M) -> (T - 4, 5, M, M)."""
-    windows = np.lib.stride_tricks.sliding_window_view(mouth_crops, SYNC_FRAMES, axis=0)
-    return np.ascontiguousarray(windows.transpose(0, 3, 1, 2))
+def spoken_frames(speech: Bool) -> Bool:
+    """`speech_mask` (num_samples // HOP,) -> (V,) the whole video frames that are speech for at least half of their
+    time."""
+    count = len(speech) // MELS_PER_FRAME
+    return 2 * speech[: count * MELS_PER_FRAME].reshape(count, MELS_PER_FRAME).sum(1) >= MELS_PER_FRAME
+
+
+def voice_by_frame(windows: Sequence[SpeechWindow], embeddings: Sequence[Float], speech: Bool) -> tuple[Float, Bool]:
+    """(V, E) the voice of each video frame of the sound, and (V,) whether it is speech that a window covers.
+
+    embeddings: (F, E) of each of the `windows`, of which there must be one. Where windows overlap, the frame is taken
+    from the one in whose middle it stands nearest: there the encoder has heard as much before it as behind it.
+    """
+    spoken = spoken_frames(speech)
+    voice = np.zeros((len(spoken), embeddings[0].shape[1]), np.float32)
+    nearest = np.full(len(spoken), np.inf)
+    for window, found in zip(windows, embeddings, strict=True):
+        place = np.arange(min(window.frames, len(found)))
+        frames = window.start_frame + place
+        away = np.abs(place - (window.frames - 1) / 2)
+        nearer = away < nearest[frames]
+        voice[frames[nearer]], nearest[frames[nearer]] = found[place[nearer]], away[nearer]
+    return voice, spoken & np.isfinite(nearest)
+
+
+def mouths_of(networks: Networks, track: FaceTrack, config: SyncConfig) -> tuple[int, Float]:
+    """Of a track of `seen_mouths`: the frame that its first mouth embedding belongs to, and (W, E), one a frame."""
+    return track.first_frame + config.mouth_frames // 2, networks.mouth(track.mouth_crops[None])[0]
+
+
+def seen_mouths(clip: Clip, config: SyncConfig) -> list[FaceTrack]:
+    """The tracks that are long enough for a mouth embedding."""
+    return [track for track in clip.tracks if len(track.mouth_crops) >= config.mouth_frames]
 
 
 class StreamScorer:
     """Feeds a file's clips, in order, through the networks."""
 
-    def __init__(self, networks: Networks, config: ModelConfig, crop_margin: float = FaceConfig.crop_margin) -> None:
-        """crop_margin: `FaceConfig.crop_margin` of the clips."""
-        self.networks, self.config, self.crop_margin = networks, config, crop_margin
+    def __init__(self, networks: Networks, config: ModelConfig, faces: FaceConfig | None = None) -> None:
+        """faces: how the faces of the clips were cut (the defaults)."""
+        self.networks, self.config, self.faces = networks, config, faces or FaceConfig()
+        self._judged = tuple(name for name in config.streams if name not in config.fusion.silent)
 
     def start(self) -> StreamOutputs:
         """Empty outputs, for a new file."""
-        return StreamOutputs(self.config.visual.pooling)
+        every = self.faces.crop_every * self.config.visual.every
+        return StreamOutputs(self.config.visual.pooling, pooling.PRIOR_SECONDS * FPS / every)
 
     def add(self, outputs: StreamOutputs, clip: Clip) -> None:
         """Add what the networks say of `clip` to `outputs`."""
@@ -148,17 +212,18 @@ class StreamScorer:
 
         Faces whose mouth is hidden are not judged: no network has learned from any, and a cover looks forged to them.
         """
-        for track in clip.tracks if "visual" in self.config.streams else ():
+        for track in clip.tracks if "visual" in self._judged else ():
             if not len(track.face_crops):
                 continue
             seconds = track.face_frames / FPS
-            hidden = hidden_mouths(track.face_crops, track.boxes, track.landmarks, self.crop_margin)
+            hidden = hidden_mouths(track.face_crops, track.boxes, track.landmarks, self.faces.crop_margin)
             outputs.boxes[track.track_id] += zip(seconds.tolist(), track.boxes, strict=True)
             if hidden.any():
                 outputs.hidden[track.track_id] += seconds[hidden].tolist()
-            if not hidden.all():
-                logits = self.networks.visual(track.face_crops[~hidden])
-                outputs.visual[track.track_id] += zip(seconds[~hidden].tolist(), logits.tolist(), strict=True)
+            judged = ~hidden & (np.arange(len(hidden)) % self.config.visual.every == 0)
+            if judged.any():
+                logits = self.networks.visual(track.face_crops[judged])
+                outputs.visual[track.track_id] += zip(seconds[judged].tolist(), logits.tolist(), strict=True)
 
     def listen(self, outputs: StreamOutputs, clip: Clip) -> None:
         """The half of `add` that needs the sound: the voice, and its match with the mouths."""
@@ -166,25 +231,29 @@ class StreamScorer:
             return
         speech = speech_mask(clip.waveform.samples)
         outputs.speech_seconds += int(speech.sum()) * HOP / SAMPLE_RATE
-        if "audio" in self.config.streams:
-            centres, mels = audio_windows(clip.waveform, speech, self.config.audio)
-            if mels:
-                outputs.audio += zip(centres, self.networks.audio(np.stack(mels)).tolist(), strict=True)
-        if "sync" in self.config.streams:
-            self._add_sync(outputs, clip, clip.waveform, speech)
+        judged = "audio" in self._judged
+        tracks = seen_mouths(clip, self.config.sync) if "sync" in self._judged else []
+        windows = audio_windows(clip.waveform, speech, self.config.audio) if judged or tracks else []
+        embeddings: list[Float] = []
+        for some, frames in speech_frames(self.networks, windows):
+            if judged:
+                seconds = [window.centre_seconds for window in some]
+                outputs.audio += zip(seconds, self.networks.audio(frames).tolist(), strict=True)
+            if tracks:
+                embeddings += list(self.networks.voice(frames))
+        if embeddings:
+            voice, valid = voice_by_frame(windows, embeddings, speech)
+            self._match(outputs, tracks, voice, valid, round(clip.waveform.start_seconds * FPS))
 
-    def _add_sync(self, outputs: StreamOutputs, clip: Clip, waveform: Waveform, speech: Bool) -> None:
-        tracks = [track for track in clip.tracks if len(track.mouth_crops) >= SYNC_FRAMES]
-        windows, valid = voice_windows(waveform, speech)
-        if not tracks or not valid.any():
-            return
-        voice = self.networks.voice(windows)
-        first_frame = round(waveform.start_seconds * FPS)
-        for track in tracks:
-            mouth = self.networks.mouth(mouth_windows(track.mouth_crops))
-            outputs.sync[track.track_id].append(
-                pooling.sync_distances(mouth, track.first_frame, voice, first_frame, valid, self.config.sync.max_offset)
+    def _match(
+        self, outputs: StreamOutputs, tracks: Sequence[FaceTrack], voice: Float, valid: Bool, voice_frame: int
+    ) -> None:
+        for track in tracks if valid.any() else ():
+            mouth_frame, mouth = mouths_of(self.networks, track, self.config.sync)
+            distances = pooling.sync_distances(
+                mouth, mouth_frame, voice, voice_frame, valid, self.config.sync.max_offset
             )
+            outputs.sync[track.track_id].append(distances)
 
     def finish(self, outputs: StreamOutputs, missing: dict[str, str]) -> StreamOutputs:
         """Read the sync and name the streams that say nothing; `missing` maps "video" and "audio" to why the input
@@ -203,10 +272,18 @@ class StreamScorer:
             outputs.missing["audio"] = unheard or f"less than {MIN_SPEECH_SECONDS} s of speech"
         if outputs.sync_reading() is None:
             reason = missing.get("video") or unheard
+            if not reason and any(d.stands_still() for track, d in joined.items() if track not in hidden):
+                reason = NOT_IN_PICTURE
             if not reason:
-                reason = no_face if "visual" in outputs.missing or read else "less than 1 s of a face with voice"
+                reason = no_face if "visual" in outputs.missing or read else self._too_short()
             outputs.missing["sync"] = reason
         for stream, article in (("visual", "a"), ("audio", "an"), ("sync", "a")):
             if stream not in self.config.streams:
                 outputs.missing[stream] = f"the model was trained without {article} {stream} stream"
+            elif stream not in self._judged:
+                outputs.missing[stream] = LEARNED_NOTHING
         return outputs
+
+    def _too_short(self) -> str:
+        seconds = (pooling.MIN_SYNC_WINDOWS + self.config.sync.mouth_frames - 1) / FPS
+        return f"less than {seconds:.1f} s of a face with voice"

@@ -246,6 +246,7 @@ class Detection:
     fake: float | None  # calibrated probability that anything was manipulated; None when abstaining
     video_fake: float | None  # … that the face was; None when no visual evidence exists
     audio_fake: float | None  # … that the voice was; None when no audio evidence exists
+    mismatch: float | None  # … that these lips do not speak this voice; None when no match could be judged
     threshold: float  # `fake` at or above it is called fake
     start_seconds: float  # what was scored: from here …
     duration_seconds: float  # … for so long

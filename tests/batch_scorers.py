@@ -25,7 +25,7 @@ from avdetect.types import Detection
 
 SLOW = 0.02
 
-EMPTY = Detection("", "real", "because", 0.0, None, None, 0.5, 0.0, 2.0, None, (), (), (), {}, (), {}, {})
+EMPTY = Detection("", "real", "because", 0.0, None, None, None, 0.5, 0.0, 2.0, None, (), (), (), {}, (), {}, {})
 
 
 def begin() -> Callable[[str], Result]:

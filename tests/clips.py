@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from avdetect.audio import N_MELS, mel_filters
-from avdetect.scoring import SYNC_FRAMES
+from avdetect.config import SyncConfig
 from avdetect.types import MELS_PER_FRAME, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, FaceTrack, Float, Waveform
 
 CODES = 24  # distinct tones, two mel bands apart
 FIRST_BAND = 25  # above 1 kHz, where a band is wider than the window's main lobe
 EMBEDDING = 16
+MOUTH_FRAMES = SyncConfig().mouth_frames
 VOWELS = np.array(
     [(730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410), (660, 1720, 2410)]
 )  # formants in Hz (Peterson & Barney, 1952)
@@ -108,14 +109,15 @@ def talking_clip(frames: int = 60, *, lag: int = 0, seed: int = 0, start_frame: 
 class ToneNetworks:
     """`scoring.Networks` that read the codes: mouth and voice embeddings of one moment are equal.
 
-    The visual logit of a crop is `visual_logit`, the audio logit of a window `audio_logit`; calls are counted.
+    The visual logit of a crop is `visual_logit`, the audio logit of a window `audio_logit`. Frames are the log-mels.
+    What is seen and heard is counted: crops, windows, mouth frames.
     """
 
     def __init__(self, visual_logit: float = 1.5, audio_logit: float = -0.5) -> None:
         vectors = np.random.default_rng(3).standard_normal((CODES, EMBEDDING))
         self.vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         self.visual_logit, self.audio_logit = visual_logit, audio_logit
-        self.calls: dict[str, int] = {"visual": 0, "audio": 0, "mouth": 0, "voice": 0}
+        self.calls = dict.fromkeys(("visual", "speech", "audio", "mouth", "voice"), 0)
 
     def visual(self, crops: np.ndarray) -> Float:
         assert crops.dtype == np.uint8
@@ -123,26 +125,28 @@ class ToneNetworks:
         self.calls["visual"] += len(crops)
         return np.full(len(crops), self.visual_logit, np.float32)
 
-    def audio(self, mels: Float) -> Float:
+    def speech(self, mels: Float) -> Float:
         assert mels.dtype == np.float32
         assert mels.shape[2] == N_MELS
-        self.calls["audio"] += len(mels)
-        return np.full(len(mels), self.audio_logit, np.float32)
+        self.calls["speech"] += len(mels)
+        return mels[:, :, None]
+
+    def audio(self, frames: Float) -> Float:
+        assert frames.shape[2:] == (1, N_MELS)
+        self.calls["audio"] += len(frames)
+        return np.full(len(frames), self.audio_logit, np.float32)
 
     def mouth(self, mouths: np.ndarray) -> Float:
-        assert mouths.shape[1] == SYNC_FRAMES
-        self.calls["mouth"] += len(mouths)
-        return self._joined(mouths[:, :, 0, 0] // 10)
+        assert mouths.dtype == np.uint8
+        assert len(mouths) == 1, "one track at a time"
+        assert mouths.shape[1] >= MOUTH_FRAMES
+        self.calls["mouth"] += mouths.shape[1]
+        edge = MOUTH_FRAMES // 2
+        return self.vectors[mouths[:, edge : mouths.shape[1] - edge, 0, 0] // 10]
 
-    def voice(self, mels: Float) -> Float:
-        assert mels.shape[1:] == (SYNC_FRAMES * MELS_PER_FRAME, N_MELS)
-        self.calls["voice"] += len(mels)
-        middles = mels.reshape(len(mels), SYNC_FRAMES, MELS_PER_FRAME, N_MELS)[:, :, 2]  # 20 ms into each video frame
+    def voice(self, frames: Float) -> Float:
+        assert frames.shape[2:] == (1, N_MELS)
+        self.calls["voice"] += len(frames)
+        middles = frames[:, 2::MELS_PER_FRAME, 0]  # 20 ms into each video frame
         above = middles[:, :, FIRST_BAND - 1 :].argmax(2)
-        return self._joined(np.clip(above // 2, 0, CODES - 1))
-
-    def _joined(self, codes: np.ndarray) -> Float:
-        """(N, 5) codes -> (N, E) unit vectors: the frames' vectors, each rolled by its place in the window."""
-        parts = [np.roll(self.vectors[codes[:, i]], i, axis=1) for i in range(SYNC_FRAMES)]
-        total = np.sum(parts, axis=0)
-        return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+        return self.vectors[np.clip(above // 2, 0, CODES - 1)]

@@ -141,6 +141,7 @@ def detection(seconds: float = 6.2, start: float = 0.0, tracks: int = 1) -> Dete
         fake=0.64,
         video_fake=0.44,
         audio_fake=0.89,
+        mismatch=0.21,
         threshold=0.5388,
         start_seconds=start,
         duration_seconds=seconds,
@@ -234,6 +235,7 @@ def without(original: Evidence, *streams: str) -> Evidence:
         missing={s: reasons[s] for s in streams},
         video_fake=None if "visual" in streams else old.video_fake,
         audio_fake=None if "audio" in streams else old.audio_fake,
+        mismatch=None,
         sync=None,
         tracks=() if "visual" in streams else old.tracks,
     )

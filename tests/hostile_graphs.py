@@ -31,12 +31,12 @@ def bundle_with(folder: Path, **files: bytes) -> Path:
 def model(
     *nodes: NodeProto, tensors: Sequence[TensorProto] = (), domains: Sequence[str] = ("",), input_type: int = 1
 ) -> ModelProto:
-    """A fusion graph, (N, 9) -> (N, 3) as its ports say; the nodes decide."""
+    """A fusion graph, (N, 9) -> (N, 4) as its ports say; the nodes decide."""
     graph = helper.make_graph(
         list(nodes),
         "g",
         [helper.make_tensor_value_info("input", input_type, ["n", 9])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 4])],
         list(tensors),
     )
     opsets = [helper.make_opsetid(domain, 17 if domain in ("", "ai.onnx") else 1) for domain in domains]
@@ -44,13 +44,13 @@ def model(
 
 
 def honest() -> ModelProto:
-    weight = numpy_helper.from_array(np.ones((9, 3), np.float32), "w")
+    weight = numpy_helper.from_array(np.ones((9, 4), np.float32), "w")
     return model(helper.make_node("MatMul", ["input", "w"], ["output"]), tensors=[weight])
 
 
-def external(location: str, count: int = 27) -> TensorProto:
+def external(location: str, count: int = 36) -> TensorProto:
     """A weight that lies in another file."""
-    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[9, 3], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[9, 4], data_location=TensorProto.EXTERNAL)
     for key, value in {"location": location, "offset": "0", "length": str(4 * count)}.items():
         tensor.external_data.add(key=key, value=value)
     return tensor
@@ -70,7 +70,7 @@ def branch(graph: GraphProto) -> NodeProto:
 
 def nested(depth: int, *inner: NodeProto) -> GraphProto:
     """`inner` inside so many branches."""
-    outputs = [helper.make_tensor_value_info("w", TensorProto.FLOAT, [9, 3])]
+    outputs = [helper.make_tensor_value_info("w", TensorProto.FLOAT, [9, 4])]
     for _ in range(depth):
         inner = (branch(helper.make_graph(list(inner), "b", [], outputs)),)
     return helper.make_graph(list(inner), "b", [], outputs)
@@ -110,14 +110,14 @@ def _functions(made: ModelProto) -> None:
 def _sparse(made: ModelProto) -> None:
     values = numpy_helper.from_array(np.ones(1, np.float32), "w")
     made.graph.sparse_initializer.append(
-        SparseTensorProto(values=values, indices=numpy_helper.from_array(np.zeros(1, np.int64), "i"), dims=[9, 3])
+        SparseTensorProto(values=values, indices=numpy_helper.from_array(np.zeros(1, np.int64), "i"), dims=[9, 4])
     )
 
 
 def _sparse_attribute() -> ModelProto:
     node = helper.make_node("Constant", [], ["w"])
     attribute = node.attribute.add(name="sparse_value", type=11)
-    attribute.sparse_tensor.dims.extend([9, 3])
+    attribute.sparse_tensor.dims.extend([9, 4])
     attribute.sparse_tensor.values.CopyFrom(external("x"))
     return model(node, matmul())
 

@@ -43,6 +43,7 @@ def made_up(task: Task, fake: float | None) -> Detection:
         fake=fake,
         video_fake=None,
         audio_fake=fake,
+        mismatch=None,
         threshold=0.5,
         start_seconds=task.options.start_seconds,
         duration_seconds=task.options.duration_seconds or 2.0,

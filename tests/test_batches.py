@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from archive_factory import make_archive
-from clips import FIRST_BAND, ToneNetworks, codes_of, make_track, speech, tones
+from clips import FIRST_BAND, MOUTH_FRAMES, ToneNetworks, codes_of, make_track, speech, tones
 
 from avdetect.audio import log_mel
 from avdetect.config import (
@@ -23,6 +23,7 @@ from avdetect.config import (
     PreprocessConfig,
     StreamLoopConfig,
     SyncConfig,
+    TrainConfig,
     VisualConfig,
 )
 from avdetect.datasets.augment.codecs import through_audio_codec
@@ -30,19 +31,19 @@ from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.manifest import validate
 from avdetect.errors import ConfigError, ManifestError
 from avdetect.model import Model
-from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.training import batches as module
 from avdetect.training import treatment
 from avdetect.training.batches import AudioBatches, VisualBatches
-from avdetect.training.joint import CROPS, FACES, WINDOWS, JointBatches, JointModel, clip_only, joint_loss
-from avdetect.training.lipsync import SyncBatches
+from avdetect.training.joint import CROPS, FACES, JointBatches, JointModel, clip_only, joint_loss
+from avdetect.training.lipsync import MOMENTS, STRETCH, SyncBatches
 from avdetect.training.pools import Originals, Part, Pool, source_weights
-from avdetect.training.streams import spec_augment
+from avdetect.training.streams import make_stage, spec_augment
 from avdetect.types import Clip, Float, UInt8, Waveform
 
 CONFIG = PreprocessConfig(faces=FaceConfig(crop_size=32))
 PAIRS = PairLoopConfig(batch_size=16, codec=0.0)
 SYNC = StreamLoopConfig(batch_size=4, codec=0.0)
+MODEL = ModelConfig()
 ROWS = [  # (kind, fake, video_fake, audio_fake, dataset, original): luma and tone of a file state its row
     ("clip", 0, 0, 0, "news", ""),
     ("clip", 0, 0, "", "news", ""),
@@ -439,14 +440,15 @@ def test_codecs_are_used_as_often_as_configured(part: Part, monkeypatch: pytest.
 
 
 def test_sync_batches_come_from_real_clips_only(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = SyncBatches(part, SYNC, 0)(0)
-    assert batch["mouths"].shape == (4 * 24, SYNC_FRAMES, 64, 64)
-    assert batch["mels"].shape == (4 * 24, SYNC_MELS, 80)
-    assert batch["voiced"].tolist() == [True] * 96
-    assert_pure(lambda seed: SyncBatches(part, SYNC, seed))
+    batch = SyncBatches(part, MODEL, SYNC, 0)(0)
+    assert batch["mouths"].shape == (4, 50, 64, 64)
+    assert batch["mels"].shape == (4, 200, 80)
+    assert batch["there"].all()
+    assert batch["voiced"].all()
+    assert_pure(lambda seed: SyncBatches(part, MODEL, SYNC, seed))
     drawn = spy(monkeypatch)
     for step in range(10):
-        SyncBatches(part, SYNC, 0)(step)
+        SyncBatches(part, MODEL, SYNC, 0)(step)
     assert set(drawn) == {0, 1}
 
 
@@ -467,7 +469,7 @@ def test_pairs_are_masked_alike() -> None:
 
 
 def test_no_clip_stands_twice_in_a_sync_batch(part: Part) -> None:
-    batches = SyncBatches(part, dataclasses.replace(SYNC, batch_size=2), 0)
+    batches = SyncBatches(part, MODEL, dataclasses.replace(SYNC, batch_size=2), 0)
     assert all(set(batches._chosen(step)) == {0, 1} for step in range(20))
 
 
@@ -478,9 +480,11 @@ def test_sync_batches_need_one_face_and_enough_of_it(tmp_path: Path) -> None:
     short = dataclasses.replace(second, tracks=(make_track(np.zeros(27, int), size=32),))
     enough = dataclasses.replace(second, tracks=(make_track(np.zeros(28, int), size=32),))
     with pytest.raises(ManifestError, match="clip with a face and its own voice"):
-        SyncBatches(part_of(tmp_path / "a", [[two], [short]], table), SYNC, 0)
-    one = SyncBatches(part_of(tmp_path / "b", [[two], [enough]], table), dataclasses.replace(SYNC, batch_size=1), 0)
-    assert one(0)["mels"].shape[0] == 24
+        SyncBatches(part_of(tmp_path / "a", [[two], [short]], table), MODEL, SYNC, 0)
+    one = dataclasses.replace(SYNC, batch_size=1)
+    batch = SyncBatches(part_of(tmp_path / "b", [[two], [enough]], table), MODEL, one, 0, augment=False)(0)
+    assert batch["there"][0].tolist() == [True] * 28 + [False] * 22
+    assert batch["mouths"][0, 28:].equal(batch["mouths"][0, :22]), "repeated: blank ones would stand in the statistics"
 
 
 @pytest.mark.parametrize(("face_from", "sound_from"), [(0, 0), (6, 0), (0, 9), (30, 22), (250, 250)])
@@ -492,14 +496,46 @@ def test_sync_batches_join_the_picture_and_the_sound_of_one_moment(
     faces = make_track(codes[face_from - begin :][:50], face_from, size=32)
     clip = Clip(begin / 25, 4, (faces,), Waveform(tones(codes[sound_from - begin :][:55]), sound_from / 25))
     part = part_of(tmp_path / "a", [[clip]], table_of(ROWS[:1]))
-    batches = SyncBatches(part, dataclasses.replace(SYNC, batch_size=2), 0, augment=False)
+    batches = SyncBatches(part, MODEL, dataclasses.replace(SYNC, batch_size=1), 0, augment=False)
     networks = ToneNetworks()
     for step in range(8):
         batch = batches(step)
-        mouth, voice = networks.mouth(batch["mouths"].numpy()), networks.voice(batch["mels"].numpy())
-        agree = (mouth * voice).sum(1)
-        assert np.median(agree) > 0.99
-        assert (agree > 0.7).mean() > 0.9, "windows at the edge of the cut may lose a tone"
+        mouth, voice = networks.mouth(batch["mouths"].numpy())[0], networks.voice(batch["mels"].numpy()[:, :, None])[0]
+        edge = MOUTH_FRAMES // 2
+        there = batch["there"][0, edge:-edge].numpy()
+        assert there.sum() >= MOMENTS
+        agree = (mouth * voice[edge : 50 - edge]).sum(1)[there]
+        assert (agree > 0.99).mean() > 0.9, "frames at the edge of the cut may lose a tone"
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(1.12, 28), (1.16, 29), (2.0, 50), (4.0, STRETCH), (9.0, STRETCH)])
+def test_a_stretch_is_as_long_as_a_window_of_speech(part: Part, seconds: float, frames: int) -> None:
+    model = dataclasses.replace(MODEL, audio=AudioConfig(window_seconds=seconds))
+    batch = SyncBatches(part, model, SYNC, 0)(0)
+    assert batch["mouths"].shape[:2] == batch["there"].shape == batch["voiced"].shape == (4, frames)
+    assert batch["mels"].shape == (4, round(seconds * 100), 80)
+    assert batch["there"].sum(1).tolist() == [min(frames, 60)] * 4, "the clips are 60 frames long"
+
+
+def test_windows_of_speech_that_are_too_short_for_lip_sync_are_refused(part: Part) -> None:
+    model = dataclasses.replace(MODEL, audio=AudioConfig(window_seconds=1.0))
+    with pytest.raises(ConfigError, match=r"at least 1\.12 s.*window_seconds is 1: raise it, or set sync\.steps: 0"):
+        SyncBatches(part, model, SYNC, 0)
+
+
+@pytest.mark.parametrize("encoder", ["cnn", "whisper-tiny.en"])
+def test_sync_training_moves_both_towers_and_not_the_speech_encoder(part: Part, encoder: str) -> None:
+    audio = AudioConfig(encoder=encoder, channels=(4, 4), embedding=4, levels=("stem", "blocks.0"))
+    sync = SyncConfig(embedding=4, channels=(4, 4, 4, 4))
+    config = TrainConfig(
+        model=ModelConfig(visual=VisualConfig(encoder="test_efficientnet"), audio=audio, sync=sync), sync=SYNC
+    )
+    model = Model(config.model)
+    stage = make_stage("sync", model, config, part)
+    stage.loss(0.0)(stage.module.train(), stage.batches(0, 0, 1)).backward()
+    assert all(p.grad is not None for p in model.sync.parameters())
+    assert all(p.grad is None for p in (*model.speech.parameters(), *model.audio.parameters()))
+    assert {id(p) for p in stage.module.parameters()} == {id(p) for p in model.sync.parameters()}
 
 
 def test_a_class_without_examples_is_named(part: Part) -> None:
@@ -515,20 +551,21 @@ def test_a_class_without_examples_is_named(part: Part) -> None:
 def test_joint_batches_pair_clip_only_fakes_with_reals(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.flatnonzero(clip_only(part)).tolist() == [10]
     config = dataclasses.replace(SYNC, batch_size=8)
-    make = lambda seed: JointBatches(part, AudioConfig(), config, seed)  # noqa: E731
+    make = lambda seed: JointBatches(part, MODEL, config, seed)  # noqa: E731
     batch = make(0)(0)
     assert batch["crops"].shape == (8, FACES, CROPS, 32, 32, 3)
     assert batch["has_face"].tolist() == [[True, False]] * 8
     assert batch["mels"].shape == (8, 200, 80)
     assert batch["has_voice"].all()
-    assert batch["mouths"].shape == (8, WINDOWS, SYNC_FRAMES, 64, 64)
-    assert batch["voices"].shape == (8, WINDOWS, SYNC_MELS, 80)
+    assert batch["mouths"].shape == (8, MOMENTS + MOUTH_FRAMES - 1, 64, 64)
+    assert batch["voices"].shape == (8, 200, 80)
+    assert batch["heard"].shape == (8, MOMENTS)
     assert batch["heard"].all()
     assert batch["labels"].tolist() == [1, 0] * 4
     originals = make(0).archive.faces(0, 0, [0]).crops[0, 16, 16, 0]
-    plain = JointBatches(part, AudioConfig(), config, 0, augment=False)(0)
+    plain = JointBatches(part, MODEL, config, 0, augment=False)(0)
     assert (plain["crops"][1::2, 0, :, 16, 16, 0] == int(originals)).all(), "each beside its original"
-    assert not JointBatches(part, AudioConfig(), config, 0, match=False)(0)["heard"].any()
+    assert not JointBatches(part, MODEL, config, 0, match=False)(0)["heard"].any()
     assert_pure(make)
 
 
@@ -536,7 +573,7 @@ def test_what_a_clip_lacks_is_no_instance(tmp_path: Path) -> None:
     clips = [media(0, "clip"), media(1, "still"), media(2, "speech")]
     rows = [ROWS[0], ("clip", 1, "", "", "contest", ""), ("clip", 1, "", "", "contest", "")]
     part = part_of(tmp_path / "a", clips, table_of(rows))
-    batches = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=16), 0, augment=False)
+    batches = JointBatches(part, MODEL, dataclasses.replace(SYNC, batch_size=16), 0, augment=False)
     batch = batches(0)
     for face, voice, heard in zip(batch["has_face"][::2, 0], batch["has_voice"][::2], batch["heard"][::2], strict=True):
         assert bool(face) != bool(voice)
@@ -552,7 +589,7 @@ def joint_model() -> JointModel:
             sync=SyncConfig(embedding=4, channels=(4, 4, 4, 4)),
         )
     )
-    joint = JointModel(model.visual, model.audio, model.sync)
+    joint = JointModel(model.visual, model.speech, model.audio, model.sync)
     joint.train()
     return joint
 
@@ -560,7 +597,7 @@ def joint_model() -> JointModel:
 def test_joint_training_moves_face_and_voice_but_not_the_lips(part: Part) -> None:
     joint = joint_model()
     assert not joint.sync.training
-    batch = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=4), 0)(0)
+    batch = JointBatches(part, MODEL, dataclasses.replace(SYNC, batch_size=4), 0)(0)
     logits, present = joint(batch)
     assert logits.shape == present.shape == (4, FACES + 2)
     assert present.tolist() == [[True, False, True, True]] * 4
@@ -572,7 +609,7 @@ def test_joint_training_moves_face_and_voice_but_not_the_lips(part: Part) -> Non
 def test_what_is_not_there_goes_through_no_network(part: Part) -> None:
     """Blank pictures in the place of absent faces once stood in the batch statistics."""
     joint = joint_model()
-    batch = JointBatches(part, AudioConfig(), dataclasses.replace(SYNC, batch_size=4), 0)(0)
+    batch = JointBatches(part, MODEL, dataclasses.replace(SYNC, batch_size=4), 0)(0)
     seen: list[int] = []
     joint.visual.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     joint(batch)
@@ -600,7 +637,7 @@ def test_the_joint_loss_learns_which_face_is_fake() -> None:
         def forward(self, mels: torch.Tensor) -> torch.Tensor:
             return mels.sum((1, 2)) * 0
 
-    joint = JointModel(Brightness(), Silence(), torch.nn.Identity())
+    joint = JointModel(Brightness(), torch.nn.Identity(), Silence(), torch.nn.Identity())
     rng = np.random.default_rng(0)
     labels = torch.tensor([1.0, 0.0] * 16)
     levels = rng.integers(20, 90, (32, FACES))
@@ -611,9 +648,9 @@ def test_the_joint_loss_learns_which_face_is_fake() -> None:
         "has_face": torch.ones(32, FACES, dtype=torch.bool),
         "mels": torch.zeros(32, 4, 80),
         "has_voice": torch.zeros(32, dtype=torch.bool),
-        "mouths": torch.zeros(32, WINDOWS, 1),
-        "voices": torch.zeros(32, WINDOWS, 1),
-        "heard": torch.zeros(32, WINDOWS, dtype=torch.bool),
+        "mouths": torch.zeros(32, MOMENTS, 1),
+        "voices": torch.zeros(32, MOMENTS, 1),
+        "heard": torch.zeros(32, MOMENTS, dtype=torch.bool),
         "labels": labels,
     }
     optimizer = torch.optim.Adam(joint.parameters(), lr=0.1)

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_file_gives_a_report(folder: Path) -> None:
-    done = avdetect("score", "good.mp4", "--duration", "2", cwd=folder)
+    done = avdetect("score", "good.mp4", "--duration", "4", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar in a pipe
     for word in ("good.mp4", "P(fake) =", "face", "voice", "match", "offset"):

@@ -283,7 +283,9 @@ def bundles(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     sha256 = [file_sha256(spoken.parent / f"{i:02d}.wav") for i in number]
     for name, p in (("good", 0.3 + 0.4 * (number % 2) - 0.3 * (number % 5 == 0)), ("poor", 0.2 + 0.02 * number)):
         held = pd.DataFrame({"sha256": sha256, "fold": number // 4 % 2}).assign(**dict.fromkeys(FEATURES, 0.0))
-        held = held.assign(audio_logit=p, has_audio=1.0, p_fake=p, p_video_fake=np.nan, p_audio_fake=p)
+        held = held.assign(
+            audio_logit=p, has_audio=1.0, p_fake=p, p_video_fake=np.nan, p_audio_fake=p, p_mismatch=np.nan
+        )
         held["ablation:audio:logistic"] = p
         content = gzip.compress(held.to_csv(index=False).encode(), mtime=0)
         write_bundle(folder / name, shipped.info, shipped.files | {OUT_OF_FOLD: content})

@@ -17,10 +17,9 @@ from avdetect.config import MediaLimits
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
-from avdetect.detector import Detector, _verdict
+from avdetect.detector import NO_MATCH, Detector, _verdict
 from avdetect.errors import ConfigError, MediaError
 from avdetect.faces import build_detector
-from avdetect.pooling import SyncReading
 from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer, audio_mel
 from avdetect.speech import speech_mask
@@ -191,14 +190,14 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
         for clip in clips:
             scorer.add(outputs, clip)
         tensors.append(recorder.seen)
-    assert set(tensors[0]) == {"visual", "audio", "mouth", "voice"}
+    assert set(tensors[0]) == {"visual", "speech", "audio", "mouth", "voice"}
     for graph in tensors[0]:
         for a, b in zip(tensors[0][graph], tensors[1][graph], strict=True):
             np.testing.assert_array_equal(a, b)
     samples = cached[0].waveform.samples
     size = round(info.model.audio.window_seconds * SAMPLE_RATE)
     mel = audio_mel(samples[:size], speech_mask(samples)[: size // HOP], info.model.audio)
-    np.testing.assert_array_equal(tensors[0]["audio"][0][0], mel)
+    np.testing.assert_array_equal(tensors[0]["speech"][0][0], mel)
 
 
 def test_a_long_file_is_scored_clip_by_clip(detector: Detector, tmp_path: Path) -> None:
@@ -235,36 +234,38 @@ def test_tracks_say_who_and_when(sample: Detection) -> None:
     assert visual.score == visual.curves[0].score
 
 
-OUTPUTS = StreamOutputs()
-IN_STEP = StreamOutputs(readings={0: SyncReading(0.0, 0.5, 0.7, 0.7, ())})
-UNCLEAR = StreamOutputs(readings={0: SyncReading(0.4, 0.05, 0.7, 0.72, ())})
-ASTRAY = StreamOutputs(readings={0: SyncReading(0.4, 0.5, 0.7, 1.2, ())})
+NO_SIGN = "no clear sign of manipulation found, which proves nothing"
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "outputs", "verdict", "says", "says_not"),
+    ("probabilities", "verdict", "sentence"),
     [
-        ((0.2, 0.1, 0.1), IN_STEP, "real", "no clear sign of manipulation", "judged"),
-        ((0.2, 0.1, None), OUTPUTS, "real", "the voice could not be judged", "face"),
-        ((0.3, 0.1, 0.9), IN_STEP, "real", "the voice looks manipulated, yet the whole", "no clear sign"),
-        ((0.4, None, 0.6), OUTPUTS, "real", "the voice looks manipulated, too weakly", "as a whole"),
-        ((0.9, 0.8, 0.1), IN_STEP, "fake", "the face looks manipulated", "voice"),
-        ((0.9, 0.8, 0.8), IN_STEP, "fake", "the face and the voice look manipulated", "judged"),
-        ((0.9, 0.1, 0.1), ASTRAY, "fake", "do not belong together", "judged"),
-        ((0.9, 0.1, 0.1), UNCLEAR, "fake", "as a whole", "belong"),
-        ((0.9, 0.1, 0.1), IN_STEP, "fake", "as a whole", "belong"),
-        ((0.6, 0.4, None), OUTPUTS, "fake", "the voice could not be judged", "together"),
+        ((0.2, 0.1, 0.1, 0.1), "real", "no clear sign of manipulation found, which proves nothing"),
+        ((0.2, 0.1, None, None), "real", f"{NO_SIGN}; the voice could not be judged"),
+        ((0.2, None, 0.1, None), "real", f"{NO_SIGN}; the face could not be judged"),
+        ((0.2, None, None, 0.1), "real", f"{NO_SIGN}; the face and the voice could not be judged"),
+        ((0.2, 0.1, 0.1, None), "real", f"{NO_SIGN}; the match could not be judged"),
+        ((0.4, 0.1, 0.6, 0.1), "real", "the voice looks manipulated, yet the whole stays below the threshold"),
+        (
+            (0.4, None, 0.6, None),
+            "real",
+            "the voice looks manipulated, too weakly for the verdict; the face could not be judged",
+        ),
+        ((0.9, 0.8, 0.1, 0.1), "fake", "the face looks manipulated"),
+        ((0.9, 0.8, 0.8, 0.1), "fake", "the face and the voice look manipulated"),
+        ((0.9, 0.1, 0.1, 0.9), "fake", NO_MATCH),
+        ((0.9, 0.8, 0.1, 0.9), "fake", f"the face looks manipulated and {NO_MATCH}"),
+        ((0.49, 0.1, 0.1, 0.5), "real", f"{NO_MATCH}, yet the whole stays below the threshold"),
+        ((0.9, 0.1, 0.1, 0.1), "fake", "the evidence as a whole points to a manipulation"),
     ],
 )
-def test_the_sentence_fits_the_numbers(probabilities, outputs, verdict: str, says: str, says_not: str) -> None:
-    found, sentence = _verdict(*probabilities, 0.5, outputs, hears_sync=True)
-    assert found == verdict
-    assert says in sentence
-    assert says_not not in sentence
+def test_the_sentence_fits_the_numbers(probabilities: tuple[float | None, ...], verdict: str, sentence: str) -> None:
+    assert _verdict(*probabilities, 0.5, {}) == (verdict, sentence)
 
 
-def test_a_fusion_that_hears_no_sync_gives_no_mismatch_as_its_reason() -> None:
-    assert "belong" not in _verdict(0.9, 0.1, 0.1, 0.5, ASTRAY, hears_sync=False)[1]
+def test_no_stream_is_an_abstention_with_its_reasons() -> None:
+    missing = {"visual": "no face", "audio": "silent", "sync": "silent"}
+    assert _verdict(None, None, None, None, 0.5, missing) == ("abstain", "nothing to judge: no face; silent")
 
 
 def test_a_face_model_needs_its_detector(tmp_path: Path) -> None:

@@ -161,7 +161,9 @@ def trained(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     p = np.where(np.arange(RECORDED) % 5 == 0, 0.5, 0.3 + 0.4 * table["fake"].to_numpy(float))
     held = pd.DataFrame({"sha256": [file_sha256(path) for path in table["path"]], "fold": np.arange(RECORDED) // 4 % 2})
     held = held.assign(**dict.fromkeys(FEATURES, 0.0)).assign(audio_logit=p, has_audio=1.0)
-    held = held.assign(p_fake=p, p_video_fake=np.nan, p_audio_fake=p, **{"ablation:audio:logistic": p})
+    held = held.assign(
+        p_fake=p, p_video_fake=np.nan, p_audio_fake=p, p_mismatch=np.nan, **{"ablation:audio:logistic": p}
+    )
     held.loc[RECORDED] = held.loc[0]  # a file that the manifests here do not hold, with a face
     held.loc[RECORDED, ["sha256", "has_visual"]] = ["f" * 64, 1.0]
     bundle = Bundle.load()

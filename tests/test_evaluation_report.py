@@ -33,7 +33,8 @@ def scores_table(count: int = 96) -> pd.DataFrame:
     logit = rng.normal(fake * 1.2 - 0.6, 1)
     table = pd.DataFrame({"path": [f"/x/{i}.mp4" for i in range(count)], "group": [f"g{i // 2}" for i in range(count)]})
     for label in ("fake", "video_fake", "audio_fake"):
-        table[label] = pd.Series(fake).astype("Int8")
+        exchanged = (np.arange(count) % 8 == 3) & (label != "fake")  # two real halves of two clips
+        table[label] = pd.Series(np.where(exchanged, 0, fake)).astype("Int8")
     table["split"] = np.where(np.arange(count) < count // 2, "dev", "train")
     table["dataset"] = np.where(np.arange(count) % 4 < 2, HOSTILE, "plain")
     table["method"], table["original"] = np.where(fake == 1, "swap", ""), ""
@@ -42,7 +43,7 @@ def scores_table(count: int = 96) -> pd.DataFrame:
         table[name] = 1.0 if name.startswith("has_") else logit
     p = 1 / (1 + np.exp(-logit))
     p[:2] = np.nan
-    table["p_fake"] = table["p_video_fake"] = table["p_audio_fake"] = p
+    table["p_fake"] = table["p_video_fake"] = table["p_audio_fake"] = table["p_mismatch"] = p
     table["ablation:visual:shipped"] = table["ablation:all:max"] = p
     return table.assign(missing_visual="", missing_audio="", missing_sync="", error="")
 
@@ -216,8 +217,8 @@ def test_the_worst_source_is_named_where_it_has_enough_files(results: Results) -
     told = {cells[:2]: cells[place] for cells in table.rows}
     for cells in views.alarms(metrics, "all").rows:
         subset, _, source = cells[0].partition(": ")
-        if source == "plain":  # a third of its 12 real files; of the other source's fewer
-            assert told[subset, cells[1]] == f"{cells[3]} (plain, 12 files)"
+        if source == "plain":  # a larger share of its real files than of the other source's
+            assert told[subset, cells[1]].startswith(f"{cells[3]} (plain, ")
     few = metrics.assign(n=metrics["n"].mask(metrics["table"] == "false alarms", 9))
     assert {cells[place] for cells in views.outputs(few, "all").rows} == {"–"}
 
@@ -225,7 +226,7 @@ def test_the_worst_source_is_named_where_it_has_enough_files(results: Results) -
 def test_the_terminal_says_what_the_csv_says(results: Results) -> None:
     metrics = results.tables["metrics"]
     lines = views.in_words(metrics, "all")
-    rows = views.part_of(metrics, "all", "output")
+    rows = views.part_of(metrics, "all", "output").dropna(subset=["auc"])
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows.to_dict("records"), strict=True):
         assert line.startswith(

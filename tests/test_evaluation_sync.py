@@ -12,7 +12,7 @@ from clips import ToneNetworks, codes_of, make_track, talking_clip, tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avdetect.config import ModelConfig, SyncConfig
+from avdetect.config import ModelConfig
 from avdetect.datasets.manifest import validate
 from avdetect.errors import MediaError
 from avdetect.evaluation.metrics import TOO_FEW
@@ -30,7 +30,8 @@ from avdetect.evaluation.sync import (
 from avdetect.scoring import StreamScorer
 from avdetect.types import FPS, Clip, Waveform
 
-MAX_OFFSET = SyncConfig().max_offset
+CONFIG = ModelConfig()
+MAX_OFFSET = CONFIG.sync.max_offset
 
 
 class Clips:
@@ -79,7 +80,7 @@ def delayed(clip: Clip, shift: int) -> Clip:
 def test_shifted_indices_read_like_shifted_sound(make, shift: int) -> None:
     """The reading of embeddings made once is the scorer's, of clips whose sound begins later."""
     networks, clips = ToneNetworks(), make()
-    file = [found for clip in clips if (found := embed(clip, networks)) is not None]
+    file = [found for clip in clips if (found := embed(clip, networks, CONFIG)) is not None]
     scorer = StreamScorer(networks, ModelConfig(streams=("sync",)))
     outputs = scorer.start()
     for clip in clips:
@@ -92,14 +93,15 @@ def test_shifted_indices_read_like_shifted_sound(make, shift: int) -> None:
 def test_every_shift_of_synced_files_is_recovered() -> None:
     networks = ToneNetworks()
     files = [[talking_clip(90, seed=i)] for i in range(10)]
-    measured = measure_sync(table([0] * 10), Clips(files), networks, SyncConfig(), rounds=50)
+    measured = measure_sync(table([0] * 10), Clips(files), networks, CONFIG, rounds=50)
     shifts = measured.shifts.set_index("shift_frames")
     assert shifts.index.tolist() == list(range(-MAX_SHIFT, MAX_SHIFT + 1))
     assert shifts["n"].eq(10).all()
     assert shifts["unread"].eq(0).all()
     assert shifts["recovered"].eq(1).all()
     assert shifts["mean_error_frames"].eq(0).all()
-    assert networks.calls["voice"] == networks.calls["mouth"] == 10 * 86, "embedded once, whatever the shifts"
+    assert networks.calls["speech"] == networks.calls["voice"] == 10 * 3, "embedded once, whatever the shifts"
+    assert networks.calls["mouth"] == 10 * 90
     first, *others = measured.summary.to_dict("records")
     assert first["subset"] == "shifted"
     assert first["recovered"] == first["recovered_low"] == first["recovered_high"] == 1
@@ -113,7 +115,7 @@ def test_an_offset_of_its_own_counts_as_error() -> None:
     """Seven files in step, and one person whose three files lag by three frames."""
     files = [[talking_clip(90, seed=i, lag=3 if i > 6 else 0)] for i in range(10)]
     groups = [*"abcdefg", "late", "late", "late"]
-    measured = measure_sync(table([0] * 10, groups), Clips(files), ToneNetworks(), SyncConfig(), rounds=200)
+    measured = measure_sync(table([0] * 10, groups), Clips(files), ToneNetworks(), CONFIG, rounds=200)
     shifts = measured.shifts.set_index("shift_frames")
     assert shifts.loc[0, ["recovered", "mean_error_frames"]].tolist() == pytest.approx([0.7, 0.9])
     first = measured.summary.iloc[0]
@@ -126,7 +128,7 @@ def test_only_real_files_with_enough_of_face_and_voice_are_measured() -> None:
     silent = dataclasses.replace(talking_clip(90), waveform=Waveform(np.zeros(90 * 640, np.float32)))
     good = [[talking_clip(90, seed=i)] for i in range(2)]
     files = [*good, [short], [mute], [silent], None, [], [talking_clip(90)], [talking_clip(90)]]
-    measured = measure_sync(table([0] * 7 + [1, None]), Clips(files), ToneNetworks(), SyncConfig(), rounds=20)
+    measured = measure_sync(table([0] * 7 + [1, None]), Clips(files), ToneNetworks(), CONFIG, rounds=20)
     assert measured.shifts["n"].eq(2).all()
     assert seconds_with_sound([short]) == 2.48
     assert seconds_with_sound([mute]) == 0
@@ -141,7 +143,7 @@ def test_a_file_without_a_reading_counts_as_not_recovered() -> None:
     samples[:-11000] = 0
     quiet = dataclasses.replace(clip, waveform=Waveform(samples, clip.waveform.start_seconds))
     files = [[talking_clip(90, seed=1)], [talking_clip(90, seed=2)], [quiet]]
-    measured = measure_sync(table([0] * 3), Clips(files), ToneNetworks(), SyncConfig(), rounds=20)
+    measured = measure_sync(table([0] * 3), Clips(files), ToneNetworks(), CONFIG, rounds=20)
     at_zero = measured.shifts.set_index("shift_frames").loc[0]
     assert (at_zero["n"], at_zero["unread"]) == (3, 1)
     assert at_zero["recovered"] == pytest.approx(2 / 3)
@@ -150,14 +152,14 @@ def test_a_file_without_a_reading_counts_as_not_recovered() -> None:
 
 
 def test_without_such_files_both_tables_are_empty() -> None:
-    shifts, summary = measure_sync(table([1]), Clips([[talking_clip(90)]]), ToneNetworks(), SyncConfig())
+    shifts, summary = measure_sync(table([1]), Clips([[talking_clip(90)]]), ToneNetworks(), CONFIG)
     assert shifts.empty
     assert summary.empty
 
 
 def test_one_person_has_nobody_to_swap_with() -> None:
     files = [[talking_clip(90, seed=i)] for i in range(3)]
-    measured = measure_sync(table([0] * 3, ["a"] * 3), Clips(files), ToneNetworks(), SyncConfig(), rounds=20)
+    measured = measure_sync(table([0] * 3, ["a"] * 3), Clips(files), ToneNetworks(), CONFIG, rounds=20)
     swapped = measured.summary[measured.summary["subset"] == "another voice"]
     assert swapped["n"].eq(0).all()
     assert swapped["abstained"].eq(6).all()
@@ -167,18 +169,18 @@ def test_one_person_has_nobody_to_swap_with() -> None:
 def test_both_voices_are_cut_to_the_shorter() -> None:
     """Else the length of what was searched would tell the two apart."""
     networks = ToneNetworks()
-    long, short = ([embed(talking_clip(n, seed=n, start_frame=s), networks)] for n, s in ((120, 0), (70, 300)))
+    long, short = ([embed(talking_clip(n, seed=n, start_frame=s), networks, CONFIG)] for n, s in ((120, 0), (70, 300)))
     mine, theirs = cut_to_shorter(long, short)
-    assert len(mine[0].voice) == len(theirs[0].voice) == 66
+    assert len(mine[0].voice) == len(theirs[0].voice) == 70
     assert theirs[0].voice_frame == mine[0].voice_frame == 0, "the other's voice begins where the own one does"
     assert mine[0].mouths is theirs[0].mouths
-    np.testing.assert_array_equal(mine[0].voice, long[0].voice[:66])
+    np.testing.assert_array_equal(mine[0].voice, long[0].voice[:70])
     np.testing.assert_array_equal(theirs[0].voice, short[0].voice)
 
 
 def test_the_same_seed_gives_the_same_tables() -> None:
     files = [[talking_clip(90, seed=i, lag=i % 3)] for i in range(5)]
-    runs = [measure_sync(table([0] * 5), Clips(files), ToneNetworks(), SyncConfig(), rounds=30) for _ in range(2)]
+    runs = [measure_sync(table([0] * 5), Clips(files), ToneNetworks(), CONFIG, rounds=30) for _ in range(2)]
     for one, other in zip(*runs, strict=True):
         pd.testing.assert_frame_equal(one, other)
 

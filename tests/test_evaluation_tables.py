@@ -24,9 +24,9 @@ from avdetect.evaluation.tables import (
     missing_streams,
     with_outputs,
 )
-from avdetect.pooling import FEATURES, SyncReading, fusion_features
+from avdetect.pooling import FEATURES, NUM_VALUES, SyncReading, fusion_features
 
-READING = SyncReading(0.04, 0.5, 0.6, 0.7, ((0.5, 0.7),))
+READING = SyncReading(0.04, 0.5, 0.6, 0.7, 0.4, 0.8, ((0.5, 0.7),))
 CLASS_OF_ROW = ("real", "faceswap", "tts-dub", "mixed", "audio-swap")  # RVRA, FVRA, RVFA, FVFA, mismatch
 PARTS = ((0, 0, 0), (1, 1, 0), (1, 0, 1), (1, 1, 1), (1, 0, 0))  # fake, video_fake, audio_fake
 
@@ -45,7 +45,10 @@ def clips(rows: int = 60, seed: int = 0) -> pd.DataFrame:
             for i in range(rows)
         ]
     )
-    p = np.clip(labels * 0.4 + 0.3 + 0.2 * rng.standard_normal((rows, 3)), 0.01, 0.99).astype(np.float32)
+    swapped = np.arange(rows) % 5 == 4
+    p = np.clip(
+        np.column_stack([labels, swapped]) * 0.4 + 0.3 + 0.2 * rng.standard_normal((rows, 4)), 0.01, 0.99
+    ).astype(np.float32)
     table = pd.DataFrame(labels, columns=["fake", "video_fake", "audio_fake"]).astype("Int8")
     table["path"] = [f"{i}.mp4" for i in range(rows)]
     table["group"] = [f"g{i // 10}" for i in range(rows)]
@@ -61,7 +64,7 @@ def mixed() -> pd.DataFrame:
     one, two, three = clips(), clips(40, 1), clips(30, 2)
     two = two.assign(kind="speech", dataset="page", video_fake=pd.NA, fake=two["audio_fake"], has_visual=0, has_sync=0)
     three = three.assign(kind="still", audio_fake=pd.NA, fake=three["video_fake"], has_audio=0, has_sync=0)
-    two["p_video_fake"] = three["p_audio_fake"] = np.nan
+    two["p_video_fake"] = two["p_mismatch"] = three["p_audio_fake"] = three["p_mismatch"] = np.nan
     return pd.concat([one, two, three], ignore_index=True)
 
 
@@ -108,7 +111,8 @@ def test_abstentions_stand_even_where_nothing_can_be_measured() -> None:
 
 def test_each_stream_answers_for_its_own_label() -> None:
     scores = clips()
-    scores["sync_confidence"] = np.where(scores["fake"] == 1, 0.1, 0.9) * scores["has_sync"]
+    swapped = scores["kind"] == "audio-swap"
+    scores["sync_confidence"] = np.where(swapped, 0.1, 0.9) * scores["has_sync"]
     found = measured(scores, "stream")
     for score, label, has in (("visual_logit", "video_fake", "has_visual"), ("audio_logit", "audio_fake", "has_audio")):
         row, kept = one(found, "stream", "clips", score), scores[has] == 1
@@ -116,8 +120,30 @@ def test_each_stream_answers_for_its_own_label() -> None:
         assert row["auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], label, score))
         assert np.isnan(row["log_loss"]), "a logit is no probability"
     low_is_suspicious = one(found, "stream", "clips", "-sync_confidence")
-    assert (low_is_suspicious["auc"], low_is_suspicious["n"]) == (1, 57)
-    assert one(found, "stream", "clips", "sync_at_zero")["auc"] == 0.5
+    # Of 12 real clips two have no match; that the other fakes match says nothing of their match.
+    assert (low_is_suspicious["label"], low_is_suspicious["auc"], low_is_suspicious["n"]) == ("mismatch", 1, 10 + 12)
+    assert one(found, "stream", "clips", "-sync_match")["auc"] == 0.5
+
+
+def test_the_match_is_measured_on_exchanged_voices_and_real_clips() -> None:
+    scores = clips()
+    row = one(measured(scores, "output"), "output", "clips", "p_mismatch")
+    kept = scores[scores["kind"].isin(["real", "audio-swap"]) & scores["p_mismatch"].notna()]
+    y = (kept["kind"] == "audio-swap").astype(int)
+    assert (row["label"], row["n"], row["fakes"], row["abstained"]) == ("mismatch", 22, 12, 2)
+    assert row["auc"] == pytest.approx(roc_auc_score(y, kept["p_mismatch"], sample_weight=weights(y, kept)))
+    stranger = measured(scores.assign(own_voice=0), "output")
+    assert one(stranger, "output", "clips", "p_mismatch")["n"] == 12, "a real clip of another's voice is no match"
+
+
+def test_a_silent_stream_judges_nothing() -> None:
+    table, features = clips(), np.zeros((3, len(FEATURES)), np.float32)
+    features[:, NUM_VALUES:] = [[1, 1, 1], [0, 0, 1], [1, 0, 0]]
+    found = with_outputs(table.iloc[:3], features, np.full((3, 4), 0.7, np.float32), silent=("sync",))
+    assert found["p_mismatch"].isna().all()
+    assert found["p_fake"].isna().tolist() == [False, True, False]
+    assert found["p_video_fake"].isna().tolist() == [False, True, False]
+    assert (found["has_sync"] == [1, 1, 0]).all(), "that it was there stays known"
 
 
 def test_speech_and_stills_are_kept_apart() -> None:
@@ -149,7 +175,7 @@ def test_a_kind_is_measured_by_what_should_see_it_against_reals_with_the_same_st
         "faceswap": {"p_fake", "visual_logit"},
         "tts-dub": {"p_fake", "audio_logit"},
         "mixed": {"p_fake", "visual_logit", "audio_logit"},
-        "audio-swap": {"p_fake", "sync_at_zero"},
+        "audio-swap": {"p_fake", "-sync_match"},
     }
     # Fakes of the kind faceswap: row 1 has no voice, the others both; row 0, a real file, has a voice only.
     assert one(found, "kind", "faceswap", "p_fake")["n"] == 12 + 10

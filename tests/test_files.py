@@ -128,5 +128,7 @@ def test_a_name_is_no_formula_in_csv(name: str) -> None:
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:
     scored = to_dict(Failure("a.mp4", "", "")) | {"status": "scored", "verdict": "real", "reason": "r", "missing": {}}
-    scored |= dict.fromkeys(("fake", "video_fake", "audio_fake", "duration_seconds"), 0.5) | {"warnings": []}
+    scored |= dict.fromkeys(("fake", "video_fake", "audio_fake", "mismatch", "duration_seconds"), 0.5) | {
+        "warnings": []
+    }
     assert ",-0.2000," in csv_row(scored | {"sync": {"offset_seconds": -0.2, "confidence": 0.5}})

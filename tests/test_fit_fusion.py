@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from avdetect.bundle import Calibration
 from avdetect.config import FusionFitConfig, ModelConfig
 from avdetect.datasets.manifest import validate
 from avdetect.errors import ManifestError
 from avdetect.fusion import Fusion
-from avdetect.pooling import FEATURES, NUM_VALUES, fusion_features
+from avdetect.pooling import FEATURES, NUM_VALUES, SyncReading, fusion_features
 from avdetect.training import fusion as fusion_training
 from avdetect.training.fusion import (
     CLIPS,
@@ -172,7 +173,21 @@ def test_label_matrix_marks_the_unknown() -> None:
             }
         )
     )
-    np.testing.assert_array_equal(label_matrix(table), [[1, -1, 1], [-1, 0, -1]])
+    np.testing.assert_array_equal(label_matrix(table), [[1, -1, 1, -1], [-1, 0, -1, -1]])
+
+
+def test_a_mismatch_is_a_fake_of_two_real_halves() -> None:
+    rows = pd.DataFrame(
+        {
+            "fake": [0, 0, 0, 1, 1, 1, 1, "", ""],
+            "video_fake": [0, "", 0, 0, 1, 0, "", 0, ""],
+            "audio_fake": [0, "", 0, 0, 0, 1, 0, 0, ""],
+            "own_voice": [1, "", 0, "", "", "", "", 1, 1],
+        }
+    )
+    rows["path"] = rows["group"] = [f"{i}" for i in range(len(rows))]
+    table = validate(rows.assign(split="train", dataset="d", method=""))
+    assert label_matrix(table)[:, 3].tolist() == [0, 0, -1, 1, -1, -1, -1, -1, -1]
 
 
 def test_class_weights_balance_each_output() -> None:
@@ -293,10 +308,10 @@ def test_a_bend_that_no_line_follows_is_left_to_the_mlp() -> None:
 
 def test_the_clip_is_the_one_that_dev_likes_best() -> None:
     rng = np.random.default_rng(0)
-    labels = np.full((2000, 3), -1, np.float32)
+    labels = np.full((2000, 4), -1, np.float32)
     labels[:, 0] = rng.integers(0, 2, 2000)
-    sure = 12 * (2 * labels[:, :1] - 1) * np.ones((1, 3), np.float32)
-    calibration = Calibration((1.0,) * 3, (0.0,) * 3, clip=1e-4, threshold=0.9999)
+    sure = 12 * (2 * labels[:, :1] - 1) * np.ones((1, 4), np.float32)
+    calibration = Calibration((1.0,) * 4, (0.0,) * 4, clip=1e-4, threshold=0.9999)
     right, tried = choose_clip(calibration, sure, labels)
     assert right.clip == CLIPS[0], "always right: no reason to hold back"
     assert right.threshold == 1 - CLIPS[0]
@@ -312,9 +327,9 @@ def test_the_clip_is_the_one_that_dev_likes_best() -> None:
 
 def test_a_shift_needs_a_bias_and_no_shift_none() -> None:
     rng = np.random.default_rng(0)
-    labels = np.repeat(rng.integers(0, 2, (4000, 1)), 3, 1).astype(np.float32)
+    labels = np.repeat(rng.integers(0, 2, (4000, 1)), 4, 1).astype(np.float32)
     ones, half = np.ones_like(labels), np.arange(4000) % 2 == 0
-    logits = (2 * labels - 1) * 2 + rng.standard_normal((4000, 3)).astype(np.float32)
+    logits = (2 * labels - 1) * 2 + rng.standard_normal((4000, 4)).astype(np.float32)
     calibration, how = fusion_training.calibrate(logits + 3, labels, ones, half)
     assert how == "platt"
     assert calibration.bias[0] < -3
@@ -324,14 +339,14 @@ def test_a_shift_needs_a_bias_and_no_shift_none() -> None:
         found.append(fusion_training.calibrate(logits[few], labels[few], ones[few], half[:40]))
     plain = [calibration for calibration, how in found if how == "temperature"]
     assert len(plain) >= 3
-    assert all(calibration.bias == (0.0, 0.0, 0.0) for calibration in plain)
+    assert all(calibration.bias == (0.0,) * 4 for calibration in plain)
 
 
 def test_probabilities_of_a_half_come_from_the_other() -> None:
     """Labels of one half turned around: its own probabilities must not know of it."""
     rng = np.random.default_rng(0)
-    labels = np.repeat(rng.integers(0, 2, (400, 1)), 3, 1).astype(np.float32)
-    logits = ((2 * labels - 1) * 2 + rng.standard_normal((400, 3))).astype(np.float32)
+    labels = np.repeat(rng.integers(0, 2, (400, 1)), 4, 1).astype(np.float32)
+    logits = ((2 * labels - 1) * 2 + rng.standard_normal((400, 4))).astype(np.float32)
     half, ones = np.arange(400) % 2 == 0, np.ones_like(labels)
     before = fusion_training.crossed(logits, labels, ones, half, "platt")
     labels[half] = 1 - labels[half]
@@ -355,26 +370,144 @@ def test_the_noisy_or_learns_from_differences_within_sources() -> None:
     fake = np.where(source == 0, rng.random(rows) < 0.9, rng.random(rows) < 0.1).astype(np.float32)
     value = fake + np.where(source == 0, -4.0, 4.0) + 0.3 * rng.standard_normal(rows)
     features = np.stack([fusion_features(float(v), None, None) for v in value])
-    labels = np.stack([fake, fake, np.full(rows, -1)], 1).astype(np.float32)
-    config = dataclasses.replace(MODEL.fusion, hidden=0, parts=True)
-    fitted = fusion_training.fit_parts(features, labels, np.ones_like(labels), source, config)
+    labels = np.stack([fake, fake, *np.full((2, rows), -1)], 1).astype(np.float32)
+    ones = np.ones_like(labels)
+    silent = fusion_training.silent_parts(features, labels, ones, source)
+    assert silent == ("audio", "sync"), "no voice and no match was judged"
+    config = dataclasses.replace(MODEL.fusion, hidden=0, parts=True, silent=silent)
+    fitted = fusion_training.fit_parts(features, labels, ones, source, config)
     assert fitted.slope[0] > 1
-    assert fitted.slope[1] == 0, "no voice was judged"
-    p = 1 / (1 + np.exp(-logits_of(fitted, features)[:, 1]))
-    assert p.mean() == pytest.approx(fake.mean(), abs=1e-3)
+    assert fitted.slope[1] == fitted.slope[2] == 0
+    p = 1 / (1 + np.exp(-logits_of(fitted, features)))
+    assert p[:, 1].mean() == pytest.approx(fake.mean(), abs=1e-3)
+    np.testing.assert_allclose(p[:, 0], p[:, 1], atol=1e-6)
 
 
 def test_a_part_that_is_missing_says_nothing() -> None:
     fusion = Fusion(dataclasses.replace(MODEL.fusion, hidden=0, parts=True)).eval()
     with torch.no_grad():
-        fusion.slope.copy_(torch.tensor([2.0, 3.0]))
-        fusion.bias.copy_(torch.tensor([0.5, -0.5]))
-    face, voice, both, neither = (
-        logits_of(fusion, fusion_features(*values, None)[None])[0]
-        for values in ((1.0, None), (None, -1.0), (1.0, -1.0), (None, None))
+        fusion.slope.copy_(torch.tensor([2.0, 3.0, 4.0]))
+        fusion.bias.copy_(torch.tensor([0.5, -0.5, 1.0]))
+    fit = SyncReading(0.0, 0.5, 0.7, 0.7, 0.25, 0.5, ())
+    face, voice, match, both, neither = (
+        logits_of(fusion, fusion_features(*values)[None])[0]
+        for values in ((1.0, None, None), (None, -1.0, None), (None, None, fit), (1.0, -1.0, None), (None, None, None))
     )
-    np.testing.assert_allclose(face, [2.5, 2.5, 0], atol=1e-4)
-    np.testing.assert_allclose(voice, [-3.5, 0, -3.5], atol=1e-4)
-    np.testing.assert_array_equal(neither, [0, 0, 0])
+    np.testing.assert_allclose(face, [2.5, 2.5, 0, 0], atol=1e-4)
+    np.testing.assert_allclose(voice, [-3.5, 0, -3.5, 0], atol=1e-4)
+    np.testing.assert_allclose(match, [0, 0, 0, 0], atol=1e-4)
+    np.testing.assert_array_equal(neither, [0, 0, 0, 0])
     p = 1 / (1 + np.exp(-both))
     assert p[0] == pytest.approx(1 - (1 - p[1]) * (1 - p[2]), abs=1e-5)
+
+
+# -- three causes
+
+
+def three_causes(
+    rows: int = 900, sources: int = 9, match: float = 1.0, seed: int = 0
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Of each source a third is real; the others have a forged face, a forged voice or another's voice. Sources differ
+    in level. match: how much lower the match of a mismatch is, in its standard deviations."""
+    rng = np.random.default_rng(seed)
+    kind, source = rng.choice(6, rows), np.arange(rows) % sources
+    video, audio, mismatch = (np.isin(kind, kinds).astype(int) for kinds in ([2], [3], [4, 5]))
+    level = 0.4 * rng.standard_normal((sources, 3))[source]
+    forged = np.stack([2 * video, 2 * audio, -match * mismatch], 1)
+    face, voice, sync = (forged + level + rng.normal(size=(rows, 3))).T
+    readings = [SyncReading(0.0, 0.3, 0.7, 0.7, 0.3 + 0.1 * float(s), 0.5, ()) for s in sync]
+    features = np.stack([fusion_features(*one) for one in zip(face.tolist(), voice.tolist(), readings, strict=True)])
+    table = pd.DataFrame({"fake": (kind > 1).astype(int), "video_fake": video, "audio_fake": audio})
+    table["method"] = np.array(["", "", "swap", "vocoder", "other_voice", "other_voice"], object)[kind]
+    table["path"] = table["group"] = [f"{i}" for i in range(rows)]
+    return validate(table.assign(split="train", dataset=[f"s{s}" for s in source])), features
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[pd.DataFrame, np.ndarray, FittedFusion]:
+    table, features = three_causes(match=2.0)
+    model = dataclasses.replace(MODEL, fusion=dataclasses.replace(MODEL.fusion, hidden=0))
+    fit = dataclasses.replace(FIT, steps=2, kind="parts")
+    return table, features, fit_candidates(table, features, model, fit, 0, "dataset")[0]
+
+
+def test_the_whole_and_its_parts_are_calibrated_together(parts: tuple[pd.DataFrame, np.ndarray, FittedFusion]) -> None:
+    _, _, fitted = parts
+    assert fitted.config.silent == ()
+    assert fitted.calibration.scale == (1.0,) * 4
+    assert fitted.calibration.bias == (0.0,) * 4
+    for column in range(4):
+        y, p, w = (a[:, column] for a in (fitted.oof_labels, fitted.oof_probabilities, fitted.oof_weights))
+        known = (y >= 0) & (w > 0)
+        assert np.average(p[known], weights=w[known]) == pytest.approx(np.average(y[known], weights=w[known]), abs=0.15)
+        assert roc_auc_score(y[known], p[known]) > 0.75
+        assert fitted.log_loss[column] < 0.6
+
+
+def test_no_other_biases_are_more_likely(parts: tuple[pd.DataFrame, np.ndarray, FittedFusion]) -> None:
+    table, features, fitted = parts
+    labels = label_matrix(table)
+    weights = class_weights(table, labels, features)
+
+    def loss() -> float:
+        p = 1 / (1 + np.exp(-logits_of(fitted.fusion, features).astype(float)))
+        known = (labels >= 0) & (weights > 0)
+        losses = np.where(known, -np.log(np.where(labels == 1, p, 1 - p)) * weights, 0).sum(0)
+        return float((losses / weights.sum(0)).sum())
+
+    least = loss()
+    for part in range(3):
+        for step in (-0.1, 0.1):
+            with torch.no_grad():
+                fitted.fusion.bias[part] += step
+                assert loss() > least
+                fitted.fusion.bias[part] -= step
+
+
+def test_a_part_that_carries_no_information_is_silent() -> None:
+    table, features = three_causes(match=0.0)
+    model = dataclasses.replace(MODEL, fusion=dataclasses.replace(MODEL.fusion, hidden=0))
+    fitted = fit_candidates(table, features, model, dataclasses.replace(FIT, steps=2, kind="parts"), 0, "dataset")[0]
+    assert fitted.config.silent == ("sync",)
+    assert fitted.fusion.slope[2] == 0
+    assert np.isnan(fitted.log_loss[3])
+    other = features.copy()
+    other[:, 2:NUM_VALUES] += 5
+    np.testing.assert_array_equal(logits_of(fitted.fusion, other), logits_of(fitted.fusion, features))
+
+
+def test_information_that_a_few_sources_alone_have_is_none() -> None:
+    """In one source of nine the match tells all, in the others it points the other way."""
+    table, features = three_causes(match=-0.3)
+    match, one = FEATURES.index("sync_match"), (table["dataset"] == "s0").to_numpy()
+    features[one, match] -= 3 * (table["method"][one] == "other_voice").to_numpy()
+    labels = label_matrix(table)
+    weights = class_weights(table, labels, features)
+    source = table["dataset"].to_numpy()
+    assert "sync" in fusion_training.silent_parts(features, labels, weights, source)
+
+
+def test_exchanged_voices_weigh_as_one_generator() -> None:
+    table, features = three_causes()
+    labels = label_matrix(table)
+    weights = class_weights(table, labels, features)[:, 0]
+    totals = [weights[(table["method"] == name).to_numpy()].sum() for name in ("swap", "vocoder", "other_voice")]
+    assert totals == pytest.approx([totals[0]] * 3, rel=1e-4)
+
+
+def test_a_part_is_not_taught_where_its_stream_is_missing() -> None:
+    table, features = three_causes(120)
+    features[::2, NUM_VALUES + 2] = 0
+    weights = class_weights(table, label_matrix(table), features)
+    assert (weights[::2, 3] == 0).all()
+    assert (weights[::2, 0] > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "logistic", "parts"])
+def test_where_no_mismatch_is_known_the_match_is_silent(kind: str) -> None:
+    table, features = three_causes(120)
+    kept = (table["method"] != "other_voice").to_numpy()
+    table, features = table[kept].reset_index(drop=True), features[kept]
+    fitted = fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2, kind=kind), 0)[0]
+    assert "sync" in fitted.config.silent
+    assert fitted.kind == kind

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from avdetect.config import AudioConfig, FusionConfig, ModelConfig, SyncConfig, VisualConfig
 from avdetect.errors import ModelError
 from avdetect.fusion import OUTPUTS, Fusion
 from avdetect.model import Model
-from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
+from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE, STREAMS
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 SUBSETS = list(product((0, 1), repeat=3))
@@ -41,11 +43,11 @@ def fusion(request: pytest.FixtureRequest) -> Fusion:
 
 
 @pytest.mark.parametrize("present", SUBSETS)
-def test_any_subset_gives_three_finite_outputs(fusion: Fusion, present: tuple[int, int, int]) -> None:
+def test_any_subset_gives_four_finite_outputs(fusion: Fusion, present: tuple[int, int, int]) -> None:
     x = features()
     x[:, NUM_VALUES:] = torch.tensor(present, dtype=torch.float32)
     logits = fusion(x)
-    assert logits.shape == (6, len(OUTPUTS)) == (6, 3)
+    assert logits.shape == (6, len(OUTPUTS)) == (6, 4)
     assert torch.isfinite(logits).all()
 
 
@@ -129,6 +131,75 @@ def test_stream_dropout_hides_streams_but_never_all() -> None:
 def test_stream_dropout_is_off_when_scoring() -> None:
     module = Fusion(FusionConfig(stream_dropout=0.9, dropout=0.9)).eval()
     torch.testing.assert_close(module(features()), module(features()), atol=0, rtol=0)
+
+
+# -- the noisy-or
+
+
+def noisy_or_of(slope: list[float], bias: list[float], silent: tuple[str, ...] = ()) -> Fusion:
+    module = Fusion(FusionConfig(hidden=0, parts=True, silent=silent)).eval()
+    with torch.no_grad():
+        module.slope.copy_(torch.tensor(slope))
+        module.bias.copy_(torch.tensor(bias))
+    return module
+
+
+finite = st.floats(-1e6, 1e6, width=32)
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(
+    st.lists(finite, min_size=NUM_VALUES, max_size=NUM_VALUES),
+    st.sampled_from(SUBSETS),
+    st.lists(st.floats(0, 100, width=32), min_size=3, max_size=3),
+    st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3),
+    st.sets(st.sampled_from(STREAMS)),
+)
+def test_the_whole_is_never_below_its_largest_part(
+    values: list[float], present: tuple[int, int, int], slope: list[float], bias: list[float], silent: set[str]
+) -> None:
+    module = noisy_or_of(slope, bias, tuple(silent))
+    with torch.no_grad():
+        whole, *parts = module(torch.tensor([[*values, *present]], dtype=torch.float32))[0].tolist()
+    there = [p for p, has, name in zip(parts, present, STREAMS, strict=True) if has and name not in silent]
+    assert np.isfinite([whole, *parts]).all()
+    if there:
+        assert whole >= max(there)
+    else:
+        assert whole == 0
+
+
+def test_the_whole_is_the_noisy_or_of_its_parts() -> None:
+    x = features(200)
+    with torch.no_grad():
+        whole, *parts = torch.sigmoid(noisy_or_of([0.5, 0.7, 2.0], [-1.0, 0.3, 0.5])(x).double()).T
+    torch.testing.assert_close(whole, 1 - torch.stack([1 - p for p in parts]).prod(0), atol=1e-6, rtol=0)
+    values = x[:, [FEATURES.index(name) for name in ("visual_logit", "audio_logit", "sync_match")]]
+    expected = torch.sigmoid(values * torch.tensor([0.5, 0.7, -2.0]) + torch.tensor([-1.0, 0.3, 0.5]))
+    torch.testing.assert_close(torch.stack(parts, 1).float(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_perfect_match_is_no_sign_of_truth() -> None:
+    x = features(1)
+    x[0, :2] = torch.tensor([2.0, 1.0])
+    module = noisy_or_of([1.0, 1.0, 10.0], [0.0, 0.0, 0.0])
+    without = x.clone()
+    without[0, NUM_VALUES + 2] = 0
+    for match in (0.0, 0.5, 100.0):
+        x[0, FEATURES.index("sync_match")] = match
+        assert module(x)[0, 0] >= module(without)[0, 0]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "logistic", "parts"])
+def test_a_silent_stream_has_no_influence(kind: str) -> None:
+    torch.manual_seed(0)
+    hidden = 4 if kind == "mlp" else 0
+    module = Fusion(FusionConfig(hidden=hidden, parts=kind == "parts", silent=("sync",))).eval()
+    x = features()
+    gone = x.clone()
+    gone[:, 2:NUM_VALUES] = 7
+    gone[:, NUM_VALUES + 2] = 0
+    torch.testing.assert_close(module(x), module(gone), atol=0, rtol=0)
 
 
 # -- the whole model

@@ -70,8 +70,8 @@ FOUND: dict[str, list[bytes]] = {
     ],
     "bundle_json": [
         _bundle(b'"clip_seconds": 12.0', b'"clip_seconds": ' + HUGE),
-        _bundle(b'"crop_size": 160', b'"crop_size": ' + HUGE),
-        _bundle(b'"crop_size": 160', b'"crop_size": -' + HUGE),
+        _bundle(b'"crop_size": 480', b'"crop_size": ' + HUGE),
+        _bundle(b'"crop_size": 480', b'"crop_size": -' + HUGE),
         _bundle(b'"seed": 1', b'"seed": ' + b"[" * 400 + b"]" * 400),
     ],
     "out_of_fold": [

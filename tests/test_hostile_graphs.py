@@ -19,7 +19,7 @@ from avdetect.faces import build_detector
 
 WEIGHTS = Path(__file__).parents[1] / "avdetect" / "weights"
 SHIPPED = sorted(WEIGHTS.glob("*/*.onnx"))
-FUSION = (Port(FLOAT, (None, 9)), Port(FLOAT, (None, 3)))
+FUSION = (Port(FLOAT, (None, 9)), Port(FLOAT, (None, 4)))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -30,7 +30,7 @@ def test_what_we_ship_is_accepted(path: Path) -> None:
 def test_an_honest_graph_in_a_bundle_is_run(tmp_path: Path) -> None:
     folder = bundle_with(tmp_path / "b", fusion_onnx=honest().SerializeToString())
     networks = OnnxNetworks(Bundle.load(folder), "cpu", threads=1)
-    np.testing.assert_array_equal(networks.fusion(np.ones((2, 9), np.float32)), np.full((2, 3), 9, np.float32))
+    np.testing.assert_array_equal(networks.fusion(np.ones((2, 9), np.float32)), np.full((2, 4), 9, np.float32))
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -44,7 +44,7 @@ def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """ONNX Runtime reads such a file from the folder where a program runs, of graphs given as bytes too."""
     import onnxruntime
 
-    np.full(27, 7, "<f4").tofile(tmp_path / "weights.bin")
+    np.full(36, 7, "<f4").tofile(tmp_path / "weights.bin")
     monkeypatch.chdir(tmp_path)
     graph = content("external")
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -66,13 +66,13 @@ def test_every_graph_is_one_that_protobuf_reads() -> None:
 @pytest.mark.parametrize("way", ["raw", "floats", "packed", "unpacked", "doubles", "int32", "branch", "empty"])
 def test_every_way_to_write_a_tensor_is_read(way: str) -> None:
     tensors = {
-        "raw": lambda: numpy_helper.from_array(np.ones((9, 3), np.float32), "w"),
-        "floats": lambda: helper.make_tensor("w", 1, [9, 3], [1.0] * 27),
-        "packed": lambda: helper.make_tensor("w", 7, [9, 3], [-1] * 27),
-        "unpacked": lambda: helper.make_tensor("w", 1, [9, 3], [1.0] * 27),
-        "doubles": lambda: helper.make_tensor("w", 11, [9, 3], [1.0] * 27),
-        "int32": lambda: helper.make_tensor("w", 10, [9, 3], np.ones(27, np.float16)),
-        "branch": lambda: stated([9, 3], raw=bytes(108)),
+        "raw": lambda: numpy_helper.from_array(np.ones((9, 4), np.float32), "w"),
+        "floats": lambda: helper.make_tensor("w", 1, [9, 4], [1.0] * 36),
+        "packed": lambda: helper.make_tensor("w", 7, [9, 4], [-1] * 36),
+        "unpacked": lambda: helper.make_tensor("w", 1, [9, 4], [1.0] * 36),
+        "doubles": lambda: helper.make_tensor("w", 11, [9, 4], [1.0] * 36),
+        "int32": lambda: helper.make_tensor("w", 10, [9, 4], np.ones(36, np.float16)),
+        "branch": lambda: stated([9, 4], raw=bytes(144)),
         "empty": lambda: stated([0, 3]),
     }
     tensor = tensors[way]()
@@ -131,7 +131,7 @@ def test_a_graph_that_gives_no_numbers_is_a_model_error(tmp_path: Path, what: st
         "too few": [helper.make_node("Identity", ["w"], ["output"])],
         "other input": [matmul()],
     }[what]
-    weight = numpy_helper.from_array(np.full((1 if what == "too few" else 4, 3), -1, np.float32), "w")
+    weight = numpy_helper.from_array(np.full((1 if what == "too few" else 4, 4), -1, np.float32), "w")
     bundle = Bundle.load(bundle_with(tmp_path / "b", fusion_onnx=model(*nodes, tensors=[weight]).SerializeToString()))
     with pytest.raises(ModelError, match=r"fusion\.onnx of .*(cannot be run|no number)|cannot load"):
         OnnxNetworks(bundle, "cpu", threads=1).fusion(np.ones((4, 9), np.float32))

@@ -101,33 +101,69 @@ def test_a_fake_clip_that_looks_all_real_can_still_be_learned() -> None:
 # -- lip-sync
 
 
+EVERY = torch.ones(2, 16, dtype=torch.bool)  # frames of two clips, of which 12 mouths see five each
+
+
+def moments(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mouths (2, 12, 16), and voices (2, 16, 16) that are near to those of their frames."""
+    torch.manual_seed(seed)
+    voice = nn.functional.normalize(torch.randn(2, 16, 16), dim=2)
+    mouth = nn.functional.normalize(voice[:, 2:14] + 0.2 * torch.randn(2, 12, 16), dim=2)
+    return mouth, voice
+
+
 def test_contrastive_loss_prefers_moments_that_belong_together() -> None:
-    torch.manual_seed(0)
-    mouth = nn.functional.normalize(torch.randn(24, 16), dim=1)
-    voice = nn.functional.normalize(mouth + 0.2 * torch.randn(24, 16), dim=1)
-    aligned = contrastive_sync(mouth, voice, 12)
-    assert aligned < contrastive_sync(mouth, voice.roll(1, 0), 12) - 1
-    assert aligned < contrastive_sync(mouth, voice[torch.randperm(24)], 12) - 1
-    torch.testing.assert_close(aligned, contrastive_sync(voice, mouth, 12))
-    same = nn.functional.normalize(torch.ones(24, 16), dim=1)
+    mouth, voice = moments()
+    aligned = contrastive_sync(mouth, voice, EVERY, EVERY)
+    assert aligned < contrastive_sync(mouth, voice.roll(1, 1), EVERY, EVERY) - 1, "the mouth is in the middle"
+    assert aligned < contrastive_sync(mouth, voice[:, torch.randperm(16)], EVERY, EVERY) - 1
+    longer = torch.cat([voice, torch.randn(2, 9, 16)], dim=1)
+    torch.testing.assert_close(aligned, contrastive_sync(mouth, longer, EVERY, EVERY))
+    same = nn.functional.normalize(torch.ones(2, 16, 16), dim=2)
     chance = math.log(12) + 0.2 * math.log(24)
-    assert contrastive_sync(same, same, 12).item() == pytest.approx(chance, rel=1e-5)
+    assert contrastive_sync(same[:, :12], same, EVERY, EVERY).item() == pytest.approx(chance, rel=1e-5)
+
+
+def test_both_directions_count_alike() -> None:
+    mouth, voice = moments()
+    every = EVERY[:, :12]
+    there = contrastive_sync(mouth, voice[:, 2:14], every, every)
+    torch.testing.assert_close(there, contrastive_sync(voice[:, 2:14], mouth, every, every))
 
 
 def test_recognising_the_clip_is_not_enough() -> None:
     """Vectors that tell clips apart but not moments leave the loss near chance within a clip."""
-    clips = nn.functional.normalize(torch.eye(2, 16), dim=1).repeat_interleave(12, dim=0)
-    assert contrastive_sync(clips, clips, 12) > math.log(12)
+    clips = nn.functional.normalize(torch.eye(2, 16), dim=1)[:, None].expand(2, 16, 16)
+    assert contrastive_sync(clips[:, :12], clips, EVERY, EVERY) > math.log(12)
 
 
 def test_silence_is_nobodys_positive() -> None:
-    torch.manual_seed(0)
-    mouth = nn.functional.normalize(torch.randn(24, 16), dim=1)
-    voice = mouth.clone()
-    voice[5] = -mouth[5]  # as wrong as can be, but silent
-    voiced = torch.ones(24, dtype=torch.bool)
-    loud = contrastive_sync(mouth, voice, 12, voiced)
-    voiced[5] = False
-    assert contrastive_sync(mouth, voice, 12, voiced) < loud - 0.5
-    silent = contrastive_sync(mouth, voice, 12, torch.zeros(24, dtype=torch.bool))
-    assert silent.item() == 0
+    mouth, voice = moments()
+    voice[0, 7] = -mouth[0, 5]  # as wrong as can be, but silent
+    voiced = EVERY.clone()
+    loud = contrastive_sync(mouth, voice, EVERY, voiced)
+    voiced[0, 7] = False
+    assert contrastive_sync(mouth, voice, EVERY, voiced) < loud - 0.2
+    assert contrastive_sync(mouth, voice, EVERY, torch.zeros_like(EVERY)).item() == 0
+
+
+def test_padding_is_neither_positive_nor_negative() -> None:
+    mouth, voice = moments()
+    there = EVERY.clone()
+    there[1, 10:] = False  # six whole mouths are left of the second clip
+    loss = contrastive_sync(mouth, voice, there, EVERY)
+    other_mouth, other_voice = mouth.clone().requires_grad_(), voice.clone().requires_grad_()
+    with torch.no_grad():
+        other_mouth[1, 6:], other_voice[1, 8:] = mouth[0, :6], voice[0, :8]
+    again = contrastive_sync(other_mouth, other_voice, there, EVERY)
+    torch.testing.assert_close(loss, again)
+    again.backward()
+    assert other_mouth.grad is not None
+    assert other_voice.grad is not None
+    assert (other_mouth.grad[1, 6:] == 0).all()
+    assert (other_voice.grad[1, 8:] == 0).all()
+    assert (other_mouth.grad[1, :6] != 0).any()
+    mouth, voice, there = mouth[:1], voice[:1], there[:1]
+    alone = contrastive_sync(mouth, voice, there, there)
+    chance = contrastive_sync(torch.ones_like(mouth) / 4, torch.ones_like(voice) / 4, there, there)
+    assert alone < chance == pytest.approx(1.2 * math.log(12), rel=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,9 +12,14 @@ from hypothesis import strategies as st
 from avdetect.pooling import (
     FEATURES,
     MIN_OFFSET_PAIRS,
+    MIN_SPEAKING,
+    MIN_STRETCH_WINDOWS,
     MIN_SYNC_WINDOWS,
+    NEAR,
     NUM_VALUES,
+    PART_OF,
     STREAM_OF_VALUE,
+    STREAMS,
     SyncDistances,
     SyncReading,
     confident_mean,
@@ -34,7 +41,7 @@ def unit(rows: int, seed: int = 0, size: int = 32) -> np.ndarray:
 
 
 def lagging(lag: int, windows: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Mouth and voice embeddings where the sound of mouth window t is heard `lag` frames later."""
+    """Mouth and voice embeddings where the sound of mouth t is heard `lag` frames later."""
     moments = unit(windows + 2 * MAX)
     mouth = moments[MAX : MAX + windows]
     voice = moments[MAX - lag : MAX - lag + windows]  # voice[t + lag] is the moment of mouth[t]
@@ -124,9 +131,9 @@ def test_audio_that_lags_by_k_frames_reads_as_plus_k(lag: int) -> None:
 
 @pytest.mark.parametrize("mouth_start", [-7, 0, 12])
 def test_a_face_that_appears_later_is_not_an_offset(mouth_start: int) -> None:
-    moments = unit(80)
-    voice = moments[10:70]  # voice window j is moment 10 + j
-    mouth = moments[10 + mouth_start :][:50]
+    moments = unit(100)
+    voice = moments[10:80]  # voice j is moment 10 + j
+    mouth = moments[10 + mouth_start :][:60]
     reading = read_sync(sync_distances(mouth, mouth_start, voice, 0, heard(voice), MAX))
     assert reading is not None
     assert reading.offset_seconds == 0
@@ -151,11 +158,11 @@ def test_distances_are_those_of_the_pairs_that_exist(w: int, start: int, v: int,
         assert distances.count[:, column].sum() == len(known)
         assert distances.total[:, column].sum() == pytest.approx(sum(expected), abs=2e-3)
         for second, count in zip(distances.seconds, distances.count[:, column], strict=True):
-            assert count == sum((start + i + 2) // 25 == second for i, _ in known)
+            assert count == sum((start + i) // 25 == second for i, _ in known)
 
 
 @pytest.mark.parametrize("seed", [7, 8, 9])
-def test_windows_that_are_near_to_all_draw_no_offset_to_themselves(seed: int) -> None:
+def test_moments_that_are_near_to_all_draw_no_offset_to_themselves(seed: int) -> None:
     """Late offsets have fewer pairs, so that a stretch at the end, near to every mouth, is more of their mean."""
     mouth, voice = lagging(-4)
     common = np.full(mouth.shape[1], 1 / np.sqrt(mouth.shape[1]), np.float32)
@@ -170,8 +177,8 @@ def test_windows_that_are_near_to_all_draw_no_offset_to_themselves(seed: int) ->
 
 def test_edges_favour_no_offset_when_every_pair_is_equally_far() -> None:
     """Zero padding would make the edges nearer or farther; pairs that do not exist must not count at all."""
-    mouth = np.tile(np.eye(2, 4, dtype=np.float32)[:1], (30, 1))
-    voice = np.tile(np.eye(2, 4, dtype=np.float32)[1:], (30, 1))
+    mouth = np.tile(np.eye(4, dtype=np.float32)[:2], (30, 1))  # it moves, to and fro
+    voice = np.tile(np.eye(4, dtype=np.float32)[2:3], (60, 1))
     distances = sync_distances(mouth, 0, voice, 0, heard(voice), MAX)
     np.testing.assert_allclose(distances.total.sum(0) / distances.count.sum(0), np.sqrt(2), rtol=1e-6)
     reading = read_sync(distances)
@@ -191,8 +198,8 @@ def test_random_embeddings_are_not_drawn_to_the_edges() -> None:
     assert outer < 0.5, f"{outer:.0%} of random clips read as more than 0.4 s out of step (10 of 31 offsets)"
 
 
-def test_silent_voice_windows_do_not_count() -> None:
-    mouth, voice = lagging(3)
+def test_silent_voices_do_not_count() -> None:
+    mouth, voice = lagging(3, 80)
     valid = heard(voice)
     valid[20:40] = False
     voice = voice.copy()
@@ -201,7 +208,7 @@ def test_silent_voice_windows_do_not_count() -> None:
     reading = read_sync(distances)
     assert reading is not None
     assert reading.offset_seconds == 3 / 25
-    assert distances.count[:, MAX].sum() == 40
+    assert distances.count[:, MAX].sum() == distances.spoken.sum() == 60
     assert max(distance for _, distance in reading.curve) < 0.1  # nothing silent is in the curve
 
 
@@ -220,20 +227,91 @@ def test_clips_of_a_file_add_up() -> None:
 
 
 def test_clips_too_short_on_their_own_are_enough_together() -> None:
-    mouth, voice = lagging(0, MIN_SYNC_WINDOWS - 6)
+    mouth, voice = lagging(0, MIN_SYNC_WINDOWS - 20)
     part = sync_distances(mouth, 0, voice, 0, heard(voice), MAX)
     assert read_sync(part) is None
-    reading = read_sync(SyncDistances.join([part, part, part]))
+    reading = read_sync(SyncDistances.join([part, part]))
     assert reading is not None
     assert reading.offset_seconds == 0
 
 
-@pytest.mark.parametrize(("windows", "enough"), [(0, False), (1, False), (19, False), (20, True)])
-def test_too_few_windows_say_nothing(windows: int, enough: bool) -> None:
+@pytest.mark.parametrize(
+    ("windows", "stretch", "file"), [(0, 0, 0), (1, 0, 0), (19, 0, 0), (20, 1, 0), (49, 1, 0), (50, 1, 1)]
+)
+def test_too_few_frames_say_nothing(windows: int, stretch: bool, file: bool) -> None:
     mouth, voice = lagging(0, windows)
-    reading = read_sync(sync_distances(mouth, 0, voice, 0, heard(voice), MAX))
-    assert (reading is not None) == enough
-    assert MIN_SYNC_WINDOWS == 20
+    distances = sync_distances(mouth, 0, voice, 0, heard(voice), MAX)
+    assert (read_sync(distances, MIN_STRETCH_WINDOWS) is not None) == stretch
+    assert (read_sync(distances) is not None) == file
+
+
+# -- the match, and who speaks
+
+
+@pytest.mark.parametrize("lag", range(-6, 7))
+def test_a_shift_of_a_few_frames_is_a_match_and_a_larger_one_is_none(lag: int) -> None:
+    mouth, voice = lagging(lag)
+    found = read_sync(sync_distances(mouth, 0, voice, 0, heard(voice), MAX))
+    assert found is not None
+    assert found.confidence > 1
+    if abs(lag) <= NEAR:
+        assert found.match == found.confidence
+    else:
+        assert -0.2 < found.match < 0.2
+
+
+def test_the_match_is_between_the_best_near_offset_and_the_median() -> None:
+    offsets = np.arange(-MAX, MAX + 1)
+    mean = np.full(len(offsets), 1.3)
+    mean[MAX + 2], mean[MAX + 9] = 1.0, 0.8
+    count = np.full((1, len(offsets)), 60)
+    distances = SyncDistances(offsets, np.array([0]), mean[None] * 60, count, np.zeros((1, 4)), np.array([60]))
+    found = read_sync(distances)
+    assert found is not None
+    assert found.match == pytest.approx(0.3)
+    assert found.confidence == pytest.approx(0.5)
+    assert found.offset_seconds == 9 / 25
+
+
+def test_no_pair_near_offset_0_is_no_match() -> None:
+    """A voice that begins when the face is gone: what the lips said is not there."""
+    mouth, voice = unit(60), unit(60, 1)
+    distances = sync_distances(mouth, 0, voice, 60, heard(voice), 100)
+    assert distances.count.sum(0).max() >= MIN_SYNC_WINDOWS
+    assert read_sync(distances) is None
+
+
+def test_a_mouth_that_stands_still_does_not_speak() -> None:
+    rng = np.random.default_rng(0)
+    voice = unit(100, 1)
+    still = unit(1) + 0.01 * rng.standard_normal((100, 32)).astype(np.float32)
+    still /= np.linalg.norm(still, axis=1, keepdims=True)
+    distances = sync_distances(still, 0, voice, 0, heard(voice), MAX)
+    assert 0 < distances.speaking() < MIN_SPEAKING
+    assert distances.stands_still()
+    assert read_sync(distances) is None
+    moving = sync_distances(unit(100), 0, voice, 0, heard(voice), MAX)
+    assert not moving.stands_still()
+    found = read_sync(moving)
+    assert found is not None
+    assert found.speaking == moving.speaking() > 0.5
+
+
+def test_only_frames_with_speech_show_who_speaks() -> None:
+    """The mouth rests while the voice speaks and moves in its pauses: it answers somebody."""
+    voice, valid = unit(120, 1), np.arange(120) < 60
+    mouth = np.where(valid[:, None], unit(1), unit(120))
+    assert sync_distances(mouth, 0, voice, 0, valid, MAX).speaking() == pytest.approx(0, abs=1e-5)
+    assert sync_distances(mouth, 0, voice, 0, ~valid, MAX).speaking() > 0.5
+
+
+def test_how_much_a_mouth_moves_adds_up_over_clips() -> None:
+    mouth, voice = unit(100), unit(100, 1)
+    whole = sync_distances(mouth, 0, voice, 0, heard(voice), MAX)
+    parts = [sync_distances(mouth[i : i + 50], i, v := voice[i : i + 50], i, heard(v), MAX) for i in (0, 50)]
+    assert SyncDistances.join(parts).speaking() == pytest.approx(whole.speaking(), abs=1e-6)
+    cut = whole.within(whole.seconds == 2)
+    assert cut.speaking() == pytest.approx(1 - np.linalg.norm(mouth[50:75].mean(0)), abs=1e-6)
 
 
 def test_no_voice_and_only_silence_say_nothing() -> None:
@@ -244,14 +322,14 @@ def test_no_voice_and_only_silence_say_nothing() -> None:
 
 
 def test_an_offset_backed_by_few_pairs_is_not_read() -> None:
-    mouth, voice = unit(30), unit(30, 1)
-    distances = sync_distances(mouth, 0, voice, 0, heard(voice), 25)
+    mouth, voice = unit(60), unit(60, 1)
+    distances = sync_distances(mouth, 0, voice, 0, heard(voice), 55)
     rare = distances.count.sum(0) < MIN_OFFSET_PAIRS
     assert rare.any()
     tempting = np.where(rare, 0.0, distances.total)
-    reading = read_sync(SyncDistances(distances.offsets, distances.seconds, tempting, distances.count))
+    reading = read_sync(dataclasses.replace(distances, total=tempting))
     assert reading is not None
-    assert abs(reading.offset_seconds * 25) <= 20
+    assert abs(reading.offset_seconds * 25) <= 50
     assert reading.min_distance > 1
 
 
@@ -260,7 +338,7 @@ def test_the_curve_over_time_shows_the_delay_and_its_sign_everywhere(lag: int) -
     mouth, voice = lagging(lag, 250)
     parts = [sync_distances(mouth[i:j], i, v := voice[i:j], i, heard(v), MAX) for i, j in ((0, 140), (140, 250))]
     curve = sync_over_time(SyncDistances.join(parts), 3)
-    assert [seconds for seconds, _ in curve] == [i + 0.5 for i in range(11)]  # second 5 once, though the cut divides it
+    assert [seconds for seconds, _ in curve] == [i + 0.5 for i in range(10)]  # second 5 once, though the cut divides it
     for _, reading in curve:
         assert reading is not None
         assert reading.offset_seconds == lag / 25
@@ -290,7 +368,7 @@ def test_the_curve_over_time_is_silent_where_the_voice_is() -> None:
 
 
 def reading(offset: float = -0.2) -> SyncReading:
-    return SyncReading(offset, 0.5, 0.7, 0.9, ((0.5, 0.7),))
+    return SyncReading(offset, 0.5, 0.7, 0.9, 0.3, 0.8, ((0.5, 0.7),))
 
 
 def test_features_carry_values_and_the_mask() -> None:
@@ -301,7 +379,7 @@ def test_features_carry_values_and_the_mask() -> None:
             "audio_logit": -2.0,
             "sync_confidence": 0.5,
             "sync_min_distance": 0.7,
-            "sync_at_zero": 0.9,
+            "sync_match": 0.3,
             "sync_abs_offset": 0.2,
             "has_visual": 1,
             "has_audio": 1,
@@ -327,3 +405,5 @@ def test_a_logit_of_zero_is_not_a_missing_stream() -> None:
 
 def test_the_mask_follows_the_names() -> None:
     assert [FEATURES[NUM_VALUES + s] for s in STREAM_OF_VALUE] == ["has_visual", "has_audio", *["has_sync"] * 4]
+    assert FEATURES[NUM_VALUES:] == tuple(f"has_{name}" for name in STREAMS)
+    assert PART_OF == {"visual": "video_fake", "audio": "audio_fake", "sync": "mismatch"}

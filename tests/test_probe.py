@@ -26,6 +26,7 @@ from avdetect.config import (
     PairLoopConfig,
     StreamLoopConfig,
     TrainConfig,
+    View,
     VisualConfig,
 )
 from avdetect.errors import ConfigError, ModelError
@@ -157,7 +158,7 @@ def test_levels_are_mean_and_deviation_of_the_named_maps() -> None:
 
 
 def test_highpass_sees_grain_and_neither_colour_nor_light() -> None:
-    stream = made(highpass=5, std=16.0).eval()
+    stream = made(views=(View(highpass=5, std=16.0),)).eval()
     assert stream.state_dict().keys() == made().state_dict().keys()
     grain = torch.from_numpy(np.random.default_rng(1).integers(-20, 21, (2, 32, 32, 3)))
     slope = torch.linspace(0, 20, 32)[None, :, None, None].expand(2, 32, 32, 3)
@@ -174,7 +175,7 @@ def test_highpass_sees_grain_and_neither_colour_nor_light() -> None:
     with torch.inference_mode():
         np.testing.assert_allclose(found, stream(CROPS).numpy(), atol=PARITY_TOLERANCE)
     with pytest.raises(ConfigError, match="highpass must be odd"):
-        VisualConfig(highpass=4)
+        View(highpass=4)
 
 
 def test_contrasts_compare_the_face_with_its_own_rim() -> None:

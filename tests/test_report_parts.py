@@ -30,7 +30,9 @@ from avdetect.report.occlusion import FULL_DROP, GRID, drops, overlay
 from avdetect.report.pictures import jpeg, png
 from avdetect.report.plot import DPI, HEIGHT_INCHES, WIDTH_INCHES, draw_plot
 from avdetect.report.signs import editing_signs
-from avdetect.types import Curve, Detection, Segment, StreamScore
+from avdetect.report.text import render
+from avdetect.report.words import causes
+from avdetect.types import Curve, Detection, Segment, StreamScore, SyncScore
 
 SIZE = 160
 
@@ -163,7 +165,7 @@ def evidence(**changes: object) -> Evidence:
     curves = (Curve((0.5, 1.5, 2.5), (0.1, 2.0, -1.0), 0.9, 3),)
     detection = Detection(
         path="clip $x^2$.mp4", verdict="fake", reason="the face looks manipulated", fake=0.8, video_fake=0.7,
-        audio_fake=0.6, threshold=0.5, start_seconds=0.0, duration_seconds=3.0, sync=None,
+        audio_fake=0.6, mismatch=None, threshold=0.5, start_seconds=0.0, duration_seconds=3.0, sync=None,
         streams=(StreamScore("visual", 0.9, curves), StreamScore("audio", 0.4, (Curve((1.0,), (0.4,), 0.4),))),
         tracks=(),
         segments=(Segment(1.0, 2.0, "visual", 2.0, 3),), missing={"sync": "less than 1 s of a face with voice"},
@@ -220,9 +222,27 @@ def test_a_name_that_the_font_lacks_gives_no_warning(recwarn: pytest.WarningsRec
     assert list(recwarn) == []
 
 
+@pytest.mark.parametrize(
+    ("probability", "headline", "tone"), [(0.8, "The lips do not speak this voice", "fake"), (0.2, "In step", "plain")]
+)
+def test_the_match_is_told_with_its_probability(probability: float, headline: str, tone: str) -> None:
+    found = dataclasses.replace(
+        evidence().detection, mismatch=probability, sync=SyncScore(0.04, 0.3, 0.8, 3), missing={},
+        timing_seconds={"total": 1.0},
+        model={"bundle": "b", "bundle_digest": "0", "avdetect": "0", "face_detector": "f"},
+    )  # fmt: skip
+    card = causes(found)[2]
+    assert (card.headline, card.tone, card.probability) == (headline, tone, probability)
+    line = next(line for line in render(found).plain.splitlines() if line.startswith("  match "))
+    assert line.startswith(f"  match  P(fake) = {probability:.2f}  ")
+    assert line.endswith("offset +0.04 s (audio late)")
+    assert len(line) <= 80
+
+
 def test_a_picture_of_nothing_says_so() -> None:
     bare = dataclasses.replace(
-        evidence().detection, verdict="abstain", fake=None, video_fake=None, audio_fake=None, streams=(), segments=(),
+        evidence().detection, verdict="abstain", fake=None, video_fake=None, audio_fake=None, mismatch=None, streams=(),
+        segments=(),
         missing={"visual": "no face", "audio": "silent", "sync": "no face"}, duration_seconds=0.0,
     )  # fmt: skip
     assert draw_plot(evidence(detection=bare, sound=None, sync=())).startswith(b"\x89PNG")

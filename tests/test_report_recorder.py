@@ -133,13 +133,13 @@ def test_watching_changes_no_score(detector: Detector, sample: Evidence) -> None
 
 
 def test_a_window_shows_the_window(detector: Detector) -> None:
-    found = evidence_of(detector, SAMPLE, start_seconds=2.0, duration_seconds=2.0)
+    found = evidence_of(detector, SAMPLE, start_seconds=2.0, duration_seconds=3.0)
     hold(found)
     assert found.frames[0].seconds == 2.0
     assert found.sound is not None
-    assert (found.sound.start_seconds, found.sound.duration_seconds) == (2.0, 2.0)
+    assert (found.sound.start_seconds, found.sound.duration_seconds) == (2.0, 3.0)
     assert found.mouths is not None
-    assert found.mouths.start_seconds == 2.0
+    assert 2.0 <= found.mouths.start_seconds <= 5.0 - found.mouths.duration_seconds
     assert not any("ends at" in sign for sign in found.signs)
 
 
@@ -325,9 +325,9 @@ def test_an_hour_of_mouths_keeps_a_few_tracks() -> None:
     rng = np.random.default_rng(0)
     for index in range(100):
         clip = talking_clip(60, start_frame=300 * index, track_id=index, mouth=8)
-        vectors = rng.standard_normal((2, 56, 8)).astype(np.float32)
+        vectors = rng.standard_normal((2, 60, 8)).astype(np.float32)
         mouth, voice = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
-        valid = np.ones(56, bool)
+        valid = np.ones(60, bool)
         outputs.sync[index].append(sync_distances(mouth, 300 * index, voice, 300 * index, valid, 15))
         keeper.add(clip, outputs)
         assert len(keeper._worst) <= 8

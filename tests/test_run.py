@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from archive_factory import make_archive
 from clips import talking_clip
 from safetensors.torch import save_file
 
+from avdetect import pooling
 from avdetect.bundle import OUT_OF_FOLD
 from avdetect.config import (
     AudioConfig,
@@ -35,6 +37,8 @@ from avdetect.datasets.manifest import validate
 from avdetect.detector import load_detector
 from avdetect.errors import ConfigError, ManifestError, ModelError
 from avdetect.model import Model
+from avdetect.scoring import LEARNED_NOTHING
+from avdetect.streams.whisper import WhisperEncoder
 from avdetect.training import run as run_module
 from avdetect.training.loop import make_fabric
 from avdetect.training.pools import Part
@@ -60,6 +64,14 @@ CONFIG = TrainConfig(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def every_mouth_speaks() -> Iterator[None]:
+    """To a tower of two steps all mouths look alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pooling, "MIN_SPEAKING", -1.0)
+        yield
+
+
 def table_of(fakes: str = "both", sound: bool = True) -> pd.DataFrame:
     """12 train and 4 dev files of two sources. `fakes`: both parts known, only the clip's label, or none."""
     rows = []
@@ -83,7 +95,7 @@ def table_of(fakes: str = "both", sound: bool = True) -> pd.DataFrame:
 
 
 def archive_of(root: Path, fakes: str = "both", sound: bool = True) -> ClipArchive:
-    clips = [talking_clip(45, seed=i, size=32) for i in range(16)]
+    clips = [talking_clip(75, seed=i, size=32) for i in range(16)]
     if not sound:
         clips = [dataclasses.replace(clip, waveform=None) for clip in clips]
     return make_archive(root, table_of(fakes, sound), [[clip] for clip in clips], PREPROCESS)
@@ -139,7 +151,7 @@ def test_a_folder_belongs_to_one_run(finished: tuple[Path, dict], archive: ClipA
 
 def test_another_order_of_the_files_is_another_run(finished: tuple[Path, dict], tmp_path: Path) -> None:
     """Scores are kept by place: taken up after the cache was made anew in another order, they would be other files'."""
-    clips = [[talking_clip(45, seed=i, size=32)] for i in range(16)]
+    clips = [[talking_clip(75, seed=i, size=32)] for i in range(16)]
     order = [*range(1, 16), 0]
     table = table_of().iloc[order].reset_index(drop=True)
     other = make_archive(tmp_path / "other", table, [clips[i] for i in order], PREPROCESS)
@@ -262,11 +274,35 @@ def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path)
     theirs = {k.removeprefix("encoder.maps."): v for k, v in trained.state_dict().items() if "encoder.maps" in k}
     assert all(torch.equal(value, start.state_dict()[name]) for name, value in theirs.items()), "it was frozen"
     assert trained.head.weight.abs().max() > 0
-    assert [path.parent.name for path in (tmp_path / "run").rglob("sync.ckpt")] == ["final"], "parts never read it"
+    assert {path.parent.name for path in (tmp_path / "run").rglob("sync.ckpt")} == {"fold0", "fold1", "final"}
     scored = pd.read_csv(tmp_path / "run" / OUT_OF_FOLD)
-    assert not scored["has_sync"].any()
-    assert scored[["has_visual", "has_audio"]].all(axis=None)
+    assert scored[["has_visual", "has_audio", "has_sync"]].all(axis=None)
+    assert set(bundle.info.model.fusion.silent) == set(result["fusion"]["silent"])
+    whole = scored[["p_video_fake", "p_audio_fake", "p_mismatch"]].max(axis=1)
+    assert (scored["p_fake"] >= whole - 1e-5).all()
+    for stream, part in pooling.PART_OF.items():
+        assert scored[f"p_{part}"].isna().all() == (stream in result["fusion"]["silent"])
     assert bundle.info.model.streams == ("visual", "audio", "sync")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_voice_and_match_share_one_speech_encoder(archive: ClipArchive, tmp_path: Path, frozen: bool) -> None:
+    torch.manual_seed(0)
+    start = WhisperEncoder(("stem",)).state_dict()
+    save_file(start, tmp_path / "whisper.safetensors")
+    audio = AudioConfig(encoder="whisper-tiny.en", frozen=frozen, levels=("stem",), window_seconds=4.0)
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, audio=audio))
+    without = dataclasses.replace(config, audio=dataclasses.replace(PAIRS, steps=0))
+    with pytest.raises(ConfigError, match="--pretrained-audio"):
+        run(without, archive, tmp_path / "none")
+    settings = Settings(make_fabric(accelerator="cpu"), workers=0)
+    train(config, archive, tmp_path / "run", settings, pretrained={"audio": str(tmp_path / "whisper.safetensors")})
+    bundle, _ = export(tmp_path / "run", tmp_path / "bundle")
+    trained = Model.load(bundle.info.model, tmp_path / "run" / "model.safetensors").speech.state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in trained.items()) == frozen
+    assert len(bundle.files["golden.npz"]) < 1_000_000
+    found = load_detector(tmp_path / "bundle", device="cpu").score(SAMPLE, duration_seconds=4)
+    assert set(found.missing.values()) <= {LEARNED_NOTHING}, "so few steps may teach nothing, which is said"
 
 
 @pytest.mark.parametrize("release", [False, True])
@@ -294,6 +330,7 @@ def test_forgeries_of_the_held_out_reals_are_fitted_on(finished: tuple[Path, dic
             assert len(arrays["forged"]) == len(arrays["source"]) > 0
             assert (arrays["labels"][:, 0] == 1).all()
             assert len(set(arrays["method"].tolist())) > 1
+            assert (arrays["method"] == "other_voice").sum() >= 3, "one for each of the reals, at least"
             assert (arrays["source"] % 2 == 0).all(), "the even files are the real ones"
 
 
@@ -344,6 +381,6 @@ def test_what_cannot_be_trained_is_one_clear_error(archive: ClipArchive, tmp_pat
     with pytest.raises(ModelError, match="no finished run"):
         export(tmp_path, tmp_path / "c")
     table = table_of().assign(split="train")
-    alone = make_archive(tmp_path / "d", table, [[talking_clip(45, seed=i, size=32)] for i in range(16)], PREPROCESS)
+    alone = make_archive(tmp_path / "d", table, [[talking_clip(75, seed=i, size=32)] for i in range(16)], PREPROCESS)
     with pytest.raises(ManifestError, match="split dev"):
         run(CONFIG, alone, tmp_path / "e")

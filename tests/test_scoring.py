@@ -6,21 +6,21 @@ import dataclasses
 
 import numpy as np
 import pytest
-from clips import ToneNetworks, codes_of, make_track, speech, talking_clip, tones
+from clips import MOUTH_FRAMES, ToneNetworks, codes_of, make_track, speech, talking_clip, tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, log_mel
-from avdetect.config import AudioConfig, ModelConfig
+from avdetect.config import AudioConfig, FusionConfig, ModelConfig
 from avdetect.pooling import FEATURES
 from avdetect.scoring import (
-    SYNC_FRAMES,
-    SYNC_MELS,
+    WINDOWS_AT_ONCE,
+    SpeechWindow,
     StreamOutputs,
     StreamScorer,
     audio_windows,
-    mouth_windows,
-    voice_windows,
+    spoken_frames,
+    voice_by_frame,
 )
 from avdetect.speech import level
 from avdetect.types import HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Waveform
@@ -28,8 +28,13 @@ from avdetect.types import HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Waveform
 AUDIO = AudioConfig()
 
 
-def score(*clips: Clip, missing: dict[str, str] | None = None, networks: ToneNetworks | None = None) -> StreamOutputs:
-    scorer = StreamScorer(networks or ToneNetworks(), ModelConfig(audio=AUDIO))
+def score(
+    *clips: Clip,
+    missing: dict[str, str] | None = None,
+    networks: ToneNetworks | None = None,
+    fusion: FusionConfig | None = None,
+) -> StreamOutputs:
+    scorer = StreamScorer(networks or ToneNetworks(), ModelConfig(audio=AUDIO, fusion=fusion or FusionConfig()))
     outputs = scorer.start()
     for clip in clips:
         scorer.add(outputs, clip)
@@ -67,7 +72,7 @@ def test_one_clock_for_face_and_sound(face_from: int, sound_from: int) -> None:
     """A face and a waveform that begin at different times, each at its right place, are in step."""
     codes = codes_of(100)
     begin = min(face_from, sound_from)
-    track = make_track(codes[face_from - begin :][:60], face_from)
+    track = make_track(codes[face_from - begin :][:75], face_from)
     wave = Waveform(tones(codes[sound_from - begin :]), sound_from / 25)
     outputs = score(Clip(begin / 25, 4, (track,), wave))
     found = outputs.sync_reading()
@@ -75,7 +80,7 @@ def test_one_clock_for_face_and_sound(face_from: int, sound_from: int) -> None:
     assert found[1].offset_seconds == 0
     assert found[1].min_distance < 0.2
     seconds = [second for second, _ in found[1].curve]
-    assert face_from / 25 - 1 < seconds[0] <= seconds[-1] < (face_from + 60) / 25 + 1, "on the file's clock"
+    assert face_from / 25 - 1 < seconds[0] <= seconds[-1] < (face_from + 75) / 25 + 1, "on the file's clock"
 
 
 def test_a_file_in_two_clips_reads_like_one() -> None:
@@ -114,7 +119,19 @@ def test_everything_present() -> None:
     vector = dict(zip(FEATURES, outputs.features().tolist(), strict=True))
     assert vector["visual_logit"] == pytest.approx(1.5 * 15 / 20)
     assert [vector[n] for n in ("has_visual", "has_audio", "has_sync")] == [1, 1, 1]
-    assert networks.calls == {"visual": 15, "audio": 2, "mouth": 71, "voice": 71}
+    assert networks.calls == {"visual": 15, "speech": 2, "audio": 2, "mouth": 75, "voice": 2}
+
+
+@pytest.mark.parametrize(("every", "judged"), [(1, 15), (2, 8), (4, 4)])
+def test_one_crop_in_so_many_is_judged_and_a_second_of_them_counts_half(every: int, judged: int) -> None:
+    networks, config = ToneNetworks(visual_logit=1.5), ModelConfig(audio=AUDIO)
+    config = dataclasses.replace(config, visual=dataclasses.replace(config.visual, every=every))
+    scorer = StreamScorer(networks, config)
+    outputs = scorer.start()
+    scorer.add(outputs, talking_clip(75))
+    scorer.finish(outputs, {})
+    assert networks.calls["visual"] == judged
+    assert outputs.visual_logit() == pytest.approx(1.5 * judged / (judged + 5 / every))
 
 
 def test_silent_audio_is_missing_not_neutral() -> None:
@@ -124,7 +141,7 @@ def test_silent_audio_is_missing_not_neutral() -> None:
     outputs = score(silent, missing={"audio": "silent"}, networks=networks)
     assert outputs.missing == {"audio": "silent", "sync": "silent"}
     assert outputs.audio_logit() is None
-    assert networks.calls["audio"] == networks.calls["voice"] == 0
+    assert networks.calls["speech"] == networks.calls["audio"] == networks.calls["voice"] == 0
     assert outputs.features()[-3:].tolist() == [1, 0, 0]
 
 
@@ -135,7 +152,7 @@ def test_without_speech_neither_voice_nor_match_is_judged(loudness: float) -> No
     clip = dataclasses.replace(talking_clip(75), waveform=Waveform(hiss.astype(np.float32)))
     outputs = score(clip, networks=networks)
     assert outputs.missing == {"audio": "no speech", "sync": "no speech"}
-    assert networks.calls["audio"] == networks.calls["voice"] == 0
+    assert networks.calls["speech"] == networks.calls["audio"] == networks.calls["voice"] == 0
     assert outputs.speech_seconds == 0
 
 
@@ -166,9 +183,29 @@ def test_no_face() -> None:
 def test_reasons_when_the_input_gives_none() -> None:
     assert score().missing == {"visual": "no face", "audio": "no speech", "sync": "no speech"}
     clip = talking_clip(75)
-    short = score(dataclasses.replace(clip, tracks=(make_track(codes_of(75)[:23]),)))  # 19 windows
-    assert set(short.missing) == {"sync"}
-    assert "1 s" in short.missing["sync"]
+    short = score(dataclasses.replace(clip, tracks=(make_track(codes_of(75)[:61]),)))
+    assert short.missing == {"sync": "less than 2.5 s of a face with voice"}
+    assert score(dataclasses.replace(clip, tracks=(make_track(codes_of(75)[:62]),))).missing == {}
+
+
+def test_somebody_who_does_not_move_the_lips_is_not_the_speaker() -> None:
+    clip = talking_clip(75)
+    still = make_track(np.zeros(75, int))
+    found = score(dataclasses.replace(clip, tracks=(still,)))
+    assert found.missing == {"sync": "the speaker is not in the picture"}
+    assert found.features()[-3:].tolist() == [1, 1, 0]
+    both = score(dataclasses.replace(clip, tracks=(make_track(np.zeros(75, int), track_id=9), *clip.tracks)))
+    assert both.missing == {}
+    assert set(both.readings) == {0}
+
+
+@pytest.mark.parametrize("stream", ["visual", "audio", "sync"])
+def test_a_stream_of_which_nothing_was_learned_is_left_out_and_says_so(stream: str) -> None:
+    networks = ToneNetworks()
+    outputs = score(talking_clip(75), networks=networks, fusion=FusionConfig(silent=(stream,)))
+    assert outputs.missing == {stream: "the model learned nothing of it"}
+    unused = {"visual": {"visual"}, "audio": {"audio"}, "sync": {"mouth", "voice"}}[stream]
+    assert {name for name, count in networks.calls.items() if not count} == unused
 
 
 def test_a_clip_shorter_than_half_a_second() -> None:
@@ -177,9 +214,9 @@ def test_a_clip_shorter_than_half_a_second() -> None:
     assert outputs.visual_logit() == pytest.approx(1.5 * 2 / 7)  # two crops beside a prior of five
 
 
-def test_a_track_shorter_than_a_sync_window_does_no_harm() -> None:
+def test_a_track_shorter_than_a_mouth_embedding_does_no_harm() -> None:
     clip = talking_clip(75)
-    brief = make_track(np.arange(SYNC_FRAMES - 1), track_id=4)
+    brief = make_track(np.arange(MOUTH_FRAMES - 1), track_id=4)
     outputs = score(dataclasses.replace(clip, tracks=(*clip.tracks, brief)))
     assert set(outputs.visual) == {0, 4}
     assert set(outputs.sync) == {0}
@@ -193,7 +230,33 @@ def test_a_track_without_face_crops_still_has_lips() -> None:
     assert set(outputs.missing) == {"visual"}
 
 
-# -- windows of the audio stream
+def test_speech_is_encoded_once_a_few_windows_at_a_time() -> None:
+    """For voice and match together, and not at all for what no stream asks for."""
+    shapes: list[int] = []
+
+    class Counting(ToneNetworks):
+        def speech(self, mels: np.ndarray) -> np.ndarray:
+            shapes.append(len(mels))
+            return super().speech(mels)
+
+    clip = talking_clip(300)
+    networks = Counting()
+    score(clip, networks=networks)
+    assert sum(shapes) == networks.calls["audio"] == networks.calls["voice"] == 11
+    assert max(shapes) == WINDOWS_AT_ONCE
+    for streams, faces, calls in (
+        (("visual",), clip.tracks, (0, 0, 0)),
+        (("visual", "audio"), clip.tracks, (11, 11, 0)),
+        (("visual", "sync"), clip.tracks, (11, 0, 11)),
+        (("visual", "sync"), (), (0, 0, 0)),
+    ):
+        networks = ToneNetworks()
+        scorer = StreamScorer(networks, ModelConfig(streams=streams, audio=AUDIO))
+        scorer.add(scorer.start(), dataclasses.replace(clip, tracks=faces))
+        assert tuple(networks.calls[name] for name in ("speech", "audio", "voice")) == calls
+
+
+# -- windows of speech
 
 
 def waveform(samples: int, start: float = 0.0) -> Waveform:
@@ -205,87 +268,114 @@ def everywhere(wave: Waveform) -> np.ndarray:
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(0, 7 * SAMPLE_RATE))
-def test_windows_cover_the_whole_waveform(count: int) -> None:
+@given(st.integers(0, 7 * SAMPLE_RATE), st.sampled_from([1.0, 0.5, 0.33]))
+def test_windows_cover_the_whole_waveform(count: int, stride: float) -> None:
     wave = waveform(count)
-    centres, mels = audio_windows(wave, everywhere(wave), AUDIO)
-    assert len(centres) == len(mels)
+    windows = audio_windows(wave, everywhere(wave), dataclasses.replace(AUDIO, stride_seconds=stride))
     if count < MIN_AUDIO_SECONDS * SAMPLE_RATE:
-        assert centres == []
+        assert windows == []
         return
     half = min(AUDIO.window_seconds, count / SAMPLE_RATE) / 2
-    assert centres[0] - half == pytest.approx(0, abs=1e-6)
-    assert centres[-1] + half == pytest.approx(count / SAMPLE_RATE, abs=1e-6)
-    assert (np.diff(centres) <= AUDIO.stride_seconds + 1e-6).all()
+    centres = [window.centre_seconds for window in windows]
+    assert windows[0].start_frame == 0
+    assert centres == pytest.approx([window.start_frame / 25 + half for window in windows])
+    assert count / SAMPLE_RATE - 1 / 25 < centres[-1] + half <= count / SAMPLE_RATE + 1e-6, "but for part of a frame"
+    assert (np.diff(centres) <= stride + 1 / 25 + 1e-6).all()
     assert (np.diff(centres) > 0).all(), "no window twice"
-    assert len({m.shape for m in mels}) == 1
+    assert len({window.mel.shape for window in windows}) == 1
+    assert {window.frames for window in windows} == {min(count, 2 * SAMPLE_RATE) // SAMPLES_PER_FRAME}
 
 
 def test_the_tail_is_heard() -> None:
     samples = np.zeros(int(3.5 * SAMPLE_RATE), np.float32)
     samples[-8000:] = speech(0.5)
     mask = np.arange(350) >= 300
-    centres, mels = audio_windows(Waveform(samples), mask, AUDIO)
-    assert centres == [2.5]
-    np.testing.assert_array_equal(mels[0], log_mel(level(samples[-2 * SAMPLE_RATE :], mask[-200:])))
+    (window,) = audio_windows(Waveform(samples), mask, AUDIO)
+    assert (window.start_frame, window.centre_seconds) == (37, 2.48), "1.5 s is no whole number of frames"
+    np.testing.assert_array_equal(window.mel, log_mel(level(samples[23_680:55_680], mask[148:348])))
 
 
 def test_windows_stand_on_the_clock_of_the_file() -> None:
     waves = waveform(48_000), waveform(48_000, 12.4)
     plain, later = (audio_windows(wave, everywhere(wave), AUDIO) for wave in waves)
-    assert plain[0] == [1.0, 2.0]
-    assert later[0] == pytest.approx([13.4, 14.4])
-    np.testing.assert_array_equal(plain[1], later[1])
+    assert [window.centre_seconds for window in plain] == [1.0, 2.0]
+    assert [window.centre_seconds for window in later] == pytest.approx([13.4, 14.4])
+    for one, other in zip(plain, later, strict=True):
+        assert one.start_frame == other.start_frame
+        np.testing.assert_array_equal(one.mel, other.mel)
 
 
 def test_windows_without_speech_are_left_out() -> None:
     wave = waveform(6 * SAMPLE_RATE)
-    centres, _ = audio_windows(wave, np.arange(600) >= 300, AUDIO)
-    assert centres == [3.0, 4.0, 5.0]
-    centres, _ = audio_windows(wave, np.arange(600) >= 361, AUDIO)
-    assert centres == [4.0, 5.0], "0.39 s of speech is too little"
+    windows = audio_windows(wave, np.arange(600) >= 300, AUDIO)
+    assert [window.centre_seconds for window in windows] == [3.0, 4.0, 5.0]
+    windows = audio_windows(wave, np.arange(600) >= 361, AUDIO)
+    assert [window.centre_seconds for window in windows] == [4.0, 5.0], "0.39 s of speech is too little"
 
 
 def test_a_window_is_a_log_mel_of_its_samples() -> None:
     wave = waveform(48_000)
-    mels = audio_windows(wave, everywhere(wave), AUDIO)[1]
-    assert mels[0].shape == (200, N_MELS)
+    first, second = audio_windows(wave, everywhere(wave), AUDIO)
+    assert first.mel.shape == (200, N_MELS)
     window = wave.samples[SAMPLE_RATE : 3 * SAMPLE_RATE]
-    np.testing.assert_array_equal(mels[1], log_mel(level(window, np.ones(200, bool))))
+    np.testing.assert_array_equal(second.mel, log_mel(level(window, np.ones(200, bool))))
 
 
-# -- windows of the sync stream
+# -- the voice of each video frame
 
 
-@pytest.mark.parametrize(("frames", "count"), [(0, 0), (4, 0), (5, 1), (6, 2), (50, 46)])
-def test_voice_windows_begin_on_video_frames(frames: int, count: int) -> None:
+def marked(window: SpeechWindow, value: float) -> np.ndarray:
+    """(F, 2): which window, and which of its frames."""
+    return np.stack([np.full(50, value), np.arange(50)], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("frames", [50, 60, 75, 130])
+def test_a_frame_is_taken_from_the_window_in_whose_middle_it_stands(frames: int) -> None:
     wave = waveform(frames * SAMPLES_PER_FRAME + 100)
-    windows, valid = voice_windows(wave, everywhere(wave))
-    assert windows.shape == (count, SYNC_MELS, N_MELS)
-    assert windows.dtype == np.float32
-    assert valid.shape == (count,)
-    mels = log_mel(level(wave.samples, everywhere(wave)))
-    for i in range(count):
-        np.testing.assert_array_equal(windows[i], mels[4 * i : 4 * i + SYNC_MELS])
+    windows = audio_windows(wave, everywhere(wave), AUDIO)
+    voice, valid = voice_by_frame(windows, [marked(w, i) for i, w in enumerate(windows)], everywhere(wave))
+    assert voice.shape == (frames, 2)
+    assert valid.all()
+    for frame, (chosen, place) in enumerate(voice.tolist()):
+        assert windows[int(chosen)].start_frame + place == frame, "each window at its own place"
+        away = [abs(frame - w.start_frame - 24.5) for w in windows]
+        assert away[int(chosen)] == min(away)
 
 
-def test_voice_windows_without_speech_are_not_valid() -> None:
-    _, valid = voice_windows(waveform(2 * SAMPLE_RATE), np.arange(200) >= 100)
-    np.testing.assert_array_equal(np.flatnonzero(~valid), np.arange(23))  # of window 23 eight frames of 20 are before
+def test_what_fills_a_short_window_is_no_voice() -> None:
+    wave = waveform(20 * SAMPLES_PER_FRAME)
+    windows = audio_windows(wave, everywhere(wave), AUDIO)
+    assert [window.frames for window in windows] == [20]
+    voice, valid = voice_by_frame(windows, [marked(windows[0], 0)], everywhere(wave))
+    assert voice[:, 1].tolist() == list(range(20))
+    assert valid.shape == (20,)
 
 
-def test_mouth_windows_hold_five_frames_each() -> None:
-    crops = np.arange(8, dtype=np.uint8)[:, None, None] * np.ones((1, 3, 3), np.uint8)
-    crops[:, 0, 2] = 99
-    windows = mouth_windows(crops)
-    assert windows.shape == (4, 5, 3, 3)
-    assert windows.flags.c_contiguous
-    np.testing.assert_array_equal(windows[2, :, 1, 1], [2, 3, 4, 5, 6])
-    assert (windows[:, :, 0, 2] == 99).all(), "rows and columns keep their places"
+def test_frames_without_speech_or_window_are_not_valid() -> None:
+    wave = waveform(6 * SAMPLE_RATE)
+    mask = np.arange(600) >= 401
+    mask[10] = True  # spoken to, but in no window with enough of it
+    mask[11] = True
+    windows = audio_windows(wave, mask, AUDIO)
+    voice, valid = voice_by_frame(windows, [marked(w, i) for i, w in enumerate(windows)], mask)
+    assert len(voice) == 150
+    np.testing.assert_array_equal(np.flatnonzero(valid), np.arange(100, 150))
 
 
-def test_mouth_and_voice_windows_of_a_span_are_as_many() -> None:
-    clip = talking_clip(60)
-    assert clip.waveform is not None
-    windows, _ = voice_windows(clip.waveform, everywhere(clip.waveform))
-    assert len(mouth_windows(clip.tracks[0].mouth_crops)) == len(windows) == 56
+def test_half_a_frame_of_speech_is_enough() -> None:
+    mask = np.array([1, 1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1], bool)
+    assert spoken_frames(mask).tolist() == [True, False, True], "the last frame is not whole"
+
+
+def test_a_clip_reads_alike_however_windows_overlap() -> None:
+    clip = talking_clip(120, lag=3)
+    found = []
+    for stride in (0.4, 1.0, 2.0):
+        scorer = StreamScorer(ToneNetworks(), ModelConfig(audio=dataclasses.replace(AUDIO, stride_seconds=stride)))
+        outputs = scorer.start()
+        scorer.add(outputs, clip)
+        reading = scorer.finish(outputs, {}).sync_reading()
+        assert reading is not None
+        found.append(reading[1])
+    assert {reading.offset_seconds for reading in found} == {3 / 25}
+    assert found[0].min_distance == pytest.approx(found[2].min_distance, abs=0.05)

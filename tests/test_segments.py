@@ -177,7 +177,12 @@ class HearsTheTone:
     def __getattr__(self, name: str) -> object:
         return getattr(self._networks, name)
 
-    def audio(self, mels: Float) -> Float:
+    def speech(self, mels: Float) -> Float:
+        self._mels = mels
+        return self._networks.speech(mels)
+
+    def audio(self, frames: Float) -> Float:
+        mels = self._mels  # of these frames
         share = (mels[:, :, 60:].max(2) > mels.mean(2) + 5).mean(1)
         return np.where(share > 0.3, FORGED, -2).astype(np.float32)
 

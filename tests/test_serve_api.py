@@ -56,7 +56,7 @@ def test_a_video_becomes_a_verdict_a_result_and_a_report(server: Running) -> Non
     assert (job["status"], job["stage"], job["progress"]) == ("done", "done", 1.0)
     assert job["verdict"] == {
         **{"verdict": "fake", "reason": "the voice looks manipulated", "fake": 0.9, "video_fake": None},
-        **{"audio_fake": 0.9, "threshold": 0.5, "duration_seconds": 2.5},
+        **{"audio_fake": 0.9, "mismatch": None, "threshold": 0.5, "duration_seconds": 2.5},
     }
     document = server.http.get(job["urls"]["result"]).json()
     assert document["schema"] == "avdetect.results/1"

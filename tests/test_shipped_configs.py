@@ -17,7 +17,6 @@ from avdetect.datasets.forgeries.visual import VISUAL
 from avdetect.errors import ConfigError
 from avdetect.faces.detector import DETECTORS
 from avdetect.model import Model
-from avdetect.scoring import SYNC_FRAMES, SYNC_MELS
 from avdetect.streams.visual import VisualStream
 from avdetect.training.treatment import choices
 
@@ -28,14 +27,16 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 def test_every_shipped_config_is_built(path: Path) -> None:
     config = load_yaml(TrainConfig, path)
     model = Model(config.model, load_pretrained=False).eval()
-    faces = config.preprocess.faces
+    faces, sync = config.preprocess.faces, config.model.sync
     with torch.inference_mode():
         crops = torch.zeros(1, faces.crop_size, faces.crop_size, 3, dtype=torch.uint8)
         assert model.visual(crops).shape == (1,)
-        assert model.audio(torch.zeros(1, 200, N_MELS)).shape == (1,)
-        mouths = torch.zeros(1, SYNC_FRAMES, faces.mouth_size, faces.mouth_size, dtype=torch.uint8)
-        mouth, voice = model.sync(mouths, torch.zeros(1, SYNC_MELS, N_MELS))
-    assert mouth.shape == voice.shape == (1, config.model.sync.embedding)
+        frames = model.speech(torch.zeros(1, 200, N_MELS))
+        assert model.audio(frames).shape == (1,)
+        mouths = torch.zeros(1, 50, faces.mouth_size, faces.mouth_size, dtype=torch.uint8)
+        mouth, voice = model.sync(mouths, frames)
+    assert mouth.shape == (1, 50 - sync.mouth_frames + 1, sync.embedding)
+    assert voice.shape == (1, 50, sync.embedding)
     choices(config.visual.forgeries, VISUAL, "visual")
     choices(config.audio.forgeries, AUDIO, "audio")
 
@@ -53,13 +54,14 @@ def test_a_downloaded_encoder_sees_pixels_as_it_was_trained_with(path: Path) -> 
     trained = timm.models.get_pretrained_cfg(visual.encoder)
     assert trained is not None
     assert trained.has_weights, "there is nothing to download"
-    if visual.highpass:  # grain has no mean, and a scale of its own
-        assert isinstance(visual.std, float)
-        assert 4 <= visual.std <= 64
-        return
-    for ours, theirs in ((visual.mean, trained.mean), (visual.std, trained.std)):
-        stated = [ours] * 3 if isinstance(ours, float) else ours  # one number is that of all three channels
-        assert stated == pytest.approx([255 * value for value in theirs], abs=0.01)
+    for view in visual.views:
+        if view.highpass:  # grain has no mean, and a scale of its own
+            assert isinstance(view.std, float)
+            assert 4 <= view.std <= 64
+            continue
+        for ours, theirs in ((view.mean, trained.mean), (view.std, trained.std)):
+            stated = [ours] * 3 if isinstance(ours, float) else ours  # one number is that of all three channels
+            assert stated == pytest.approx([255 * value for value in theirs], abs=0.01)
 
 
 def test_there_are_configs_with_a_downloaded_encoder() -> None:

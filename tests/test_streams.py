@@ -11,18 +11,19 @@ import torch
 from clips import make_track, speech
 
 from avdetect.audio import N_MELS, log_mel
-from avdetect.config import AudioConfig, SyncConfig, VisualConfig
+from avdetect.config import AudioConfig, SyncConfig, View, VisualConfig
 from avdetect.errors import ConfigError
-from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, audio_mel, voice_windows
+from avdetect.scoring import audio_mel
 from avdetect.speech import speech_mask
 from avdetect.streams.audio import AttentiveStatisticsPooling, AudioStream
-from avdetect.streams.sync import SyncStream
+from avdetect.streams.speech import frame_shape, speech_encoder
+from avdetect.streams.sync import SyncStream, _on_grid
 from avdetect.streams.visual import VisualStream
-from avdetect.types import Waveform
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 VISUAL = VisualConfig(encoder="test_efficientnet")
 AUDIO = AudioConfig(channels=(8, 12, 16), embedding=16)
+WHISPER = AudioConfig(encoder="whisper-tiny.en", levels=("stem", "blocks.0"))
 SYNC = SyncConfig(embedding=24, channels=(8, 12, 16, 24))
 
 
@@ -38,12 +39,13 @@ def crops() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def mels() -> torch.Tensor:
-    return torch.from_numpy(np.stack([log_mel(speech(1.0, seed)) for seed in range(4)]))
+    """Log-mels as frames: what `speech_encoder` of the CNN hands on."""
+    return torch.from_numpy(np.stack([log_mel(speech(1.0, seed)) for seed in range(4)]))[:, :, None]
 
 
 @pytest.fixture(scope="module")
 def mouths() -> torch.Tensor:
-    coarse = np.random.default_rng(0).integers(0, 256, (4, SYNC_FRAMES, 8, 8), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 20, 8, 8), dtype=np.uint8)
     return torch.from_numpy(coarse.repeat(8, 2).repeat(8, 3))
 
 
@@ -95,7 +97,7 @@ def test_bytes_and_floats_are_one_scale(crops: torch.Tensor) -> None:
 
 def test_pixels_are_normalised_as_configured(crops: torch.Tensor) -> None:
     seen = []
-    stream = VisualStream(dataclasses.replace(VISUAL, mean=100.0, std=50.0)).eval()
+    stream = VisualStream(dataclasses.replace(VISUAL, views=(View(mean=100.0, std=50.0),))).eval()
     stream.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     evaluated(stream, crops)
     expected = (crops.permute(0, 3, 1, 2).float() - 100) / 50
@@ -104,7 +106,9 @@ def test_pixels_are_normalised_as_configured(crops: torch.Tensor) -> None:
 
 def test_red_green_and_blue_may_have_their_own_scale(crops: torch.Tensor) -> None:
     seen = []
-    stream = VisualStream(dataclasses.replace(VISUAL, mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0))).eval()
+    stream = VisualStream(
+        dataclasses.replace(VISUAL, views=(View(mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0)),))
+    ).eval()
     stream.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     evaluated(stream, crops)
     for channel, (mean, std) in enumerate([(10, 1), (20, 2), (30, 4)]):
@@ -113,10 +117,10 @@ def test_red_green_and_blue_may_have_their_own_scale(crops: torch.Tensor) -> Non
 
 def test_the_scale_of_pixels_is_no_weight() -> None:
     """Weights that were saved with one number must load where there are three, and the other way round."""
-    stream = VisualStream(dataclasses.replace(VISUAL, mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0)))
-    assert not {"mean", "std"} & set(stream.state_dict())
+    stream = VisualStream(dataclasses.replace(VISUAL, views=(View(mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0)),)))
+    assert not [name for name in stream.state_dict() if name.startswith("views.")]
     VisualStream(VISUAL).load_state_dict(stream.state_dict())
-    assert stream.mean.flatten().tolist() == [10, 20, 30], "the weights bring no scale of their own"
+    assert stream.views[0].mean.flatten().tolist() == [10, 20, 30], "the weights bring no scale of their own"
 
 
 @pytest.mark.parametrize("scale", [{}, {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}])
@@ -125,11 +129,38 @@ def test_the_scale_of_pixels_is_exported(scale: dict, crops: torch.Tensor) -> No
 
     from avdetect.export import PARITY_TOLERANCE, _to_onnx
 
-    stream = warmed(VisualStream(dataclasses.replace(VISUAL, **scale)), crops)
+    stream = warmed(VisualStream(dataclasses.replace(VISUAL, views=(View(**scale),))), crops)
     graph = _to_onnx(stream, crops[:2].numpy(), False)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     found = session.run(None, {"input": crops.numpy()})[0]
     np.testing.assert_allclose(found, evaluated(stream, crops), atol=PARITY_TOLERANCE, rtol=0)
+
+
+def test_views_are_cut_from_the_middle_reduced_and_stand_side_by_side(crops: torch.Tensor) -> None:
+    import onnxruntime
+
+    from avdetect.export import PARITY_TOLERANCE, _to_onnx
+
+    side = crops.shape[1]
+    seen: list[torch.Tensor] = []
+    views = (View(), View(share=0.5), View(reduce=2), View(share=0.5, reduce=2, highpass=3, std=8.0))
+    stream = VisualStream(dataclasses.replace(VISUAL, views=views)).eval()
+    hook = stream.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    features = stream.features(crops)
+    hook.remove()
+    assert [one.shape[-1] for one in seen] == [side, side // 2, side // 2, side // 4]
+    torch.testing.assert_close(seen[1], seen[0][..., side // 4 : -(side // 4), side // 4 : -(side // 4)])
+    torch.testing.assert_close(seen[2], seen[0].unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5)))
+    alone = VisualStream(dataclasses.replace(VISUAL, views=views[:1])).eval()
+    alone.encoder.load_state_dict(stream.encoder.state_dict())
+    width = features.shape[1] // len(views)
+    torch.testing.assert_close(features[:, :width], alone.features(crops))
+    assert stream.head.in_features == features.shape[1]
+    graph = _to_onnx(warmed(stream, crops), crops[:2].numpy(), False)
+    found = onnxruntime.InferenceSession(graph).run(None, {"input": crops.numpy()})[0]
+    np.testing.assert_allclose(found, evaluated(stream, crops), atol=PARITY_TOLERANCE, rtol=0)
+    weights = sum(parameter.numel() for parameter in stream.encoder.parameters())
+    assert len(graph) < 1.5 * 4 * weights, "the encoder's weights are in the graph once"
 
 
 @pytest.mark.parametrize("encoder", ["no_such_net", "", "nosource:no_such_net"])
@@ -191,14 +222,14 @@ def test_audio_logits(mels: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("frames", [50, 51, 100, 200, 333])
 def test_audio_windows_of_any_length(frames: int) -> None:
-    assert evaluated(AudioStream(AUDIO), torch.randn(2, frames, N_MELS)).shape == (2,)
+    assert evaluated(AudioStream(AUDIO), torch.randn(2, frames, 1, N_MELS)).shape == (2,)
 
 
 def test_level_says_nothing_to_the_audio_stream(mels: torch.Tensor) -> None:
     stream = warmed(AudioStream(AUDIO), mels)
     samples = speech(2.0, 9)
     loud, quiet, other = (
-        torch.from_numpy(audio_mel(sound, speech_mask(sound), AUDIO)[None])
+        torch.from_numpy(audio_mel(sound, speech_mask(sound), AUDIO)[None, :, None])
         for sound in (samples, samples * np.float32(0.05), speech(2.0, 10) ** 3 * 4)
     )
     a, b, c = (evaluated(stream, x).item() for x in (loud, quiet, other))
@@ -221,52 +252,81 @@ def test_attentive_pooling_is_a_weighted_mean_and_deviation() -> None:
 
 def test_a_constant_window_gives_finite_gradients() -> None:
     stream = AudioStream(AUDIO)
-    stream(torch.full((2, 100, N_MELS), -11.5)).sum().backward()
+    stream(torch.full((2, 100, 1, N_MELS), -11.5)).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in stream.parameters())
 
 
 # -- sync
 
 
-def test_towers_give_comparable_unit_vectors(mouths: torch.Tensor) -> None:
-    stream = SyncStream(SYNC)
-    sound = speech(0.4)
-    voice = torch.from_numpy(voice_windows(Waveform(sound), speech_mask(sound))[0][:4])
-    assert voice.shape == (4, SYNC_MELS, N_MELS)
-    warmed(stream, mouths, voice)
-    for tower, x in ((stream.mouth, mouths), (stream.voice, voice)):
+def frames_of(config: AudioConfig, seconds: float = 1.0) -> torch.Tensor:
+    encoder = speech_encoder(config).eval()
+    sounds = [speech(seconds, seed) for seed in range(4)]
+    with torch.no_grad():
+        return encoder(torch.from_numpy(np.stack([log_mel(sound) for sound in sounds])))
+
+
+@pytest.mark.parametrize("audio", [AUDIO, WHISPER], ids=["cnn", "whisper"])
+def test_towers_give_comparable_unit_vectors_of_each_video_frame(audio: AudioConfig, mouths: torch.Tensor) -> None:
+    stream, frames = SyncStream(SYNC, audio), frames_of(audio)
+    assert frames.shape[2:] == frame_shape(audio)
+    warmed(stream, mouths, frames)
+    for tower, x, count in ((stream.mouth, mouths, 20 - 12), (stream.voice, frames, 25)):
         out = assert_rows_are_independent(tower, x)
-        assert out.shape == (4, SYNC.embedding)
-        torch.testing.assert_close(out.norm(dim=1), torch.ones(4))
-    both = stream(mouths, voice)
+        assert out.shape == (4, count, SYNC.embedding)
+        torch.testing.assert_close(out.norm(dim=2), torch.ones(4, count))
+    both = stream(mouths, frames)
     torch.testing.assert_close(both[0], evaluated(stream.mouth, mouths), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(both[1], evaluated(stream.voice, voice), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(both[1], evaluated(stream.voice, frames), atol=1e-5, rtol=1e-4)
 
 
-def test_level_says_nothing_to_the_voice_tower() -> None:
-    tower = SyncStream(SYNC).voice
-    sounds = [speech(1.0) * np.float32(gain) for gain in (1, 0.05)]
-    loud, quiet = (torch.from_numpy(voice_windows(Waveform(sound), speech_mask(sound))[0]) for sound in sounds)
-    warmed(tower, loud)
-    torch.testing.assert_close(evaluated(tower, loud), evaluated(tower, quiet), atol=5e-3, rtol=0)
+@pytest.mark.parametrize("steps", [96, 97, 98, 99, 100])
+@pytest.mark.parametrize("audio", [AUDIO, WHISPER], ids=["cnn", "whisper"])
+def test_a_voice_has_one_vector_for_each_whole_video_frame(audio: AudioConfig, steps: int) -> None:
+    frames = speech_encoder(audio)(torch.randn(1, steps, N_MELS))
+    assert evaluated(SyncStream(SYNC, audio).voice, frames).shape[1] in (steps // 4, -(-steps // 4))
+
+
+@pytest.mark.parametrize("mouth_frames", [5, 7, 9, 13, 21])
+def test_a_mouth_vector_sees_the_frames_around_its_own(mouth_frames: int) -> None:
+    tower = SyncStream(dataclasses.replace(SYNC, mouth_frames=mouth_frames), AUDIO).mouth
+    mouths = torch.randint(0, 256, (2, 60, 64, 64), dtype=torch.uint8)
+    warmed(tower, mouths)
+    other = mouths[:1].clone()
+    other[:, 30] = 255 - other[:, 30]
+    plain, changed = evaluated(tower, mouths[:1]), evaluated(tower, other)
+    assert plain.shape == (1, 60 - mouth_frames + 1, SYNC.embedding)
+    moved = ((plain - changed).abs().amax((0, 2)) > 1e-6).nonzero().flatten() + mouth_frames // 2
+    assert moved.tolist() == list(range(30 - mouth_frames // 2, 30 + mouth_frames // 2 + 1))
+
+
+def test_a_stretch_of_mouths_gives_what_its_parts_give(mouths: torch.Tensor) -> None:
+    tower = warmed(SyncStream(SYNC, AUDIO).mouth, mouths)
+    whole, part = evaluated(tower, mouths), evaluated(tower, mouths[:, 4:18])
+    torch.testing.assert_close(part, whole[:, 4:6], atol=1e-5, rtol=1e-4)
+
+
+def test_loudness_says_nothing_to_the_voice_tower(mels: torch.Tensor) -> None:
+    tower = warmed(SyncStream(SYNC, AUDIO).voice, mels)
+    torch.testing.assert_close(evaluated(tower, mels), evaluated(tower, mels - 1.386), atol=1e-4, rtol=0)
 
 
 def test_brightness_says_nothing_to_the_mouth_tower(mouths: torch.Tensor) -> None:
-    tower = SyncStream(SYNC).mouth
+    tower = SyncStream(SYNC, AUDIO).mouth
     warmed(tower, mouths)
     dim = mouths // 2 + 20
     torch.testing.assert_close(evaluated(tower, dim), evaluated(tower, dim + 60), atol=1e-5, rtol=0)
 
 
 def test_the_order_of_frames_matters_to_the_mouth_tower(mouths: torch.Tensor) -> None:
-    tower = warmed(SyncStream(SYNC).mouth, mouths)
-    assert (evaluated(tower, mouths) - evaluated(tower, mouths.flip(1))).abs().max() > 1e-3
+    tower = warmed(SyncStream(SYNC, AUDIO).mouth, mouths)
+    assert (evaluated(tower, mouths) - evaluated(tower, mouths.flip(1)).flip(1)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("channels", [(8, 12, 16), (8, 12, 16, 24, 32), ()])
-def test_towers_of_another_depth_are_a_config_error(channels: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"(?i)sync(config)?\.channels"):
-        SyncStream(dataclasses.replace(SYNC, channels=channels))
+@pytest.mark.parametrize("side", [2, 3, 4, 5, 6, 8, 11])
+def test_maps_of_any_side_are_pooled_on_one_grid(side: int) -> None:
+    maps = torch.randn(2, 3, side, side)
+    torch.testing.assert_close(_on_grid(maps), torch.nn.functional.adaptive_avg_pool2d(maps, 4))
 
 
 def test_dropout_is_off_when_scoring(mels: torch.Tensor) -> None:

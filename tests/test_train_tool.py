@@ -15,6 +15,7 @@ import yaml
 import avdetect
 from avdetect.bundle import Bundle
 from avdetect.datasets.manifest import validate, write_manifest
+from avdetect.scoring import LEARNED_NOTHING
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
@@ -84,15 +85,19 @@ def test_the_plain_baseline_ends_in_a_bundle_that_stands_beside_another(tmp_path
     bundle = Bundle.load(tmp_path / "bundle")
     assert (bundle.info.name, bundle.info.model.streams) == ("baseline", ("visual",))
     found = avdetect.load_detector(tmp_path / "bundle", device="cpu").score(SAMPLE, duration_seconds=2)
-    assert found.video_fake is not None
+    assert found.video_fake is not None or found.missing["visual"] == LEARNED_NOTHING, "so few steps may teach nothing"
     assert found.audio_fake is None
     command = [tmp_path / "my.csv", "--cache", tmp_path / "cache", "--split", "dev", "--no-audit", "--no-sync"]
     assert tool("evaluate")([*command, "--bundle", tmp_path / "bundle", "--out", tmp_path / "plain"]) == 0
     beside = f"plain CNN={tmp_path / 'plain'}"
-    assert tool("evaluate")([*command, "--beside", beside, "--out", tmp_path / "both"]) == 0
+    assert (
+        tool("evaluate")([*command, "--bundle", tmp_path / "bundle", "--beside", beside, "--out", tmp_path / "both"])
+        == 0
+    )
     metrics = pd.read_csv(tmp_path / "both" / "metrics.csv")
     rows = metrics[(metrics["table"] == "comparison") & (metrics["score"] == "plain CNN")].set_index("label")["n"]
-    assert rows.to_dict() == {"fake": 4, "video_fake": 4, "audio_fake": 0}, "it says nothing of a voice"
+    judged = {"fake": 4, "video_fake": 4, "audio_fake": 0}  # it says nothing of a voice
+    assert rows.to_dict() == (judged if found.video_fake is not None else {})
 
 
 @pytest.mark.parametrize(

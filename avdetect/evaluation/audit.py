@@ -19,9 +19,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from avdetect.audio import SILENCE_RMS, rms
-from avdetect.datasets.manifest import LABELS, folds
+from avdetect.datasets.manifest import folds
 from avdetect.errors import ManifestError, MediaError
-from avdetect.evaluation.columns import MIN_CLASS, Files, measurement_frame
+from avdetect.evaluation.columns import ANSWERS, MIN_CLASS, Files, measurement_frame
 from avdetect.media import MediaInfo, MediaReader
 from avdetect.types import SAMPLE_RATE, Float
 
@@ -171,7 +171,7 @@ def guesses(scores: pd.DataFrame, facts: pd.DataFrame, fold: np.ndarray | pd.Ser
 
 def _guessed(files: Files) -> Iterator[tuple[str, str, np.ndarray]]:
     """(subset, label, files) that are enough of both classes for classifiers."""
-    for subset, label in product(("clips", "speech"), LABELS):
+    for subset, label in product(("clips", "speech"), ANSWERS):
         judged = [files.masks[subset] & files.judged(f"p_{label}", label, value) for value in (0, 1)]
         if min(mask.sum() for mask in judged) >= MIN_CLASS:
             yield subset, label, judged[0] | judged[1]

@@ -6,7 +6,7 @@ A measurement has the columns
     subset     which files: "clips", "clips: <source>", "FVRA" ... Unique together with table, score and label
     score      the column of the scores table, with a minus where a low value is the suspicious one; in the tables
                audit and comparison the name of what is measured
-    label      what it was measured against: fake, video_fake, audio_fake
+    label      what it was measured against: fake, video_fake, audio_fake, mismatch
     n, fakes   files measured, and the fakes among them
     abstained  files of the subset whose label is known and whose score is missing: counted, never scored
     pairs      of a fake and a real file (table "pairs" only, where abstained is empty)
@@ -23,12 +23,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from avdetect.datasets.manifest import LABELS
+from avdetect.datasets.manifest import LABELS, OWN_VOICE, mismatch
 from avdetect.datasets.splits import media
 from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.metrics import METRICS, PLAIN, measure, weights
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
 
+ANSWERS = (*LABELS, "mismatch")  # what the outputs answer
 COUNTS = ("n", "fakes", "abstained", "pairs")
 COLUMNS = ("table", "subset", "score", "label", *COUNTS, "note")
 MIN_CLASS = 5  # files of a class below which a kind, a method or a source is not measured on its own
@@ -60,6 +61,14 @@ def numbers(scores: pd.DataFrame, column: str) -> np.ndarray:
     return pd.to_numeric(scores[column]).astype("Float64").to_numpy(np.float64, na_value=np.nan)
 
 
+def label_values(scores: pd.DataFrame, label: str) -> np.ndarray:
+    """(N,) 0, 1 or NaN of one of ANSWERS. Only clips have any of a mismatch: speech has no lips, stills no voice."""
+    if label != "mismatch":
+        return numbers(scores, label)
+    known = pd.DataFrame({name: numbers(scores, name) for name in (*LABELS, OWN_VOICE)})
+    return np.where(media(scores) == "clips", mismatch(known).to_numpy(np.float64, na_value=np.nan), np.nan)
+
+
 def text(scores: pd.DataFrame, column: str) -> pd.Series:
     """(N,) of str, "" where missing, or where there is no such column."""
     if column not in scores:
@@ -81,7 +90,7 @@ class Files:
     def __init__(self, scores: pd.DataFrame, threshold: float | None, rounds: int) -> None:
         """threshold: of the decisions on `fake`; None: no decision is measured."""
         self.scores, self.threshold, self.rounds = scores, threshold, rounds
-        self.labels = {label: numbers(scores, label) for label in LABELS}
+        self.labels = {label: label_values(scores, label) for label in ANSWERS}
         self.files = pd.DataFrame({name: text(scores, name) for name in ("group", "dataset", "method")})
         self.groups = self.files["group"].to_numpy(object)
         self.masks = subset_masks(scores)

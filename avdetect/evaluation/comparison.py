@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from avdetect.datasets.manifest import LABELS
 from avdetect.errors import ConfigError
 from avdetect.evaluation.audit import FEATURE_SETS, guess_column
-from avdetect.evaluation.columns import BESIDE, Files, measurement_frame, score_values
+from avdetect.evaluation.columns import ANSWERS, BESIDE, Files, measurement_frame, score_values
 from avdetect.evaluation.metrics import GAP, auc_gap
 from avdetect.evaluation.scores import OUTPUTS
 from avdetect.evaluation.tables import STREAM_SCORES
@@ -100,7 +99,7 @@ def comparison(scores: pd.DataFrame, audit_rows: pd.DataFrame, rounds: int = 500
     `audit.shortcuts`, taken as they are; the gap to them needs the columns of `audit.guesses` in `scores`.
     """
     files = Files(scores, None, rounds)
-    rows = [row for subset in files.masks for label in LABELS for row in _block(files, subset, label, audit_rows)]
+    rows = [row for subset in files.masks for label in ANSWERS for row in _block(files, subset, label, audit_rows)]
     return measurement_frame(rows).assign(**{name: [float(row.get(name, math.nan)) for row in rows] for name in GAP})
 
 

@@ -25,7 +25,7 @@ NOT_TRAINED = "the folds trained no such stream"
 
 
 def held_out_table(bundle: Bundle) -> pd.DataFrame:
-    """sha256 (index), fold, FEATURES, the three probabilities and `ablation:*`, as training wrote them.
+    """sha256 (index), fold, FEATURES, the four probabilities and `ablation:*`, as training wrote them.
 
     Raises ConfigError for a bundle without such a table, ModelError for one that cannot be read.
     """

@@ -10,10 +10,9 @@ from typing import Any
 
 from avdetect.errors import ConfigError
 from avdetect.files import replacing
-from avdetect.pooling import FEATURES
+from avdetect.pooling import FEATURES, STREAMS
 
-OUTPUTS = ("p_fake", "p_video_fake", "p_audio_fake")
-STREAMS = ("visual", "audio", "sync")
+OUTPUTS = ("p_fake", "p_video_fake", "p_audio_fake", "p_mismatch")
 NUMBERS = (*FEATURES, "sync_offset_seconds", "duration_seconds", *OUTPUTS)
 TEXTS = (*(f"missing_{stream}" for stream in STREAMS), "error")
 RESULTS = ("bundle", "treatment", *NUMBERS, *TEXTS)

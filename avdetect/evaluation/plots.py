@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from avdetect.evaluation.columns import MIN_CLASS
+from avdetect.evaluation.columns import MIN_CLASS, label_values
 from avdetect.evaluation.metrics import weights
 from avdetect.evaluation.views import ANSWERS, SCORES
 
@@ -57,8 +57,9 @@ def curves(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> list[Curv
     found = []
     for score, label in ANSWERS.items():
         for subset, mask in subsets.items():
-            known = mask & scores[label].notna().to_numpy(bool) & scores[score].notna().to_numpy(bool)
-            labels = scores.loc[known, label].to_numpy(np.int64)
+            truth = label_values(scores, label)
+            known = mask & ~np.isnan(truth) & scores[score].notna().to_numpy(bool)
+            labels = truth[known].astype(np.int64)
             if min(np.sum(labels == 0), np.sum(labels == 1)) >= MIN_CLASS:
                 values, share = scores.loc[known, score].to_numpy(np.float64), weights(labels, scores[known])
                 found.append((score, subset, labels, values, share))

@@ -25,10 +25,9 @@ from rich.progress import track
 from avdetect.audio import rms
 from avdetect.datasets.augment.codecs import AudioCodec, Recipe, VideoCodec, reencode, through_audio_codec
 from avdetect.datasets.cache.worker import STILLS
-from avdetect.datasets.manifest import LABELS
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, MediaError
-from avdetect.evaluation.columns import subset_masks
+from avdetect.evaluation.columns import ANSWERS, label_values, subset_masks
 from avdetect.evaluation.ledger import OUTPUTS, Ledger
 from avdetect.evaluation.metrics import measure
 from avdetect.evaluation.scores import FileScorer
@@ -39,7 +38,7 @@ from avdetect.types import FPS, Clip, Waveform
 GOOD_CRF = 18  # of a picture whose size or frame rate is what changes
 SOUND = AudioCodec("aac", 128)  # beside a re-encoded picture
 TWICE_SCALE = 0.75  # of the second encoding of "encoded twice"
-SCORES = tuple(zip(OUTPUTS, LABELS, strict=True))
+SCORES = tuple(zip(OUTPUTS, ANSWERS, strict=True))
 Sound = Callable[[Waveform, np.random.Generator], Waveform]
 
 
@@ -214,9 +213,10 @@ def _measured(files: pd.DataFrame, results: pd.DataFrame, rounds: int, seed: int
     """A row an output, of `files` and what the ledger holds of them in one condition."""
     rows = []
     for score, label in SCORES:
-        known = files[label].notna().to_numpy(bool)
+        truth = label_values(files, label)
+        known = ~np.isnan(truth)
         judged = known & results[score].notna().to_numpy(bool)
-        y, p = files[label][judged].to_numpy(np.int64), results[score][judged].to_numpy(np.float64)
+        y, p = truth[judged].astype(np.int64), results[score][judged].to_numpy(np.float64)
         row: dict[str, Any] = {"score": score, "label": label, "n": len(y), "fakes": int(y.sum())}
         row |= {"abstained": int(known.sum()) - len(y)}
         for name, value in (("mean_p_real", 0), ("mean_p_fake", 1)):

@@ -2,8 +2,9 @@
 
 The manifest's columns, then: the bundle's digest and what was done to the clips (`treatment`), the nine
 `pooling.FEATURES`, `sync_offset_seconds` (> 0: the audio lags), `duration_seconds`, `p_fake`, `p_video_fake`,
-`p_audio_fake` (calibrated; NaN where the model abstains or the part was not judged), why a stream is missing, and
-`error` for a file that could not be read (all numbers are NaN then). The numbers are those of `avdetect score`.
+`p_audio_fake`, `p_mismatch` (calibrated; NaN where the model abstains or the part was not judged), why a stream is
+missing, and `error` for a file that could not be read (all numbers are NaN then). The numbers are those of
+`avdetect score`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class FileScorer:
 
     def __init__(self, bundle: Bundle, networks: OnnxNetworks) -> None:
         self.bundle, self.networks = bundle, networks
-        self._scorer = StreamScorer(networks, bundle.info.model, bundle.info.preprocess.faces.crop_margin)
+        self._scorer = StreamScorer(networks, bundle.info.model, bundle.info.preprocess.faces)
 
     def score(self, feed: Feed) -> dict[str, Any]:
         """NUMBERS and TEXTS of the file whose clips `feed` gives; one that cannot be read has its error and no
@@ -149,10 +150,9 @@ def masked(scores: pd.DataFrame, bundle: Bundle, device: str = "auto") -> pd.Dat
     """`scores` with the probability of fake for every subset of the streams, through the bundle's own fusion.
 
     `ablation:<streams>:shipped` masks the other streams out, as if they were missing. `ablation:<streams>:max` is the
-    highest of the single streams' probabilities. NaN where a file has none of the streams that the fusion listens to:
-    a noisy-or of the parts has no use for sync.
+    highest of the single streams' probabilities. NaN where a file has none of the streams that the fusion listens to.
     """
-    heard = STREAMS[:2] if bundle.info.model.fusion.parts else STREAMS
+    heard = [name for name in STREAMS if name not in bundle.info.model.fusion.silent]
     networks = OnnxNetworks(bundle, device)
     features = scores[list(FEATURES)].to_numpy(np.float32)
     present = (np.nan_to_num(features[:, NUM_VALUES:]) > 0) & np.isin(STREAMS, heard)  # (N, 3); errors have no stream

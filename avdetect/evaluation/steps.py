@@ -149,7 +149,7 @@ def _sync(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
     if not (shifts.exists() and summary.exists()):
         networks = OnnxNetworks(setting.bundle)
         table = setting.table[mask]
-        found = measure_sync(table, setting.source(mask), networks, config.sync, rounds=setting.rounds, seed=SEED)
+        found = measure_sync(table, setting.source(mask), networks, config, rounds=setting.rounds, seed=SEED)
         if found.shifts.empty:
             results.unmeasured.append(reason)
             return {}

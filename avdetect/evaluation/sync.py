@@ -1,7 +1,7 @@
 """Lip-sync measured as lip-sync: known shifts of the sound that must be found, and the voice of somebody else.
 
-On files with enough of a face and its own voice. Every mouth and voice window is embedded once; a shift only changes
-the frame at which the voice begins, which is what it does to a file (the clock has 25 ticks a second).
+On files with enough of a face and its own voice. Mouths and voice are embedded once; a shift only changes the frame at
+which the voice begins, which is what it does to a file (the clock has 25 ticks a second).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from avdetect.config import SyncConfig
+from avdetect.config import ModelConfig
 from avdetect.datasets.manifest import own_voice
 from avdetect.errors import MediaError
 from avdetect.evaluation.metrics import MIN_FILES, TOO_FEW, interval, measure, multiplicities
 from avdetect.evaluation.sources import ClipSource, clips_of
 from avdetect.pooling import SyncDistances, SyncReading, read_sync, sync_distances
-from avdetect.scoring import SYNC_FRAMES, Networks, mouth_windows, voice_windows
+from avdetect.scoring import Networks, audio_windows, mouths_of, seen_mouths, speech_frames, voice_by_frame
 from avdetect.speech import speech_mask
 from avdetect.types import FPS, Clip, Float
 
@@ -30,7 +30,7 @@ TOLERANCE = 1  # frames
 MISMATCH = {
     "-sync_confidence": lambda reading: -reading.confidence,
     "sync_min_distance": lambda reading: reading.min_distance,
-    "sync_at_zero": lambda reading: reading.at_zero,
+    "-sync_match": lambda reading: -reading.match,
 }
 
 
@@ -42,20 +42,20 @@ class SyncMeasurement(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows:
-    """The embedded windows of one clip."""
+class Embedded:
+    """Mouths and voice of one clip."""
 
-    mouths: tuple[tuple[int, int, Float], ...]  # (track id, first frame, (W, E) unit vectors)
+    mouths: tuple[tuple[int, int, Float], ...]  # (track id, frame of the first, (W, E) unit vectors)
     voice: Float  # (V, E) unit vectors
     voice_frame: int
-    valid: np.ndarray  # (V,) whether the window holds speech
+    valid: np.ndarray  # (V,) whether the frame is speech
 
 
 def measure_sync(
     table: pd.DataFrame,
     source: ClipSource,
     networks: Networks,
-    config: SyncConfig,
+    config: ModelConfig,
     *,
     rounds: int = 500,
     seed: int = 0,
@@ -70,22 +70,22 @@ def measure_sync(
     two voices; n counts both. `_low` and `_high` are 95 % bounds by bootstrap over groups; of fewer than MIN_FILES
     files there are none, and `note` says so.
     """
-    windows: dict[int, list[Windows]] = {}
+    found: dict[int, list[Embedded]] = {}
     for row in np.flatnonzero(own_voice(table)).tolist():
         try:
             clips = clips_of(source, row)
         except MediaError:
             continue  # counted with the scores
         if seconds_with_sound(clips) >= MIN_SECONDS:
-            embedded = [found for clip in clips if (found := embed(clip, networks)) is not None]
+            embedded = [one for clip in clips if (one := embed(clip, networks, config)) is not None]
             if embedded:
-                windows[row] = embedded
-    if not windows:
+                found[row] = embedded
+    if not found:
         return SyncMeasurement(pd.DataFrame(), pd.DataFrame())
-    groups = table["group"].to_numpy(object)[list(windows)]
-    files = list(windows.values())
-    shifts, shifted = _shifted(files, groups, config.max_offset, rounds, seed)
-    swapped = _swapped(files, groups, config.max_offset, rounds, seed)
+    groups = table["group"].to_numpy(object)[list(found)]
+    files, max_offset = list(found.values()), config.sync.max_offset
+    shifts, shifted = _shifted(files, groups, max_offset, rounds, seed)
+    swapped = _swapped(files, groups, max_offset, rounds, seed)
     return SyncMeasurement(shifts, pd.DataFrame([shifted, *swapped]))
 
 
@@ -103,19 +103,24 @@ def seconds_with_sound(clips: Sequence[Clip]) -> float:
     return max(frames.values(), default=0) / FPS
 
 
-def embed(clip: Clip, networks: Networks) -> Windows | None:
+def embed(clip: Clip, networks: Networks, config: ModelConfig) -> Embedded | None:
     """None where there is no speech or no face long enough, as in `scoring.StreamScorer`."""
-    tracks = [track for track in clip.tracks if len(track.mouth_crops) >= SYNC_FRAMES]
+    tracks = seen_mouths(clip, config.sync)
     if clip.waveform is None or not tracks:
         return None
-    mels, valid = voice_windows(clip.waveform, speech_mask(clip.waveform.samples))
+    speech = speech_mask(clip.waveform.samples)
+    windows = audio_windows(clip.waveform, speech, config.audio)
+    if not windows:
+        return None
+    embeddings = [one for _, frames in speech_frames(networks, windows) for one in networks.voice(frames)]
+    voice, valid = voice_by_frame(windows, embeddings, speech)
     if not valid.any():
         return None
-    mouths = [(t.track_id, t.first_frame, networks.mouth(mouth_windows(t.mouth_crops))) for t in tracks]
-    return Windows(tuple(mouths), networks.voice(mels), round(clip.waveform.start_seconds * FPS), valid)
+    mouths = [(track.track_id, *mouths_of(networks, track, config.sync)) for track in tracks]
+    return Embedded(tuple(mouths), voice, round(clip.waveform.start_seconds * FPS), valid)
 
 
-def reading(file: Sequence[Windows], shift: int, max_offset: int) -> SyncReading | None:
+def reading(file: Sequence[Embedded], shift: int, max_offset: int) -> SyncReading | None:
     """The sync of a file whose sound comes `shift` frames later; of several faces the one that fits best."""
     by_track: dict[int, list[SyncDistances]] = {}
     for part in file:
@@ -127,7 +132,7 @@ def reading(file: Sequence[Windows], shift: int, max_offset: int) -> SyncReading
 
 
 def _shifted(
-    files: Sequence[Sequence[Windows]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
+    files: Sequence[Sequence[Embedded]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     shifts = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
     found = np.full((len(files), len(shifts)), np.nan)  # frames
@@ -182,7 +187,7 @@ def partners(groups: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _swapped(
-    files: Sequence[Sequence[Windows]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
+    files: Sequence[Sequence[Embedded]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
 ) -> list[dict[str, object]]:
     pairs = []
     for i, j in enumerate(partners(groups, seed).tolist()):
@@ -201,7 +206,7 @@ def _swapped(
     return rows
 
 
-def cut_to_shorter(own: Sequence[Windows], other: Sequence[Windows]) -> tuple[list[Windows], list[Windows]]:
+def cut_to_shorter(own: Sequence[Embedded], other: Sequence[Embedded]) -> tuple[list[Embedded], list[Embedded]]:
     """The face of `own` with its own voice and with the one of `other`, clip by clip, of one length and one place."""
     mine, theirs = [], []
     for a, b in zip(own, other, strict=False):

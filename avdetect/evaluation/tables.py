@@ -1,8 +1,8 @@
 """Which rows of a scores table are measured, on what: the rows of metrics.csv.
 
-A scores table has a row a file: the manifest's columns, `pooling.FEATURES`, p_fake, p_video_fake, p_audio_fake (NaN
-where the model abstained or could not read the file). Speech has no picture and stills have no sound: they and clips,
-which is all else, are never measured together.
+A scores table has a row a file: the manifest's columns, `pooling.FEATURES`, p_fake, p_video_fake, p_audio_fake and
+p_mismatch (NaN where the model abstained or could not read the file). Speech has no picture and stills have no
+sound: they and clips, which is all else, are never measured together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 
 from avdetect.datasets.manifest import LABELS
 from avdetect.evaluation.columns import (
+    ANSWERS,
     COLUMNS,
     MIN_CLASS,
     REMOVED,
@@ -36,16 +37,16 @@ from avdetect.evaluation.metrics import (
     multiplicities,
     weights,
 )
-from avdetect.pooling import FEATURES, NUM_VALUES
-from avdetect.types import Float
+from avdetect.pooling import FEATURES, NUM_VALUES, STREAMS
+from avdetect.types import Float, StreamName
 
-OUTPUTS = {f"p_{label}": label for label in LABELS}
+OUTPUTS = {f"p_{label}": label for label in ANSWERS}
 STREAM_SCORES = {
     "visual_logit": "video_fake",
     "audio_logit": "audio_fake",
-    "sync_at_zero": "fake",
-    "-sync_confidence": "fake",
-    "sync_min_distance": "fake",
+    "-sync_match": "mismatch",
+    "-sync_confidence": "mismatch",
+    "sync_min_distance": "mismatch",
 }
 # (video_fake, audio_fake) of clips that are fake, by FakeAVCeleb's names; a mismatch is two real halves of two clips.
 CLASSES = {"RVFA": (0, 1), "FVRA": (1, 0), "FVFA": (1, 1), "mismatch": (0, 0)}
@@ -91,7 +92,7 @@ def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     error = text(scores, "error")
     for subset, mask in subset_masks(scores).items():
-        for stream in ("visual", "audio", "sync"):
+        for stream in STREAMS:
             gone = mask & (numbers(scores, f"has_{stream}") != 1)
             reason = text(scores, f"missing_{stream}").replace("", "not stated")
             reason = reason.mask(error != "", "not read: " + error.str.partition(":")[0])
@@ -103,13 +104,16 @@ def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["subset", "stream", "reason", "files", "share"])
 
 
-def with_outputs(table: pd.DataFrame, features: Float, probabilities: Float) -> pd.DataFrame:
-    """The scores table of files that were scored in memory: `table` with features (N, F) and probabilities (N, 3).
+def with_outputs(
+    table: pd.DataFrame, features: Float, probabilities: Float, silent: Sequence[StreamName] = ()
+) -> pd.DataFrame:
+    """The scores table of files that were scored in memory: `table` with features (N, F) and probabilities (N, 4).
 
-    A part is judged where its stream is there, the whole where any stream is: NaN elsewhere, as the Detector abstains.
+    A part is judged where its stream is there and not `silent`, the whole where any such stream is: NaN elsewhere, as
+    the Detector abstains.
     """
-    has = features[:, NUM_VALUES:] > 0  # (N, 3) visual, audio, sync
-    judged = np.stack([has.any(axis=1), has[:, 0], has[:, 1]], axis=1)
+    has = (features[:, NUM_VALUES:] > 0) & ~np.isin(STREAMS, silent)  # (N, 3)
+    judged = np.column_stack([has.any(axis=1), has])
     outputs = np.where(judged, probabilities, np.nan)
     columns = dict(zip(FEATURES, features.T, strict=True)) | dict(zip(OUTPUTS, outputs.T, strict=True))
     return table.drop(columns=[c for c in columns if c in table]).assign(**columns)
@@ -177,7 +181,7 @@ def _responsible(files: Files, fakes: np.ndarray) -> dict[str, str]:
     found = {score: label for score, label in STREAM_SCORES.items() if forged.get(label)}
     real_halves = (files.labels["video_fake"] == 0) & (files.labels["audio_fake"] == 0)
     if (fakes & real_halves).sum() >= MIN_CLASS:
-        found["sync_at_zero"] = "fake"
+        found["-sync_match"] = "mismatch"
     return found
 
 

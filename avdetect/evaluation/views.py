@@ -15,7 +15,8 @@ from avdetect.evaluation.cells import NONE, SCORES, Column, View, count, interva
 from avdetect.evaluation.metrics import MIN_FILES, TOO_FEW
 
 CHANCE, OURS = "chance", "this bundle"  # rows of the comparison
-ANSWERS = {"p_fake": "fake", "p_video_fake": "video_fake", "p_audio_fake": "audio_fake"}  # score -> its label
+# score -> its label
+ANSWERS = {"p_fake": "fake", "p_video_fake": "video_fake", "p_audio_fake": "audio_fake", "p_mismatch": "mismatch"}
 
 MEASURED_ON, SCORE = text("measured on", "subset"), text("score", "score")
 FILES = Column("files (fakes)", count)

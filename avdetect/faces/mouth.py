@@ -12,6 +12,8 @@ is often missed, and so are covers with a drawing of a mouth's colours. Below MI
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 
@@ -22,6 +24,7 @@ MIN_CONTRAST = 15.0  # grey levels between the eyes' darkest and lightest parts
 NO_LINE, WEAK_LINE = 0.05, 0.2  # of the contrast
 NO_COLOUR = 0.4  # of the spread of redness over the middle of the face
 NEIGHBOURS = 5  # crops: a second
+BOX_SIDE = 123  # pixels of a face box in the crops that the limits above were measured on; larger ones are reduced
 _NOISE = 0.2  # of redness: in a picture without colour both spreads are this
 # Rows and columns of TEMPLATE: what is looked at, and parts of that.
 _TOP, _BOTTOM, _LEFT, _RIGHT = 40, 108, 30, 82
@@ -52,6 +55,11 @@ def hidden_mouths(crops: UInt8, boxes: Float, landmarks: Float, margin: float) -
 def _upright(crop: UInt8, box: np.ndarray, landmarks: np.ndarray, margin: float) -> UInt8:
     """Eyes to chin (68, 52, 3), the landmarks where TEMPLATE has them as nearly as turning and scaling can."""
     side = margin * max(box[2] - box[0], box[3] - box[1])
+    factor = round(crop.shape[0] / (margin * BOX_SIDE))
+    if factor > 1:
+        crop = cast(
+            UInt8, cv2.resize(crop, (crop.shape[1] // factor, crop.shape[0] // factor), interpolation=cv2.INTER_AREA)
+        )
     points = (landmarks - (box[:2] + box[2:]) / 2 + side / 2) * (crop.shape[0] / side)
     source, target = points - points.mean(axis=0), TEMPLATE - TEMPLATE.mean(axis=0)
     # Template -> crop; see `crops.mouth_square`.

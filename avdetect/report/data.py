@@ -45,13 +45,13 @@ def to_json(results: Sequence[Result]) -> str:
 
 
 CSV_COLUMNS = (
-    "path", "status", "verdict", "fake", "video_fake", "audio_fake", "sync_offset_seconds", "sync_confidence",
-    "duration_seconds", "missing", "warnings", "reason", "error",
+    "path", "status", "verdict", "fake", "video_fake", "audio_fake", "mismatch", "sync_offset_seconds",
+    "sync_confidence", "duration_seconds", "missing", "warnings", "reason", "error",
 )  # fmt: skip
 
 
 CSV_NUMBERS = frozenset(
-    ("fake", "video_fake", "audio_fake", "sync_offset_seconds", "sync_confidence", "duration_seconds")
+    ("fake", "video_fake", "audio_fake", "mismatch", "sync_offset_seconds", "sync_confidence", "duration_seconds")
 )
 
 
@@ -66,8 +66,9 @@ def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["status"] == "failed":
         return row | {"reason": values["message"], "error": values["error"]}
     sync = values["sync"]
+    plain = ("verdict", "fake", "video_fake", "audio_fake", "mismatch", "duration_seconds")
     return row | {
-        **{name: values[name] for name in ("verdict", "fake", "video_fake", "audio_fake", "duration_seconds")},
+        **{name: values[name] for name in plain},
         "sync_offset_seconds": sync["offset_seconds"] if sync else None,
         "sync_confidence": sync["confidence"] if sync else None,
         "missing": "; ".join(f"{stream}: {why}" for stream, why in values["missing"].items()),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avdetect.pooling import SyncDistances, SyncReading, read_sync, sync_over_time
+from avdetect.pooling import MIN_STRETCH_WINDOWS, SyncDistances, SyncReading, read_sync, sync_over_time
 from avdetect.report.evidence import MouthStrip, SyncCurve, SyncPoint
 from avdetect.report.pictures import jpeg
 from avdetect.report.sound import as_peaks, hop_peaks
@@ -59,13 +59,15 @@ class MouthKeeper:
 
     def __init__(self) -> None:
         self._worst: dict[int, _Stretch] = {}
+        self._parts: dict[int, int] = {}  # of each track, how many clips had distances
 
     def add(self, clip: Clip, outputs: StreamOutputs) -> None:
         """The mouths of `clip`, whose distances are the last in `outputs`."""
         for track in clip.tracks:
-            parts = outputs.sync.get(track.track_id)
-            if clip.waveform is None or not parts or not _is_of(parts[-1], track):
+            parts, before = outputs.sync.get(track.track_id, []), self._parts.get(track.track_id, 0)
+            if clip.waveform is None or len(parts) == before:  # a track too short for distances: the last are older
                 continue
+            self._parts[track.track_id] = len(parts)
             for seconds, reading in _readings(parts[-1]):
                 gap = reading.at_zero - reading.min_distance
                 kept = self._worst.get(track.track_id)
@@ -96,11 +98,6 @@ class MouthKeeper:
         )
 
 
-def _is_of(part: SyncDistances, track: FaceTrack) -> bool:
-    """A track of a clip that is too short for a window adds no part: the last one is then of an earlier clip."""
-    return len(part.seconds) > 0 and part.seconds[0] == (track.first_frame + 2) // FPS
-
-
 def _readings(part: SyncDistances) -> Iterator[tuple[range, SyncReading]]:
     """Every stretch of STRIP_SECONDS whole seconds that can be read, and where a track is shorter, all of it.
 
@@ -110,8 +107,8 @@ def _readings(part: SyncDistances) -> Iterator[tuple[range, SyncReading]]:
     found = []
     for first in range(int(seconds[0]), max(int(seconds[-1]) - STRIP_SECONDS + 1, int(seconds[0])) + 1):
         inside = (seconds >= first) & (seconds < first + STRIP_SECONDS)
-        cut = SyncDistances(part.offsets, seconds[inside], part.total[inside], part.count[inside])
-        if inside.any() and (reading := read_sync(cut)):
+        cut = part.within(inside)
+        if inside.any() and (reading := read_sync(cut, MIN_STRETCH_WINDOWS)):
             found.append((int(cut.count.sum()), range(first, first + STRIP_SECONDS), reading))
     most = max((pairs for pairs, _, _ in found), default=0)
     yield from ((stretch, reading) for pairs, stretch, reading in found if pairs >= 0.75 * most)
@@ -129,5 +126,5 @@ def _stretch(gap: float, reading: SyncReading, seconds: range, track: FaceTrack,
 
 
 def _confidence(outputs: StreamOutputs, track_id: int) -> float:
-    reading = read_sync(SyncDistances.join(outputs.sync[track_id]))
+    reading = read_sync(SyncDistances.join(outputs.sync[track_id]), MIN_STRETCH_WINDOWS)
     return reading.confidence if reading else -1.0

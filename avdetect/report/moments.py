@@ -10,7 +10,6 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from avdetect.pooling import track_logit
 from avdetect.report.evidence import Moment
 from avdetect.report.occlusion import drops, overlay
 from avdetect.report.pictures import jpeg
@@ -107,7 +106,7 @@ class MomentKeeper:
 
 def _suspicion(outputs: StreamOutputs, track_id: int) -> float:
     logits = np.array([logit for _, logit in outputs.visual[track_id]], np.float32)
-    return track_logit(logits, outputs.pooling)
+    return outputs.track_logit(logits)
 
 
 def _moment(track_id: int, kind: Kind, seen: _Seen, network: Callable[[UInt8], Float] | None) -> Moment:

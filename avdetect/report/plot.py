@@ -84,7 +84,7 @@ def _headline(figure: Figure, detection: Detection) -> None:
     if detection.fake is not None:
         digits = digits_apart(detection.fake, detection.threshold)
         said += f"   P(fake) = {detection.fake:.{digits}f} (called fake from {detection.threshold:.{digits}f})"
-    parts = (("face", detection.video_fake), ("voice", detection.audio_fake))
+    parts = (("face", detection.video_fake), ("voice", detection.audio_fake), ("match", detection.mismatch))
     said += "".join(f"   {name} {p:.2f}" for name, p in parts if p is not None)
     name = os.path.basename(detection.path)[-100:]  # without its folders: a picture is passed on
     figure.text(_LEFT, 0.965, said, fontsize=15, weight="bold")

@@ -34,15 +34,7 @@ def render(detection: Detection) -> Text:
         note = f"{people(detection)}, {note}"
     _line(out, "face", detection.video_fake, detection.missing.get("visual"), track_words(detection, "video"), note)
     _line(out, "voice", detection.audio_fake, detection.missing.get("audio"), track_words(detection, "audio"))
-    out.append("  match  ")
-    if detection.sync is None:
-        out.append(f"not judged: {detection.missing.get('sync', 'unknown')}\n", style="yellow")
-    else:
-        offset = detection.sync.offset_seconds
-        side = "audio late" if offset > 0 else "audio early" if offset < 0 else "in step"
-        clear = detection.sync.confidence >= CLEAR_SYNC
-        out.append(f"offset {offset:+.2f} s ({side if clear else 'unclear'}), ")
-        out.append(f"confidence {detection.sync.confidence:.2f}\n")
+    _line(out, "match", detection.mismatch, detection.missing.get("sync"), "", _offset(detection))
     _segments(out, detection)
     for warning in detection.warnings:
         out.append(f"  warning: {printable(warning)}\n", style="yellow")
@@ -53,6 +45,14 @@ def render(detection: Detection) -> Text:
         style="dim",
     )
     return out
+
+
+def _offset(detection: Detection) -> str:
+    if detection.sync is None:
+        return ""
+    offset = detection.sync.offset_seconds
+    side = "audio late" if offset > 0 else "audio early" if offset < 0 else "in step"
+    return f"offset {offset:+.2f} s ({side if detection.sync.confidence >= CLEAR_SYNC else 'unclear'})"
 
 
 def _line(out: Text, name: str, probability: float | None, missing: str | None, track: str, note: str = "") -> None:
@@ -84,15 +84,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One line for each row of `report.data.to_row`, to which the `threshold` may be added."""
     out = Table(box=None, pad_edge=False)
     out.add_column("file", overflow="fold", ratio=2)
-    for name in ("verdict", "fake", "face", "voice", "offset"):
+    for name in ("verdict", "fake", "face", "voice", "match", "offset"):
         out.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
     out.add_column("note", overflow="fold", ratio=3)
     for row in rows:
         file, note = Text(row["path"]), Text(row["reason"])
         if row["status"] == "failed":
-            out.add_row(file, Text("failed", _STYLES["failed"]), "", "", "", "", note)
+            out.add_row(file, Text("failed", _STYLES["failed"]), "", "", "", "", "", note)
             continue
-        digits = {"fake": digits_apart(row["fake"], row.get("threshold")), "video_fake": 2, "audio_fake": 2}
+        digits = {"fake": digits_apart(row["fake"], row.get("threshold"))}
+        digits |= dict.fromkeys(("video_fake", "audio_fake", "mismatch"), 2)
         numbers = ["-" if row[part] is None else f"{row[part]:.{places}f}" for part, places in digits.items()]
         offset, clear = row["sync_offset_seconds"], (row["sync_confidence"] or 0.0) >= CLEAR_SYNC
         styled = Text(row["verdict"], _STYLES[row["verdict"]])

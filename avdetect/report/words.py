@@ -144,7 +144,7 @@ def heading(detection: Detection) -> Heading:
         "abstain": ("Could not be judged", "void"),
     }
     title, tone = titles[detection.verdict]
-    parts = (finite(detection.video_fake), finite(detection.audio_fake))
+    parts = map(finite, (detection.video_fake, detection.audio_fake, detection.mismatch))
     if tone == "real" and any(p is not None and p >= PART_THRESHOLD for p in parts):
         title += " overall"  # the sentence below it names the part that does look manipulated
     return Heading(title, tone, sentence(detection.reason), _meaning(detection))
@@ -228,23 +228,32 @@ def _voice(detection: Detection) -> Cause:
 
 
 def _match(detection: Detection) -> Cause:
-    """Lip-sync. It is evidence in both directions: neither tone of the other two would be right."""
+    """Lips that speak another voice are a sign; a good match is none, so it has no tone of its own."""
     question = "Do the lips and the voice belong together?"
-    sync = detection.sync
+    probability, sync = finite(detection.mismatch), detection.sync
     offset = finite(sync.offset_seconds) if sync else None
     confidence = finite(sync.confidence) if sync else None
-    if sync is None or offset is None or confidence is None:
+    if probability is None or sync is None or offset is None or confidence is None:
         reason = sentence(detection.missing.get("sync", "no usable measurement"))
         return Cause("Match", question, "Not judged", "void", None, (reason,))
     measured = (
         f"Offset {number(offset, signed=True)} s, confidence {number(confidence)}; measured on track {sync.track_id}."
     )
+    headline, why = _offset_words(offset, confidence)
+    tone: Tone = "plain"
+    if probability >= PART_THRESHOLD:
+        headline, tone = "The lips do not speak this voice", "fake"
+        why = "Dubbing, a voice-over and an exchanged voice look like that; so do lips that are badly seen."
+    return Cause("Match", question, headline, tone, probability, (measured, why))
+
+
+def _offset_words(offset: float, confidence: float) -> tuple[str, str]:
+    """What an offset in seconds means, and what it does not."""
+    headline = match_words(offset, confidence)
     if confidence < CLEAR_SYNC:
         why = f"Below a confidence of {CLEAR_SYNC} the offset is not worth reading."
-        return Cause("Match", question, "Unclear", "void", None, (measured, why))
-    if abs(offset) <= MISMATCH_SECONDS:
+    elif abs(offset) <= MISMATCH_SECONDS:
         why = "That excludes nothing: heads that are generated to a voice keep its time."
-        return Cause("Match", question, "In step", "plain", None, (measured, why))
-    why = "Dubbing and exchanged voices do that, and so do bad transmission and careless cutting."
-    side = "late" if offset > 0 else "early"
-    return Cause("Match", question, f"Sound {side} by {number(abs(offset))}{SPACE}s", "plain", None, (measured, why))
+    else:
+        why = "Dubbing and exchanged voices do that, and so do bad transmission and careless cutting."
+    return headline[0].upper() + headline[1:], why

@@ -42,6 +42,7 @@ class JobVerdict(_Answer):
     fake: float | None = Field(ge=0, le=1, description="calibrated probability that anything was manipulated")
     video_fake: float | None = Field(ge=0, le=1, description="that the face was")
     audio_fake: float | None = Field(ge=0, le=1, description="that the voice was")
+    mismatch: float | None = Field(ge=0, le=1, description="that these lips do not speak this voice")
     threshold: float = Field(description="`fake` at or above it is called fake")
     duration_seconds: float = Field(ge=0, description="how much of the file was scored")
 

@@ -141,7 +141,7 @@ def work(connection: Connection, score: Score, task: Task) -> None:
 
 def summary(detection: Detection) -> dict[str, Any]:
     """What a list of jobs shows of a verdict."""
-    values = ("verdict", "reason", "fake", "video_fake", "audio_fake", "threshold", "duration_seconds")
+    values = ("verdict", "reason", "fake", "video_fake", "audio_fake", "mismatch", "threshold", "duration_seconds")
     return {name: getattr(detection, name) for name in values}
 
 

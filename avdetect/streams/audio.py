@@ -1,8 +1,8 @@
-"""Audio stream: one logit a log-mel window, from one of two encoders.
+"""Audio stream: frames of the speech encoder (avdetect.streams.speech) -> one logit a window.
 
 `cnn`, trained from scratch: a small residual CNN over (mel, time), then attentive statistics pooling over time (Okabe
 et al., Interspeech 2018): the weighted mean and standard deviation keep the few frames that give a vocoder away.
-`whisper-tiny.en`: the statistics of several levels of a pretrained speech encoder (avdetect.streams.whisper).
+`whisper-tiny.en`: statistics over time of each level of the encoder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from avdetect.audio import N_MELS
 from avdetect.config import AudioConfig
 from avdetect.streams.head import PerceptronHead, Standard
-from avdetect.streams.whisper import WhisperEncoder
+from avdetect.streams.speech import frame_shape
 
 
 class ResidualBlock(nn.Module):
@@ -51,7 +51,7 @@ class AttentiveStatisticsPooling(nn.Module):
 
 
 class MelEncoder(nn.Module):
-    """The CNN: log-mels (N, T, N_MELS) -> (N, 2 embedding)."""
+    """The CNN: log-mels as frames (N, T, 1, N_MELS) -> (N, 2 embedding)."""
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
@@ -66,49 +66,47 @@ class MelEncoder(nn.Module):
         self.pool = AttentiveStatisticsPooling(config.embedding)
         self.width = 2 * config.embedding
 
-    def forward(self, mels: Tensor) -> Tensor:
+    def forward(self, frames: Tensor) -> Tensor:
         """Each window's mean is removed, so that loudness says nothing."""
+        mels = frames.squeeze(2)
         x = (mels - mels.mean(dim=(1, 2), keepdim=True)) / 4.0
         x = self.blocks(x.transpose(1, 2).unsqueeze(1))  # (N, C, bands, T')
         return self.pool(self.squeeze(x.flatten(1, 2)))  # (N, E, T') -> (N, 2 E)
 
 
-class AudioStream(nn.Module):
-    """Log-mel windows -> window logits. Pooling over windows is `avdetect.pooling`, shared with the Detector."""
+class OverTime(nn.Module):
+    """Frames (N, T, L, C) -> (N, 3 L C), level by level: of each channel its mean, its standard deviation, and that of
+    its change from one frame to the next, in which a vocoder's too even or too rough course shows."""
 
-    def __init__(self, config: AudioConfig, load_pretrained: bool = True) -> None:
-        """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
-
-        Raises ConfigError for unreadable encoder weights.
-        """
+    def __init__(self, levels: int, channels: int) -> None:
         super().__init__()
-        self.encoder: MelEncoder | WhisperEncoder
-        if config.encoder == "cnn":
-            self.encoder = MelEncoder(config)
-        else:
-            self.encoder = WhisperEncoder(config.levels)
-            if config.pretrained and load_pretrained:
-                self.encoder.load(config.pretrained)
-        self.frozen = config.frozen
-        if config.frozen:
-            self.encoder.requires_grad_(False)
+        self.width = 3 * levels * channels
+
+    def forward(self, frames: Tensor) -> Tensor:
+        change = frames[:, 1:] - frames[:, :-1]
+        return torch.stack([frames.mean(1), _deviation(frames), _deviation(change)], dim=2).flatten(1)
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """(N, T, L, C) -> (N, L, C): standard deviation over time."""
+    return (x.square().mean(1) - x.mean(1).square()).clamp_min(1e-5).sqrt()
+
+
+class AudioStream(nn.Module):
+    """Frames of windows -> window logits. Pooling over windows is `avdetect.pooling`, shared with the Detector."""
+
+    blocks = 1  # of the features, see avdetect.training.probe
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.encoder: MelEncoder | OverTime
+        self.encoder = MelEncoder(config) if config.encoder == "cnn" else OverTime(*frame_shape(config))
         self.standard = Standard(self.encoder.width) if config.encoder != "cnn" else nn.Identity()
         self.dropout = nn.Dropout(0.0 if config.hidden else config.dropout)
         self.head: nn.Module = nn.Linear(self.encoder.width, 1)
         if config.hidden:
             self.head = PerceptronHead(self.encoder.width, config.hidden, config.heads, config.dropout)
 
-    def forward(self, mels: Tensor) -> Tensor:
-        """mels (N, T, N_MELS) -> logits (N,)."""
-        return self.head(self.dropout(self.standard(self.features(mels)))).squeeze(1)
-
-    def features(self, mels: Tensor) -> Tensor:
-        """mels (N, T, N_MELS) -> (N, F): what the encoder says of them, before it is standardised."""
-        return self.encoder(mels)
-
-    def train(self, mode: bool = True) -> AudioStream:
-        """A frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames (N, T, L, C) -> logits (N,)."""
+        return self.head(self.dropout(self.standard(self.encoder(frames)))).squeeze(1)

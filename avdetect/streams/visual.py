@@ -5,9 +5,9 @@ standard deviation of the channels of several levels. A forged face is given awa
 what it shows, and on few sources a linear head on an encoder that is left as it was remembers the sources least.
 `contrasts` adds how the texture of the face differs from that of the rim around it, which camera and codec treated
 alike: each crop is its own reference, as in methods that compare the face with its context (Nirkin et al., "DeepFake
-Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021). With `highpass` the encoder is shown the
-grain alone, in which sources differ least; residual inputs go back to Fridrich & Kodovsky, "Rich Models for
-Steganalysis of Digital Images" (TIFS 2012).
+Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021). One encoder may see several `views` of a
+crop: near and wide, the picture and its grain alone (`highpass`), in which sources differ least; residual inputs go
+back to Fridrich & Kodovsky, "Rich Models for Steganalysis of Digital Images" (TIFS 2012).
 
 With a GPU and much data, a vision transformer (CLIP, DINO, PE) of which only the norms learn, with a linear head on
 features of length 1 (`tune: norm`, `unit_features`), is GenD's way (Yermakov et al., "Deepfake Detection that
@@ -27,7 +27,7 @@ from timm.models import create_feature_extractor
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, normalize
 
-from avdetect.config import VisualConfig
+from avdetect.config import View, VisualConfig
 from avdetect.errors import ConfigError
 from avdetect.streams.head import Standard
 
@@ -36,9 +36,6 @@ EDGE = 3.0  # what a high-passed pixel counts at most, in `std`: edges must not 
 
 class VisualStream(nn.Module):
     """Face crops -> frame logits. Pooling over frames and tracks is `avdetect.pooling`, shared with the Detector."""
-
-    mean: Tensor  # (1, 1, 1) or (3, 1, 1), like std
-    std: Tensor
 
     def __init__(self, config: VisualConfig, load_pretrained: bool = True) -> None:
         """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
@@ -69,14 +66,14 @@ class VisualStream(nn.Module):
             width = self.encoder.width
         else:
             width = cast(int, self.encoder.head_hidden_size)
-        self.frozen, self.highpass, self.size = config.frozen, config.highpass, config.size
+        self.views = nn.ModuleList(Seen(view, config.size) for view in config.views)
+        self.blocks = len(self.views)  # of the features
+        width *= self.blocks
+        self.frozen = config.frozen
         self.unit_features = config.unit_features
         self.standard = Standard(width) if config.levels or config.frozen else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, 1)
-        # One number or one a channel. Not in the state dict: they are configuration, which travels beside the weights.
-        for name, value in (("mean", config.mean), ("std", config.std)):
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
         # The crops come as NHWC: convolutions then need not reorder them.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -90,14 +87,7 @@ class VisualStream(nn.Module):
     def features(self, crops: Tensor) -> Tensor:
         """crops (N, S, S, 3), as above -> (N, F): what the encoder says of them, before it is standardised."""
         x = crops.permute(0, 3, 1, 2).float()  # (N, 3, S, S)
-        if self.highpass:
-            local = avg_pool2d(x, self.highpass, stride=1, padding=self.highpass // 2, count_include_pad=False)
-            x = ((x - local) / self.std).clamp(-EDGE, EDGE)
-        else:
-            x = (x - self.mean) / self.std
-        if self.size and x.shape[-1] != self.size:
-            x = interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
-        features = self.encoder(x)
+        features = torch.cat([self.encoder(view(x)) for view in self.views], dim=1)
         return normalize(features, dim=1) if self.unit_features else features
 
     def train(self, mode: bool = True) -> VisualStream:
@@ -106,6 +96,37 @@ class VisualStream(nn.Module):
         if self.frozen:
             self.encoder.eval()
         return self
+
+
+class Seen(nn.Module):
+    """A `View`: crops (N, 3, S, S) in 0..255 -> what the encoder is given (N, 3, S', S')."""
+
+    mean: Tensor  # (1, 1, 1) or (3, 1, 1), like std
+    std: Tensor
+
+    def __init__(self, view: View, size: int = 0) -> None:
+        """size: side to which smaller pictures are enlarged (`VisualConfig.size`)."""
+        super().__init__()
+        self.view, self.size = view, size
+        # Not in the state dict: they are configuration, which travels beside the weights.
+        for name, value in (("mean", view.mean), ("std", view.std)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        view, side = self.view, int(x.shape[-1])
+        if view.share < 1:
+            margin = round(side * (1 - view.share) / 2)
+            x = x[..., margin : side - margin, margin : side - margin]
+        if view.reduce > 1:
+            x = avg_pool2d(x, view.reduce)
+        if view.highpass:
+            local = avg_pool2d(x, view.highpass, stride=1, padding=view.highpass // 2, count_include_pad=False)
+            x = ((x - local) / self.std).clamp(-EDGE, EDGE)
+        else:
+            x = (x - self.mean) / self.std
+        if self.size and int(x.shape[-1]) != self.size:
+            x = interpolate(x, (self.size, self.size), mode="bilinear", align_corners=False)
+        return x
 
 
 class LevelStatistics(nn.Module):

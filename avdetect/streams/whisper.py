@@ -1,4 +1,4 @@
-"""The encoder of Whisper: log-mel -> what it makes of speech, 50 frames a second, on five levels.
+"""The encoder of Whisper: log-mel -> what it makes of speech, 50 frames a second, on up to five levels.
 
 Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (2022): two convolutions, sinusoidal
 positions, pre-norm transformer blocks. The weights of tiny.en (8 million of the encoder, MIT) come from
@@ -49,21 +49,16 @@ class Block(nn.Module):
 
 
 class WhisperEncoder(nn.Module):
-    """Statistics over time of the levels of tiny.en: log-mels (N, T, N_MELS) of `avdetect.audio` -> (N, width).
-
-    Of each channel its mean, its standard deviation, and that of its change from one frame to the next, in which a
-    vocoder's too even or too rough course shows.
-    """
+    """Levels of tiny.en: log-mels (N, T, N_MELS) of `avdetect.audio` -> frames (N, T / 2, L, WIDTH)."""
 
     positions: Tensor
 
     def __init__(self, levels: Sequence[str]) -> None:
-        """levels: of LEVELS; `width` is 1,152 for each. Raises ConfigError for another name."""
+        """levels: of LEVELS, in the order of the frames. Raises ConfigError for another name."""
         super().__init__()
         if unknown := [name for name in levels if name not in LEVELS]:
             raise ConfigError(f"audio.levels: the encoder has no {unknown[0]!r}; it has {', '.join(LEVELS)}")
         self.levels = tuple(levels)
-        self.width = 3 * WIDTH * len(self.levels)
         self.conv1 = nn.Conv1d(N_MELS, WIDTH, 3, padding=1)
         self.conv2 = nn.Conv1d(WIDTH, WIDTH, 3, stride=2, padding=1)
         self.register_buffer("positions", torch.zeros(POSITIONS, WIDTH))
@@ -71,24 +66,15 @@ class WhisperEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(WIDTH, HEADS) for _ in range(deepest))  # what no level needs is left out
 
     def forward(self, mels: Tensor) -> Tensor:
-        levels = self.frames(mels)
-        found = []
-        for name in self.levels:
-            x = levels[name]  # (N, T / 2, WIDTH)
-            found += [x.mean(1), _deviation(x), _deviation(x[:, 1:] - x[:, :-1])]
-        return torch.cat(found, dim=1)
-
-    def frames(self, mels: Tensor) -> dict[str, Tensor]:
-        """(N, T, N_MELS) -> level -> (N, T / 2, WIDTH)."""
         x = mels * _NATURAL_TO_LOG10 - _FINER_BINS
         x = torch.maximum(x, x.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE) / 4 + 1
         x = gelu(self.conv2(gelu(self.conv1(x.transpose(1, 2))))).transpose(1, 2)
-        levels = {"stem": x}
+        levels = {"stem": x}  # (N, T / 2, WIDTH) each
         x = x + self.positions[: x.shape[1]]
         for index, block in enumerate(self.blocks):
             x = block(x)
             levels[f"blocks.{index}"] = x
-        return levels
+        return torch.stack([levels[name] for name in self.levels], dim=2)
 
     def load(self, path: str) -> None:
         """Take the weights in the safetensors file `path`. Raises ConfigError."""
@@ -100,8 +86,3 @@ class WhisperEncoder(nn.Module):
                 f"audio.pretrained: {path} does not hold the encoder of Whisper tiny.en ({str(error)[:200]}); "
                 "make it with tools/convert_whisper.py"
             ) from error
-
-
-def _deviation(x: Tensor) -> Tensor:
-    """(N, T, C) -> (N, C): standard deviation over time."""
-    return (x.square().mean(1) - x.mean(1).square()).clamp_min(1e-5).sqrt()

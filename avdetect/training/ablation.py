@@ -13,8 +13,7 @@ import pandas as pd
 
 from avdetect.config import FusionFitConfig, ModelConfig
 from avdetect.errors import ManifestError
-from avdetect.evaluation.ledger import STREAMS
-from avdetect.pooling import NUM_VALUES, STREAM_OF_VALUE
+from avdetect.pooling import NUM_VALUES, STREAM_OF_VALUE, STREAMS
 from avdetect.training.fusion import FoldBy, fit_candidates
 from avdetect.types import Float
 

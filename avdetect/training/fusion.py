@@ -11,42 +11,49 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from avdetect.bundle import Calibration
 from avdetect.config import FusionConfig, FusionFitConfig, ModelConfig
-from avdetect.datasets.manifest import LABELS, folds
+from avdetect.datasets.manifest import LABELS, folds, mismatch
 from avdetect.datasets.splits import origins
 from avdetect.errors import ManifestError
+from avdetect.evaluation.metrics import multiplicities
 from avdetect.evaluation.metrics import weights as origin_weights
-from avdetect.fusion import OUTPUTS, Fusion
-from avdetect.pooling import NUM_VALUES
+from avdetect.fusion import OUTPUTS, PART_SIGNS, PART_VALUES, Fusion, noisy_or
+from avdetect.pooling import NUM_VALUES, STREAMS
 from avdetect.training.losses import masked_bce
-from avdetect.types import Float
+from avdetect.types import Float, StreamName
 
-CLIPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)  # bounds of the probabilities, to be chosen from
+CLIPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)  # bounds of the probabilities, to be chosen from
 INNER_FOLDS = (5, 3, 2)  # the most that the data allows
+ROUNDS = 200  # of resampled sources
+LEAST_FACTOR = 0.5  # of the slopes from within sources
 FoldBy = Literal["group", "dataset"]
 
 
 def label_matrix(table: pd.DataFrame) -> Float:
-    """(N, 3) labels in the order of OUTPUTS; -1 where unknown."""
-    return table[list(LABELS)].astype("Int8").fillna(-1).to_numpy(np.float32)
+    """(N, 4) labels in the order of OUTPUTS; -1 where unknown."""
+    labels = table[list(LABELS)].assign(mismatch=mismatch(table))
+    return labels.astype("Int8").fillna(-1).to_numpy(np.float32)
 
 
 def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
-    """(N, 3) weights: among files with the same streams every generator and every source of real material weighs alike,
+    """(N, 4) weights: among files with the same streams every generator and every source of real material weighs alike,
     and files with a face and a voice weigh as much as all others together, for they are what is mostly scored.
 
     Both classes of each output weigh alike, also among the files that lack the same streams: which streams are missing
-    must not speak for a class. Where a pattern of missing streams holds one class only, it is not trained on.
+    must not speak for a class. Where a pattern of missing streams holds one class only, it is not trained on, nor is a
+    part whose own stream is missing.
     """
     pattern = features[:, NUM_VALUES:] @ [1, 2, 4]
     whole = features[:, NUM_VALUES : NUM_VALUES + 2].all(axis=1)
     weights = np.zeros(labels.shape)
+    there = np.column_stack([np.ones(len(table), bool), features[:, NUM_VALUES:] > 0])
     for column in range(labels.shape[1]):
         for half in (whole, ~whole):
-            known = half & (labels[:, column] >= 0)
+            known = half & there[:, column] & (labels[:, column] >= 0)
             for value in np.unique(pattern[known]):
                 rows = known & (pattern == value)
                 y = labels[rows, column]
@@ -60,7 +67,7 @@ def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
 def fit_fusion(
     features: Float, labels: Float, weights: Float, config: FusionConfig, fit: FusionFitConfig, seed: int
 ) -> Fusion:
-    """Full-batch AdamW on a cosine; features (N, F), labels and weights (N, 3)."""
+    """Full-batch AdamW on a cosine; features (N, F), labels and weights (N, 4)."""
     torch.manual_seed(seed)
     fusion = Fusion(config)
     x, y, w = (torch.from_numpy(a) for a in (features, labels, weights))
@@ -78,45 +85,99 @@ def fit_fusion(
 
 
 def fit_parts(features: Float, labels: Float, weights: Float, source: np.ndarray, config: FusionConfig) -> Fusion:
-    """The noisy-or: the slope of each part from differences within sources, its bias from all of them.
+    """The noisy-or: the slope of each part from differences within sources; then all biases, and a factor that slopes
+    share, together: sources differ in level, which slopes from within them do not know of.
 
-    A logistic regression with an intercept for each source (fixed effects) gives the slope: how sources differ as
-    wholes says nothing of forgeries, and with few sources it would drown what differs inside them. features (N, F),
-    labels and weights (N, 3), source (N,) numbers.
+    features (N, F), labels and weights (N, 4), source (N,) numbers. A part of `config.silent` has no slope.
     """
+    values = features[:, PART_VALUES].astype(float) * PART_SIGNS
+    heard = np.array([name not in config.silent for name in STREAMS])
+    slopes = np.zeros(len(STREAMS))
+    for part in np.flatnonzero(heard):
+        known = (labels[:, 1 + part] >= 0) & (weights[:, 1 + part] > 0)
+        slopes[part] = _slope(values[known, part], labels[known, 1 + part], weights[known, 1 + part], source[known])
+    present = (features[:, NUM_VALUES:] > 0) & heard
     fusion = Fusion(config)
-    slopes, biases = [], []
-    for part in (0, 1):
-        known = (labels[:, 1 + part] >= 0) & (weights[:, 1 + part] > 0) & (features[:, NUM_VALUES + part] > 0)
-        x, y, w = features[known, part].astype(float), labels[known, 1 + part], weights[known, 1 + part].astype(float)
-        if len(np.unique(y)) < 2:
-            slopes.append(0.0)
-            biases.append(0.0)
-            continue
-        own = np.unique(source[known], return_inverse=True)[1]
-        effects = np.eye(own.max() + 1)[own]
-        regression = LogisticRegression(C=10.0, max_iter=1000).fit(np.column_stack([x, effects]), y, sample_weight=w)
-        slope = max(0.0, float(regression.coef_[0, 0]))
-        slopes.append(slope)
-        biases.append(_offset(slope * x, y, w))
+    factor, biases = _levels(slopes * values, present, labels, weights)
     with torch.no_grad():
-        fusion.slope.copy_(torch.tensor(slopes))
-        fusion.bias.copy_(torch.tensor(biases))
+        fusion.slope.copy_(torch.from_numpy(factor * slopes))
+        fusion.bias.copy_(torch.from_numpy(biases))
     return fusion.eval()
 
 
-def _offset(logits: np.ndarray, labels: Float, weights: np.ndarray) -> float:
-    """The bias that makes the weighted mean probability the share of fakes."""
-    low, high = -30.0, 30.0
-    for _ in range(60):  # the mean rises with the bias
-        middle = (low + high) / 2
-        excess = (weights * (1 / (1 + np.exp(-(logits + middle).clip(-500, 500))) - labels)).sum()
-        low, high = (low, middle) if excess > 0 else (middle, high)
-    return (low + high) / 2
+def _slope(x: np.ndarray, y: Float, w: Float, source: np.ndarray) -> float:
+    """At least 0. A logistic regression with an intercept for each source (fixed effects): how sources differ as wholes
+    says nothing of forgeries, and with few sources it would drown what differs inside them. All (N,)."""
+    spread = float(x.std()) if len(x) else 0.0
+    if len(np.unique(y)) < 2 or not spread:
+        return 0.0
+    own = np.unique(source, return_inverse=True)[1]
+    inputs = np.column_stack([x / spread, np.eye(own.max() + 1)[own]])
+    regression = LogisticRegression(C=10.0, max_iter=1000).fit(inputs, y, sample_weight=w)
+    return max(0.0, float(regression.coef_[0, 0])) / spread
+
+
+def _levels(evidence: np.ndarray, present: np.ndarray, labels: Float, weights: Float) -> tuple[float, np.ndarray]:
+    """A factor on all evidence, and the biases (3,) of the parts, by maximum likelihood: the weighted cross-entropies
+    of the whole and of each part with its own label, all alike. So the parts and the whole are calibrated together.
+
+    The factor is between LEAST_FACTOR and 1: where sources differ in level, evidence from within them is too sure of
+    itself, but it must not drown. evidence, present (N, 3): slope times value, and whether it is there; labels, weights
+    (N, 4).
+    """
+    judged = np.column_stack([present.any(axis=1), present]) & (labels >= 0)
+    w = np.where(judged, weights, 0).astype(float)
+    w /= np.maximum(w.sum(axis=0), 1e-12)
+    z, there, y, share = (torch.from_numpy(a.astype(float)) for a in (evidence, present, np.maximum(labels, 0), w))
+    bias = torch.zeros(evidence.shape[1], dtype=torch.float64, requires_grad=True)
+    place = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of the factor between its bounds, as a logit
+    optimizer = torch.optim.LBFGS([bias, place], max_iter=200, line_search_fn="strong_wolfe")
+
+    def factor() -> Tensor:
+        return LEAST_FACTOR + (1 - LEAST_FACTOR) * place.sigmoid()
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = noisy_or(z * factor() + bias, there)
+        total = binary_cross_entropy_with_logits(logits, y, weight=share, reduction="sum")
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    return float(factor().detach()), bias.detach().numpy()
+
+
+def silent_parts(features: Float, labels: Float, weights: Float, source: np.ndarray) -> tuple[StreamName, ...]:
+    """The streams that carry no information about their part: inside sources, more evidence does not surely mean more
+    fakes. The outputs are of sources left out already; resampled are the sources, and the lower end of the 90 %
+    interval must be above 0. features (N, F), labels and weights (N, 4), source (N,).
+    """
+    values = features[:, PART_VALUES].astype(float) * PART_SIGNS
+    found: list[StreamName] = []
+    for part, name in enumerate(STREAMS):
+        known = (labels[:, 1 + part] >= 0) & (weights[:, 1 + part] > 0)
+        if not _informs(values[known, part], labels[known, 1 + part], weights[known, 1 + part], source[known]):
+            found.append(name)
+    return tuple(found)
+
+
+def _informs(x: np.ndarray, y: Float, w: Float, source: np.ndarray) -> bool:
+    """Whether the slope of `_slope` is above 0 in all but a twentieth of resampled sources. All (N,).
+
+    The likelihood of a slope with an intercept for each source is concave, so its maximum is above 0 exactly where its
+    derivative at 0 is: the sum over the sources of the covariance of value and label inside each.
+    """
+    place = np.unique(source, return_inverse=True)[1]
+    mean = np.bincount(place, w * y) / np.bincount(place, w)
+    pull = np.bincount(place, w * (y - mean[place]) * x)[(mean > 0) & (mean < 1)]
+    if not len(pull):
+        return False
+    drawn = np.concatenate([times @ pull for times in multiplicities(len(pull), ROUNDS, 0, ROUNDS)])
+    return float(np.quantile(drawn, 0.05)) > 0
 
 
 def logits_of(fusion: Fusion, features: Float) -> Float:
-    """(N, F) -> (N, 3)."""
+    """(N, F) -> (N, 4)."""
     with torch.inference_mode():
         return fusion(torch.from_numpy(features)).numpy()
 
@@ -129,11 +190,12 @@ class FittedFusion:
     config: FusionConfig
     fusion: Fusion
     calibration: Calibration
-    calibrated_by: str  # platt or temperature
-    oof_logits: Float  # (N, 3) of the rows that have a stream
-    oof_labels: Float  # (N, 3)
-    oof_probabilities: Float  # (N, 3) by fusions and calibrations that did not see the row's fold
-    log_loss: tuple[float, ...]  # of fake, video_fake, audio_fake by oof_probabilities; nan: not measured
+    calibrated_by: str  # platt, temperature, or the biases of the parts
+    oof_logits: Float  # (N, 4) of the rows that have a stream
+    oof_labels: Float  # (N, 4)
+    oof_weights: Float  # (N, 4)
+    oof_probabilities: Float  # (N, 4) by fusions and calibrations that did not see the row's fold
+    log_loss: tuple[float, ...]  # of OUTPUTS by oof_probabilities; nan: not measured
 
 
 def fit_candidates(
@@ -145,7 +207,8 @@ def fit_candidates(
     by: FoldBy = "group",
 ) -> list[FittedFusion]:
     """The MLP (unless `config.fusion.hidden` is 0) and, always beside it, the plain logistic regression and the
-    noisy-or of the parts; the better one first. `by`: what their own folds never split.
+    noisy-or of the parts; the better one first. `by`: what their own folds never split. A stream that carries no
+    information about its part is silent in the noisy-or; in all of them the match is, where nothing is known of any.
 
     `features` must be out-of-fold stream outputs. What is better is decided by the log loss out of fold of `fake`,
     unless `fit.kind` names one. Raises ManifestError where an output cannot be calibrated.
@@ -157,19 +220,24 @@ def fit_candidates(
     fold = _inner_folds(table, by)
     outputs = [True, "visual" in config.streams, "audio" in config.streams]  # a part without a stream has no output
     _check_classes(labels, weights, outputs)
+    source = np.unique(table["dataset"].to_numpy(object), return_inverse=True)[1]
+    unmatched: tuple[StreamName, ...] = () if len(np.unique(labels[weights[:, 3] > 0, 3])) == 2 else ("sync",)
+    silent = silent_parts(features, labels, weights, source)
     kinds = {
-        "mlp": replace(config.fusion, parts=False),
-        "logistic": replace(config.fusion, hidden=0, parts=False),
-        "parts": replace(config.fusion, hidden=0, parts=True),
+        "mlp": replace(config.fusion, parts=False, silent=_of(config, unmatched)),
+        "logistic": replace(config.fusion, hidden=0, parts=False, silent=_of(config, unmatched)),
+        "parts": replace(config.fusion, hidden=0, parts=True, silent=_of(config, silent)),
     }
     if not config.fusion.hidden:
         del kinds["mlp"]
-    if config.streams == ("sync",):
-        del kinds["parts"]
-    source = np.unique(table["dataset"].to_numpy(object), return_inverse=True)[1]
     data = _Data(features, labels, weights, source, fold)
     fitted = [_fit_one(kind, one, data, fit, seed) for kind, one in kinds.items()]
     return sorted(fitted, key=lambda f: (fit.kind not in ("best", f.kind), f.log_loss[0]))
+
+
+def _of(config: ModelConfig, streams: tuple[StreamName, ...]) -> tuple[StreamName, ...]:
+    """Those that the model has."""
+    return tuple(name for name in streams if name in config.streams)
 
 
 def _inner_folds(table: pd.DataFrame, by: FoldBy) -> np.ndarray:
@@ -195,8 +263,8 @@ def _check_classes(labels: Float, weights: Float, outputs: Sequence[bool]) -> No
 @dataclass(frozen=True)
 class _Data:
     features: Float  # (N, F)
-    labels: Float  # (N, 3)
-    weights: Float  # (N, 3)
+    labels: Float  # (N, 4)
+    weights: Float  # (N, 4)
     source: np.ndarray  # (N,) number of the dataset
     fold: np.ndarray  # (N,)
 
@@ -212,63 +280,63 @@ def _fit_one(kind: str, config: FusionConfig, data: _Data, fit: FusionFitConfig,
     for k in np.unique(fold):
         held = fold == k
         oof[held] = logits_of(data.fit(~held, config, fit, seed), data.features[held])
-    # The parts of a noisy-or are calibrated by how they were fitted; only the whole is left.
-    columns = (0,) if config.parts else (0, 1, 2)
-    calibration, how = calibrate(oof, labels, weights, fold, fit.max_false_alarms, columns)
-    honest = crossed(oof, labels, weights, fold, how, columns)
-    losses = tuple(_log_loss(honest[:, c], labels[:, c], weights[:, c]) for c in range(3))
+    if config.parts:  # calibrated by how it was fitted
+        calibration, how = _thresholded(_UNCHANGED, oof, labels, weights, fit.max_false_alarms), "biases"
+        honest = calibration.probabilities(oof)
+    else:
+        calibration, how = calibrate(oof, labels, weights, fold, fit.max_false_alarms)
+        honest = crossed(oof, labels, weights, fold, how)
+    heard = [True, *(name not in config.silent for name in STREAMS)]
+    losses = tuple(
+        _log_loss(honest[:, c], labels[:, c], weights[:, c]) if heard[c] else float("nan") for c in range(len(OUTPUTS))
+    )
     fusion = data.fit(np.ones(len(fold), bool), config, fit, seed)
-    return FittedFusion(kind, config, fusion, calibration, how, oof, labels, honest, losses)
+    return FittedFusion(kind, config, fusion, calibration, how, oof, labels, weights, honest, losses)
 
 
 def calibrate(
-    logits: Float,
-    labels: Float,
-    weights: Float,
-    fold: np.ndarray,
-    max_false_alarms: float = 1.0,
-    columns: Sequence[int] = (0, 1, 2),
+    logits: Float, labels: Float, weights: Float, fold: np.ndarray, max_false_alarms: float = 1.0
 ) -> tuple[Calibration, str]:
     """Platt scaling (1999) or temperature alone (Guo et al., 2017), whichever has the lower log loss of `fake` when
     fitted on all folds but one and measured on that one; and the threshold (see `best_threshold`).
 
-    logits, labels, weights (N, 3); fold (N,): no group may stand in two. The probabilities are not clipped yet. An
-    output with one class only keeps its logits (its stream was not trained), and so do those not in `columns`.
+    logits, labels, weights (N, 4); fold (N,): no group may stand in two. The probabilities are not clipped yet. An
+    output with one class only keeps its logits (its stream was not trained).
     """
-    tried = {how: crossed(logits, labels, weights, fold, how, columns) for how in ("temperature", "platt")}
+    tried = {how: crossed(logits, labels, weights, fold, how) for how in ("temperature", "platt")}
     losses = {how: _log_loss(p[:, 0], labels[:, 0], weights[:, 0]) for how, p in tried.items()}
     how = min(losses, key=lambda name: losses[name])
-    calibration = _calibration(logits, labels, weights, how, columns)
+    calibration = _calibration(logits, labels, weights, how)
+    return _thresholded(calibration, logits, labels, weights, max_false_alarms), how
+
+
+def _thresholded(
+    calibration: Calibration, logits: Float, labels: Float, weights: Float, max_false_alarms: float
+) -> Calibration:
     known = labels[:, 0] >= 0
     p = calibration.probabilities(logits)[known, 0]
     threshold = best_threshold(p, labels[known, 0], weights[known, 0], max_false_alarms)
-    return replace(calibration, threshold=threshold), how
+    return replace(calibration, threshold=threshold)
 
 
-def crossed(
-    logits: Float, labels: Float, weights: Float, fold: np.ndarray, how: str, columns: Sequence[int] = (0, 1, 2)
-) -> Float:
-    """(N, 3) probabilities of each fold by the calibration of the others."""
+def crossed(logits: Float, labels: Float, weights: Float, fold: np.ndarray, how: str) -> Float:
+    """(N, 4) probabilities of each fold by the calibration of the others."""
     result = np.empty_like(logits)
     for k in np.unique(fold):
         held = fold == k
-        calibration = _calibration(logits[~held], labels[~held], weights[~held], how, columns)
+        calibration = _calibration(logits[~held], labels[~held], weights[~held], how)
         result[held] = calibration.probabilities(logits[held])
     return result
 
 
-def _calibration(logits: Float, labels: Float, weights: Float, how: str, columns: Sequence[int]) -> Calibration:
-    scale, bias = _scale_and_bias(logits, labels, weights, how, columns)
-    return Calibration(scale, bias, clip=1e-4, threshold=0.5)
+_UNCHANGED = Calibration((1.0,) * len(OUTPUTS), (0.0,) * len(OUTPUTS), clip=1e-4, threshold=0.5)
 
 
-def _scale_and_bias(
-    logits: Float, labels: Float, weights: Float, how: str, columns: Sequence[int]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _calibration(logits: Float, labels: Float, weights: Float, how: str) -> Calibration:
     scale, bias = [], []
     for column in range(len(OUTPUTS)):
         known = (labels[:, column] >= 0) & (weights[:, column] > 0)
-        if column not in columns or len(np.unique(labels[known, column])) < 2:
+        if len(np.unique(labels[known, column])) < 2:
             scale.append(1.0)
             bias.append(0.0)
             continue
@@ -278,24 +346,26 @@ def _scale_and_bias(
         # A negative slope would mean that out-of-fold evidence points the wrong way: state "no evidence" instead.
         scale.append(max(0.0, float(regression.coef_[0, 0])))
         bias.append(float(np.ravel(regression.intercept_)[0]) if how == "platt" else 0.0)
-    return tuple(scale), tuple(bias)
+    return replace(_UNCHANGED, scale=tuple(scale), bias=tuple(bias))
 
 
-def choose_clip(calibration: Calibration, logits: Float, labels: Float) -> tuple[Calibration, dict[float, float]]:
-    """The calibration with the clip that gives the lowest log loss of `fake` on other data (dev), both classes weighing
-    alike, and the log loss of every clip tried. The threshold is kept inside the clip.
+def choose_clip(
+    calibration: Calibration, logits: Float, labels: Float, weights: Float | None = None
+) -> tuple[Calibration, dict[float, float]]:
+    """The calibration with the clip that gives the lowest log loss of `fake` on other data (dev), and the log loss of
+    every clip tried. The threshold is kept inside the clip.
 
-    logits, labels (N, 3). Raises ManifestError when a class is missing.
+    logits, labels (N, 4); weights (N,): None for both classes alike. Raises ManifestError when a class is missing.
     """
     known = labels[:, 0] >= 0
     y = labels[known, 0]
     if len(np.unique(y)) < 2:
         raise ManifestError("fake is never both 0 and 1: there is nothing to choose the probability clip by")
-    weights = np.where(y == 1, 1 / max(1, (y == 1).sum()), 1 / max(1, (y == 0).sum()))
+    share = np.where(y == 1, 1 / (y == 1).sum(), 1 / (y == 0).sum()) if weights is None else weights[known]
     tried = {}
     for clip in CLIPS:
         p = replace(calibration, clip=clip).probabilities(logits[known])[:, 0]
-        tried[clip] = _log_loss(p, y, weights)
+        tried[clip] = _log_loss(p, y, share)
     clip = min(tried, key=lambda c: tried[c])
     threshold = float(np.clip(calibration.threshold, clip, 1 - clip))
     return replace(calibration, clip=clip, threshold=threshold), tried

@@ -2,7 +2,8 @@
 
 A clip is fake when one of its faces is, or its voice, or their match. Nobody says which, so the clip's probability is
 the noisy-or of all of them, and its loss reaches whichever instance explains the label best. The lip-sync towers stand
-still: they learn from real clips only, and give the match its distance.
+still: they learn from real clips only, and give the match its distance. So does the speech encoder, whose frames they
+have learned to read.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, SILENCE_RMS
-from avdetect.config import AudioConfig, StreamLoopConfig
+from avdetect.config import ModelConfig, StreamLoopConfig
 from avdetect.datasets.augment.mouths import augment_mouths
-from avdetect.scoring import SYNC_FRAMES, SYNC_MELS, audio_mel, mouth_windows, voice_windows
+from avdetect.scoring import audio_mel, spoken_frames
 from avdetect.speech import enough_speech, speech_mask
+from avdetect.training.lipsync import MOMENTS, least_frames, window_at
 from avdetect.training.losses import multiple_instance_bce
 from avdetect.training.pools import Originals, Part, Pool
 from avdetect.training.treatment import share_of, treated_faces, treated_voice
 from avdetect.types import FPS, HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Float, Waveform
 
 FACES, CROPS = 2, 3  # of a clip: the two faces seen longest, three crops of each
-WINDOWS = 16  # sync windows of a clip
 
 
 def clip_only(part: Part) -> np.ndarray:
@@ -38,14 +39,14 @@ class JointBatches:
     """Fakes and their originals (or other reals) in turn, under one augmentation.
 
     "crops" (N, FACES, CROPS, S, S, 3), "has_face" (N, FACES), "mels" (N, T, N_MELS), "has_voice" (N,), "mouths"
-    (N, WINDOWS, 5, M, M), "voices" (N, WINDOWS, 20, N_MELS), "heard" (N, WINDOWS) where there is sound, all False
-    without a match to judge; "labels" (N,) of the clip.
+    (N, MOMENTS + R - 1, M, M), "voices" (N, T, N_MELS) the window of speech that begins with them, "heard" (N, MOMENTS)
+    which of the mouth embeddings belong to speech, all False without a match to judge; "labels" (N,) of the clip.
     """
 
     def __init__(
         self,
         part: Part,
-        audio: AudioConfig,
+        model: ModelConfig,
         config: StreamLoopConfig,
         seed: int,
         augment: bool = True,
@@ -54,7 +55,7 @@ class JointBatches:
         """match: False where no lip-sync was learned. Raises ManifestError without such fakes or without reals."""
         self.match = match
         self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
-        self.audio, self.size = audio, round(audio.window_seconds * SAMPLE_RATE)
+        self.model, self.audio, self.size = model, model.audio, round(model.audio.window_seconds * SAMPLE_RATE)
         clips = self.archive.clips
         file = clips["file"].to_numpy()
         usable = part.has_file() & ((clips["main_faces"].to_numpy() > 0) | (clips["sound_samples"].to_numpy() > 0))
@@ -118,11 +119,11 @@ class JointBatches:
         return audio_mel(samples, speech, self.audio), enough_speech(speech)
 
     def _match(self, clip: int, moment: float, treatment: int) -> tuple[np.ndarray, Float, np.ndarray]:
-        """WINDOWS consecutive moments of mouth and voice, and where there is speech."""
-        side = self.archive.config.faces.mouth_size
-        mouths = np.zeros((WINDOWS, SYNC_FRAMES, side, side), np.uint8)
-        nothing = mouths, np.zeros((WINDOWS, SYNC_MELS, N_MELS), np.float32), np.zeros(WINDOWS, bool)
-        row, need = self.archive.clips.iloc[clip], WINDOWS + SYNC_FRAMES - 1
+        """MOMENTS consecutive moments of mouth and voice, and which are speech."""
+        side, need = self.archive.config.faces.mouth_size, least_frames(self.model)
+        mouths = np.zeros((need, side, side), np.uint8)
+        nothing = mouths, np.zeros((self.size // HOP, N_MELS), np.float32), np.zeros(MOMENTS, bool)
+        row = self.archive.clips.iloc[clip]
         if not self.match or row["main_track"] < 0 or row["sound_samples"] < need * SAMPLES_PER_FRAME:
             return nothing
         wave = cast(Waveform, self.archive.waveform(clip))
@@ -132,27 +133,26 @@ class JointBatches:
         if last < first:
             return nothing
         start = first + int(moment * (last - first))
-        sample, end = ((start - voice + frames) * SAMPLES_PER_FRAME for frames in (0, need))
-        sound, speech = wave.samples[sample:end], speech_mask(wave.samples)[sample // HOP : end // HOP]
+        sound, speech = window_at(wave, int(row["main_first_frame"]) + start, self.size)
         crops = self.archive.mouths(clip, int(row["main_track"]), start, start + need)
         if self.augment:
             crops = augment_mouths(crops, np.random.default_rng(treatment))
             sound = treated_voice(sound, self.config.codec, treatment)
-        windows, heard = voice_windows(Waveform(sound), speech)
-        return mouth_windows(crops), windows, heard
+        edge = self.model.sync.mouth_frames // 2
+        return crops, audio_mel(sound, speech, self.audio), spoken_frames(speech)[edge : edge + MOMENTS]
 
 
 class JointModel(nn.Module):
     """The face and the voice stream, and a learned reading of the lip-sync distance."""
 
-    def __init__(self, visual: nn.Module, audio: nn.Module, sync: nn.Module) -> None:
+    def __init__(self, visual: nn.Module, speech: nn.Module, audio: nn.Module, sync: nn.Module) -> None:
         super().__init__()
-        self.visual, self.audio, self.sync = visual, audio, sync
+        self.visual, self.speech, self.audio, self.sync = visual, speech, audio, sync
         self.match = nn.Linear(1, 1)
         nn.init.constant_(self.match.weight, 1.0)
         nn.init.constant_(self.match.bias, -2.0)  # distances of unit vectors are about 1: most clips match
-        for parameter in sync.parameters():
-            parameter.requires_grad_(False)
+        speech.requires_grad_(False)
+        sync.requires_grad_(False)
 
     def train(self, mode: bool = True) -> JointModel:
         super().train(mode)
@@ -173,7 +173,8 @@ class JointModel(nn.Module):
         if has_voice.any():
             (rows,) = torch.nonzero(has_voice, as_tuple=True)
             column = torch.full_like(rows, FACES)
-            logits = logits.index_put((rows, column), self.audio(batch["mels"][has_voice]).float())
+            voices = self.audio(self.speech(batch["mels"][has_voice])).float()
+            logits = logits.index_put((rows, column), voices)
         has_match = heard.any(dim=1)
         if has_match.any():
             (rows,) = torch.nonzero(has_match, as_tuple=True)
@@ -182,11 +183,12 @@ class JointModel(nn.Module):
         return logits, torch.cat([has_face, has_voice[:, None], has_match[:, None]], dim=1)
 
     def _distance(self, batch: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """(R, 1) mean distance of mouth and voice over the windows with speech."""
+        """(R, 1) mean distance of mouth and voice over the moments of speech."""
         mouths, heard = batch["mouths"][rows], batch["heard"][rows].float()
         with torch.no_grad():
-            mouth, sound = self.sync(mouths.flatten(0, 1), batch["voices"][rows].flatten(0, 1))
-            distance = (mouth - sound).norm(dim=1).unflatten(0, mouths.shape[:2])
+            mouth, voice = self.sync(mouths, self.speech(batch["voices"][rows]))
+            edge = (mouths.shape[1] - mouth.shape[1]) // 2
+            distance = (mouth - voice[:, edge : edge + mouth.shape[1]]).norm(dim=2)
         return ((distance * heard).sum(dim=1) / heard.sum(dim=1))[:, None]
 
 

@@ -7,59 +7,71 @@ import torch
 from torch import Tensor
 
 from avdetect.audio import SILENCE_RMS
-from avdetect.config import StreamLoopConfig
+from avdetect.config import ModelConfig, StreamLoopConfig
 from avdetect.datasets.augment.codecs import Recipe, through_video_codec
 from avdetect.datasets.augment.mouths import augment_mouths
 from avdetect.datasets.manifest import own_voice
-from avdetect.scoring import SYNC_FRAMES, mouth_windows, voice_windows
+from avdetect.errors import ConfigError
+from avdetect.scoring import audio_mel, spoken_frames
 from avdetect.speech import speech_mask
 from avdetect.training.pools import Part, Pool
 from avdetect.training.treatment import share_of, treated_voice
-from avdetect.types import FPS, HOP, SAMPLES_PER_FRAME, Bool, Float, UInt8, Waveform
+from avdetect.types import FPS, HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Bool, Float, UInt8, Waveform
+
+STRETCH = 2 * FPS  # frames of a clip at most
+MOMENTS = 16  # mouth embeddings of a clip at least
 
 
 class SyncBatches:
-    """Moments of clips with their own voice: the windows of one clip are each other's shifts, other clips other voices.
+    """Stretches of clips with their own voice: the moments of one clip are each other's shifts, other clips other
+    voices.
 
-    "mouths" (C * W, 5, M, M), "mels" (C * W, 20, N_MELS), "voiced" (C * W,) whether a window is speech; the
-    W windows of a clip stand together.
+    "mouths" (C, F, M, M), "mels" (C, T, N_MELS) the window of speech that begins with them, "voiced" (C, F) whether a
+    frame is speech, "there" (C, F) False behind the end of a short clip, where the mouths are repeated, as the sound is
+    behind its own.
     """
 
-    windows_per_clip = 24
-    frames_per_clip = windows_per_clip + SYNC_FRAMES - 1
-
-    def __init__(self, part: Part, config: StreamLoopConfig, seed: int, augment: bool = True) -> None:
+    def __init__(
+        self, part: Part, model: ModelConfig, config: StreamLoopConfig, seed: int, augment: bool = True
+    ) -> None:
+        """Raises ManifestError without such clips, ConfigError for windows of speech that are too short."""
         self.archive, self.config, self.seed, self.augment = part.archive, config, seed, augment
+        self.audio = model.audio
+        self.frames = frames_of(model)
         clips = self.archive.clips
-        first, last = self._starts()
+        self.first, self.stop = self._together()
         own = own_voice(self.archive.files)[clips["file"].to_numpy()]
         one = clips["tracks"].to_numpy() == 1  # with two people in the picture, whose voice is it?
         loud = clips["sound_rms"].to_numpy() >= SILENCE_RMS
-        usable = part.has_file() & own & one & loud & (last >= first)
-        self.first, self.last = first, last
+        enough = self.stop - self.first >= least_frames(model)
+        usable = part.has_file() & own & one & loud & enough
         self.pool = Pool(self.archive, usable, config.source_balance, "clip with a face and its own voice")
 
-    def _starts(self) -> tuple[np.ndarray, np.ndarray]:
-        """(clips,) the first and the last mouth crop from which on there are enough crops with sound."""
+    def _together(self) -> tuple[np.ndarray, np.ndarray]:
+        """(clips,) where the mouth crops with sound begin and end."""
         clips = self.archive.clips
         begin = np.round(clips["sound_start_seconds"].fillna(0).to_numpy(float) * FPS).astype(int)
         voice = begin - clips["main_first_frame"].to_numpy()
         heard = clips["sound_samples"].to_numpy() // SAMPLES_PER_FRAME + voice
-        return np.maximum(0, voice), np.minimum(clips["main_mouths"].to_numpy(), heard) - self.frames_per_clip
+        return np.maximum(0, voice), np.minimum(clips["main_mouths"].to_numpy(), heard)
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
         chosen = self._chosen(step)
-        made: dict[str, list[np.ndarray]] = {"mouths": [], "mels": [], "voiced": []}
-        for item in share_of(self.config.batch_size, part, parts, "sync.batch_size"):
-            rng = np.random.default_rng((self.seed, 3, step, item))
-            crops, sound, speech = self._moment(chosen[item], rng)
-            if self.augment:
-                crops, sound = self._augmented(crops, sound, rng)
-            windows, heard = voice_windows(Waveform(sound), speech)
-            made["mouths"].append(mouth_windows(crops))
-            made["mels"].append(windows)
-            made["voiced"].append(heard)
-        return {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in made.items()}
+        mine = share_of(self.config.batch_size, part, parts, "sync.batch_size")
+        items = [self._item(chosen[i], np.random.default_rng((self.seed, 3, step, i))) for i in mine]
+        return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
+
+    def _item(self, clip: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        crops, sound, speech = self._stretch(clip, rng)
+        if self.augment:
+            crops, sound = self._augmented(crops, sound, rng)
+        place = np.arange(self.frames)
+        return {
+            "mouths": crops[place % len(crops)],
+            "mels": audio_mel(sound, speech, self.audio),
+            "voiced": spoken_frames(speech)[place % len(crops)],
+            "there": place < len(crops),
+        }
 
     def _augmented(self, crops: UInt8, sound: Float, rng: np.random.Generator) -> tuple[UInt8, Float]:
         recipe = Recipe.draw(rng)
@@ -77,14 +89,36 @@ class SyncBatches:
             chosen.setdefault(int(files[clip]), clip)
         return [*chosen.values(), *drawn][: self.config.batch_size]
 
-    def _moment(self, clip: int, rng: np.random.Generator) -> tuple[UInt8, Float, Bool]:
-        """Mouth crops and the sound of the same `frames_per_clip` frames, and where it is speech."""
-        start = int(rng.integers(self.first[clip], self.last[clip] + 1))
-        track = int(self.archive.clips["main_track"].iat[clip])
-        crops = self.archive.mouths(clip, track, start, start + self.frames_per_clip)
+    def _stretch(self, clip: int, rng: np.random.Generator) -> tuple[UInt8, Float, Bool]:
+        """Mouth crops, and the sound of a window that begins with them and where it is speech."""
+        count = min(self.frames, int(self.stop[clip] - self.first[clip]))
+        start = int(rng.integers(self.first[clip], self.stop[clip] - count + 1))
+        row = self.archive.clips.iloc[clip]
+        crops = self.archive.mouths(clip, int(row["main_track"]), start, start + count)
         wave = self.archive.waveform(clip)
         assert wave is not None, "the pool holds clips with sound only"
-        frame = int(self.archive.clips["main_first_frame"].iat[clip]) + start
-        sample = (frame - round(wave.start_seconds * FPS)) * SAMPLES_PER_FRAME
-        end = sample + self.frames_per_clip * SAMPLES_PER_FRAME
-        return crops, wave.samples[sample:end], speech_mask(wave.samples)[sample // HOP : end // HOP]
+        size = round(self.audio.window_seconds * SAMPLE_RATE)
+        return crops, *window_at(wave, int(row["main_first_frame"]) + start, size)
+
+
+def frames_of(model: ModelConfig) -> int:
+    """Video frames of a stretch: STRETCH, or what a window of speech holds. Raises ConfigError for too few."""
+    frames, least = round(model.audio.window_seconds * SAMPLE_RATE) // SAMPLES_PER_FRAME, least_frames(model)
+    if frames < least:
+        raise ConfigError(
+            f"lip-sync with model.sync.mouth_frames {model.sync.mouth_frames} learns from stretches of at least "
+            f"{least / FPS:g} s, but model.audio.window_seconds is {model.audio.window_seconds:g}: raise it, or set "
+            "sync.steps: 0"
+        )
+    return min(STRETCH, frames)
+
+
+def least_frames(model: ModelConfig) -> int:
+    """Of a clip that lip-sync learns from: MOMENTS mouth embeddings."""
+    return MOMENTS + model.sync.mouth_frames - 1
+
+
+def window_at(wave: Waveform, frame: int, size: int) -> tuple[Float, Bool]:
+    """`size` samples, or what is left, from the video frame `frame` of the file's clock on, and their `speech_mask`."""
+    sample = (frame - round(wave.start_seconds * FPS)) * SAMPLES_PER_FRAME
+    return wave.samples[sample : sample + size], speech_mask(wave.samples)[sample // HOP : (sample + size) // HOP]

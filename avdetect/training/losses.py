@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
 
+FAR = -1e4  # similarity of what is not known: no softmax sees it, and half precision holds it
+
 
 def masked_bce(logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
     """Mean binary cross-entropy over known labels; logits and labels (…) alike, labels in {-1, 0, 1}."""
@@ -37,31 +39,37 @@ def multiple_instance_bce(logits: Tensor, present: Tensor, labels: Tensor, smoot
     return masked_bce(any_of(logits, present), known, smoothing)
 
 
-def contrastive_sync(
-    mouth: Tensor, voice: Tensor, windows_per_clip: int, voiced: Tensor | None = None, temperature: float = 0.07
-) -> Tensor:
-    """Symmetric InfoNCE (van den Oord et al., 2018) over (C * windows_per_clip, E) unit vectors; row i of both is one
-    moment, and a clip's moments stand together. Rows that are not `voiced` (N,) are nobody's positive: silence fits
-    every closed mouth.
+def contrastive_sync(mouth: Tensor, voice: Tensor, there: Tensor, voiced: Tensor, temperature: float = 0.07) -> Tensor:
+    """Symmetric InfoNCE (van den Oord et al., 2018) over the moments of C clips.
 
-    The mean is over all rows, so that parts of a batch add up to it; other clips are those of the same part.
+    mouth (C, W, E) and voice (C, at least F, E) unit vectors; there and voiced (C, F) of the F frames that the mouth's
+    network saw, F - W + 1 at a time: mouth j belongs to the frame in the middle of what it saw. Moments of which a
+    frame is not `there` are neither positives nor negatives; those that are not `voiced` are nobody's positive: silence
+    fits every closed mouth.
+
     Mostly against other moments of the same clip. Other clips' voices weigh a fifth: to tell them apart it is enough
     to recognise the speaker, and on few clips a network learns that and no lip-sync at all.
     """
-    if voiced is None:
-        voiced = torch.ones(len(mouth), dtype=torch.bool, device=mouth.device)
-    groups = (-1, windows_per_clip)
-    within = _info_nce(mouth.unflatten(0, groups), voice.unflatten(0, groups), voiced.unflatten(0, groups), temperature)
-    return within + 0.2 * _info_nce(mouth[None], voice[None], voiced[None], temperature)
+    frames, count = there.shape[1], mouth.shape[1]
+    edge = (frames - count) // 2
+    known = there.unfold(1, frames - count + 1, 1).all(2)  # (C, W)
+    counts = known & voiced[:, edge : edge + count]
+    voice = voice[:, edge : edge + count]
+    within = _info_nce(mouth, voice, known, counts, temperature)
+    mouth, voice, known, counts = (x.flatten(0, 1)[None] for x in (mouth, voice, known, counts))
+    return within + 0.2 * _info_nce(mouth, voice, known, counts, temperature)
 
 
-def _info_nce(a: Tensor, b: Tensor, counts: Tensor, temperature: float) -> Tensor:
-    """(G, N, E) twice, (G, N): within each group, row i of `a` belongs to row i of `b`. The mean over all rows, with 0
-    for those that do not count."""
+def _info_nce(a: Tensor, b: Tensor, known: Tensor, counts: Tensor, temperature: float) -> Tensor:
+    """(G, N, E) twice, (G, N) twice: within each group, row i of `a` belongs to row i of `b`, among those that are
+    known. The mean over the rows that count; 0 without any."""
     similarity = a @ b.transpose(1, 2) / temperature  # (G, N, N)
     target = torch.arange(a.shape[1], device=a.device).expand(similarity.shape[:2])
-    both = [cross_entropy(s, target, reduction="none") for s in (similarity, similarity.transpose(1, 2))]
-    return ((both[0] + both[1]) / 2 * counts).mean()
+    found = [
+        cross_entropy(s.masked_fill(~known[:, None], FAR).transpose(1, 2), target, reduction="none")
+        for s in (similarity, similarity.transpose(1, 2))
+    ]
+    return ((found[0] + found[1]) / 2 * counts).sum() / counts.sum().clamp_min(1)
 
 
 def alignment(features: Tensor, labels: Tensor) -> Tensor:

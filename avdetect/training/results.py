@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 from lightning.fabric import Fabric
 from safetensors.torch import save as to_safetensors
+from sklearn.metrics import roc_auc_score
 
 from avdetect.bundle import OUT_OF_FOLD, Bundle, Calibration
-from avdetect.config import MediaLimits, TrainConfig, from_dict, renewed, to_dict
-from avdetect.datasets.manifest import LABELS, digest
+from avdetect.config import MediaLimits, TrainConfig, from_dict, to_dict
+from avdetect.datasets.manifest import digest
 from avdetect.errors import ConfigError, ModelError
 from avdetect.evaluation.tables import as_result, measurements, with_outputs
 from avdetect.export import export_bundle
 from avdetect.faces import FaceDetector, build_detector
+from avdetect.fusion import OUTPUTS
 from avdetect.model import Model
 from avdetect.pooling import NUM_VALUES
 from avdetect.preprocess import Preprocessor
@@ -57,11 +59,11 @@ def finish(
 
     model: the final streams; it gets the fusion. parts: of each split, "train" being all that was trained on.
     """
-    candidates = _fitted(config.of_folds, held)
+    candidates = _fitted(config, held)
     dev = None if config.release else stream_features(model, parts["dev"], fabric)
     best, chosen = _clipped(candidates[0], dev, parts["dev"].table)
     model.fusion = best.fusion
-    scores = out_of_fold(config.of_folds, held, best)
+    scores = out_of_fold(config, held, best)
     write(scores, run / OUT_OF_FOLD)
     metrics = {"out of fold": as_result(measurements(scores, best.calibration.threshold, tables=TABLES))}
     if dev is not None:
@@ -80,19 +82,20 @@ def _fitted(config: TrainConfig, held: Sequence[Held]) -> list[FittedFusion]:
 def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tuple[FittedFusion, dict[str, Any]]:
     """With the clip of its probabilities, chosen on dev; in a release, and where dev lacks a class, out of fold."""
     chosen_on, logits, labels = "train, out of fold", best.oof_logits, best.oof_labels
+    weights: Float | None = best.oof_weights[:, 0]
     if dev is not None:
         judged = dev[:, NUM_VALUES:].any(axis=1)  # the Detector abstains on the others
         found = label_matrix(table)[judged]
         if len(np.unique(found[found[:, 0] >= 0, 0])) == 2:
-            chosen_on, logits, labels = "dev", logits_of(best.fusion, dev[judged]), found
-    calibration, tried = choose_clip(best.calibration, logits, labels)
+            chosen_on, logits, labels, weights = "dev", logits_of(best.fusion, dev[judged]), found, None
+    calibration, tried = choose_clip(best.calibration, logits, labels, weights)
     losses = {str(clip): round(loss, 5) for clip, loss in tried.items()}
     return dataclasses.replace(best, calibration=calibration), {"clip_chosen_on": chosen_on, "log_loss_by_clip": losses}
 
 
 def _measure(best: FittedFusion, table: pd.DataFrame, features: Float) -> dict[str, Any]:
     probabilities = best.calibration.probabilities(logits_of(best.fusion, features))
-    scores = with_outputs(table.reset_index(drop=True), features, probabilities)
+    scores = with_outputs(table.reset_index(drop=True), features, probabilities, best.config.silent)
     return as_result(measurements(scores, best.calibration.threshold, tables=TABLES))
 
 
@@ -105,9 +108,25 @@ def _facts(parts: dict[str, Part]) -> dict[str, Any]:
 
 
 def _fusion(candidates: list[FittedFusion], chosen: dict[str, Any]) -> dict[str, Any]:
-    losses = {c.kind: dict(zip(LABELS, np.round(c.log_loss, 5).tolist(), strict=True)) for c in candidates}
+    losses = {c.kind: _measured(c.log_loss) for c in candidates}
     best = candidates[0]
-    return {"fusion": {"kind": best.kind, "calibrated_by": best.calibrated_by, "oof_log_loss": losses, **chosen}}
+    stated = {"kind": best.kind, "calibrated_by": best.calibrated_by, "silent": best.config.silent}
+    return {"fusion": {**stated, "oof_log_loss": losses, "oof_auc": _measured(_aucs(best)), **chosen}}
+
+
+def _measured(values: Sequence[float]) -> dict[str, float]:
+    """By output, without what was not measured."""
+    return {name: round(value, 5) for name, value in zip(OUTPUTS, values, strict=True) if np.isfinite(value)}
+
+
+def _aucs(best: FittedFusion) -> list[float]:
+    """Balanced ROC AUC of each output out of fold, of files and forgeries; only these know of voices exchanged."""
+    found = []
+    for p, y, w in zip(best.oof_probabilities.T, best.oof_labels.T, best.oof_weights.T, strict=True):
+        known = (y >= 0) & (w > 0)
+        both = len(np.unique(y[known])) == 2
+        found.append(float(roc_auc_score(y[known], p[known], sample_weight=w[known])) if both else float("nan"))
+    return found
 
 
 def _store(config: TrainConfig, model: Model, best: FittedFusion, facts: dict[str, Any], run: Path) -> None:
@@ -144,7 +163,7 @@ def export(
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{run} holds no finished run ({error}): let tools/train.py end first") from error
-    config = from_dict(TrainConfig, renewed(result["config"]), "result.json")
+    config = from_dict(TrainConfig, result["config"], "result.json")
     model = Model.load(config.model, run / "model.safetensors")
     detector = check_detector(config, result["detector_fingerprint"], detector_model)
     preprocessor = Preprocessor(config.preprocess, detector, MediaLimits())

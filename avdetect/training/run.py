@@ -54,7 +54,6 @@ def train(
     Raises ManifestError and ConfigError for data or settings that cannot be trained on, before anything is trained.
     """
     config = _prepared(config, archive, pretrained or {})
-    of_folds = config.of_folds
     parts = _parts(config, archive)
     held, seen = _folds(config, parts["train"])
     fabric = settings.fabric
@@ -63,8 +62,8 @@ def train(
     probes = probe_sets(config, held, run, fabric, settings.workers)
     for k in range(config.folds):
         folder = run / f"fold{k}"
-        model = train_streams(of_folds, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
-        score_part(of_folds, model, held[k], folder / "scores", fabric)
+        model = train_streams(config, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
+        score_part(config, model, held[k], folder / "scores", fabric)
         fabric.barrier()
     model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers, probes)
 
@@ -136,7 +135,7 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: Mapping[str
             "model.visual.tune: none keeps the encoder as it starts, so it needs weights to start from: name a "
             "safetensors file with --pretrained, or set model.visual.pretrained: true"
         )
-    if model.audio.encoder != "cnn" and "audio" in streams and not model.audio.pretrained:
+    if model.audio.encoder != "cnn" and {"audio", "sync"} & set(streams) and not model.audio.pretrained:
         raise ConfigError(
             f"model.audio.encoder {model.audio.encoder} needs weights to start from: make a safetensors file with "
             "tools/convert_whisper.py and name it with --pretrained-audio"

@@ -18,7 +18,9 @@ from avdetect.errors import ManifestError
 from avdetect.model import Model
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.streams.audio import AudioStream
+from avdetect.streams.speech import Mels
 from avdetect.streams.visual import VisualStream
+from avdetect.streams.whisper import WhisperEncoder
 from avdetect.training.autoencoders import Autoencoders, fit_autoencoders
 from avdetect.training.batches import AudioBatches, Reconstruct, VisualBatches
 from avdetect.training.joint import JointBatches, JointModel, clip_only, joint_loss
@@ -117,6 +119,8 @@ def train_streams(
         if isinstance(trained, JointModel):
             model.visual = cast(VisualStream, trained.visual)
             model.audio = cast(AudioStream, trained.audio)
+        elif isinstance(trained, VoiceModel):
+            model.speech, model.audio = trained.speech, trained.audio
         else:
             setattr(model, name, trained)
     return model.cpu().eval()
@@ -129,10 +133,10 @@ def probe_sets(
     sets: dict[str, list[ProbeSet]] = {}
     for name in _probed(config):
         torch.manual_seed(config.seed)
-        module = getattr(Model(config.model), name)
+        model = Model(config.model)
         sets[name] = [
             probe_set(
-                module,
+                model.visual if name == "visual" else VoiceModel(model.speech, model.audio),
                 batches_of(
                     name,
                     config,
@@ -171,14 +175,14 @@ def batches_of(
     name: str, config: TrainConfig, part: Part, augment: bool = True, reconstruct: Reconstruct | None = None
 ) -> Batches:
     """The batches of stage `name` (of STREAMS). reconstruct: see VisualBatches."""
-    audio, seed = config.model.audio, config.seed
+    seed = config.seed
     if name == "visual":
         return VisualBatches(part, config.visual, seed, augment, reconstruct)
     if name == "audio":
-        return AudioBatches(part, audio, config.audio, seed, augment)
+        return AudioBatches(part, config.model.audio, config.audio, seed, augment)
     if name == "sync":
-        return SyncBatches(part, config.sync, seed, augment)
-    return JointBatches(part, audio, config.joint, seed, augment, match=config.sync.steps > 0)
+        return SyncBatches(part, config.model, config.sync, seed, augment)
+    return JointBatches(part, config.model, config.joint, seed, augment, match=config.sync.steps > 0)
 
 
 def make_stage(
@@ -189,11 +193,12 @@ def make_stage(
     if name == "visual":
         return Stage(model.visual, batches, lambda smoothing: visual_loss(smoothing, config.visual))
     if name == "audio":
-        return Stage(model.audio, batches, lambda smoothing: _audio_loss(smoothing, config.audio.items))
+        module = VoiceModel(model.speech, model.audio)
+        return Stage(module, batches, lambda smoothing: _audio_loss(smoothing, config.audio.items))
     if name == "sync":
-        return Stage(model.sync, batches, lambda _: _sync_loss)
+        return Stage(model.sync, batches, lambda _: _sync_loss(model.speech))
     return Stage(
-        JointModel(model.visual, model.audio, model.sync),
+        JointModel(model.visual, model.speech, model.audio, model.sync),
         batches,
         lambda smoothing: lambda module, batch: joint_loss(module, batch, smoothing),
     )
@@ -274,9 +279,32 @@ def spec_augment(mels: Tensor, items: int) -> Tensor:
     return tall.view(groups, bands, items, frames).permute(0, 2, 3, 1).reshape(len(mels), frames, bands)
 
 
-def _sync_loss(module: nn.Module, batch: Batch) -> Tensor:
-    mouth, voice = module(batch["mouths"], batch["mels"])
-    return contrastive_sync(mouth, voice, SyncBatches.windows_per_clip, batch["voiced"])
+def _sync_loss(speech: nn.Module) -> Loss:
+    """speech: the encoder, which stands still and is no part of the module that learns."""
+
+    def loss(module: nn.Module, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            frames = speech.to(batch["mels"].device).eval()(batch["mels"])
+        mouth, voice = module(batch["mouths"], frames)
+        return contrastive_sync(mouth, voice, batch["there"], batch["voiced"])
+
+    return loss
+
+
+class VoiceModel(nn.Module):
+    """The voice from its log-mels on, as it is trained: the speech encoder and the audio stream."""
+
+    def __init__(self, speech: Mels | WhisperEncoder, audio: AudioStream) -> None:
+        super().__init__()
+        self.speech, self.audio = speech, audio
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """mels (N, T, N_MELS) -> logits (N,)."""
+        return self.audio(self.speech(mels))
+
+    def features(self, mels: Tensor) -> Tensor:
+        """mels (N, T, N_MELS) -> (N, F): what the head sees, before it is standardised."""
+        return self.audio.encoder(self.speech(mels))
 
 
 class TorchNetworks:
@@ -293,14 +321,17 @@ class TorchNetworks:
     def visual(self, crops: UInt8) -> Float:
         return self._run(self.model.visual, crops)
 
-    def audio(self, mels: Float) -> Float:
-        return self._run(self.model.audio, mels)
+    def speech(self, mels: Float) -> Float:
+        return self._run(self.model.speech, mels)
+
+    def audio(self, frames: Float) -> Float:
+        return self._run(self.model.audio, frames)
 
     def mouth(self, mouths: UInt8) -> Float:
         return self._run(self.model.sync.mouth, mouths)
 
-    def voice(self, mels: Float) -> Float:
-        return self._run(self.model.sync.voice, mels)
+    def voice(self, frames: Float) -> Float:
+        return self._run(self.model.sync.voice, frames)
 
 
 def score_clips(scorer: StreamScorer, clips: Sequence[Clip]) -> StreamOutputs:

@@ -36,7 +36,7 @@ def bundle_json(data: bytes, folder: Path) -> None:
     """What a bundle says of itself."""
     (folder / "bundle.json").write_bytes(data)
     info, _ = _read_info(folder / "bundle.json")
-    assert np.isfinite(info.calibration.probabilities(np.zeros((1, 3), np.float32))).all()
+    assert np.isfinite(info.calibration.probabilities(np.zeros((1, 4), np.float32))).all()
     assert str(to_dict(config.from_dict(BundleInfo, to_dict(info)))) == str(to_dict(info))  # NaN is not equal to itself
 
 
@@ -112,7 +112,8 @@ def _table() -> bytes:
 
 YAMLS = (
     b"max_pixels: 1000\nstall_seconds: 1.5e+1\nmax_memory_bytes: 0x10\n",
-    b"seed: 3\nmodel: {streams: [visual], visual: {mean: [1, 2.0, 3], levels: [a], encoder_kwargs: {a: [1, {b: c}]}}}\n"
+    b"seed: 3\nmodel:\n  streams: [visual]\n"
+    b"  visual: {views: [{mean: [1, 2.0, 3]}], levels: [a], encoder_kwargs: {a: [1, {b: c}]}}\n"
     b"audio: {steps: 0}\nsync: {steps: 0}\nvisual:\n  forgeries: {blend: .5, swap: 1.0}\n  precision: bf16-mixed\n",
     b"detector: scrfd\nclip_seconds: 1_0.5\nfaces: {min_confidence: ~, crop_size: 0777}\n",
     b"- &a [x, y]\n- *a\n- !!binary aGk=\n- 2001-12-14t21:59:43.10-05:00\n- <<: {a: b}\n  ? [c]\n  : d\n",

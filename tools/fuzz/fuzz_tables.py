@@ -153,7 +153,12 @@ def segments(data: bytes, folder: Path) -> None:
 
 
 SCORED = {"status": "scored", "verdict": "fake", "fake": 0.5, "video_fake": None, "audio_fake": 0.25, "reason": "r"}
-SCORED |= {"duration_seconds": 1.0, "sync": {"offset_seconds": 0.1, "confidence": 2.0}, "missing": {"audio": "silent"}}
+SCORED |= {
+    "mismatch": 0.125,
+    "duration_seconds": 1.0,
+    "sync": {"offset_seconds": 0.1, "confidence": 2.0},
+    "missing": {"audio": "silent"},
+}
 
 
 def _line(path: str, result: dict[str, object]) -> bytes:

@@ -1,0 +1,130 @@
+"""What the fusion is fitted on: a part's files, and the real ones with the voice of another person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from archive_factory import make_archive
+from clips import ToneNetworks, talking_clip
+
+from avdetect.config import FaceConfig, FusionFitConfig, ModelConfig, PreprocessConfig, TrainConfig
+from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.manifest import mismatch, validate
+from avdetect.pooling import FEATURES
+from avdetect.scoring import StreamScorer
+from avdetect.training import outputs
+from avdetect.training.outputs import Voices, mismatched, read_part, score_part
+from avdetect.training.pools import Part
+from avdetect.training.streams import score_clips
+
+PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
+FABRIC = SimpleNamespace(global_rank=0, world_size=1, is_global_zero=True, device="cpu")
+ROWS = pd.DataFrame(
+    [
+        # path, fake, own_voice, group, dataset
+        ("a", 0, "", "anna", "one"),
+        ("b", 0, "", "bert", "one"),
+        ("c", 0, "", "carl", "two"),
+        ("dubbed", 0, 0, "dora", "one"),
+        ("fake", 1, "", "emil", "one"),
+        ("also-anna", 0, 1, "anna", "two"),
+    ],
+    columns=["path", "fake", "own_voice", "group", "dataset"],
+)
+
+
+def clip(seed: int, frames: int = 150, start: int = 0):
+    return talking_clip(frames, seed=seed, size=32, start_frame=start)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
+    part = ROWS["fake"].map({0: "", 1: 1})
+    table = validate(ROWS.assign(video_fake=part, audio_fake=part, split="train", method=""))
+    clips = [[clip(i), clip(10 + i, start=150)] if i < 2 else [clip(i)] for i in range(len(table))]
+    return make_archive(tmp_path_factory.mktemp("archive"), table, clips, PREPROCESS)
+
+
+@pytest.fixture
+def part(archive: ClipArchive) -> Part:
+    return Part(archive, np.arange(len(archive.files)))
+
+
+def scored(part: Part, folder: Path, monkeypatch: pytest.MonkeyPatch, **fit) -> tuple[pd.DataFrame, np.ndarray]:
+    monkeypatch.setattr(outputs, "TorchNetworks", lambda model, device: ToneNetworks())
+    config = TrainConfig(preprocess=PREPROCESS, fusion=FusionFitConfig(**fit))
+    score_part(config, SimpleNamespace(config=ModelConfig(), cpu=lambda: None), part, folder, FABRIC)
+    return read_part(part, folder)
+
+
+def test_a_voice_comes_from_another_person_of_the_same_source(part: Part) -> None:
+    voices = Voices(part)
+    names = part.archive.files["path"].str.rsplit("/").str[-1]
+    assert [names[row] for row in voices.rows] == ["a", "b", "c", "also-anna"]
+    given = {}
+    for row in voices.rows.tolist():
+        found = {len(voices.of_another(row, np.random.default_rng(i))) for i in range(6)}
+        given[names[row]] = found
+    # a (2 clips) and b (2) are the only ones of their source; c gets also-anna's (1) and the other way round.
+    assert given == {"a": {2}, "b": {2}, "c": {1}, "also-anna": {1}}
+
+
+def test_without_another_person_there_is_no_other_voice(archive: ClipArchive) -> None:
+    rows = np.flatnonzero(archive.files["group"] == "anna")
+    assert Voices(Part(archive, rows)).of_another(int(rows[0]), np.random.default_rng(0)) == []
+
+
+def test_another_voice_does_not_match_and_the_picture_is_not_looked_at_again() -> None:
+    networks = ToneNetworks()
+    scorer = StreamScorer(networks, ModelConfig())
+    clips = [clip(0), clip(1, start=150)]
+    seen = score_clips(scorer, clips)
+    crops = networks.calls["visual"]
+    found = mismatched(scorer, seen, clips, [clip(5)], np.random.default_rng(0), FaceConfig())
+    assert networks.calls["visual"] == crops
+    own, other = (dict(zip(FEATURES, one.features().tolist(), strict=True)) for one in (seen, found))
+    assert own["sync_match"] > 0.8
+    assert abs(other["sync_match"]) < 0.3
+    assert other["visual_logit"] == own["visual_logit"]
+    assert other["has_sync"] == other["has_audio"] == 1
+    assert found.speech_seconds > 8, "both clips got the voice of the one"
+    silent = mismatched(scorer, seen, clips, [], np.random.default_rng(0), FaceConfig())
+    assert set(silent.missing) == {"audio", "sync"}
+
+
+def test_real_files_are_scored_with_another_voice_too(
+    part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, features = scored(part, tmp_path, monkeypatch, forged=0, mismatched=2)
+    extra = table.iloc[len(ROWS) :]
+    names = [path.rsplit("/")[-1].split("#")[0] for path in extra["path"]]
+    assert names == ["a", "a", "b", "b", "c", "c", "also-anna", "also-anna"]
+    assert (extra["method"] == "other_voice").all()
+    assert extra["path"].is_unique
+    assert (extra[["fake", "video_fake", "audio_fake"]] == [1, 0, 0]).all(axis=None), "though no part is labelled"
+    assert mismatch(table).fillna(-1).tolist() == [0, 0, 0, -1, -1, 0, *[1] * 8]
+    match = features[:, FEATURES.index("sync_match")]
+    assert match[: len(ROWS)].min() > match[len(ROWS) :].max() + 0.3
+
+
+def test_without_mismatched_copies_there_are_the_files_alone(
+    part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, features = scored(part, tmp_path, monkeypatch, forged=0, mismatched=0)
+    assert len(table) == len(features) == len(ROWS)
+
+
+def test_a_face_that_does_not_speak_gets_no_other_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its voice comes from somebody who is not in the picture anyway."""
+    still = [clip(i) for i in range(2)]
+    for one in still:
+        one.tracks[0].mouth_crops[:] = 30
+    table = validate(ROWS[:2].assign(video_fake="", audio_fake="", split="train", method=""))
+    archive = make_archive(tmp_path / "archive", table, [[one] for one in still], PREPROCESS)
+    table, features = scored(Part(archive, np.arange(2)), tmp_path / "scores", monkeypatch, forged=0)
+    assert len(table) == 2
+    assert (features[:, FEATURES.index("has_sync")] == 0).all()
