@@ -56,8 +56,8 @@ def curves(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> list[Curv
     """(score, subset, labels, probabilities, weights) of every output on every subset with enough of both classes."""
     found = []
     for score, label in ANSWERS.items():
+        truth = label_values(scores, label)
         for subset, mask in subsets.items():
-            truth = label_values(scores, label)
             known = mask & ~np.isnan(truth) & scores[score].notna().to_numpy(bool)
             labels = truth[known].astype(np.int64)
             if min(np.sum(labels == 0), np.sum(labels == 1)) >= MIN_CLASS:

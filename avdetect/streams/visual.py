@@ -66,7 +66,7 @@ class VisualStream(nn.Module):
             width = self.encoder.width
         else:
             width = cast(int, self.encoder.head_hidden_size)
-        self.views = nn.ModuleList(Seen(view, config.size) for view in config.views)
+        self.views = nn.ModuleList(ViewTransform(view, config.size) for view in config.views)
         self.blocks = len(self.views)  # of the features
         width *= self.blocks
         self.frozen = config.frozen
@@ -98,7 +98,7 @@ class VisualStream(nn.Module):
         return self
 
 
-class Seen(nn.Module):
+class ViewTransform(nn.Module):
     """A `View`: crops (N, 3, S, S) in 0..255 -> what the encoder is given (N, 3, S', S')."""
 
     mean: Tensor  # (1, 1, 1) or (3, 1, 1), like std
