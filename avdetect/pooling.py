@@ -122,7 +122,6 @@ class SyncReading:
     min_distance: float
     at_zero: float  # mean distance at offset 0 (of the nearest searched offset)
     match: float  # median of the mean distances minus the smallest near offset 0; high: lips and voice belong together
-    speaking: float  # `SyncDistances.speaking`
     curve: tuple[tuple[float, float], ...]  # (middle of the second, distance)
 
 
@@ -131,12 +130,12 @@ def read_sync(distances: SyncDistances, least: int = MIN_SYNC_WINDOWS) -> SyncRe
 
     least: pairs that one of the offsets must have.
     """
-    count, speaking = distances.count.sum(0), distances.speaking()
+    count = distances.count.sum(0)
     searched = count >= MIN_OFFSET_PAIRS
     near = searched & (np.abs(distances.offsets) <= NEAR)
     if count.max(initial=0) < least or searched.sum() < len(distances.offsets) // 2 or not near.any():
         return None
-    if speaking < MIN_SPEAKING:
+    if distances.speaking() < MIN_SPEAKING:
         return None
     mean = np.where(searched, distances.total.sum(0, dtype=np.float64) / np.maximum(count, 1), np.nan)
     distance_from_zero = np.where(searched, np.abs(distances.offsets), np.inf)
@@ -151,7 +150,6 @@ def read_sync(distances: SyncDistances, least: int = MIN_SYNC_WINDOWS) -> SyncRe
         min_distance=float(mean[best]),
         at_zero=float(mean[nearest_zero]),
         match=float(np.nanmedian(mean) - mean[near].min()),
-        speaking=speaking,
         curve=tuple(zip((distances.seconds[seen] + 0.5).tolist(), curve.tolist(), strict=True)),
     )
 

@@ -26,7 +26,7 @@ from avdetect.evaluation.tables import (
 )
 from avdetect.pooling import FEATURES, NUM_VALUES, SyncReading, fusion_features
 
-READING = SyncReading(0.04, 0.5, 0.6, 0.7, 0.4, 0.8, ((0.5, 0.7),))
+READING = SyncReading(0.04, 0.5, 0.6, 0.7, 0.4, ((0.5, 0.7),))
 CLASS_OF_ROW = ("real", "faceswap", "tts-dub", "mixed", "audio-swap")  # RVRA, FVRA, RVFA, FVFA, mismatch
 PARTS = ((0, 0, 0), (1, 1, 0), (1, 0, 1), (1, 1, 1), (1, 0, 0))  # fake, video_fake, audio_fake
 

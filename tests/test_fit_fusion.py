@@ -388,7 +388,7 @@ def test_a_part_that_is_missing_says_nothing() -> None:
     with torch.no_grad():
         fusion.slope.copy_(torch.tensor([2.0, 3.0, 4.0]))
         fusion.bias.copy_(torch.tensor([0.5, -0.5, 1.0]))
-    fit = SyncReading(0.0, 0.5, 0.7, 0.7, 0.25, 0.5, ())
+    fit = SyncReading(0.0, 0.5, 0.7, 0.7, 0.25, ())
     face, voice, match, both, neither = (
         logits_of(fusion, fusion_features(*values)[None])[0]
         for values in ((1.0, None, None), (None, -1.0, None), (None, None, fit), (1.0, -1.0, None), (None, None, None))
@@ -415,7 +415,7 @@ def three_causes(
     level = 0.4 * rng.standard_normal((sources, 3))[source]
     forged = np.stack([2 * video, 2 * audio, -match * mismatch], 1)
     face, voice, sync = (forged + level + rng.normal(size=(rows, 3))).T
-    readings = [SyncReading(0.0, 0.3, 0.7, 0.7, 0.3 + 0.1 * float(s), 0.5, ()) for s in sync]
+    readings = [SyncReading(0.0, 0.3, 0.7, 0.7, 0.3 + 0.1 * float(s), ()) for s in sync]
     features = np.stack([fusion_features(*one) for one in zip(face.tolist(), voice.tolist(), readings, strict=True)])
     table = pd.DataFrame({"fake": (kind > 1).astype(int), "video_fake": video, "audio_fake": audio})
     table["method"] = np.array(["", "", "swap", "vocoder", "other_voice", "other_voice"], object)[kind]

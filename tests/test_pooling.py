@@ -294,7 +294,7 @@ def test_a_mouth_that_stands_still_does_not_speak() -> None:
     assert not moving.stands_still()
     found = read_sync(moving)
     assert found is not None
-    assert found.speaking == moving.speaking() > 0.5
+    assert moving.speaking() > 0.5
 
 
 def test_only_frames_with_speech_show_who_speaks() -> None:
@@ -368,7 +368,7 @@ def test_the_curve_over_time_is_silent_where_the_voice_is() -> None:
 
 
 def reading(offset: float = -0.2) -> SyncReading:
-    return SyncReading(offset, 0.5, 0.7, 0.9, 0.3, 0.8, ((0.5, 0.7),))
+    return SyncReading(offset, 0.5, 0.7, 0.9, 0.3, ((0.5, 0.7),))
 
 
 def test_features_carry_values_and_the_mask() -> None:
