@@ -1,6 +1,7 @@
 """The wire format of protobuf, read strictly (https://protobuf.dev/programming-guides/encoding).
 
-The scoring install has no generated classes for ONNX, and those would load what is to be judged first.
+Own code, because the package `onnx` builds objects before anything can be counted: 10 MB of empty nodes became 744 MB
+in memory, so a bundle's 512 MiB would become 40 GB. It also adds 29 MB to the install and 0.1 to 0.15 s to the start.
 """
 
 from __future__ import annotations

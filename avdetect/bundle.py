@@ -22,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
 from avdetect.pooling import FEATURES
-from avdetect.types import Float, UInt8
+from avdetect.types import Float, Rate, UInt8
 
-# 2.0: voice and match read the frames of one speech encoder. Another major version is refused.
-FORMAT = (2, 0)
+# 3.0: two thresholds, and measured rates. Another major version is refused.
+FORMAT = (3, 0)
 OUT_OF_FOLD = "out_of_fold.csv.gz"
 GRAPHS = ("visual", "speech", "audio", "mouth", "voice", "fusion")
 DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
@@ -62,17 +62,28 @@ _PORTS = {  # input and output of each graph, as above
 
 @dataclass(frozen=True)
 class Calibration:
-    """Platt scaling of each output, the clip of the probabilities, and the decision threshold."""
+    """Platt scaling of each output, the clip of the probabilities, and what a verdict rests on."""
 
     scale: tuple[float, ...]
     bias: tuple[float, ...]
     clip: float  # probabilities stay within [clip, 1 - clip]: log loss punishes certainty that the data cannot back
-    threshold: float  # of P(fake)
+    fake_threshold: float  # from this P(fake) on a file is called fake
+    undecided_threshold: float  # from this one on, and below the other, it is undecided; never above the other
+    # Output -> what was measured of it on sources left out, from the most real files that reach a probability to the
+    # fewest. Without an output of which nothing could be measured.
+    rates: dict[str, tuple[Rate, ...]] = field(default_factory=dict)
 
     def probabilities(self, logits: Float) -> Float:
         """(…, 4) logits -> probabilities of fake, video_fake, audio_fake, mismatch under equal priors."""
         z = np.asarray(logits, np.float64) * self.scale + self.bias
         return np.clip(1 / (1 + np.exp(-z.clip(-500, 500))), self.clip, 1 - self.clip).astype(np.float32)
+
+    def rate(self, output: str, probability: float) -> Rate | None:
+        """The rarest of the measured rates that `probability` reaches; where it reaches none, that of all files. None
+        where nothing was measured."""
+        measured = self.rates.get(output)
+        reached = [rate for rate in measured or () if probability >= rate.probability]
+        return (reached[-1] if reached else Rate(0.0, 1.0, 1.0)) if measured else None
 
 
 @dataclass(frozen=True)
@@ -159,12 +170,23 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
         info = from_dict(BundleInfo, values, "bundle.json")
     except (ConfigError, TypeError) as error:
         raise ModelError(f"{path} is damaged or was made by another version: {error}") from error
-    if len(info.calibration.scale) != 4 or len(info.calibration.bias) != 4:
-        raise ModelError(f"{path}: the calibration must have four scales and four biases")
-    numbers = (*info.calibration.scale, *info.calibration.bias, info.calibration.clip, info.calibration.threshold)
-    if not np.isfinite(numbers).all() or not 0 <= info.calibration.clip < 0.5:
-        raise ModelError(f"{path}: the calibration {info.calibration} would give no probabilities")
+    _check_calibration(path, info.calibration)
     return info, hashlib.sha256(content).hexdigest()[:16]
+
+
+def _check_calibration(path: Path, calibration: Calibration) -> None:
+    if len(calibration.scale) != 4 or len(calibration.bias) != 4:
+        raise ModelError(f"{path}: the calibration must have four scales and four biases")
+    lower, upper = calibration.undecided_threshold, calibration.fake_threshold
+    numbers = (*calibration.scale, *calibration.bias, calibration.clip, lower, upper)
+    if not np.isfinite(numbers).all() or not 0 <= calibration.clip < 0.5:
+        raise ModelError(f"{path}: the calibration {calibration} would give no probabilities")
+    if lower > upper:
+        raise ModelError(f"{path}: the calibration's undecided_threshold {lower} is above its fake_threshold {upper}")
+    for output, rates in calibration.rates.items():
+        table = np.array([(r.probability, -r.reals, r.fakes) for r in rates]).reshape(-1, 3)
+        if not (np.abs(table) <= 1).all() or (np.diff(table[:, :2], axis=0) < 0).any():  # NaN fails the first
+            raise ModelError(f"{path}: the rates of {output!r} are no shares in order")
 
 
 def _read_verified(path: Path, digest: str) -> bytes:

@@ -7,8 +7,9 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.faces import build_detector
 from avdetect.media import MediaInfo
-from avdetect.pooling import STREAMS, SyncReading
+from avdetect.pooling import FEATURES, NUM_VALUES, PART_OF, STREAM_OF_VALUE, STREAMS, SyncReading
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import HIDDEN, StreamOutputs, StreamScorer
 from avdetect.segments import find_segments
@@ -31,17 +32,16 @@ from avdetect.types import (
     Detection,
     FacesSeen,
     MediaTracks,
+    StreamName,
     StreamScore,
     SyncScore,
     TrackSummary,
-    Verdict,
     VideoFrames,
 )
+from avdetect.verdict import first_limit, judge, reached_rates
 
-PART_THRESHOLD = 0.5  # from here on a part looks manipulated; the whole has the bundle's threshold
 CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
 MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
-NO_MATCH = "the lips do not speak this voice (perhaps dubbed, a voice-over, or exchanged)"
 MIN_HIDDEN_CROPS, MIN_HIDDEN_SHARE = 5, 0.1  # of a track's crops: fewer hidden mouths are not worth a warning
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known
 
@@ -151,23 +151,24 @@ class Detector:
         self, path: str, outputs: StreamOutputs, stream: ClipStream, duration: float, timing: dict[str, float]
     ) -> Detection:
         info = self.bundle.info
-        fake, *parts = probabilities(self.networks, info.calibration, outputs)
-        video_fake, audio_fake, mismatch = parts
-        verdict, reason = _verdict(fake, video_fake, audio_fake, mismatch, info.calibration.threshold, outputs.missing)
+        found = probabilities(self.networks, info.calibration, outputs)
+        verdict, reason = judge(found, info.calibration, outputs.missing)
         reading = outputs.sync_reading()
         faces = stream.faces_seen(outputs.visual) if stream.info.video else None
         end_seconds = stream.start_seconds + duration
         window = info.model.audio.window_seconds
-        streams = _stream_scores(outputs, _heard(outputs.audio, window, stream.start_seconds, end_seconds))
+        heard = _heard(outputs.audio, window, stream.start_seconds, end_seconds)
+        streams = tuple(self._in_probabilities(score) for score in _stream_scores(outputs, heard))
         return Detection(
             path=path,
             verdict=verdict,
             reason=reason,
-            fake=fake,
-            video_fake=video_fake,
-            audio_fake=audio_fake,
-            mismatch=mismatch,
-            threshold=info.calibration.threshold,
+            fake=found["fake"],
+            video_fake=found["video_fake"],
+            audio_fake=found["audio_fake"],
+            mismatch=found["mismatch"],
+            fake_threshold=info.calibration.fake_threshold,
+            undecided_threshold=info.calibration.undecided_threshold,
             start_seconds=stream.start_seconds,
             duration_seconds=round(duration, 3),
             sync=_sync_score(*reading) if reading else None,
@@ -188,7 +189,28 @@ class Detector:
             timing_seconds={stage: round(seconds, 4) for stage, seconds in timing.items()},
             faces=faces,
             media=_tracks_of(stream.info, outputs.speech_seconds),
+            rates=reached_rates(found, info.calibration),
+            limit=first_limit(info.limits),
         )
+
+    def cause_probabilities(self, stream: StreamName, scores: Sequence[float]) -> list[float]:
+        """P of the cause that `stream`, visual or audio, judges: of a file that has this score and nothing else."""
+        place = STREAMS.index(stream)
+        features = np.zeros((len(scores), len(FEATURES)), np.float32)
+        features[:, STREAM_OF_VALUE.index(place)] = scores
+        features[:, NUM_VALUES + place] = 1
+        logits = self.networks.fusion(features) if len(scores) else np.zeros((0, 4), np.float32)
+        return [float(p) for p in self.bundle.info.calibration.probabilities(logits)[:, 1 + place]]
+
+    def _in_probabilities(self, score: StreamScore) -> StreamScore:
+        """With the probabilities of its curves, where its scores are those of its cause."""
+        if score.name == "sync":
+            return score
+        curves = []
+        for curve in score.curves:
+            *seconds, whole = (round(p, 6) for p in self.cause_probabilities(score.name, [*curve.values, curve.score]))
+            curves.append(replace(curve, probabilities=tuple(seconds), probability=whole))
+        return replace(score, curves=tuple(curves))
 
     def _own_warnings(self) -> Iterator[str]:
         """Of how this detector was put together, whatever the file."""
@@ -231,49 +253,15 @@ def _timed(half: Callable[[StreamOutputs, Clip], None], outputs: StreamOutputs, 
     return time.perf_counter() - began
 
 
-def probabilities(
-    networks: OnnxNetworks, calibration: Calibration, outputs: StreamOutputs
-) -> tuple[float | None, float | None, float | None, float | None]:
+def probabilities(networks: OnnxNetworks, calibration: Calibration, outputs: StreamOutputs) -> dict[str, float | None]:
     """P(fake), P(video_fake), P(audio_fake), P(mismatch) of finished outputs; None for what no stream says anything
     of."""
-    judged = [name not in outputs.missing for name in STREAMS]
-    if not any(judged):
-        return None, None, None, None
-    logits = networks.fusion(outputs.features()[None])[0]
-    fake, *parts = map(float, calibration.probabilities(logits))
-    video_fake, audio_fake, mismatch = (p if there else None for p, there in zip(parts, judged, strict=True))
-    return fake, video_fake, audio_fake, mismatch
-
-
-def _verdict(
-    fake: float | None,
-    video_fake: float | None,
-    audio_fake: float | None,
-    mismatch: float | None,
-    threshold: float,
-    missing: Mapping[str, str],
-) -> tuple[Verdict, str]:
-    """The verdict and one sentence that says what it rests on and what could not be judged.
-
-    missing: stream -> why it says nothing.
-    """
-    if fake is None:
-        return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(missing.values()))}"
-    parts = {"the face": video_fake, "the voice": audio_fake}
-    forged = [name for name, p in parts.items() if p is not None and p >= PART_THRESHOLD]
-    signs = [f"{' and '.join(forged)} look{'s' * (len(forged) == 1)} manipulated"] if forged else []
-    if mismatch is not None and mismatch >= PART_THRESHOLD:
-        signs.append(NO_MATCH)
-    # Where a half is missing, so is the match.
-    unseen = [name for name, p in parts.items() if p is None] or ["the match"] * (mismatch is None)
-    but = f"; {' and '.join(unseen)} could not be judged" if unseen else ""
-    suspicion = " and ".join(signs)
-    if fake >= threshold:
-        return "fake", f"{suspicion or 'the evidence as a whole points to a manipulation'}{but}"
-    if suspicion:
-        whole = "too weakly for the verdict" if unseen else "yet the whole stays below the threshold"
-        return "real", f"{suspicion}, {whole}{but}"
-    return "real", f"no clear sign of manipulation found, which proves nothing{but}"
+    parts = {part: stream not in outputs.missing for stream, part in PART_OF.items()}
+    judged = {"fake": any(parts.values()), **parts}
+    if not judged["fake"]:
+        return dict.fromkeys(judged)
+    found = calibration.probabilities(networks.fusion(outputs.features()[None])[0])
+    return {name: float(p) if there else None for (name, there), p in zip(judged.items(), found, strict=True)}
 
 
 def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:

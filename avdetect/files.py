@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and whether a file is ours alone.
+"""Files that appear whole or not at all, whether a file is ours alone, and to which run it belongs.
 
 In a folder where others can write, a name that can be guessed is a trap: a link may stand there before we come. So
 nothing of ours is written under such a name.
@@ -6,12 +6,15 @@ nothing of ours is written under such a name.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from avdetect.errors import ConfigError
 
 
 class Replacement:
@@ -63,3 +66,43 @@ def others_share(status: os.stat_result) -> str | None:
     if status.st_uid != os.geteuid():
         return "belongs to another user"
     return "can be written by others (chmod go-w)" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """One JSON document, on the disk afterwards. Raises OSError."""
+    with replacing(path, sync=True) as file:
+        file.write(f"{json.dumps(values, indent=1)}\n".encode())
+
+
+def open_run_folder(folder: Path, identity: Mapping[str, Any], advice: str) -> None:
+    """Bind the folder to one run: write `identity` (JSON) into its run.json, or see that it stands there already.
+
+    advice: what to do with a folder of another run. Raises ConfigError for that, and OSError.
+    """
+    stated = folder / "run.json"
+    if not stated.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(stated, identity)
+        return
+    try:
+        theirs = json.loads(stated.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{stated} is damaged; {advice}") from error
+    check_same(f"{folder}", theirs, json.loads(json.dumps(identity)), advice)
+
+
+def check_same(what: str, theirs: Any, ours: Mapping[str, Any], advice: str) -> None:
+    """Raises ConfigError, naming what differs, where `what` was made by another run: with `theirs`, not `ours`."""
+    there, here = _flat(theirs if isinstance(theirs, dict) else {}), _flat(ours)
+    differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    if differing:
+        said = "; ".join(f"{key}: {there.get(key)} there, {here.get(key)} now" for key in differing)
+        raise ConfigError(f"{what} belongs to another run ({said}): {advice}")
+
+
+def _flat(values: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{name}{key}.") if isinstance(value, dict) else {f"{name}{key}": value}
+    return flat

@@ -13,7 +13,7 @@ import numpy as np
 
 from avdetect.types import FPS, Float, StreamName
 
-PRIOR_SECONDS = 1.0  # a track's logit counts half when it rests on so many seconds of judged face crops
+PRIOR_CROPS = 2.0  # a track's logit counts half when it rests on so many face crops
 MIN_SYNC_WINDOWS = 50  # 2 s of mouth embeddings with their voice: with less no match of a file is judged
 MIN_STRETCH_WINDOWS = 20  # 0.8 s: the same for a stretch of a file, which is only shown
 NEAR = 3  # frames around offset 0 that count as in step: what a platform or a muxer shifts is no failure
@@ -32,20 +32,20 @@ def confident_mean(logits: Float) -> float:
     return float(np.sum(weights * logits) / np.sum(weights))
 
 
-def track_logit(logits: Float, pooling: str = "confident", prior: float = 5.0) -> float:
+def track_logit(logits: Float, pooling: str = "confident") -> float:
     """Frame logits of one track -> its logit, drawn towards 0 when there are few crops to back it.
 
     A cut video has many short tracks; without this the most suspicious of many noisy ones would always look forged.
-    `pooling` is "confident" or "mean" (`config.VisualConfig.pooling`); prior: crops judged in PRIOR_SECONDS.
+    `pooling` is "confident" or "mean" (`config.VisualConfig.pooling`).
     """
     mean = confident_mean(logits) if pooling == "confident" else float(np.mean(logits))
-    return mean * len(logits) / (len(logits) + prior)
+    return mean * len(logits) / (len(logits) + PRIOR_CROPS)
 
 
-def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident", prior: float = 5.0) -> float | None:
+def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident") -> float | None:
     """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video.
     Arguments as of `track_logit`."""
-    return max((track_logit(values, pooling, prior) for values in logits.values() if len(values)), default=None)
+    return max((track_logit(values, pooling) for values in logits.values() if len(values)), default=None)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, rms
 from avdetect.config import FaceConfig, MediaLimits, PreprocessConfig
 from avdetect.errors import ConfigError, LimitError, MediaError
+from avdetect.faces.crops import as_uint8, frames_from_rgb
 from avdetect.faces.detector import FaceDetector
 from avdetect.faces.tracking import FaceTracker, TrackedFace
 from avdetect.media import NOTHING, MediaInfo, MediaReader
@@ -24,6 +25,7 @@ from avdetect.tracks import spoken_track
 from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Waveform
 
 T = TypeVar("T")
+STILLS = frozenset({".jpg", ".jpeg", ".png"})  # photographs, which `still_clips` reads
 MAX_SECONDS = 1e6
 MIN_LOST_SECONDS = 1.0  # at the end of a damaged file: less is not worth a warning
 MIN_GAP_FRAMES = FPS  # without a picture, all together: less is not worth a warning
@@ -308,3 +310,16 @@ def _face_track(track_id: int, faces: list[TrackedFace], config: FaceConfig) -> 
         landmarks=np.array([face.landmarks for face in shown], np.float32).reshape(-1, 5, 2),
         confidences=np.array([face.confidence for face in shown], np.float32),
     )
+
+
+def still_clips(preprocessor: Preprocessor, path: str) -> list[Clip]:
+    """A photograph as a Clip of one frame: its faces, cropped by the tracker that crops video. Raises MediaError."""
+    import cv2
+
+    image = cv2.imread(path)
+    if image is None:
+        raise MediaError(f"{path} is not a readable picture")
+    frames = frames_from_rgb(as_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
+    config = preprocessor.still_config()
+    tracker = FaceTracker(preprocessor.detector, config)
+    return [Clip(0.0, 1 / FPS, group_tracks(tracker.push(frames) + tracker.flush(), config), None)]

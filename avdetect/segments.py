@@ -16,10 +16,11 @@ from avdetect.types import Curve, Segment, StreamName, StreamScore
 
 CELL_SECONDS = 1.0  # a curve's step
 # Logits from which on a second starts a segment. The voice's is the lowest, in steps of a half, that at most one in
-# twenty recordings of people reaches as a whole, by streams that had not seen its source; the face's was chosen for an
-# earlier head, in the same way (MODEL_CARD, "Where in a file"). Logits, since a bundle's calibration is of whole files.
+# twenty recordings of people reaches as a whole, by streams that had not seen its source; the face's the lowest that
+# one in seventeen joined real clips reaches (MODEL_CARD, "Where in a file"). Logits, since a bundle's calibration is of
+# whole files.
 # Sync has none: its curve rises where a voice was exchanged, but it was not measured which level real clips stay below.
-HIGH: dict[StreamName, float] = {"visual": 4.0, "audio": 4.5}
+HIGH: dict[StreamName, float] = {"visual": 2.0, "audio": 4.5}
 
 
 def find_segments(

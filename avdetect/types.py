@@ -8,7 +8,7 @@ audio lags the video.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -162,7 +162,16 @@ class Clip:
 
 
 StreamName = Literal["visual", "audio", "sync"]
-Verdict = Literal["fake", "real", "abstain"]
+Verdict = Literal["fake", "undecided", "no sign found", "abstain"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many files of sources that training left out reach a probability. Every source weighs alike."""
+
+    probability: float
+    reals: float  # at most this share of the real files (of real faces, of real voices ...)
+    fakes: float  # this share of the fakes
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,9 @@ class Curve:
     values: tuple[float, ...]
     score: float  # of the whole curve, on the scale of its stream
     track_id: int | None = None  # None for audio
+    # Visual and audio: P(video_fake) or P(audio_fake), if a long file were all like that second; sync: empty.
+    probabilities: tuple[float, ...] = ()
+    probability: float | None = None  # the same of the whole curve
 
 
 @dataclass(frozen=True)
@@ -247,7 +259,8 @@ class Detection:
     video_fake: float | None  # … that the face was; None when no visual evidence exists
     audio_fake: float | None  # … that the voice was; None when no audio evidence exists
     mismatch: float | None  # … that these lips do not speak this voice; None when no match could be judged
-    threshold: float  # `fake` at or above it is called fake
+    fake_threshold: float  # `fake` at or above it: the verdict is "fake"
+    undecided_threshold: float  # `fake` at or above it, and below the other: "undecided"
     start_seconds: float  # what was scored: from here …
     duration_seconds: float  # … for so long
     sync: SyncScore | None
@@ -260,3 +273,6 @@ class Detection:
     timing_seconds: Mapping[str, float]  # wall seconds by stage; stages run beside each other, `networks` in two halves
     faces: FacesSeen | None = None  # None: no picture was looked at
     media: MediaTracks | None = None  # None: the result is of an older version
+    # Of each probability that was judged, the rarest measured rate that it reaches; without those not measured.
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    limit: str = ""  # the first sentence of the model's limits, to be shown beside every verdict

@@ -1,4 +1,4 @@
-"""Archives of synthetic clips for the tests, made by the writer that tools/preprocess.py uses."""
+"""Archives of synthetic clips for the tests, made by the writer that avdetect preprocess uses."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def make_archive(
     detector = build_detector(config.detector)
     identity = Identity(config, detector.name, detector.fingerprint)
     with Store(Path(root), identity) as store:
-        writer = store.writer(store.next_shard())
+        writer = store.writer()
         outcomes = []
         for path, parts in zip(table["path"], clips, strict=True):
             if writer.full:
                 writer.close()
-                writer = store.writer(store.next_shard())
+                writer = store.writer()
             sha256 = hashlib.sha256(str(path).encode()).hexdigest()
             key, source = sample_key(sha256), Source(str(path), 0, 0)
             writer.begin()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +38,16 @@ def score(*arguments: object, cwd: Path, code: int, given: str | None = None) ->
     return subprocess.CompletedProcess(process.args, code, out, err)
 
 
-def lines_of(journal: Path) -> list[dict]:
-    """The whole lines but the first."""
-    text = journal.read_text() if journal.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()[1:]]
+def kept_in(journal: Path) -> list[str]:
+    """The files whose result a journal holds, when no run is writing it."""
+    with closing(sqlite3.connect(journal)) as db:
+        return [json.loads(path) for (path,) in db.execute("SELECT path FROM results ORDER BY rowid")]
+
+
+def rows_in(table: Path) -> int:
+    """Whole lines of a CSV, without its header, or of JSON Lines; a run may be writing it."""
+    text = table.read_bytes() if table.exists() else b""
+    return max(0, text.count(b"\n") - (table.suffix == ".csv"))
 
 
 def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:

@@ -4,7 +4,6 @@ a number    that P(fake), after `SLOW` seconds
 die         the process kills itself, whenever it meets the file
 die once    … the first time only (it leaves FILE.died)
 hang        for ever
-wait        until it is something else
 usage       a ConfigError
 bug         an exception that is none of ours
 """
@@ -20,12 +19,14 @@ from pathlib import Path
 
 from avdetect.batch.options import attempt
 from avdetect.errors import ConfigError, MediaError, ModelError
-from avdetect.report.data import Failure, Result
+from avdetect.report.data import Result
 from avdetect.types import Detection
 
 SLOW = 0.02
 
-EMPTY = Detection("", "real", "because", 0.0, None, None, None, 0.5, 0.0, 2.0, None, (), (), (), {}, (), {}, {})
+EMPTY = Detection(
+    "", "no sign found", "because", 0.0, None, None, None, 0.6, 0.5, 0.0, 2.0, None, (), (), (), {}, (), {}, {}
+)
 
 
 def begin() -> Callable[[str], Result]:
@@ -34,11 +35,6 @@ def begin() -> Callable[[str], Result]:
 
 def begin_badly() -> Callable[[str], Result]:
     raise ModelError("there are no weights")
-
-
-def begin_dead() -> Callable[[str], Result]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return begin()
 
 
 def score(path: str) -> Result:
@@ -53,9 +49,6 @@ def score(path: str) -> Result:
         os.kill(os.getpid(), signal.SIGKILL)
     if text == "hang":
         time.sleep(3600)
-    while text == "wait":
-        time.sleep(0.05)
-        text = Path(path).read_text()
     if text == "usage":
         raise ConfigError("that is no way to ask")
     if text == "bug":
@@ -64,7 +57,3 @@ def score(path: str) -> Result:
     if text == "abstain":
         return dataclasses.replace(EMPTY, path=path, verdict="abstain", fake=None)
     return dataclasses.replace(EMPTY, path=path, fake=float(text) if text[:1].isdigit() else 0.9)
-
-
-def failure(path: str) -> Failure:
-    return Failure(path, "MediaError", f"cannot open {path}")

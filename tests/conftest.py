@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from media_factory import MediaFactory
 
-from avdetect import cluster
 from avdetect.extras import how_to_install
+from avdetect.jobs import ray
 
 
 @pytest.hookimpl(wrapper=True)
@@ -32,12 +32,12 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> MediaFactory:
 def local_ray() -> Iterator[str]:
     """The address of a real Ray on this machine with room for two workers, for one test file.
 
-    This process is connected to it: engines in it find that, and leave it running.
+    This process is connected to it: pools in it find that, and leave it running.
     """
     if importlib.util.find_spec("ray") is None:
         pytest.skip(how_to_install("ray"))
     with pytest.MonkeyPatch.context() as patch:
         # The scorers of the tests are imported on the other side too.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        with cluster.connect("local", 2):
-            yield cluster.ray().get_runtime_context().gcs_address
+        with ray.connect("local", 2):
+            yield ray.ray().get_runtime_context().gcs_address

@@ -27,7 +27,7 @@ from avdetect.report.evidence import (
     SyncCurve,
     SyncPoint,
 )
-from avdetect.types import Curve, Detection, Segment, StreamScore, SyncScore, TrackSummary
+from avdetect.types import Curve, Detection, Rate, Segment, StreamScore, SyncScore, TrackSummary
 
 PICTURES = 16  # unlike ones; drawing takes longer than all that is tested
 SKIN, HAIR, LIPS = (214, 176, 150), (62, 46, 40), (160, 84, 84)
@@ -124,7 +124,12 @@ def curve(start: float, end: float, mean: float, seed: int, track: int | None = 
     seconds = [s for s in range(math.floor(start), math.ceil(end)) if s != gap]
     walk = np.random.default_rng(seed).normal(0, 0.7, len(seconds))
     values = tuple(round(float(mean + 0.6 * math.sin(0.7 * s) + w), 4) for s, w in zip(seconds, walk, strict=True))
-    return Curve(tuple(s + 0.5 for s in seconds), values, mean, track)
+    return in_probabilities(Curve(tuple(s + 0.5 for s in seconds), values, mean, track))
+
+
+def in_probabilities(curve: Curve) -> Curve:
+    seconds = tuple(1 / (1 + math.exp(-0.8 * v)) if math.isfinite(v) else math.nan for v in curve.values)
+    return replace(curve, probabilities=seconds, probability=1 / (1 + math.exp(-0.8 * curve.score)))
 
 
 def detection(seconds: float = 6.2, start: float = 0.0, tracks: int = 1) -> Detection:
@@ -137,12 +142,13 @@ def detection(seconds: float = 6.2, start: float = 0.0, tracks: int = 1) -> Dete
     return Detection(
         path="/home/someone/videos/clip.mp4",
         verdict="fake",
-        reason="the voice looks manipulated",
+        reason="the voice shows strong signs of manipulation",
         fake=0.64,
         video_fake=0.44,
         audio_fake=0.89,
         mismatch=0.21,
-        threshold=0.5388,
+        fake_threshold=0.5388,
+        undecided_threshold=0.45,
         start_seconds=start,
         duration_seconds=seconds,
         sync=SyncScore(0.12, 0.24, 0.81, 0),
@@ -165,16 +171,21 @@ def detection(seconds: float = 6.2, start: float = 0.0, tracks: int = 1) -> Dete
             "provider": "CPUExecutionProvider",
         },
         timing_seconds={"decode": 0.41, "faces": 0.72, "networks": 0.52, "total": 1.31},
+        rates={
+            **{"fake": Rate(0.6, 0.05, 0.31), "video_fake": Rate(0.4, 0.3, 0.7)},
+            **{"audio_fake": Rate(0.85, 0.02, 0.4), "mismatch": Rate(0.0, 1.0, 1.0)},
+        },
+        limit="It has never seen most generators that exist.",
     )
 
 
 def moments(tracks: int, start: float = 0.0) -> tuple[Moment, ...]:
     found = []
     for t in range(tracks):
-        for i, (kind, logit) in enumerate((("most", 2.31), ("most", 1.9), ("least", -1.42), ("least", -0.9))):
+        for i, (kind, p) in enumerate((("most", 0.9), ("most", 0.8), ("least", 0.3), ("least", 0.4))):
             overlay = overlay_picture(i) if kind == "most" else None
-            drop = 0.62 - 0.9 * (i % 2) if overlay else None
-            found.append(Moment(t, kind, start + 0.4 + i, logit - 0.4 * t, crop_picture(i + t), overlay, drop))  # type: ignore[arg-type]
+            blurred = p - 0.3 + 0.4 * (i % 2) if overlay else None
+            found.append(Moment(t, kind, start + 0.4 + i, p - 0.01 * t, crop_picture(i + t), overlay, blurred))  # type: ignore[arg-type]
     return tuple(found)
 
 
@@ -220,6 +231,7 @@ def evidence(seconds: float = 6.2, start: float = 0.0, tracks: int = 1, frames: 
             "It errs most on material unlike its own: other cameras, codecs, languages, lighting.",
             "Do not decide about a person with it.",
         ),
+        levels={"visual": 0.91, "audio": 0.78},
     )
 
 
@@ -248,12 +260,12 @@ def without(original: Evidence, *streams: str) -> Evidence:
 def abstaining() -> Evidence:
     nothing = without(evidence(), "visual", "audio")
     changed = replace(
-        nothing.detection, verdict="abstain", reason="nothing to judge: no face; no audio stream", fake=None
+        nothing.detection, verdict="abstain", reason="nothing to judge: no face; no audio stream", fake=None, rates={}
     )
     return replace(nothing, detection=changed)
 
 
-def real_with_segments() -> Evidence:
+def undecided_with_segments() -> Evidence:
     whole = evidence(tracks=2)
     segments = (
         Segment(1.0, 2.0, "visual", 1.93, 0),
@@ -262,9 +274,11 @@ def real_with_segments() -> Evidence:
     )
     found = replace(
         whole.detection,
-        verdict="real",
-        reason="the voice looks manipulated, yet the whole stays below the threshold",
+        verdict="undecided",
+        reason="the voice shows moderate signs of manipulation, not enough to call the file fake",
         fake=0.51,
+        audio_fake=0.5,
+        rates=whole.detection.rates | {"fake": Rate(0.5, 0.1, 0.5), "audio_fake": Rate(0.5, 0.1, 0.6)},
         segments=segments,
         sync=SyncScore(-0.04, 0.03, 1.1, 1),
         warnings=("faces were found by scrfd, but this bundle was trained on faces found by mtcnn",),
@@ -272,10 +286,17 @@ def real_with_segments() -> Evidence:
     return replace(whole, detection=found)
 
 
-def plain_real() -> Evidence:
+def no_sign() -> Evidence:
     whole = evidence()
-    reason = "no clear sign of manipulation found, which proves nothing"
-    found = replace(whole.detection, verdict="real", reason=reason, fake=0.41, audio_fake=0.3)
+    found = replace(
+        whole.detection,
+        verdict="no sign found",
+        reason="nothing stands out from real files, which proves nothing",
+        fake=0.41,
+        audio_fake=0.3,
+        rates={name: Rate(0.0, 1.0, 1.0) for name in whole.detection.rates},
+        limit="This bundle states no limits.",
+    )
     return replace(whole, detection=found, limits=(), signs=())
 
 
@@ -288,7 +309,7 @@ def with_nan() -> Evidence:
     """Numbers that are none, wherever a number may stand."""
     nan, whole = float("nan"), evidence(frames=4)
     old = whole.detection
-    broken = Curve((0.5, 1.5, 2.5, nan), (nan, 1.0, math.inf, 0.2), nan, 0)
+    broken = in_probabilities(Curve((0.5, 1.5, 2.5, nan), (nan, 1.0, math.inf, 0.2), nan, 0))
     found = replace(
         old,
         fake=nan,
@@ -304,7 +325,7 @@ def with_nan() -> Evidence:
     return replace(
         whole,
         detection=found,
-        moments=tuple(replace(m, logit=nan, largest_drop=nan) for m in whole.moments),
+        moments=tuple(replace(m, probability=nan, blurred=nan) for m in whole.moments),
         sync=(SyncCurve(0, (SyncPoint(0.5, nan, nan), SyncPoint(1.5, 0.0, nan))),),
         mouths=replace(whole.mouths, offset_seconds=nan, confidence=nan, peaks=((nan, nan),) * 8),
         sound=replace(whole.sound, peaks=((nan, 0.4),) * 8),
@@ -313,8 +334,8 @@ def with_nan() -> Evidence:
 
 STATES: dict[str, Callable[[], Evidence]] = {
     "fake": evidence,
-    "real": plain_real,
-    "real_with_segments": real_with_segments,
+    "no_sign": no_sign,
+    "undecided_with_segments": undecided_with_segments,
     "abstain": abstaining,
     "no_face": lambda: without(evidence(), "visual"),
     "no_sound": lambda: without(evidence(), "audio"),

@@ -38,13 +38,14 @@ def page(name: str) -> str:
 def made_up(task: Task, fake: float | None) -> Detection:
     return Detection(
         path=task.name,
-        verdict="abstain" if fake is None else "fake" if fake >= 0.5 else "real",
+        verdict="abstain" if fake is None else "fake" if fake >= 0.5 else "no sign found",
         reason="nothing to judge" if fake is None else "the voice looks manipulated",
         fake=fake,
         video_fake=None,
         audio_fake=fake,
         mismatch=None,
-        threshold=0.5,
+        fake_threshold=0.5,
+        undecided_threshold=0.5,
         start_seconds=task.options.start_seconds,
         duration_seconds=task.options.duration_seconds or 2.0,
         sync=None,
@@ -55,6 +56,7 @@ def made_up(task: Task, fake: float | None) -> Detection:
         warnings=(),
         model={},
         timing_seconds={"total": 0.1},
+        limit="A score is not proof.",
     )
 
 

@@ -1,25 +1,26 @@
-"""The journal after every kind of end, and what it refuses."""
+"""What the journal of a batch holds, and what of it no table takes. Kills and strangers: test_jobs_store.py."""
 
 from __future__ import annotations
 
 import json
-import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from batch_scorers import EMPTY
 
-from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.journal import Journal
-from avdetect.errors import AVDetectError, ConfigError
+from avdetect.errors import ConfigError
 from avdetect.report.data import Failure, to_dict, to_row
 
 IDENTITY = {"bundle": "abc", "start": 0.0, "limits": {"x": 1}}
-NAMES = ["a.mp4", "b\n\udcff.mp4", "ü.mp4"]  # the second is no UTF-8
+NAMES = ["a.mp4", "b\n\udcff.mp4", "ü.mp4", "\ud800"]  # the second is no UTF-8, the last no name at all
+STEERS = "\x1b[2J\x1b]0;owned\x07\u202e"
 
 
-def outcome(name: str, size: int | None = 1, message: str = "m") -> Outcome:
-    return Outcome(WorkItem(name, size, 5), to_dict(Failure(name, "MediaError", message)))
+def add(journal: Journal, name: str, size: int | None = 1, message: str = "m") -> None:
+    journal.add(name, (size, 5), to_dict(Failure(name, "MediaError", message)))
 
 
 @pytest.fixture
@@ -27,124 +28,50 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "r.csv.journal"
     with Journal(path, IDENTITY) as journal:
         for name in NAMES:
-            journal.add(outcome(name))
+            add(journal, name)
     return path
 
 
 def test_it_holds_what_was_added_for_the_file_as_it_was(path: Path) -> None:
-    with Journal(path, dict(reversed(IDENTITY.items()))) as journal:
-        assert all(journal.holds(name, 1, 5) for name in NAMES)
-        assert not journal.holds("a.mp4", 2, 5)
-        assert not journal.holds("a.mp4", 1, 6)
-        assert not journal.holds("other", 1, 5)
-        assert [journal.read(name)["path"] for name in NAMES] == NAMES
-        journal.add(outcome("a.mp4", 2, "later"))
-        assert journal.holds("a.mp4", 2, 5)
+    with Journal(path, IDENTITY) as journal:
+        assert all(journal.holds(name, (1, 5)) for name in NAMES)
+        assert not journal.holds("a.mp4", (2, 5))
+        assert not journal.holds("a.mp4", (1, 6))
+        assert not journal.holds("a.mp4", (None, None))
+        assert not journal.holds("other", (1, 5))
+        assert [journal.read(name)["path"] for name in NAMES] == journal.paths == NAMES
+        add(journal, "a.mp4", 2, "later")
+        assert journal.holds("a.mp4", (2, 5))
         assert journal.read("a.mp4")["message"] == "later"
+        add(journal, "absent", None)
+        assert journal.holds("absent", (None, 5))
     with Journal(path, IDENTITY) as journal:
         assert journal.read("a.mp4")["message"] == "later"
-        assert len(journal) == 3
+        assert len(journal) == len(NAMES) + 1
 
 
-def test_wherever_it_was_torn_it_goes_on(path: Path) -> None:
-    whole = path.read_bytes()
-    ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
-    for cut in range(len(whole) + 1):
-        path.write_bytes(whole[:cut])
-        with Journal(path, IDENTITY) as journal:
-            kept = max(0, sum(end <= cut for end in ends) - 1)
-            assert len(journal) == kept
-            for name in NAMES[kept:]:
-                journal.add(outcome(name))
-        assert path.read_bytes() == whole
-
-
-def test_failures_can_be_forgotten(path: Path) -> None:
+def test_failures_do_not_count_where_they_are_tried_again(path: Path) -> None:
+    with Journal(path, IDENTITY) as journal:
+        journal.add("good", (1, 5), to_dict(EMPTY))
     with Journal(path, IDENTITY, retry_failed=True) as journal:
-        assert len(journal) == 0
+        assert [journal.holds(name, (1, 5)) for name in ("a.mp4", "good")] == [False, True]
+        assert len(journal) == len(NAMES) + 1  # their rows are not lost
 
 
-def test_other_options_are_refused_and_nothing_is_lost(path: Path) -> None:
-    before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r"bundle: abc there, xyz now.*another --out, or delete"):
-        Journal(path, IDENTITY | {"bundle": "xyz"})
-    with pytest.raises(ConfigError, match="limits"):
-        Journal(path, IDENTITY | {"limits": {"x": 2}})
-    with pytest.raises(ConfigError, match="new: None there, 1 now"):
-        Journal(path, IDENTITY | {"new": 1})
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("content", [b"my notes\n", b"my notes", b'{"a": 1}\n', b"[]\n", b"\0" * 40])
-def test_another_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "notes"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match="no journal"):
-        Journal(path, IDENTITY)
-    assert path.read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    "line", ["", "x", "[]", '{"path": "a"}', '{"path": "a", "size": 1, "mtime_ns": 1, "result": 1}']
-)
-def test_damage_in_the_middle_is_said(path: Path, line: str) -> None:
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:2], line, *lines[2:]]) + "\n")
-    with pytest.raises(ConfigError, match="line 3: it is damaged"):
+def test_a_journal_of_before_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv.journal"
+    path.write_text('{"journal": "avdetect.journal/1", "identity": {}}\n')
+    with pytest.raises(ConfigError, match="no journal of this avdetect: name another --out, or delete it"):
         Journal(path, IDENTITY)
 
 
-def test_two_runs_do_not_write_one_journal(path: Path) -> None:
-    with Journal(path, IDENTITY), pytest.raises(ConfigError, match="another run"):
-        Journal(path, IDENTITY)
-
-
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no regular file"):
-        Journal(Path("/dev/full"), IDENTITY)
-    with pytest.raises(AVDetectError, match="Is a directory"):
-        Journal(tmp_path, IDENTITY)
-
-
-def test_without_a_name_it_is_gone_afterwards(tmp_path: Path) -> None:
+def test_without_a_name_it_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with Journal(None, IDENTITY) as journal:
-        journal.add(outcome("a"))
-        assert journal.read("a") == json.loads(json.dumps(outcome("a").result))
-
-
-STEERS = "\x1b[2J\x1b]0;owned\x07\u202e"
-
-
-def test_what_another_user_put_there_is_not_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(ConfigError, match=r"belongs to another user.*name another --out"):
-        Journal(path, IDENTITY)
-
-
-@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_what_others_can_write_is_not_gone_on_with(path: Path, mode: int) -> None:
-    path.chmod(mode)
-    with pytest.raises(ConfigError, match="can be written by others"):
-        Journal(path, IDENTITY)
-
-
-def test_under_any_umask_a_run_can_go_on(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        for _ in range(2):
-            with Journal(tmp_path / "new.journal", IDENTITY) as journal:
-                journal.add(outcome("a.mp4"))
-    finally:
-        os.umask(before)
-    assert (tmp_path / "new.journal").stat().st_mode & 0o022 == 0
-
-
-def test_a_link_is_not_written_through(tmp_path: Path) -> None:
-    (tmp_path / "victim").touch()
-    (tmp_path / "r.csv.journal").symlink_to(tmp_path / "victim")
-    with pytest.raises(ConfigError, match="is a link"):
-        Journal(tmp_path / "r.csv.journal", IDENTITY)
-    assert (tmp_path / "victim").read_bytes() == b""
+        add(journal, "a")
+        journal.sync_if_due()
+        assert journal.read("a")["path"] == "a"
+    assert list(tmp_path.iterdir()) == []
 
 
 STEERED = {
@@ -163,10 +90,15 @@ def test_no_cell_steers_a_terminal(change: dict) -> None:
     assert all(cell.isprintable() for cell in row.values() if isinstance(cell, str))
 
 
-@pytest.mark.parametrize("change", [{"verdict": "innocent"}, {"verdict": STEERS}, {"threshold": "high"}])
-def test_a_verdict_that_is_none_is_damage(path: Path, change: dict) -> None:
-    line = {"path": "c.mp4", "size": 1, "mtime_ns": 5, "result": to_dict(EMPTY) | change}
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    with pytest.raises(ConfigError, match="line 5: it is damaged"):
-        Journal(path, IDENTITY)
+DAMAGED = [
+    *({"verdict": "innocent"}, {"verdict": STEERS}, {"fake_threshold": "high"}, {"path": ["a"]}, {"fake": "much"}),
+    *({"missing": []}, {"sync": 1}, {"warnings": [1]}, {"status": "fine"}),
+]
+
+
+@pytest.mark.parametrize("text", ["", "x", "[]", "[" * 3000, "{}", *(json.dumps(to_dict(EMPTY) | d) for d in DAMAGED)])
+def test_what_no_table_can_take_is_damage(path: Path, text: str) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE results SET result = ? WHERE path = '\"a.mp4\"'", (text,))
+    with Journal(path, IDENTITY) as journal, pytest.raises(ConfigError, match="is damaged: name another --out"):
+        journal.read("a.mp4")

@@ -1,4 +1,4 @@
-"""`--engine ray` on a real local Ray with several workers. What every engine keeps is tested in test_batch_pool.py."""
+"""`--engine ray` on a real local Ray with several workers. What every pool keeps is tested in test_jobs_pool.py."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
-import batch_scorers
+import jobs_tasks
 import pytest
-from batch_commands import family, gone, lines_of, score, start, wait_for
+from batch_commands import family, gone, kept_in, rows_in, score, start, wait_for
 from media_factory import MediaFactory
 
-from avdetect import cluster
-from avdetect.batch.engine import Outcome, WorkItem
 from avdetect.batch.options import ScoringOptions
-from avdetect.batch.ray_engine import RayEngine
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.extras import how_to_install
+from avdetect.jobs import ray
+from avdetect.jobs.pool import Done, Item
+from avdetect.jobs.ray import RayPool
 
 MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4")
 COPIES = 4
@@ -44,7 +46,7 @@ def actors() -> list[int]:
 
     def is_actor(child: int) -> bool:
         try:
-            return b"ray::ScoringActor" in Path(f"/proc/{child}/cmdline").read_bytes()
+            return b"ray::WorkerActor" in Path(f"/proc/{child}/cmdline").read_bytes()
         except OSError:
             return False
 
@@ -68,12 +70,12 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
         return process
 
     with begun(4) as process:
-        wait_for(lambda: len(lines_of(journal)) >= 3, process)
+        wait_for(lambda: rows_in(out) >= 3, process)
         process.kill()
         process.communicate()
-    before = len(lines_of(journal))
+    before = len(kept_in(journal))
     with begun(8, *on_ray) as process:
-        wait_for(lambda: len(lines_of(journal)) >= before + 2, process)
+        wait_for(lambda: rows_in(out) >= before + 2, process)
         working = actors()
         process.kill()
         process.communicate()
@@ -82,10 +84,10 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
     while not gone(working):
         assert time.monotonic() < deadline, "an actor outlived the command"
         time.sleep(0.05)
-    before = len(lines_of(journal))
+    before = len(kept_in(journal))
     assert 5 <= before <= 8
     with begun(12, *on_ray) as process:
-        wait_for(lambda: len(lines_of(journal)) > before, process)
+        wait_for(lambda: rows_in(out) > before, process)
         os.kill(min(actors()), signal.SIGKILL)
         stdout, err = process.communicate("".join(names[12:]), timeout=60)
     assert process.returncode == 1, err
@@ -93,7 +95,7 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
     assert stdout == straight  # nothing that Ray has to say is in it
     assert f"{before} were scored before" in err
     assert len(err.splitlines()) == 1
-    assert Counter(Counter(line["path"] for line in lines_of(journal)).values()) == {1: COPIES * len(MEDIA)}
+    assert len(set(kept_in(journal))) == len(kept_in(journal)) == COPIES * len(MEDIA)
 
 
 def skip_without_ray() -> None:
@@ -102,8 +104,8 @@ def skip_without_ray() -> None:
         pytest.skip(how_to_install("ray"))
 
 
-def outcomes_of(engine: RayEngine, paths: list[str]) -> list[Outcome]:
-    return [outcome for outcome in engine.run(WorkItem(path, None, None) for path in paths) if outcome is not None]
+def answers_of(pool: RayPool, paths: list[str]) -> list[float]:
+    return [event.answer for event in pool.run(Item(path, path) for path in paths) if isinstance(event, Done)]
 
 
 def numbers(folder: Path, count: int) -> list[str]:
@@ -112,60 +114,59 @@ def numbers(folder: Path, count: int) -> list[str]:
     return [str(folder / f"{i}") for i in range(count)]
 
 
-def test_an_actor_killed_mid_run_costs_a_second_try_and_nothing_else(
-    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths, begun = numbers(tmp_path, 8), tmp_path / "3.log"
-    (tmp_path / "3").write_text("wait")
-    found = []
-    for outcome in RayEngine(batch_scorers.begin, 2, 60).run(WorkItem(path, None, None) for path in paths):
-        if outcome is not None:
-            found.append(outcome)
-        elif begun.exists() and (tmp_path / "3").read_text() == "wait":
-            (tmp_path / "3").write_text("0.5")
-            os.kill(int(begun.read_text()), signal.SIGKILL)
-    assert sorted(outcome.item.path for outcome in found) == paths
-    assert {outcome.result["status"] for outcome in found} == {"scored"}
-    tries = {path: len(Path(f"{path}.log").read_text().split()) for path in paths}
-    assert tries == dict.fromkeys(paths, 1) | {paths[3]: 2}
-
-
 def test_names_are_those_of_the_folder_where_the_command_was_given(
     local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers(tmp_path, 1)
     monkeypatch.chdir(tmp_path)
-    (outcome,) = outcomes_of(RayEngine(batch_scorers.begin, 1, 60), ["0"])
-    assert (outcome.result["path"], outcome.result["status"]) == ("0", "scored")
+    assert answers_of(RayPool(jobs_tasks.begin, 1, 60), ["0"]) == [0.5]
 
 
 def test_more_workers_than_there_is_room_for_wait_while_others_work(local_ray: str, tmp_path: Path) -> None:
-    engine = RayEngine(batch_scorers.begin, 4, 60)
-    assert len(outcomes_of(engine, numbers(tmp_path, 8))) == 8
-    late, ready = (SimpleNamespace(actor=SimpleNamespace(host=None), ready=ready, deadline=0.0) for ready in (0, 1))
-    engine._workers = [late, ready]
-    engine._late_start(late)
-    assert 0 < late.deadline - time.monotonic() <= cluster.ROOM_SECONDS
-    engine._workers.remove(ready)  # lost with its machine: nobody works now
+    pool = RayPool(jobs_tasks.begin, 4, 60)
+    assert len(answers_of(pool, numbers(tmp_path, 8))) == 8
+    late, ready = (SimpleNamespace(host=None, ready=ready, deadline=0.0) for ready in (0, 1))
+    pool._workers = [late, ready]
+    pool._late_start(late)
+    assert 0 < late.deadline - time.monotonic() <= ray.ROOM_SECONDS
+    pool._workers.remove(ready)  # lost with its machine: nobody works now
     with pytest.raises(AVDetectError, match="no room for a worker"):
-        engine._late_start(late)
+        pool._late_start(late)
+
+
+def test_the_connection_ends_though_an_actor_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+
+    @contextmanager
+    def connect(*_: object) -> Iterator[dict[str, float]]:
+        try:
+            yield {"CPU": 1.0}
+        finally:
+            left.append("the connection")
+
+    monkeypatch.setattr(ray, "connect", connect)
+    pool = RayPool(jobs_tasks.begin, None, 60)
+    pool._workers.append(Mock(kill=Mock(side_effect=ConnectionError("cannot be killed"))))
+    with pytest.raises(ConnectionError, match="cannot be killed"):
+        list(pool.run([]))
+    assert left == ["the connection"]
 
 
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("cluster.__version__", "0.0.1", "0.0.1 here: install one version on all machines"),
-        ("cluster.os.getcwd", lambda: "/no/such/folder", "/no/such/folder: No such file or directory on "),
-        ("cluster.ROOM_SECONDS", 1, "no room for a worker .9 CPU, 0 GPU"),
+        ("__version__", "0.0.1", "0.0.1 here: install one version on all machines"),
+        ("os.getcwd", lambda: "/no/such/folder", "/no/such/folder: No such file or directory on "),
+        ("ROOM_SECONDS", 1, "no room for a worker .9 CPU, 0 GPU"),
     ],
 )
 def test_a_cluster_that_does_not_fit_is_said(
     local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attribute: str, value: object, message: str
 ) -> None:
-    monkeypatch.setattr(f"avdetect.{attribute}", value)
+    monkeypatch.setattr(f"avdetect.jobs.ray.{attribute}", value)
     cpus = 9 if "SECONDS" in attribute else 1
     with pytest.raises(AVDetectError, match=message):
-        outcomes_of(RayEngine(batch_scorers.begin, 1, 60, cpus=cpus), numbers(tmp_path, 1))
+        answers_of(RayPool(jobs_tasks.begin, 1, 60, cpus=cpus), numbers(tmp_path, 1))
 
 
 def test_a_machine_with_another_bundle_or_device_scores_nothing() -> None:
@@ -220,7 +221,7 @@ def test_our_own_ray_asks_for_a_token(local_ray: str) -> None:
 @pytest.mark.parametrize(("settings", "found"), [({}, "0"), ({"RAY_USAGE_STATS_ENABLED": "1"}, "1")])
 def test_ray_reports_to_nobody_unless_the_user_wants_it(settings: dict[str, str], found: str) -> None:
     skip_without_ray()
-    code = "import os; from avdetect import cluster; cluster.ray(); print(os.environ['RAY_USAGE_STATS_ENABLED'])"
+    code = "import os; from avdetect.jobs.ray import ray; ray(); print(os.environ['RAY_USAGE_STATS_ENABLED'])"
     assert in_a_process(code, **settings).stdout.strip() == found
 
 
@@ -228,12 +229,12 @@ def test_ray_reports_to_nobody_unless_the_user_wants_it(settings: dict[str, str]
     ("cpus", "gpus", "expected"), [(1.0, 0.0, 9), (2.0, 0.0, 4), (1.0, 1.0, 2), (1.0, 0.25, 8), (10.0, 0.0, 1)]
 )
 def test_as_many_actors_as_there_is_room_for(cpus: float, gpus: float, expected: int) -> None:
-    assert cluster.places({"CPU": 9.5, "GPU": 2.0, "memory": 1e9}, cpus, gpus) == expected
-    assert cluster.places({}, cpus, gpus) == 1
+    assert ray.places({"CPU": 9.5, "GPU": 2.0, "memory": 1e9}, cpus, gpus) == expected
+    assert ray.places({}, cpus, gpus) == 1
 
 
 def test_only_what_ray_raises_is_a_failure_of_ray(local_ray: str) -> None:
-    with pytest.raises(AVDetectError, match=r"Ray failed \(the client is gone\)"), cluster.connect(None, 1):
+    with pytest.raises(AVDetectError, match=r"Ray failed \(the client is gone\)"), ray.connect(None, 1):
         raise ConnectionError("the client is gone")
-    with pytest.raises(BrokenPipeError), cluster.connect(None, 1):
+    with pytest.raises(BrokenPipeError), ray.connect(None, 1):
         raise BrokenPipeError(32, "nobody reads the table")

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import state_limits
 import torch
 from clips import talking_clip
 from hypothesis import given, settings
@@ -51,6 +50,7 @@ from avdetect.model import Model
 from avdetect.pooling import FEATURES
 from avdetect.scoring import StreamScorer
 from avdetect.training.streams import TorchNetworks, score_clips
+from avdetect.types import Rate
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 CONFIG = ModelConfig(
@@ -59,7 +59,7 @@ CONFIG = ModelConfig(
     sync=SyncConfig(embedding=8, channels=(4, 4, 8, 8)),
     fusion=FusionConfig(hidden=4),
 )
-CALIBRATION = Calibration((1.0, 2.0, 0.5, 1.5), (0.0, -1.0, 0.3, 0.9), 0.01, 0.6)
+CALIBRATION = Calibration((1.0, 2.0, 0.5, 1.5), (0.0, -1.0, 0.3, 0.9), 0.01, 0.6, 0.5)
 Edit = Callable[[dict[str, Any]], None]
 
 
@@ -262,14 +262,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         Bundle.load(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["golden.npz", *(f"{g}.onnx" for g in GRAPHS)])
+@pytest.mark.parametrize("name", ["golden.npz", "voice.onnx"])
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(ModelError, match=f"lacks {name}"):
         Bundle.load(copy)
 
 
-@pytest.mark.parametrize("name", ["golden.npz", *(f"{g}.onnx" for g in GRAPHS)])
+@pytest.mark.parametrize("name", ["golden.npz", "voice.onnx"])
 def test_an_altered_byte_is_noticed(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -290,40 +290,45 @@ def test_another_minor_format_is_read(copy: Path) -> None:
     assert Bundle.load(copy).info.format == (FORMAT[0], FORMAT[1] + 1)
 
 
-def test_limits_can_be_stated_later_and_change_no_graph(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trained = {"config": {"seed": 0, "limits": ["Other words."]}}
-    edit(copy, lambda v: (v.update(training=trained), v.pop("limits")))
-    before = Bundle.load(copy)
-    config = copy.parent / "config.yaml"
-    config.write_text("limits: [It sees only faces., It hears nothing.]\n")
-    assert state_limits.main([str(copy), "--config", str(config)]) == 0
-    after = Bundle.load(copy)
-    assert after.info.limits == ("It sees only faces.", "It hears nothing.")
-    assert after.digest in capsys.readouterr().out
-    assert after.digest != before.digest
-    training = {"config": {"seed": 0, "limits": list(after.info.limits)}}
-    assert after.info == dataclasses.replace(before.info, limits=after.info.limits, training=training)
-    assert after.files == before.files
-    config.write_text("limits: 3\n")
-    assert state_limits.main([str(copy), "--config", str(config)]) == 1
-
-
 def test_what_ships_states_the_limits_of_its_recipe() -> None:
     limits = load_yaml(TrainConfig, Path(__file__).parents[1] / "configs" / "release.yaml").limits
     assert Bundle.load().info.limits == limits
     assert 4 <= len(limits) <= 8
 
 
+OFTEN, RARE = {"probability": 0.3, "reals": 0.5, "fakes": 0.9}, {"probability": 0.8, "reals": 0.05, "fakes": 0.4}
+
+
+def test_a_probability_has_the_rarest_rate_that_it_reaches() -> None:
+    rates = (Rate(**OFTEN), Rate(**RARE))
+    calibration = dataclasses.replace(CALIBRATION, rates={"audio_fake": rates})
+    assert [calibration.rate("audio_fake", p) for p in (0.3, 0.79, 0.8, 0.99)] == [
+        rates[0],
+        rates[0],
+        rates[1],
+        rates[1],
+    ]
+    assert calibration.rate("audio_fake", 0.29) == Rate(0.0, 1.0, 1.0), "all do"
+    assert calibration.rate("fake", 0.9) is None, "not measured"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(surprise=1), "surprise"),
-        (lambda v: v["model"]["audio"].update(kernel=3), "kernel"),
+        (
+            lambda v: v["model"]["audio"].update(kernel=3),
+            r"bundle\.json\.model\.audio: unknown key 'kernel'; known keys: ",
+        ),
         (lambda v: v.pop("calibration"), "calibration"),
         (lambda v: v["calibration"].pop("bias"), "bias"),
         (lambda v: v["calibration"].update(scale=[1.0, 1.0]), "four"),
         (lambda v: v["calibration"].update(scale=[1.0, 1.0, float("nan")]), "calibration"),
-        (lambda v: v["calibration"].update(threshold=float("inf")), "calibration"),
+        (lambda v: v["calibration"].update(fake_threshold=float("inf")), "calibration"),
+        (lambda v: v["calibration"].update(undecided_threshold=0.9), "above"),
+        (lambda v: v["calibration"].update(rates={"fake": [RARE, OFTEN]}), "in order"),
+        (lambda v: v["calibration"].update(rates={"fake": [OFTEN | {"fakes": float("nan")}]}), "shares"),
+        (lambda v: v["calibration"].update(rates={"fake": [{"probability": 0.5}]}), "damaged"),
+        (lambda v: v.update(format=[2, 0]), "format 2"),
         (lambda v: v["calibration"].update(clip=0.5), "calibration"),
         (lambda v: v.update(name=5), "bundle.json.name"),
         (lambda v: v.update(format="1.0"), "states no format"),
@@ -517,7 +522,7 @@ def test_probabilities_are_clipped_and_rise_with_the_logit(
 ) -> None:
     logits = np.repeat(np.sort(values)[:, None], 4, axis=1)
     with np.errstate(all="raise", under="ignore"):
-        p = Calibration((scale,) * 4, (bias,) * 4, clip, 0.5).probabilities(logits)
+        p = Calibration((scale,) * 4, (bias,) * 4, clip, 0.5, 0.5).probabilities(logits)
     assert p.dtype == np.float32
     assert p.shape == logits.shape
     assert (p >= np.float32(clip)).all()

@@ -17,6 +17,7 @@ import jsonschema
 import pandas as pd
 import pytest
 
+from avdetect import cli
 from avdetect.report.data import CSV_COLUMNS, SCHEMA_FILE
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,7 @@ def test_one_file_gives_a_report(folder: Path) -> None:
     assert done.stderr == ""  # no progress bar in a pipe
     for word in ("good.mp4", "P(fake) =", "face", "voice", "match", "offset"):
         assert word in done.stdout
-    assert any(verdict in done.stdout for verdict in ("FAKE", "REAL"))
+    assert any(verdict in done.stdout for verdict in ("FAKE", "UNDECIDED", "NO SIGN FOUND"))
 
 
 def test_json_follows_the_schema(folder: Path) -> None:
@@ -147,6 +148,51 @@ def strip_escapes(line: str) -> str:
     import re
 
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], "score serve demo doctor models prepare preprocess train export evaluate forge"),
+        (["prepare"], "DATASET ROOT --out --dev --test --seed --resplit --report"),
+        (
+            ["preprocess"],
+            "--manifest --cache --config --workers --engine --ray-address --detector-model --retry-failed --copies",
+        ),
+        (
+            ["train"],
+            "--cache --config --run --out --pretrained --pretrained-audio --detector-model --devices --accelerator",
+        ),
+        (["export"], "--run --out --name --licence --detector-model"),
+        (["forge"], "INPUT --out --method --segment --seed --count --no-control --split --list Do.not.train.on.what"),
+    ],
+)
+def test_help_names_commands_and_options(command: list[str], words: str) -> None:
+    done = avdetect(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.replace("│", "").split())
+    for word in words.split():
+        assert word.replace(".", " ") in text
+
+
+@pytest.mark.parametrize("command", ["train", "export", "forge", "prepare", "preprocess"])
+def test_a_script_gives_the_exit_codes_that_it_gave(command: str, tmp_path: Path, capsys) -> None:
+    """What is configured wrongly ends a script with 1 and the command with 2; an unknown option ends both with 2."""
+    values = tmp_path / "c.yaml"
+    values.write_text("nothing: 1\n")
+    given = {
+        "train": ["--cache", "c", "--config", values, "--run", "r", "--out", "o"],
+        "preprocess": ["--manifest", "m.csv", "--cache", "c", "--config", values],
+        "forge": ["x.mp4", "--out", "o", "--method", "none"],
+    }
+    assert cli.run_script(command, ["--nonsense"]) == cli.run([command, "--nonsense"]) == 2
+    capsys.readouterr()
+    if command in given:
+        words = list(map(str, given[command]))
+        assert (cli.run_script(command, words), cli.run([command, *words])) == (1, 2)
+        script, whole = capsys.readouterr().err.splitlines()
+        assert script.startswith(f"{command}: ConfigError: ")
+        assert whole == script.replace(f"{command}: ConfigError: ", "avdetect: ")
 
 
 def test_help_does_not_import_what_it_does_not_need() -> None:

@@ -281,9 +281,9 @@ def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # -- what was published
 
 
-def write(store: Store, number: int, files: dict[str, list[Clip]]) -> None:
+def write(store: Store, files: dict[str, list[Clip]]) -> None:
     """A shard with these files, keyed by the name given."""
-    writer = store.writer(number)
+    writer = store.writer()
     for key, clips in files.items():
         writer.begin()
         for clip in clips:
@@ -296,8 +296,8 @@ def write(store: Store, number: int, files: dict[str, list[Clip]]) -> None:
 def test_order_is_the_manifests_whatever_the_shards_order(tmp_path: Path) -> None:
     clips = sample_clips()
     with Store(tmp_path, IDENTITY) as store:
-        write(store, 0, {"c": clips[2], "a-1-r": clips[1]})
-        write(store, 1, {"bad": [], "a": clips[0]})
+        write(store, {"c": clips[2], "a-1-r": clips[1]})
+        write(store, {"bad": [], "a": clips[0]})
         store.gather()
         source = Source("", 0, 0)
         outcomes = [
@@ -324,11 +324,11 @@ def test_order_is_the_manifests_whatever_the_shards_order(tmp_path: Path) -> Non
 
 def test_a_second_attempt_counts_only_if_it_succeeds(tmp_path: Path) -> None:
     clips = sample_clips()[0]
-    for shards, wanted in ((([], clips), 1), ((clips, []), 0), (([], []), 1)):
-        root = tmp_path / str(wanted) / str(len(shards[0]))
+    for case, (shards, wanted) in enumerate(((([], clips), 1), ((clips, []), 0), (([], []), 1))):
+        root = tmp_path / str(case)
         with Store(root, IDENTITY) as store:
-            write(store, 0, {"a": shards[0]})
-            write(store, 1, {"a": shards[1]})
+            write(store, {"a": shards[0]})
+            write(store, {"a": shards[1]})
         with Store(root, IDENTITY) as store:
             assert store.stored["a"].shard == wanted
             assert bool(store.stored["a"].error) == (shards == ([], []))
@@ -344,7 +344,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "names"),
     [
-        (Identity(PreprocessConfig(clip_seconds=6.0), "none", "0" * 16), PreprocessConfig(clip_seconds=6.0).digest()),
+        (Identity(PreprocessConfig(clip_seconds=6.0), "none", "0" * 16), "clip_seconds: 12.0 there, 6.0"),
         (Identity(PreprocessConfig(), "scrfd", "0" * 16), "scrfd"),
         (Identity(PreprocessConfig(), "none", "f" * 16), "f" * 16),
         (Identity(PreprocessConfig(), "none", "0" * 16, version=PREPROCESS_VERSION + 1), str(PREPROCESS_VERSION + 1)),
@@ -353,7 +353,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 def test_other_clips_need_another_folder(tmp_path: Path, other: Identity, names: str) -> None:
     with Store(tmp_path, IDENTITY):
         pass
-    with pytest.raises(ConfigError, match=f"not {names}; name a new --cache folder"):
+    with pytest.raises(ConfigError, match=f"{names} now.*: name a new --cache folder"):
         Store(tmp_path, other)
 
 
@@ -366,7 +366,7 @@ def test_a_cache_that_states_no_version_is_of_the_first(archive: ClipArchive) ->
     first = Identity.read(archive.root)
     with Store(archive.root, first):
         pass
-    with pytest.raises(ConfigError, match="preprocessing code of version 1, not 2"):
+    with pytest.raises(ConfigError, match="preprocess_version: 1 there, 2 now"):
         Store(archive.root, dataclasses.replace(first, version=2))
 
 
@@ -398,7 +398,7 @@ def test_equal_bytes_must_agree(tmp_path: Path, change: dict, differs: str) -> N
             table.loc[row, name] = value
     table = validate(table)
     with Store(tmp_path, IDENTITY) as store:
-        write(store, 0, {"a": sample_clips()[2], "b": sample_clips()[2]})
+        write(store, {"a": sample_clips()[2], "b": sample_clips()[2]})
         store.gather()
         hashes, keys = ["1" * 64] * 3 + ["2" * 64], ["a", "a", "a", "b"]
         outcomes = [Outcome(Source(p, 0, 0), h, {0: k}) for p, h, k in zip(paths, hashes, keys, strict=True)]
@@ -424,7 +424,7 @@ def test_sources_that_changed_are_named(tmp_path: Path) -> None:
     for path in paths:
         path.write_bytes(path.name.encode())
     with Store(tmp_path / "cache", IDENTITY) as store:
-        write(store, 0, {"a": sample_clips()[2]})
+        write(store, {"a": sample_clips()[2]})
         store.gather()
         hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
         outcomes = [Outcome(Source.of(path), sha256, {0: "a"}) for path, sha256 in zip(paths, hashes, strict=True)]
@@ -482,7 +482,7 @@ def test_a_lost_index_is_made_again(archive: ClipArchive) -> None:
 
 
 def test_a_folder_that_is_no_cache(archive: ClipArchive, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"run tools/preprocess\.py first"):
+    with pytest.raises(ManifestError, match=r"run avdetect preprocess first"):
         ClipArchive(tmp_path / "nothing")
     with Store(tmp_path / "begun", IDENTITY):
         pass
@@ -506,7 +506,7 @@ def test_a_folder_that_is_no_cache(archive: ClipArchive, tmp_path: Path) -> None
 
 def open_shard(folder: Path) -> Iterator[tuple[int, str]]:
     """Three files in a shard that is never closed: (bytes behind it, key) of each."""
-    writer = ShardWriter(folder, 0)
+    writer = ShardWriter(folder)
     for key, clips in zip("abc", sample_clips(), strict=True):
         writer.begin()
         for clip in clips:
@@ -540,7 +540,7 @@ def test_a_cut_shard_keeps_its_whole_files(tmp_path_factory: pytest.TempPathFact
 
 
 def test_a_file_that_failed_leaves_no_clips(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, 0)
+    writer = ShardWriter(tmp_path)
     writer.begin()
     writer.add("bad", sample_clips()[0][0])
     writer.begin()
@@ -553,10 +553,25 @@ def test_a_file_that_failed_leaves_no_clips(tmp_path: Path) -> None:
     assert read_clips(tmp_path / "000000.tar")["key"].tolist() == ["good"]
 
 
+def test_no_two_writers_get_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that another has finished since it looked."""
+    done, begun = ShardWriter(tmp_path), ShardWriter(tmp_path)
+    done.begin()
+    done.end(Record("a", "a", "/x/a", 1, 2))
+    done.close()
+    monkeypatch.setattr("avdetect.datasets.cache.shards.shard_numbers", lambda folder: [])
+    third = ShardWriter(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.tar*")) == [
+        *("000000.tar", "000001.tar.partial", "000002.tar.partial")
+    ]
+    for writer in (begun, third):
+        writer.close()
+
+
 def test_a_shard_that_is_still_written_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avdetect.datasets.cache.shards._LOCK_SECONDS", 0.0)
     with Store(tmp_path, IDENTITY) as store:
-        writer = store.writer(0)
+        writer = store.writer()
         with pytest.raises(ManifestError, match="still being written"):
             finish(writer.partial)
         writer.close()

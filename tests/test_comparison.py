@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from clips import speech
+from documents import results_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
@@ -26,7 +27,6 @@ from avdetect.evaluation.audit import FEATURE_SETS, guess_column, shortcuts
 from avdetect.evaluation.comparison import OWN_NAMES, comparison, named_folders, read_beside
 from avdetect.evaluation.ledger import OUTPUTS
 from avdetect.evaluation.metrics import auc_gap, resampled, weights
-from avdetect.evaluation.readme import results_table
 from avdetect.pooling import FEATURES
 
 ROUNDS = 40
@@ -189,7 +189,7 @@ def test_the_paired_interval_is_narrower_than_that_of_separate_draws() -> None:
 
 
 def test_the_view_says_what_the_csv_says(found: pd.DataFrame) -> None:
-    table = views.comparison(found.assign(part="all"), "all")
+    table = views.view("comparison", found.assign(part="all"), "all")
     assert len(table.rows) == len(found)
     by_row = {row[:3]: row for row in table.rows}
     cnn = block(found, "clips", "fake").loc["cnn"]
@@ -333,9 +333,9 @@ def test_another_bundle_stands_beside_in_every_place(
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
     capsys.readouterr()
     assert evaluate(spoken, bundles["good"], out) == 2
-    assert f"holds another evaluation (beside {{'plain CNN': '{stated}'}} instead of None)" in capsys.readouterr().err
+    assert f"belongs to another run (beside.plain CNN: {stated} there, None now)" in capsys.readouterr().err
     assert evaluate(spoken, bundles["poor"], poor, "--beside", f"good={out}", "--no-audit") == 2
-    assert "beside None instead of {'good': " in capsys.readouterr().err
+    assert "(beside.good: None there, " in capsys.readouterr().err
 
 
 def test_a_folder_without_anything_beside_is_known_as_before(

@@ -17,13 +17,14 @@ from avdetect.config import MediaLimits
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
-from avdetect.detector import NO_MATCH, Detector, _verdict
+from avdetect.detector import Detector
 from avdetect.errors import ConfigError, MediaError
 from avdetect.faces import build_detector
 from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer, audio_mel
 from avdetect.speech import speech_mask
 from avdetect.types import FPS, HOP, SAMPLE_RATE, Detection
+from avdetect.verdict import verdict_of
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,12 @@ def make(target: Path, *options: str) -> Path:
 
 
 def test_the_sample_gets_a_whole_detection(sample: Detection) -> None:
-    assert sample.verdict in ("fake", "real")
-    assert (sample.verdict == "fake") == (sample.fake >= sample.threshold)
+    assert sample.verdict == verdict_of(sample.fake, sample.undecided_threshold, sample.fake_threshold)
+    assert 0 < sample.undecided_threshold < sample.fake_threshold < 1
+    assert sample.limit == "A score is not proof: do not accuse, block, punish or publish on the strength of it."
+    for name, rate in sample.rates.items():
+        assert rate.probability <= getattr(sample, name)
+    assert set(sample.rates) == {"fake", "video_fake", "audio_fake", "mismatch"}
     assert all(0 < p < 1 for p in (sample.fake, sample.video_fake, sample.audio_fake))
     assert [s.name for s in sample.streams] == ["visual", "audio", "sync"]
     assert sample.missing == {}
@@ -222,6 +227,23 @@ def test_a_window_behind_the_end_is_an_error(detector: Detector) -> None:
         detector.score(SAMPLE, start_seconds=100)
 
 
+def test_curves_are_in_the_units_of_their_cause(detector: Detector, sample: Detection) -> None:
+    """The default fusion is a noisy-or: the whole of the voice's curve is what its cause says, and both rise alike."""
+    visual, audio, sync = sample.streams
+    assert audio.curves[0].probability == pytest.approx(sample.audio_fake, abs=1e-4)
+    assert max(curve.probability for curve in visual.curves) == pytest.approx(sample.video_fake, abs=1e-4)
+    for curve in (*visual.curves, *audio.curves):
+        assert len(curve.probabilities) == len(curve.values)
+        by_value = [p for _, p in sorted(zip(curve.values, curve.probabilities, strict=True))]
+        assert by_value == sorted(curve.probabilities)
+        assert len(set(by_value)) > 1
+    assert all(not curve.probabilities and curve.probability is None for curve in sync.curves)
+    low, high = detector.cause_probabilities("visual", [-50.0, 50.0])
+    clip = detector.bundle.info.calibration.clip
+    assert (low, high) == (pytest.approx(clip), pytest.approx(1 - clip)), "within the clip, as the cards"
+    assert detector.cause_probabilities("audio", []) == []
+
+
 def test_tracks_say_who_and_when(sample: Detection) -> None:
     (track,) = sample.tracks
     assert track.start_seconds == 0
@@ -232,40 +254,6 @@ def test_tracks_say_who_and_when(sample: Detection) -> None:
     visual = next(s for s in sample.streams if s.name == "visual")
     assert [c.track_id for c in visual.curves] == [track.track_id]
     assert visual.score == visual.curves[0].score
-
-
-NO_SIGN = "no clear sign of manipulation found, which proves nothing"
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "verdict", "sentence"),
-    [
-        ((0.2, 0.1, 0.1, 0.1), "real", "no clear sign of manipulation found, which proves nothing"),
-        ((0.2, 0.1, None, None), "real", f"{NO_SIGN}; the voice could not be judged"),
-        ((0.2, None, 0.1, None), "real", f"{NO_SIGN}; the face could not be judged"),
-        ((0.2, None, None, 0.1), "real", f"{NO_SIGN}; the face and the voice could not be judged"),
-        ((0.2, 0.1, 0.1, None), "real", f"{NO_SIGN}; the match could not be judged"),
-        ((0.4, 0.1, 0.6, 0.1), "real", "the voice looks manipulated, yet the whole stays below the threshold"),
-        (
-            (0.4, None, 0.6, None),
-            "real",
-            "the voice looks manipulated, too weakly for the verdict; the face could not be judged",
-        ),
-        ((0.9, 0.8, 0.1, 0.1), "fake", "the face looks manipulated"),
-        ((0.9, 0.8, 0.8, 0.1), "fake", "the face and the voice look manipulated"),
-        ((0.9, 0.1, 0.1, 0.9), "fake", NO_MATCH),
-        ((0.9, 0.8, 0.1, 0.9), "fake", f"the face looks manipulated and {NO_MATCH}"),
-        ((0.49, 0.1, 0.1, 0.5), "real", f"{NO_MATCH}, yet the whole stays below the threshold"),
-        ((0.9, 0.1, 0.1, 0.1), "fake", "the evidence as a whole points to a manipulation"),
-    ],
-)
-def test_the_sentence_fits_the_numbers(probabilities: tuple[float | None, ...], verdict: str, sentence: str) -> None:
-    assert _verdict(*probabilities, 0.5, {}) == (verdict, sentence)
-
-
-def test_no_stream_is_an_abstention_with_its_reasons() -> None:
-    missing = {"visual": "no face", "audio": "silent", "sync": "silent"}
-    assert _verdict(None, None, None, None, 0.5, missing) == ("abstain", "nothing to judge: no face; silent")
 
 
 def test_a_face_model_needs_its_detector(tmp_path: Path) -> None:

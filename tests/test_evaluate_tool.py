@@ -24,7 +24,7 @@ from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.cache.store import file_sha256
 from avdetect.datasets.manifest import read_manifest, write_manifest
 from avdetect.detector import load_detector
-from avdetect.evaluation import steps, views
+from avdetect.evaluation import cells, steps
 from avdetect.evaluation.run import evaluate
 from avdetect.evaluation.steps import container_facts
 from avdetect.pooling import FEATURES
@@ -87,28 +87,24 @@ def test_every_file_has_its_row_and_the_detectors_numbers(evaluated: Path, talki
     first = load_detector(device="cpu").score(scores["path"][0])
     assert scores["p_fake"][0] == first.fake
     assert scores["p_video_fake"][0] == first.video_fake
-    assert scores["ablation:all:shipped"][:5].tolist() == pytest.approx(scores["p_fake"][:5].tolist(), abs=1e-6)
-    assert scores["no_video:p_fake"][:5].tolist() == pytest.approx(
-        scores["ablation:audio:shipped"][:5].tolist(), abs=1e-5
-    )
-    assert scores["no_audio:p_fake"][:5].tolist() == pytest.approx(
-        scores["ablation:visual:shipped"][:5].tolist(), abs=1e-5
-    )
+    # The fusion is a noisy-or: with one stream alone the whole is its cause.
+    assert scores["no_video:p_fake"][:5].tolist() == pytest.approx(scores["masked:audio"][:5].tolist(), abs=1e-5)
+    assert scores["no_audio:p_fake"][:5].tolist() == pytest.approx(scores["masked:visual"][:5].tolist(), abs=1e-5)
 
 
 def test_tables_pictures_and_page_are_there_and_agree(evaluated: Path) -> None:
     metrics = pd.read_csv(evaluated / "metrics.csv")
-    assert {"output", "stream", "ablation", "modality removed"} <= set(metrics["table"])
+    assert {"modality", "output", "stream", "modality removed"} <= set(metrics["table"])
     assert set(metrics["part"]) == {"all"}
     row = metrics[(metrics["table"] == "output") & (metrics["score"] == "p_fake")].iloc[0]
     assert (row["n"], row["fakes"], row["abstained"]) == (5, 2, 1)
     page = (evaluated / "report.html").read_text()
-    assert views.interval(row.to_dict(), "auc") in page
+    assert cells.interval(row.to_dict(), "auc") in page
     assert "1 of 6 files could not be read" in page
     for name in ("sync", "sync_shifts", "localisation", "missing"):
         assert len(pd.read_csv(evaluated / f"{name}.csv"))
     assert len(pd.read_csv(evaluated / "sync_shifts.csv")) == 31
-    for name in ("auc_all", "ablations_all", "sync"):
+    for name in ("auc_all", "sync"):
         assert (evaluated / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["bundle"]["digest"] == Bundle.load().digest
@@ -250,7 +246,7 @@ def test_refusals_are_one_line(
     assert "no files of the split test" in refused([*asked, "--split", "test"], capsys, 1)
     assert "is no folder of an evaluation" in refused([str(spoken), "--out", str(tmp_path / "other")], capsys)
     error = refused([str(talking), "--out", str(evaluated), "--bundle", str(trained)], capsys)
-    assert "holds another evaluation (bundle" in error
+    assert "belongs to another run (bundle: " in error
     assert "name another --out, or delete the folder" in error
     error = refused([str(talking), "--out", str(tmp_path / "x"), "--bundle", str(trained), "--out-of-fold"], capsys)
     assert "was trained on other files" in error

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from documents import markdown, results_table, update_documents
 from hypothesis import given
 from hypothesis import strategies as st
 
 from avdetect.errors import ConfigError
 from avdetect.evaluation import plots, views
+from avdetect.evaluation.cells import COLUMNS, SCORES, View, interval, number
 from avdetect.evaluation.comparison import comparison
-from avdetect.evaluation.readme import NAMES, markdown, results_table, update_documents
 from avdetect.evaluation.report import Results, write_report
-from avdetect.evaluation.tables import measurements, missing_streams
+from avdetect.evaluation.tables import TABLES, measurements, missing_streams
 from avdetect.pooling import FEATURES
 
 HOSTILE = '<script>alert("x")</script>|a&b'  # the name of a source
@@ -44,7 +45,7 @@ def scores_table(count: int = 96) -> pd.DataFrame:
     p = 1 / (1 + np.exp(-logit))
     p[:2] = np.nan
     table["p_fake"] = table["p_video_fake"] = table["p_audio_fake"] = table["p_mismatch"] = p
-    table["ablation:visual:shipped"] = table["ablation:all:max"] = p
+    table["masked:visual"] = table["ablation:all:max"] = p
     return table.assign(missing_visual="", missing_audio="", missing_sync="", error="")
 
 
@@ -163,13 +164,19 @@ def test_the_page_says_what_the_csv_says(folder: Path, results: Results) -> None
     assert summary["not_measured"] == results.unmeasured
 
 
+def test_every_view_names_columns_that_there_are_and_every_column_is_shown() -> None:
+    specs = [*views.VIEWS.values(), *views.TABLE_VIEWS.values()]
+    assert {name for spec in specs for name in spec.columns.split()} == set(COLUMNS)
+    assert {spec.rows for spec in specs} - {""} == {*TABLES, "comparison", "audit"}
+
+
 def test_the_best_shortcut_stands_beside_each_output(results: Results) -> None:
     metrics = results.tables["metrics"]
-    table = views.outputs(metrics, "all")
+    table = views.view("outputs", metrics, "all")
     place = table.columns.index("best shortcut: balanced AUC")
-    for row, cells in zip(views.part_of(metrics, "all", "output").to_dict("records"), table.rows, strict=True):
-        assert cells[place] == f"duration: {views.interval(row, 'auc')}"
-    assert {cells[place] for cells in views.outputs(metrics, "dev").rows} == {"not measured"}
+    for row, cells in zip(views.rows_of(metrics, "all", "output"), table.rows, strict=True):
+        assert cells[place] == f"duration: {interval(row, 'auc')}"
+    assert {cells[place] for cells in views.view("outputs", metrics, "dev").rows} == {"not measured"}
 
 
 def test_the_same_results_give_the_same_bytes(results: Results, folder: Path, tmp_path: Path) -> None:
@@ -195,50 +202,45 @@ def test_what_an_earlier_run_measured_does_not_stay(results: Results, tmp_path: 
 
 def test_one_class_alone_draws_no_curves(results: Results) -> None:
     reals = results.scores[results.scores["fake"] == 0]
-    everything = {"clips": np.ones(len(reals), bool)}
-    assert plots.roc(reals, everything) is None
-    assert plots.reliability(reals, everything) is None
-    assert plots.forest([]) is None
-    assert plots.robustness(pd.DataFrame()) is None
-    assert plots.sync_shifts(pd.DataFrame()) is None
+    assert [picture.name for picture in plots.of_outputs(reals, results.tables["metrics"], "all")] == ["auc_all"]
+    assert plots.of_details(results.tables["metrics"], "test") == []
+    assert plots.robustness(pd.DataFrame()) == []
+    assert plots.sync_shifts(pd.DataFrame()) == []
 
 
 @pytest.mark.parametrize(
     ("value", "shown"), [(0.12345, "0.123"), (1, "1.000"), (float("nan"), "–"), (None, "–"), ("", "–"), (pd.NA, "–")]
 )
 def test_numbers(value: object, shown: str) -> None:
-    assert views.number(value) == shown
+    assert number(value) == shown
 
 
 def test_the_worst_source_is_named_where_it_has_enough_files(results: Results) -> None:
     metrics = results.tables["metrics"]
-    table = views.outputs(metrics, "all")
+    table = views.view("outputs", metrics, "all")
     place = table.columns.index("worst source's false alarms")
     told = {cells[:2]: cells[place] for cells in table.rows}
-    for cells in views.alarms(metrics, "all").rows:
+    for cells in views.view("alarms", metrics, "all").rows:
         subset, _, source = cells[0].partition(": ")
         if source == "plain":  # a larger share of its real files than of the other source's
             assert told[subset, cells[1]].startswith(f"{cells[3]} (plain, ")
     few = metrics.assign(n=metrics["n"].mask(metrics["table"] == "false alarms", 9))
-    assert {cells[place] for cells in views.outputs(few, "all").rows} == {"–"}
+    assert {cells[place] for cells in views.view("outputs", few, "all").rows} == {"–"}
 
 
 def test_the_terminal_says_what_the_csv_says(results: Results) -> None:
     metrics = results.tables["metrics"]
     lines = views.in_words(metrics, "all")
-    rows = views.part_of(metrics, "all", "output").dropna(subset=["auc"])
-    assert len(lines) == len(rows)
-    for line, row in zip(lines, rows.to_dict("records"), strict=True):
-        assert line.startswith(
-            f"{row['subset']}, {views.SCORES[row['score']]}: balanced AUC {views.interval(row, 'auc')}"
-        )
-        assert f"pooled {row['auc_pooled']:.3f}, within sources {views.number(row['auc_within'])}" in line
+    rows = [row for row in views.rows_of(metrics, "all", "output") if pd.notna(row["auc"])]
+    for line, row in zip(lines, rows, strict=True):
+        assert line.startswith(f"{row['subset']}, {SCORES[row['score']]}: balanced AUC {interval(row, 'auc')}")
+        assert f"pooled {row['auc_pooled']:.3f}, within sources {number(row['auc_within'])}" in line
 
 
 def test_an_interval_needs_its_bounds() -> None:
-    assert views.interval({"auc": 0.5, "auc_low": 0.25, "auc_high": 0.75}, "auc") == "0.500 [0.25–0.75]"
-    assert views.interval({"auc": 0.5, "auc_low": float("nan"), "auc_high": 0.75}, "auc") == "0.500"
-    assert views.interval({}, "auc") == "–"
+    assert interval({"auc": 0.5, "auc_low": 0.25, "auc_high": 0.75}, "auc") == "0.500 [0.25–0.75]"
+    assert interval({"auc": 0.5, "auc_low": float("nan"), "auc_high": 0.75}, "auc") == "0.500"
+    assert interval({}, "auc") == "–"
 
 
 # -- documents
@@ -247,7 +249,7 @@ MARKED = "# Title\n\n<!-- results: {} -->\nold\n<!-- end results -->\ntail\n"
 
 
 def test_documents_are_generated_once(folder: Path, tmp_path: Path) -> None:
-    names = sorted(set(NAMES) - {"removed", "audit"})  # what these scores have of dev
+    names = sorted(set(views.NAMES) - {"removed", "audit"})  # what these scores have of dev
     document, other = tmp_path / "README.md", tmp_path / "CARD.md"
     document.write_text("\n".join(MARKED.format(name) for name in names), encoding="utf-8")
     other.write_text("no markers\n")
@@ -291,10 +293,22 @@ def test_the_numbers_are_those_of_the_csv(folder: Path) -> None:
         assert f"| {row['n']} ({row['fakes']}) |" in line
 
 
+def test_the_short_table_has_the_causes_of_clips_and_the_whole_of_the_rest(folder: Path) -> None:
+    metrics = pd.read_csv(folder / "metrics.csv")
+    rows = metrics[(metrics["part"] == "dev") & (metrics["table"] == "output")]
+    rows = rows[(rows["subset"] == "clips") | (rows["score"] == "p_fake")]
+    lines = results_table(folder, "short").splitlines()[2:]
+    assert len(lines) == len(rows) > 1
+    for line, row in zip(lines, rows.to_dict("records"), strict=True):
+        assert line.startswith(f"| {row['subset']} | {SCORES[row['score']]} | {row['n']} ({row['fakes']}) |")
+        assert f" | {interval(row, 'auc')} | " in line
+        assert line.endswith(f" | {interval(row, 'tpr_at_fpr_5')} |")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (MARKED.format("nonsense"), r"a\.md:3: there is no results table 'nonsense'; known ones: readme, outputs"),
+        (MARKED.format("nonsense"), r"a\.md:3: there is no results table 'nonsense'; known ones: readme, modalities"),
         (MARKED.format(""), "no results table ''"),
         (MARKED.format("outputs test"), "did not measure the part 'test'"),
         (MARKED.format("removed"), "no measurement for the results table 'removed'"),
@@ -319,6 +333,6 @@ def test_a_folder_without_an_evaluation_is_named(tmp_path: Path) -> None:
 
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["C", "Z"])), min_size=2, max_size=2), max_size=4))
 def test_no_cell_breaks_a_markdown_table(rows: list[list[str]]) -> None:
-    lines = markdown(views.View("", "", ("a", "b"), tuple(map(tuple, rows)))).splitlines()
+    lines = markdown(View("", "", ("a", "b"), tuple(map(tuple, rows)))).splitlines()
     assert len(lines) == 2 + len(rows)
     assert {len(re.findall(r"(?<!\\)\|", line.replace("\\\\", ""))) for line in lines} == {3}

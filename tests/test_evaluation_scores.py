@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +19,6 @@ import pytest
 from archive_factory import make_archive
 from clips import speech, talking_clip
 from face_factory import background, paste
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from media_factory import RENDERER, MediaFactory
 from readme_media import SAMPLE
 
@@ -27,22 +29,10 @@ from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, ManifestError, MediaError
-from avdetect.evaluation.ledger import Ledger
-from avdetect.evaluation.scores import (
-    NUMBERS,
-    OUTPUTS,
-    RESULTS,
-    STREAMS,
-    TEXTS,
-    CacheClips,
-    FileClips,
-    FileScorer,
-    masked,
-    read_scores,
-    score_table,
-)
-from avdetect.evaluation.sources import Held, Use, Without, clips_of
-from avdetect.pooling import FEATURES
+from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, RESULTS, TEXTS, Ledger
+from avdetect.evaluation.scores import FileScorer, masked, score_table
+from avdetect.evaluation.sources import CacheClips, CachedFeed, FileClips, Use, Without, clips_of
+from avdetect.pooling import FEATURES, STREAMS
 from avdetect.types import Clip, Waveform
 
 
@@ -84,13 +74,8 @@ def files(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> pd.D
 
 
 @pytest.fixture(scope="module")
-def scores(files: pd.DataFrame, detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    out = tmp_path_factory.mktemp("out") / "scores.csv"
-    found = score_table(files, FileClips(files, detector.preprocessor), detector.bundle, out, device="cpu")
-    pd.testing.assert_frame_equal(
-        read_scores(out), found, check_dtype=False
-    )  # text may be read as another kind of text
-    return found
+def scores(files: pd.DataFrame, detector: Detector) -> pd.DataFrame:
+    return score_table(files, FileClips(files, detector.preprocessor), detector.bundle, device="cpu")
 
 
 # -- from files
@@ -200,11 +185,12 @@ def whole(bundle: Bundle) -> pd.DataFrame:
 
 
 def test_a_killed_run_goes_on_where_it_stopped(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
-    out = tmp_path / "scores.csv"
+    out = tmp_path / "scores.sqlite"
     first, second, third = Clips(CLIPS, stop_at=3), Clips(CLIPS), Clips(CLIPS)
     with pytest.raises(KeyboardInterrupt):
         score_table(TABLE, first, bundle, out, device="cpu")
-    assert len(out.read_text().splitlines()) == 1 + 3
+    with Ledger(out, bundle.digest) as ledger:
+        assert len(ledger.rows) == 3
     found = score_table(TABLE, second, bundle, out, device="cpu")
     assert (first.asked, second.asked) == ([0, 1, 2], [3, 4])
     pd.testing.assert_frame_equal(found, whole)
@@ -215,14 +201,14 @@ def test_a_killed_run_goes_on_where_it_stopped(bundle: Bundle, whole: pd.DataFra
     again = score_table(longer, fourth, bundle, out, device="cpu")
     assert fourth.asked == [0], "of a longer manifest only what is new"
     pd.testing.assert_frame_equal(again[list(RESULTS)][1:].reset_index(drop=True), whole[list(RESULTS)])
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.sqlite"]
 
 
 def test_processes_find_what_one_finds(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
     given = [row for row in range(len(CLIPS)) if CLIPS[row]]
     table = TABLE.iloc[given].reset_index(drop=True)
     source = CacheClips(make_archive(tmp_path / "cache", table, [CLIPS[row] for row in given]))
-    found = score_table(table, source, bundle, tmp_path / "scores.csv", workers=2, device="cpu")
+    found = score_table(table, source, bundle, tmp_path / "scores.sqlite", workers=2, device="cpu")
     expected = whole.iloc[given].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[list(NUMBERS)], expected[list(NUMBERS)], atol=1e-6)
     assert found["path"].tolist() == expected["path"].tolist()
@@ -243,50 +229,53 @@ def test_zero_workers_are_refused(bundle: Bundle) -> None:
         score_table(TABLE, Clips(CLIPS), bundle, workers=0)
 
 
-def test_scores_of_something_else_are_not_mixed_in(bundle: Bundle, tmp_path: Path) -> None:
-    out = tmp_path / "scores.csv"
+class Deadly:
+    """A source whose second file kills whoever reads it, unless told otherwise."""
+
+    def __init__(self, harmless: Path) -> None:
+        self.harmless = harmless
+
+    def feed(self, row: int, use: Use) -> dict[str, str]:
+        if row == 1 and not self.harmless.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        use(voice(row))
+        return {}
+
+
+def test_a_file_that_kills_its_worker_is_named_and_tried_again_by_the_next_run(bundle: Bundle, tmp_path: Path) -> None:
+    progress, table, source = tmp_path / "scores.sqlite", TABLE[:3], Deadly(tmp_path / "harmless")
+    found = score_table(table, source, bundle, progress, workers=2, device="cpu")
+    assert found["error"].tolist()[::2] == ["", ""]
+    assert found["error"][1].startswith("WorkerError: its worker was ended 2 times, the last time by SIGKILL")
+    source.harmless.touch()
+    again = score_table(table, source, bundle, progress, workers=2, device="cpu")
+    assert again["error"].tolist() == ["", "", ""]
+
+
+def test_scores_of_something_else_are_not_mixed_in(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
+    out = tmp_path / "scores.sqlite"
     score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu")
     other = dataclasses.replace(bundle, digest="f" * 16)
-    with pytest.raises(ConfigError, match=rf"the bundle {bundle.digest}, this one is f{{16}}: name another file"):
+    with pytest.raises(ConfigError, match=rf"bundle: {bundle.digest} there, f{{16}} now\): name another folder"):
         score_table(TABLE, Clips(CLIPS), other, out, device="cpu")
-    with pytest.raises(ConfigError, match="scores of files as they are: name another file"):
-        score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu", remove="audio")
-    out.write_text("path,fake\na.mp4,1\n")
-    with pytest.raises(ConfigError, match="no scores table"):
-        score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu")
+    removed = score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu", remove="audio")
+    assert set(removed["treatment"]) == {"without audio"}
+    pd.testing.assert_frame_equal(score_table(TABLE, Clips(CLIPS, stop_at=0), bundle, out, device="cpu"), whole)
+    (tmp_path / "scores.csv").write_text("path,fake\na.mp4,1\n")
+    with pytest.raises(ConfigError, match="no ledger of scores"):
+        score_table(TABLE, Clips(CLIPS), bundle, tmp_path / "scores.csv", device="cpu")
 
 
-ROW = dict.fromkeys(NUMBERS, 0.1) | dict.fromkeys(TEXTS, "")
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    paths=st.lists(TEXT.filter(bool), min_size=1, max_size=4, unique=True),
-    number=st.floats(allow_nan=True, allow_infinity=False),
-    text=TEXT,
-    data=st.data(),
-)
-def test_a_ledger_torn_anywhere_keeps_what_was_whole(
-    tmp_path_factory: pytest.TempPathFactory, paths: list[str], number: float, text: str, data: st.DataObject
-) -> None:
-    out = tmp_path_factory.mktemp("ledger") / "scores.csv"
-    with Ledger(out, "d") as ledger:
-        for path in paths:
-            ledger.add(path, "", ROW | {"p_fake": number, "missing_audio": text})
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", json.dumps(dict.fromkeys((*NUMBERS, *TEXTS), "x"))])
+def test_a_damaged_row_is_said(text: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "scores.sqlite", "d") as ledger:
+        ledger.add("a\n\udcff.mp4", "", dict.fromkeys(NUMBERS, 0.1) | {"p_fake": math.nan} | dict.fromkeys(TEXTS, "ü"))
         written = ledger.rows
-    content = out.read_bytes()
-    header = content.index(b"\r\n") + 2
-    out.write_bytes(content[: data.draw(st.integers(header, len(content)))].decode("utf-8", "ignore").encode())
-    with Ledger(out, "d") as again:
-        kept = list(again.rows)
-        assert kept == list(written)[: len(kept)]
-        for key, row in again.rows.items():
-            np.testing.assert_equal(row, written[key])
-        for path in paths[len(kept) :]:
-            again.add(path, "", written[path, ""])
-    with Ledger(out, "d") as whole:
-        np.testing.assert_equal(whole.rows, written)
+    with Ledger(tmp_path / "scores.sqlite", "d") as ledger:
+        np.testing.assert_equal(ledger.rows, written)
+        ledger._store.change("UPDATE scores SET result = ?", text)
+    with pytest.raises(ConfigError, match="is damaged: name another folder"):
+        Ledger(tmp_path / "scores.sqlite", "d")
 
 
 # -- streams left out
@@ -297,7 +286,7 @@ def test_removing_a_half_is_masking_its_streams(bundle: Bundle, whole: pd.DataFr
     shipped = masked(whole, bundle, device="cpu")
     for part, streams in (("audio", "visual"), ("video", "audio")):
         found = score_table(TABLE, Clips(CLIPS), bundle, device="cpu", remove=part)
-        np.testing.assert_allclose(found["p_fake"], shipped[f"ablation:{streams}:shipped"], atol=1e-6)
+        np.testing.assert_allclose(found["p_fake"], shipped[f"masked:{streams}"], atol=1e-6)
         read = found["error"] == ""
         assert (found.loc[read, f"missing_{'visual' if part == 'video' else 'audio'}"] == f"no {part} stream").all()
         assert set(found["treatment"]) == {f"without {part}"}
@@ -306,37 +295,26 @@ def test_removing_a_half_is_masking_its_streams(bundle: Bundle, whole: pd.DataFr
 def test_masks_of_every_subset(bundle: Bundle, whole: pd.DataFrame) -> None:
     found = masked(whole, bundle, device="cpu")
     assert not bundle.info.model.fusion.silent
-    singles, pairs = ["visual", "audio", "sync"], ["visual+audio", "visual+sync", "audio+sync"]
-    expected = [*(f"ablation:{s}:shipped" for s in singles)]
-    expected += [f"ablation:{s}:{kind}" for s in (*pairs, "all") for kind in ("shipped", "max")]
-    assert list(found)[len(whole.columns) :] == expected
-    np.testing.assert_allclose(found["ablation:all:shipped"], whole["p_fake"], atol=1e-6)
+    names = ["visual", "audio", "sync", "visual+audio", "visual+sync", "audio+sync"]
+    assert list(found)[len(whole.columns) :] == [f"masked:{name}" for name in names]
     # mute: the picture alone; unreadable: nothing; a voice: the sound alone
     has = {"visual": [1, 1, 0, 0, 1], "audio": [1, 0, 0, 1, 1], "sync": whole["has_sync"].fillna(0).tolist()}
-    for name in (*singles, *pairs):
+    for name in names:
         present = np.any([has[stream] for stream in name.split("+")], axis=0)
-        np.testing.assert_array_equal(found[f"ablation:{name}:shipped"].notna(), present)
-    highest = found[[f"ablation:{s}:shipped" for s in singles]].max(axis=1)
-    np.testing.assert_array_equal(found["ablation:all:max"], highest)
-
-
-def test_the_highest_part_is_not_held_up_by_a_stream_that_the_fusion_does_not_hear(
-    bundle: Bundle, whole: pd.DataFrame
-) -> None:
-    assert bundle.info.model.fusion.parts, "the default fusion is a noisy-or, which has no use for sync"
-    clean = whole.assign(visual_logit=-6.0, audio_logit=-6.0)
-    found = masked(clean, bundle, device="cpu")
-    both = (clean["has_visual"] == 1) & (clean["has_audio"] == 1)
-    assert both.any()
-    assert (found.loc[both, "ablation:all:max"] < 0.5).all()
+        np.testing.assert_array_equal(found[f"masked:{name}"].notna(), present)
+    for stream, output in (("visual", "p_video_fake"), ("audio", "p_audio_fake"), ("sync", "p_mismatch")):
+        np.testing.assert_allclose(found[f"masked:{stream}"], whole[output], atol=1e-6)
+    pair = found["masked:visual+audio"]
+    assert (pair.dropna() >= found[["masked:visual", "masked:audio"]].max(axis=1)[pair.notna()] - 1e-6).all()
+    assert (pair.dropna() <= whole["p_fake"][pair.notna()] + 1e-6).all()
 
 
 def test_the_masked_table_counts_only_what_is_there(bundle: Bundle, whole: pd.DataFrame) -> None:
     """A value that a mask hides does not reach the fusion."""
     changed = whole.assign(visual_logit=whole["visual_logit"] + 3)
     here, there = masked(whole, bundle, device="cpu"), masked(changed, bundle, device="cpu")
-    pd.testing.assert_series_equal(here["ablation:audio:shipped"], there["ablation:audio:shipped"])
-    assert not here["ablation:visual:shipped"].equals(there["ablation:visual:shipped"])
+    pd.testing.assert_series_equal(here["masked:audio"], there["masked:audio"])
+    assert not here["masked:visual"].equals(there["masked:visual"])
 
 
 def test_only_video_and_audio_can_be_removed() -> None:
@@ -346,7 +324,7 @@ def test_only_video_and_audio_can_be_removed() -> None:
 
 def test_held_clips_are_made_once(bundle: Bundle) -> None:
     source = Clips(CLIPS)
-    held = Held(partial(source.feed, 0))
+    held = CachedFeed(partial(source.feed, 0))
     scorer = FileScorer(bundle, OnnxNetworks(bundle, "cpu"))
     score: Callable[[], dict[str, object]] = partial(scorer.score, held)
     np.testing.assert_equal(score(), score())

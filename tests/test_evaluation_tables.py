@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.columns import COLUMNS, Files
 from avdetect.evaluation.metrics import METRICS, PLAIN, PROPER, TOO_FEW, alarm_limit, weights
+from avdetect.evaluation.modalities import MODALITIES
 from avdetect.evaluation.tables import (
     TABLES,
     as_result,
@@ -24,11 +24,15 @@ from avdetect.evaluation.tables import (
     missing_streams,
     with_outputs,
 )
+from avdetect.evaluation.views import modalities_in_words, view
 from avdetect.pooling import FEATURES, NUM_VALUES, SyncReading, fusion_features
 
 READING = SyncReading(0.04, 0.5, 0.6, 0.7, 0.4, ((0.5, 0.7),))
 CLASS_OF_ROW = ("real", "faceswap", "tts-dub", "mixed", "audio-swap")  # RVRA, FVRA, RVFA, FVFA, mismatch
 PARTS = ((0, 0, 0), (1, 1, 0), (1, 0, 1), (1, 1, 1), (1, 0, 0))  # fake, video_fake, audio_fake
+
+
+OUTPUT_OF = {"visual": "p_video_fake", "audio": "p_audio_fake", "sync": "p_mismatch"}
 
 
 def clips(rows: int = 60, seed: int = 0) -> pd.DataFrame:
@@ -97,7 +101,7 @@ def test_outputs_equal_scikit_learn_and_count_abstentions(label: str, abstained:
     assert row["auc"] == pytest.approx(roc_auc_score(y, p, sample_weight=share))
     assert row["auc_pooled"] == pytest.approx(roc_auc_score(y, p))
     assert row["log_loss"] == pytest.approx(log_loss(y, p, sample_weight=share))
-    threshold = 0.6 if label == "fake" else PART_THRESHOLD  # the shipped one is that of the whole
+    threshold = 0.6  # the shipped one is that of the whole, and of what each part alone would make of a file
     assert row["false_alarms"] == pytest.approx(np.average(p[y == 0] >= threshold, weights=share[y == 0]))
     assert row[[f"{name}_low" for name in METRICS]].notna().all()
 
@@ -326,6 +330,52 @@ def test_ablations_are_probabilities_on_each_subset_that_has_them() -> None:
     alone = found[(found["table"] == "ablation") & (found["score"] == "visual:max")]
     assert list(alone["subset"]) == ["clips", "stills"]
     assert alone["abstained"].iloc[0] == 2
+
+
+def test_modalities_are_measured_on_the_same_clips() -> None:
+    scores = mixed()
+    for stream, output in OUTPUT_OF.items():
+        scores[f"masked:{stream}"] = scores[output].where(scores[f"has_{stream}"] == 1)
+    for pair in ("visual+audio", "visual+sync", "audio+sync"):
+        scores[f"masked:{pair}"] = scores["p_fake"]
+    found = measured(scores, "modality")
+    assert list(dict.fromkeys(found["score"])) == list(MODALITIES)
+    assert set(found["subset"]) == {"clips", "RVFA", "FVRA", "FVFA", "mismatch"}
+    whole = scores[list(OUTPUT_OF.values())].notna().all(axis=1)
+    for _, rows in found.groupby(["subset", "label"]):
+        assert rows["n"].nunique() == 1, "every line is of the same clips"
+        assert rows["abstained"].eq(0).all()
+    alone = found[(found["score"] == "visual_logit") & (found["subset"] == "FVRA")].iloc[0]
+    kept = whole & scores["kind"].isin(["real", "faceswap"])
+    assert alone["n"] == kept.sum()
+    assert alone["auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], "fake", "visual_logit"))
+
+
+def test_modalities_of_a_model_with_two_streams() -> None:
+    scores = clips().assign(has_sync=0, p_mismatch=np.nan)
+    scores["masked:visual"], scores["masked:audio"] = scores["p_video_fake"], scores["p_audio_fake"]
+    table = view("modalities", measured(scores, "modality").assign(part="all"), "all")
+    assert [row[0] for row in table.rows] == [
+        *("files (fakes)", "face, raw", "voice, raw", "face, P", "voice, P", "all three"),
+    ]
+
+
+def test_the_first_table_is_the_same_on_page_and_terminal() -> None:
+    scores = clips().assign(**{name: clips()["p_fake"] for name in MODALITIES if name.startswith("masked:")})
+    metrics = measured(scores, "modality").assign(part="all")
+    table, lines = view("modalities", metrics, "all"), modalities_in_words(metrics, "all")
+    assert len(table.rows) == 1 + len(MODALITIES)
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    raw, last = table.rows[1], table.rows[-1]
+    assert raw[-1] == "–", "a ranking calls nothing fake"
+    assert last[-1].endswith(" %")
+    assert all(len(line) <= 80 for line in lines)
+    shown = [line.split() for line in lines[1 : 3 + len(MODALITIES)]]
+    assert shown[0] == ["streams", "fake", "face", "voice", "match", "RVFA", "FVRA", "FVFA", "swap", "RVRA"]
+    assert shown[1][1] == table.rows[0][1].partition("(")[2].rstrip(")")
+    assert shown[-1][2:4] == [last[1].split()[0], last[2].split()[0]]
+    for title in table.columns[1:]:
+        assert f"  {title}" in lines, "each name is explained where it stands"
 
 
 def test_a_removed_half_is_compared_with_the_whole_on_the_same_clips() -> None:

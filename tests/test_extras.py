@@ -53,6 +53,11 @@ def one_line(done: subprocess.CompletedProcess) -> str:
         ("ray", ["score", "x.mp4", "--engine", "ray"], "ray"),
         ("insightface", ["score", "x.mp4", "--detector", "scrfd"], "scrfd"),
         ("insightface", ["models", "fetch", "--yes"], "scrfd"),
+        ("pandas", ["prepare", "folder", "data", "--out", "m.csv"], "evaluate"),
+        ("pyarrow", ["preprocess", "--manifest", "m.csv", "--cache", "c"], "evaluate"),
+        ("torchaudio", ["train", "--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"], "train"),
+        ("librosa", ["forge", "--list"], "train"),
+        ("timm", ["export", "--run", "r", "--out", "o"], "train"),
     ],
 )
 def test_a_command_names_the_extra_that_it_needs(missing: str, words: list[str], extra: str, tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
         "print(json.dumps(ends))"
     )
     command = [sys.executable, "-c", code, *map(str, scripts)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tools")))}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     for path, end in json.loads(done.stdout).items():

@@ -143,7 +143,9 @@ def test_people_who_are_not_judged_are_said_everywhere(detector: Detector, tmp_p
 
 def test_one_person_is_one(sample: Detection, detector: Detector, tmp_path: Path) -> None:
     assert sample.faces == FacesSeen(1, 1)
-    assert len(causes(sample)[0].lines) == 2  # it is followed, and judged by pictures
+    lines = causes(sample)[0].lines
+    assert len(lines) == 3, "how many real faces reach it, that it is followed, that it is judged by pictures"
+    assert lines[1].startswith("1 face followed")
     assert not [warning for warning in sample.warnings if "face" in warning or "mouth" in warning]
     assert detector.score(make(tmp_path / "voice.wav", "-vn", "-t", "1")).faces is None
 

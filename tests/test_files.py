@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from avdetect.batch.tables import JsonDocument, ParquetTable
-from avdetect.errors import AVDetectError
-from avdetect.files import not_ours, replacing
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.files import not_ours, open_run_folder, replacing
 from avdetect.report.data import Failure, csv_row, to_csv, to_dict, to_row
 from avdetect.report.files import _replace
 
@@ -95,6 +95,30 @@ def test_whose_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not_ours(path) == "belongs to another user"
 
 
+def test_a_run_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    identity = {"data": "abc", "config": {"seed": 1, "sizes": (1, 2)}}
+    for _ in range(2):
+        open_run_folder(tmp_path / "run", identity, "name another --run")
+    assert os.listdir(tmp_path / "run") == ["run.json"]
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    said = r"run belongs to another run \(config.seed: 1 there, 2 now; new: None there, x now\): name another --run"
+    with pytest.raises(ConfigError, match=said):
+        open_run_folder(
+            tmp_path / "run", {"data": "abc", "config": {"seed": 2, "sizes": [1, 2]}, "new": "x"}, "name another --run"
+        )
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [('{"data": ', "is damaged"), ("[" * 5000, "is damaged"), ("[]", "another run"), ("\0", "damaged")],
+)
+def test_a_run_folder_that_cannot_be_read_is_a_typed_error(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ConfigError, match=said):
+        open_run_folder(tmp_path, {"data": "abc"}, "name another --run")
+
+
 def places_of_replacement(tree: ast.AST) -> list[str]:
     """Where code puts a file in the place of another by itself, or names a temporary file that can be guessed."""
     found = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) == "os.replace"]
@@ -127,7 +151,12 @@ def test_a_name_is_no_formula_in_csv(name: str) -> None:
 
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:
-    scored = to_dict(Failure("a.mp4", "", "")) | {"status": "scored", "verdict": "real", "reason": "r", "missing": {}}
+    scored = to_dict(Failure("a.mp4", "", "")) | {
+        "status": "scored",
+        "verdict": "undecided",
+        "reason": "r",
+        "missing": {},
+    }
     scored |= dict.fromkeys(("fake", "video_fake", "audio_fake", "mismatch", "duration_seconds"), 0.5) | {
         "warnings": []
     }

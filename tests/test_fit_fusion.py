@@ -17,16 +17,17 @@ from avdetect.errors import ManifestError
 from avdetect.fusion import Fusion
 from avdetect.pooling import FEATURES, NUM_VALUES, SyncReading, fusion_features
 from avdetect.training import fusion as fusion_training
-from avdetect.training.fusion import (
+from avdetect.training.calibration import (
     CLIPS,
-    FittedFusion,
+    UNCHANGED,
     best_threshold,
     choose_clip,
-    class_weights,
-    fit_candidates,
-    label_matrix,
-    logits_of,
+    measured_rates,
+    thresholded,
+    undecided_threshold,
+    with_rates,
 )
+from avdetect.training.fusion import FittedFusion, class_weights, fit_candidates, label_matrix, logits_of
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 FIT = FusionFitConfig(steps=60, lr=0.03)
@@ -62,7 +63,7 @@ def fit(table: pd.DataFrame, features: np.ndarray, fit: FusionFitConfig = FIT, s
 
 @pytest.fixture(scope="module")
 def fitted() -> FittedFusion:
-    return fit(*separable())[0]
+    return fit(*separable(), dataclasses.replace(FIT, kind="mlp"))[0]
 
 
 def test_calibrated_probabilities_are_right_and_in_order(fitted: FittedFusion) -> None:
@@ -77,9 +78,9 @@ def test_calibrated_probabilities_are_right_and_in_order(fitted: FittedFusion) -
         assert q[y == 0].mean() < 0.15
         assert ((q > 0.5) == y).mean() > 0.95
         assert fitted.calibration.scale[column] > 0
-    called = p[usable, 0] >= fitted.calibration.threshold
+    called = p[usable, 0] >= fitted.calibration.fake_threshold
     assert (called == labels[usable, 0]).mean() > 0.95
-    assert 0.01 < fitted.calibration.threshold < 0.99
+    assert 0.01 < fitted.calibration.undecided_threshold <= fitted.calibration.fake_threshold < 0.99
 
 
 def test_calibration_undoes_overconfidence() -> None:
@@ -280,11 +281,76 @@ def test_a_fake_below_all_reals_leaves_the_highest_threshold() -> None:
     assert best_threshold(p, y, np.ones(4, np.float32), 0.0) == 0.6
 
 
+def test_half_of_the_missed_fakes_are_undecided() -> None:
+    p = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 0.45], np.float32)
+    y = np.array([1, 1, 1, 1, 0, 1, -1], np.float32)
+    alike = np.ones(len(p), np.float32)
+    assert undecided_threshold(p, y, alike, 0.8) == pytest.approx(0.3, abs=2e-4), "two of four are at or above it"
+    assert undecided_threshold(p, y, np.array([9, 1, 1, 1, 1, 1, 1], np.float32), 0.8) == pytest.approx(0.1, abs=2e-4)
+    assert undecided_threshold(p, y, alike, 0.05) == 0.05, "none is missed"
+    assert undecided_threshold(p, y, np.where(p < 0.8, 0, alike), 0.8) == 0.8, "none that counts"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_measured_rates_are_what_they_say(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, 3000).astype(np.float32)
+    p = np.clip(1 / (1 + np.exp(-(2 * y - 1 + 1.5 * rng.standard_normal(3000)))), 0.05, 0.95).astype(np.float32)
+    w = rng.uniform(0.1, 2, 3000).astype(np.float32)
+    found = measured_rates(p, y, w)
+    assert [rate.reals for rate in found] == [0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01][: len(found)]
+    assert [rate.probability for rate in found] == sorted(rate.probability for rate in found)
+    for rate in found:
+        reals, fakes = (np.average(p[y == value] >= rate.probability, weights=w[y == value]) for value in (0, 1))
+        lower = p[(y == 0) & (p < rate.probability)].max()
+        assert reals <= rate.reals < np.average(p[y == 0] >= lower, weights=w[y == 0]), "the lowest that does"
+        assert rate.fakes == pytest.approx(fakes, abs=1e-4)
+
+
+def test_what_no_probability_reaches_has_no_rate() -> None:
+    p, y = np.array([0.1] * 90 + [0.95] * 20, np.float32), np.array([0] * 100 + [1] * 10, np.float32)
+    assert [rate.reals for rate in measured_rates(p, y, np.ones(110, np.float32))] == [0.5, 0.3, 0.2, 0.1]
+    assert measured_rates(p, np.zeros_like(y), np.ones(110, np.float32)) == ()
+
+
+def test_an_output_of_one_class_has_no_rates() -> None:
+    labels = np.tile(np.array([[0], [1]], np.float32), (20, 4))
+    labels[:, 3] = 0
+    logits = np.linspace(-2, 2, 40, dtype=np.float32)[:, None] + 2 * labels[:, :1] * np.ones((1, 4), np.float32)
+    calibration = Calibration((1.0,) * 4, (0.0,) * 4, 0.01, 0.5, 0.4)
+    assert set(with_rates(calibration, logits, labels, np.ones_like(labels)).rates) == {
+        "fake",
+        "video_fake",
+        "audio_fake",
+    }
+
+
+def test_what_fakes_reach_no_more_often_than_reals_is_no_rate() -> None:
+    labels = np.tile(np.array([0, 1], np.float32), 20)
+    assert measured_rates(np.linspace(0.9, 0.1, 40, dtype=np.float32), labels, np.ones_like(labels)) == ()
+
+
+def test_the_rates_of_the_whole_hold_those_of_its_thresholds_in_order() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.array([[0], [1]], np.float32), (500, 4))
+    logits = rng.normal(2 * labels - 1, 1).astype(np.float32)
+    ones = np.ones_like(labels)
+    calibration = thresholded(UNCHANGED, logits, labels, ones, 0.05)
+    rates = with_rates(calibration, logits, labels, ones).rates["fake"]
+    shares = [(rate.probability, -rate.reals) for rate in rates]
+    assert shares == sorted(shares)
+    (called,) = [rate for rate in rates if rate.probability == calibration.fake_threshold]
+    p = calibration.probabilities(logits)[:, 0]
+    assert called.reals == pytest.approx((p[labels[:, 0] == 0] >= calibration.fake_threshold).mean(), abs=1e-4)
+    assert called.reals <= 0.05
+
+
 def test_the_logistic_regression_always_stands_beside_the_mlp() -> None:
     data = separable(120)
     best = fit(*data)
     assert {f.kind for f in best} == {"mlp", "logistic", "parts"}
-    assert best[0].log_loss[0] <= best[1].log_loss[0]
+    assert best[0].kind == "parts", "which alone is never below its largest part"
+    assert best[1].log_loss[0] <= best[2].log_loss[0]
     for kind in ("mlp", "logistic"):
         first = fit(*data, dataclasses.replace(FIT, kind=kind))[0]
         assert first.kind == kind
@@ -301,7 +367,7 @@ def test_a_bend_that_no_line_follows_is_left_to_the_mlp() -> None:
     features[:, 0], features[:, 1] = 3 * (2 * video - 1), 3 * (2 * audio - 1)
     table = table.assign(fake=video ^ audio, video_fake=pd.NA, audio_fake=pd.NA)
     model = dataclasses.replace(MODEL, streams=("sync",))  # the parts have no labels here
-    best = fit_candidates(table, features, model, FusionFitConfig(steps=200), 0)
+    best = fit_candidates(table, features, model, FusionFitConfig(steps=200, kind="mlp"), 0)
     assert best[0].kind == "mlp"
     assert best[0].log_loss[0] < 0.5 < best[1].log_loss[0]
 
@@ -311,15 +377,17 @@ def test_the_clip_is_the_one_that_dev_likes_best() -> None:
     labels = np.full((2000, 4), -1, np.float32)
     labels[:, 0] = rng.integers(0, 2, 2000)
     sure = 12 * (2 * labels[:, :1] - 1) * np.ones((1, 4), np.float32)
-    calibration = Calibration((1.0,) * 4, (0.0,) * 4, clip=1e-4, threshold=0.9999)
+    calibration = Calibration((1.0,) * 4, (0.0,) * 4, clip=1e-4, fake_threshold=0.9999, undecided_threshold=0.0)
     right, tried = choose_clip(calibration, sure, labels)
     assert right.clip == CLIPS[0], "always right: no reason to hold back"
-    assert right.threshold == 1 - CLIPS[0]
+    p = right.probabilities(sure)[:, 0]
+    assert right.fake_threshold == p.max(), "within the clip, and still reached"
+    assert p.min() < right.undecided_threshold < right.fake_threshold, "the floor is not undecided"
     assert list(tried) == list(CLIPS)
     wrong = np.where(rng.random((2000, 1)) < 0.05, -sure, sure)
     careful, tried = choose_clip(calibration, wrong, labels)
-    assert careful.clip == 0.05, "right 19 times of 20"
-    assert tried[0.05] == min(tried.values())
+    assert careful.clip == CLIPS[-1] == 0.01, "right 19 times of 20: as careful as a ranking allows"
+    assert tried[0.01] == min(tried.values())
     labels[:, 0] = 1
     with pytest.raises(ManifestError, match="clip"):
         choose_clip(calibration, sure, labels)
@@ -376,7 +444,7 @@ def test_the_noisy_or_learns_from_differences_within_sources() -> None:
     assert silent == ("audio", "sync"), "no voice and no match was judged"
     config = dataclasses.replace(MODEL.fusion, hidden=0, parts=True, silent=silent)
     fitted = fusion_training.fit_parts(features, labels, ones, source, config)
-    assert fitted.slope[0] > 1
+    assert fitted.slope[0] > 0.5
     assert fitted.slope[1] == fitted.slope[2] == 0
     p = 1 / (1 + np.exp(-logits_of(fitted, features)))
     assert p[:, 1].mean() == pytest.approx(fake.mean(), abs=1e-3)
@@ -453,7 +521,7 @@ def test_no_other_biases_are_more_likely(parts: tuple[pd.DataFrame, np.ndarray, 
         p = 1 / (1 + np.exp(-logits_of(fitted.fusion, features).astype(float)))
         known = (labels >= 0) & (weights > 0)
         losses = np.where(known, -np.log(np.where(labels == 1, p, 1 - p)) * weights, 0).sum(0)
-        return float((losses / weights.sum(0)).sum())
+        return float((losses / weights.sum(0)) @ [3, 1, 1, 1])  # the whole counts as much as its parts together
 
     least = loss()
     for part in range(3):

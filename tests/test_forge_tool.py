@@ -18,6 +18,7 @@ from media_factory import RENDERER, MediaFactory
 
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries import face_files, inputs, job
+from avdetect.datasets.forgeries import run as forgeries
 from avdetect.datasets.forgeries.files import write_sound, write_video
 from avdetect.datasets.forgeries.inputs import joined
 from avdetect.datasets.forgeries.squares import cut, paste
@@ -212,7 +213,7 @@ def test_sound_alone_can_be_forged(tool: ModuleType, tmp_path: Path, monkeypatch
     assert run(tool, path, "--out", tmp_path / "out", "--method", "self_blend") == 1
     assert "has no video" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.mp4")), "no control without a forgery"
-    monkeypatch.setattr(tool, "METHODS", ("self_blend", "crappify", "lpc", "splice", "offset", "other_voice"))
+    monkeypatch.setattr(forgeries, "METHODS", ("self_blend", "crappify", "lpc", "splice", "offset", "other_voice"))
     assert run(tool, path, "--out", tmp_path / "out", "--segment", 0.5, 1.2) == 0
     left_out = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 2, "all of the faces, and the voice of somebody else"
@@ -275,7 +276,7 @@ def test_an_interruption_leaves_what_is_finished(tool: ModuleType, tmp_path: Pat
 def test_the_list_names_every_method(tool: ModuleType, capsys) -> None:
     assert tool.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(tool.METHODS)
+    assert [line.split()[0] for line in lines] == list(forgeries.METHODS)
     assert all(len(line.split()) > 4 for line in lines)
 
 
@@ -309,8 +310,6 @@ def test_controls_can_be_left_out(tool: ModuleType, short: Path, tmp_path: Path)
     words = ("--method", "recompress", "lpc", "--no-control", "--segment", 0.2, 1.2)
     assert run(tool, short, "--out", tmp_path, *words) == 0
     assert list(read_manifest(tmp_path / "forged.csv")["fake"]) == [1, 1]
-    help_text = " ".join(tool._arguments().format_help().split())
-    assert "Do not train on what --no-control gives" in help_text
 
 
 def test_inputs_that_lend_nothing_keep_their_own_groups(tool: ModuleType, short: Path, tmp_path: Path) -> None:

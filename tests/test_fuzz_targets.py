@@ -18,8 +18,8 @@ from avdetect.datasets.cache.records import CLIP_COLUMNS
 DEEP = b"[" * 3000
 HUGE = b"1" + b"0" * 400
 REJECTED = {  # seeds that are there to be refused: target -> their numbers
-    **{"y4m": {2}, "facts": {2}, "bundle_json": {1}, "yaml_config": {3, 4}, "manifest": {1}, "ledger": {1}},
-    **{"segments": {2, 3}, "cache_json": {1}},
+    **{"y4m": {2}, "facts": {2}, "bundle_json": {1}, "yaml_config": {3, 4}, "manifest": {1}, "ledger": {2}},
+    **{"segments": {2, 3}, "cache_json": {1}, "journal": {2}},
 }
 SLOW = {"parquet_manifest", "adapter", "manifest", "shard", "shard_header", "record", "out_of_fold"}
 
@@ -31,9 +31,7 @@ def _bundle(old: bytes, new: bytes) -> bytes:
 
 
 def _result(**changes: object) -> bytes:
-    line = json.loads(TARGETS["journal"].seeds[0][1:].split(b"\n")[1])
-    line["result"] |= changes
-    return b"\0" + json.dumps(line).encode() + b"\n"
+    return json.dumps(json.loads(TARGETS["journal"].seeds[0]) | changes).encode()
 
 
 def _parquet(**changes: object) -> bytes:
@@ -92,16 +90,12 @@ FOUND: dict[str, list[bytes]] = {
         b"\3visual: {encoder_kwargs: {1: 2}}",
     ],
     "journal": [
-        b'\0{"path": ["a"], "size": 1, "mtime_ns": 1, "result": {"status": "failed"}}\n',
+        _result(path=["a"]),
         _result(error="\ud800"),  # fuzzed too, like the next
         _result(path={"a": 1}),
-        b"\0" + DEEP + b"\n",
-        b"\x80" + DEEP + b"\n",
-        _result(fake="much"),
-        _result(missing=[]),
-        _result(sync=1),
-        _result(warnings=[1]),
-        b'\0{"path": "a", "size": 1, "mtime_ns": 1, "result": {"status": "scored"}}\n',
+        DEEP,
+        *(_result(status="scored", **change) for change in ({"fake": "much"}, {"missing": []}, {"sync": 1})),
+        _result(status="scored"),
     ],
     "cache_json": [
         DEEP,

@@ -82,7 +82,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda v: v["calibration"].update(threshold=10**400),
+        lambda v: v["calibration"].update(fake_threshold=10**400),
         lambda v: v["calibration"].update(scale=[10**400, 1, 1]),
         lambda v: v["preprocess"].update(clip_seconds=10**400),
         lambda v: v["preprocess"]["faces"].update(crop_size=10**30),

@@ -53,6 +53,16 @@ def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         check_graph(graph, "x.onnx")
 
 
+def test_fields_are_counted_before_they_become_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bytes of a file would become eighty in memory."""
+    monkeypatch.setattr("avdetect._onnx.MAX_FIELDS", 1000)
+    for count, message in ((900, "its input must be"), (1100, "more than 1000 fields")):
+        graph = b"\x0a\x00" * count
+        content = b"\x3a" + bytes([len(graph) & 127 | 128, len(graph) >> 7]) + graph
+        with pytest.raises(ModelError, match=message):
+            check_graph(content, "x.onnx", FUSION)
+
+
 def test_every_graph_is_one_that_protobuf_reads() -> None:
     """Or the refusals would be of something else than what they are called."""
     broken = {"text file", "cut", "endless number", "endless field", "ORT format"}

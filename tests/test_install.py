@@ -1,4 +1,4 @@
-"""What is installed: pyproject.toml, and the constraints that README's commands give to pip."""
+"""What is installed: pyproject.toml, and the constraints that the READMEs' commands give to pip."""
 
 from __future__ import annotations
 
@@ -85,9 +85,12 @@ def test_nobody_is_told_to_install_avdetect_from_a_package_index() -> None:
     assert [path for path in texts if wrong.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_readme_and_messages_say_the_same_commands() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_documents_and_messages_say_the_same_commands() -> None:
+    readme, faces, gpu = (
+        (ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in ("", "avdetect/faces", "configs")
+    )
     for extra in EXTRAS:
         assert f"`{extra}`" in readme, f"README's table of extras lacks {extra}"
-    for command in (ONE_OPENCV, ONE_ONNXRUNTIME, how_to_install("scrfd").partition(" && ")[0].partition(": ")[2]):
-        assert command in readme
+    for document, extra, then in ((faces, "scrfd", ONE_OPENCV), (gpu, "gpu", ONE_ONNXRUNTIME)):
+        assert how_to_install(extra).partition(" && ")[0].partition(": ")[2] in document
+        assert then in document

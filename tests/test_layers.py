@@ -18,11 +18,12 @@ ORDER = (
         "errors",
         "files",
         "extras",
+        "jobs",
         "types",
         "_yaml",
-        "_strict",
+        "_checked",
+        "_loops",
         "config",
-        "cluster",
         "_untrusted",
         "_protobuf",
         "_onnx",
@@ -30,7 +31,7 @@ ORDER = (
         "media",
     ),
     *("faces", "audio", "speech", "tracks", "preprocess", "pooling", "scoring", "segments"),
-    *("streams", "fusion", "model", "bundle", "detector", "report"),
+    *("streams", "fusion", "model", "bundle", "verdict", "detector", "report"),
 )
 # What stands beside: it may import the layers, and of each other only what is named here. No layer imports it.
 BESIDE = {
@@ -41,7 +42,8 @@ BESIDE = {
     "doctor": set(),
     "batch": set(),
     "serve": {"batch"},
-    "cli": {"doctor", "batch", "evaluation", "datasets", "serve"},  # only inside the command that needs them
+    # Only inside the command that needs them.
+    "cli": {"doctor", "batch", "datasets", "training", "evaluation", "serve"},
 }
 NEEDS_TORCH = {"streams", "fusion", "model"}  # the only layers that scoring does not load
 SCORING = [name for name in ORDER if name not in NEEDS_TORCH] + ["doctor", "batch", "cli"]
@@ -189,7 +191,7 @@ def test_scoring_loads_neither_torch_nor_training() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
     loaded = set(out.stdout.split())
-    assert {"avdetect.scoring", "avdetect.batch.pool"} <= loaded
+    assert {"avdetect.scoring", "avdetect.jobs.pool"} <= loaded
     heavy = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
     heavy |= {"matplotlib", "jinja2", "sklearn", "scipy", "pandas", "ray", "insightface"}
     assert not {name.split(".")[0] for name in loaded} & heavy

@@ -302,7 +302,7 @@ def test_an_impossible_path_is_refused(tmp_path: Path) -> None:
 
 def test_a_list_without_labels_is_told_of_the_tool(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,fake\na.mp4,1\n")
-    with pytest.raises(ManifestError, match=r"lacks the column 'video_fake'.*tools/prepare\.py csv .*m\.csv"):
+    with pytest.raises(ManifestError, match=r"lacks the column 'video_fake'.*avdetect prepare csv .*m\.csv"):
         read_manifest(tmp_path / "m.csv")
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile.bombs import FORGED, matroska, pcm_track, sound_blocks
+from hostile.made import FORGED, matroska, pcm_track, sound_blocks
 
 from avdetect import load_detector
 from avdetect._media import child, tool

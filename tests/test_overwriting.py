@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from batch_commands import lines_of, score
+from batch_commands import kept_in, score
 
 from avdetect.cli import run
 
@@ -115,7 +115,7 @@ def test_a_list_that_leaves_files_out_is_told_so(folder: Path) -> None:
     done = score("-", "--out", "r.csv", cwd=folder, code=1, given="b.mp4\n")
     assert "r.csv has no rows of files that were not listed: a.mp4" in done.stderr
     assert "1 file: 0 scored" in done.stderr
-    assert len(lines_of(folder / "r.csv.journal")) == 2
+    assert len(kept_in(folder / "r.csv.journal")) == 2
 
 
 @pytest.mark.parametrize(

@@ -102,14 +102,14 @@ def test_the_most_suspicious_track_speaks_for_the_file() -> None:
 
 
 def test_a_glimpse_of_a_face_says_little() -> None:
-    assert track_logit(np.full(5, 3.0, np.float32)) == pytest.approx(1.5)  # one second: half
+    assert track_logit(np.full(2, 3.0, np.float32)) == pytest.approx(1.5)  # PRIOR_CROPS of them: half
     assert track_logit(np.full(500, 3.0, np.float32)) == pytest.approx(3.0, rel=0.02)
 
 
 def test_many_short_noisy_tracks_of_a_cut_video_do_not_look_forged() -> None:
     rng = np.random.default_rng(0)
-    tracks = {i: rng.normal(-2, 1.5, 4).astype(np.float32) for i in range(300)}
-    assert pool_tracks(tracks) < max(map(confident_mean, tracks.values())) / 2
+    tracks = {i: rng.normal(-2, 1.5, 2).astype(np.float32) for i in range(300)}
+    assert pool_tracks(tracks) < max(map(confident_mean, tracks.values())) * 0.51
 
 
 # -- sync

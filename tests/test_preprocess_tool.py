@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib
+import math
 import os
 import shutil
 import signal
@@ -12,10 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -24,21 +22,17 @@ import pytest
 from media_factory import RENDERER
 from readme_media import FILTERS, SAMPLE, variant
 
-from avdetect import cluster
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.cache import build as preprocessing
-from avdetect.datasets.cache import pool as pool_module
-from avdetect.datasets.cache import ray_pool as ray_pool_module
-from avdetect.datasets.cache.build import Options, Report, preprocess, recipe_rng
+from avdetect.datasets.cache.build import Options, Report, preprocess
 from avdetect.datasets.cache.payload import encode_clip
 from avdetect.datasets.cache.shards import read_clips, read_files
-from avdetect.datasets.cache.store import Identity
-from avdetect.datasets.cache.worker import Make, Setup, still_clips
+from avdetect.datasets.cache.worker import Setup, making, recipe_rng
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate, write_manifest
 from avdetect.errors import AVDetectError, ConfigError, ManifestError
 from avdetect.faces import build_detector
-from avdetect.preprocess import Preprocessor
+from avdetect.jobs.pool import BasePool
+from avdetect.preprocess import Preprocessor, still_clips
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "tools" / "preprocess.py"
@@ -151,7 +145,7 @@ def test_the_clips_are_the_preprocessors(straight: Path, data: Path) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(straight: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "Worker", None)  # not one worker is started
+    monkeypatch.setattr("avdetect.jobs.pool.Process", None)  # not one worker is started
     before = samples(straight)
     report = run(straight, data)
     assert (report.preprocessed, report.salvaged, report.clips) == (0, 0, 7)
@@ -250,33 +244,57 @@ def test_two_runs_on_one_cache_are_refused(straight: Path, data: Path, tmp_path:
             run(straight, data)
 
 
-def test_a_worker_that_dies_costs_its_file_only(
+def murderous(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], times: float) -> list[str]:
+    """Kill the worker of every file of that name, once it was told to preprocess it, so often; the list grows."""
+    submit, victims = BasePool._submit, []
+
+    def kill(self) -> None:
+        submit(self)
+        for worker in self._workers:
+            if worker.item is None or not worker.item.value["sha256"] or id(worker) in seen:
+                continue
+            path = worker.item.value["path"]
+            if path.endswith(names) and len(victims) < times:
+                seen.append(id(worker))
+                kept.append(worker)  # so that no other one gets its id
+                victims.append(path)
+                if hasattr(worker, "process"):
+                    os.kill(worker.process.pid, signal.SIGKILL)
+                else:
+                    worker.kill()
+
+    seen, kept = list[int](), []
+    monkeypatch.setattr(BasePool, "_submit", kill)
+    return victims
+
+
+def test_a_file_that_kills_its_worker_costs_itself_only(
     data: Path, tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit = pool_module.Pool.submit
-
-    def murderous(self, task, order, worker=None) -> None:
-        submit(self, task, order, worker)
-        if task.path.endswith("v1.mp4") and isinstance(order, Make):
-            next(w for w in self._workers if w.task is task).process.kill()
-
-    monkeypatch.setattr(pool_module.Pool, "submit", murderous)
+    victims = murderous(monkeypatch, ("v1.mp4",), math.inf)
     names, cache = ["v1.mp4", "v0.mp4"], tmp_path / "cache"
     report = run(cache, data, names)  # tried twice, then recorded as failed, and no run stops at it again
-    assert report.failures[["path", "error"]].to_numpy().tolist() == [[str(data / "v1.mp4"), "WorkerDied"]]
+    assert report.failures[["path", "error"]].to_numpy().tolist() == [[str(data / "v1.mp4"), "WorkerError"]]
+    assert "ended 2 times, the last time by SIGKILL" in report.failures["message"][0]
     assert "--retry-failed" in report.failures["message"][0]
-    assert (cache / "deaths.jsonl").read_text().count("v1.mp4") == 2
+    assert len(victims) == 2
     assert report.clips == 1
     assert run(cache, data, names).clips == 1
-    monkeypatch.setattr(preprocessing, "_MAX_DEATHS", 1)
-    with pytest.raises(AVDetectError, match="fewer --workers"):
-        run(tmp_path / "other", data, names)
     (cache / "sources.jsonl").rename(tmp_path / "aside")  # all is hashed anew
     assert run(cache, data, names).clips == 1
+    assert len(victims) == 2
     monkeypatch.undo()
     report = run(cache, data, names, retry_failed=True)
     assert (report.preprocessed, report.clips, len(report.failures)) == (1, 2, 0)
     assert Counter(samples(tmp_path / "cache").values()) <= Counter(samples(straight).values())
+
+
+def test_where_every_file_kills_its_worker_the_machine_is_to_blame(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    murderous(monkeypatch, ("mp4",), math.inf)
+    with pytest.raises(AVDetectError, match="the third file in a row: run again with fewer --workers"):
+        run(tmp_path / "cache", data, workers=2)
 
 
 @pytest.mark.parametrize("engine", ["process", "ray"])
@@ -291,18 +309,9 @@ def test_a_worker_that_is_killed_costs_a_second_try(
     """And the cache is as if nothing had happened, whoever fills it."""
     if engine == "ray":
         request.getfixturevalue("local_ray")
-    kind, victims = (ray_pool_module.RayPool if engine == "ray" else pool_module.Pool), []
-    give = kind._give
-
-    def murderous(self, worker, task, order) -> None:
-        give(self, worker, task, order)
-        if isinstance(order, Make) and not victims:
-            victims.append(task.path)
-            (worker.actor if engine == "ray" else worker.process).kill()
-
-    monkeypatch.setattr(kind, "_give", murderous)
+    victims = murderous(monkeypatch, ("",), 1)
     report = run(tmp_path / "cache", data, workers=2, engine=engine)
-    assert victims
+    assert len(victims) == 1
     assert report.preprocessed == VIDEOS + 3
     assert samples(tmp_path / "cache") == samples(straight)
     pd.testing.assert_frame_equal(ClipArchive(tmp_path / "cache").clips, ClipArchive(straight).clips)
@@ -310,47 +319,27 @@ def test_a_worker_that_is_killed_costs_a_second_try(
     assert run(tmp_path / "cache", data, engine=engine).preprocessed == 0
 
 
-def test_what_counts_the_shards_lives_on_the_machine_of_the_command(
-    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_never_ends_is_recorded_as_failed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the run would end when some other machine does."""
-    import ray
+    stopped = BasePool._submit
 
-    kind, asked = ray.actor.ActorClass, []
-    options = kind.options
-    monkeypatch.setattr(kind, "options", lambda self, **given: asked.append(given) or options(self, **given))
-    identity = Identity(PreprocessConfig(), "detector", "fingerprint")
-    pool = ray_pool_module.RayPool(Setup(tmp_path, PreprocessConfig(), MediaLimits(), None), identity, 1, 7, None)
-    with pool:
-        assert [pool.next_shard(), pool.next_shard()] == [7, 8]
-    (place,) = [given["scheduling_strategy"] for given in asked]
-    assert (place.node_id, place.soft) == (ray.get_runtime_context().get_node_id(), False)
+    def stop(self) -> None:
+        stopped(self)
+        for worker in self._workers:
+            if worker.item is not None and worker.item.value["sha256"] and worker.item.value["path"].endswith("v1.mp4"):
+                os.kill(worker.process.pid, signal.SIGSTOP)
+                worker.deadline = 0.0
 
-
-def test_the_connection_to_ray_ends_though_an_actor_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    left = []
-
-    @contextmanager
-    def connect(*_: object) -> Iterator[dict[str, float]]:
-        try:
-            yield {"CPU": 1.0}
-        finally:
-            left.append("the connection")
-
-    monkeypatch.setattr(cluster, "connect", connect)
-    monkeypatch.setattr(cluster, "here", Mock())
-    identity = Identity(PreprocessConfig(), "detector", "fingerprint")
-    pool = ray_pool_module.RayPool(Setup(Path(), PreprocessConfig(), MediaLimits(), None), identity, 1, 0, None)
-    with pytest.raises(ConnectionError, match="cannot be killed"), pool:
-        pool._workers.append(Mock(kill=Mock(side_effect=ConnectionError("cannot be killed"))))
-    assert left == ["the connection"]
+    monkeypatch.setattr(BasePool, "_submit", stop)
+    report = run(tmp_path / "cache", data, ["v1.mp4", "v0.mp4"], workers=1)
+    assert report.failures[["path", "error"]].to_numpy().tolist() == [[str(data / "v1.mp4"), "LimitError"]]
+    assert report.clips == 1
 
 
-def test_a_machine_with_another_detector_preprocesses_nothing() -> None:
-    setup = Setup(Path("nowhere"), PreprocessConfig(), MediaLimits(), None)
-    error = ray_pool_module.MakingActor().begin(setup, "{}", None)
-    assert isinstance(error, ConfigError)
-    assert "preprocess otherwise" in str(error)
+def test_a_machine_with_another_detector_preprocesses_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="preprocess otherwise"):
+        making(Setup(tmp_path, PreprocessConfig(), MediaLimits(), None, "{}"))
 
 
 # -- re-encoded copies
@@ -415,7 +404,7 @@ def test_copies_move_with_the_data(straight: Path, data: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config", "other.yaml"], "preprocessing configuration"),
+        (["--config", "other.yaml"], "preprocess.clip_seconds: 12.0 there, 6.0 now"),
         (["--detector-model", "nowhere"], "weights are missing"),
         (["--manifest", "gone.csv"], "cannot read"),
     ],

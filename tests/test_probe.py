@@ -92,9 +92,9 @@ def made(seed: int = 0, **changes: Any) -> VisualStream:
 
 def part_of(rows: list[int]) -> Any:
     """What a probe reads of a Part."""
-    return SimpleNamespace(
-        rows=np.array(rows), archive=SimpleNamespace(clips=pd.DataFrame({"file": np.arange(CLIPS) // 2}))
-    )
+    clips = pd.DataFrame({"file": np.arange(CLIPS) // 2})
+    files = pd.DataFrame({"dataset": ["first", "second", "first", "second"]})
+    return SimpleNamespace(rows=np.array(rows), archive=SimpleNamespace(clips=clips, files=files))
 
 
 PART = part_of([0, 1, 2, 3])
@@ -309,6 +309,8 @@ def test_features_are_those_of_every_batch(drawn: ProbeSet) -> None:
     assert drawn.features.dtype == torch.float32
     assert drawn.labels.equal(torch.cat([batch["labels"] for batch in batches]))
     np.testing.assert_array_equal(drawn.files, np.tile(FILES, LOOP.steps))
+    assert set(drawn.sources[drawn.files % 2 == 0]) == {"first"}
+    assert set(drawn.sources[drawn.files % 2 == 1]) == {"second"}
 
 
 def test_drawing_features_moves_nothing_in_the_encoder(make_set: MakeSet, tmp_path: Path) -> None:
@@ -319,12 +321,13 @@ def test_drawing_features_moves_nothing_in_the_encoder(make_set: MakeSet, tmp_pa
 
 
 def test_a_run_sees_only_what_is_of_its_files(drawn: ProbeSet) -> None:
-    other = ProbeSet(drawn.features + 1, drawn.labels, drawn.files + 10)
+    other = ProbeSet(drawn.features + 1, drawn.labels, drawn.files + 10, drawn.sources + " copied")
     mine = ProbeSet.of([drawn, other], part_of([1, 3, 12]))
     assert set(mine.files) == {1, 3, 12}
     inside, beside = np.isin(drawn.files, [1, 3]), other.files == 12
     assert mine.features.equal(torch.cat([drawn.features[inside], other.features[beside]]))
     assert mine.labels.equal(torch.cat([drawn.labels[inside], drawn.labels[beside]]))
+    assert list(mine.sources) == [*drawn.sources[inside], *other.sources[beside]]
     assert len(ProbeSet.of([drawn, other], part_of([7])).labels) == 0
 
 
@@ -418,6 +421,26 @@ def test_penalty_and_smoothing_hold_the_head_back(fitted: VisualStream, drawn: P
     smooth = fit_head(made(), drawn, dataclasses.replace(LOOP, label_smoothing=0.5))
     assert strong.head.weight.norm() < 0.3 * fitted.head.weight.norm()
     assert smooth.head.weight.norm() < 0.9 * fitted.head.weight.norm()
+
+
+def test_biases_of_the_sources_leave_what_differs_inside_them(drawn: ProbeSet) -> None:
+    """The first feature says which of two sources a row is of, and so nearly its label, which is of no use for a third
+    source; the second says a little of the label inside each."""
+    rng = np.random.default_rng(0)
+    rows = 4000
+    source = rng.integers(0, 2, rows)
+    labels = (rng.random(rows) < np.where(source == 1, 0.9, 0.1)).astype(np.float32)
+    features = torch.zeros(rows, drawn.features.shape[1])
+    features[:, 0] = torch.from_numpy(source + 0.1 * rng.standard_normal(rows))
+    features[:, 1] = torch.from_numpy(labels + rng.standard_normal(rows))
+    probe = ProbeSet(features, torch.from_numpy(labels), np.arange(rows), source.astype(str))
+    without, within = (
+        fit_head(made(), probe, dataclasses.replace(LOOP, weight_decay=0.01, source_biases=penalty)).head.weight[0]
+        for penalty in (0.0, 1e-4)
+    )
+    assert without[0] > 2 * without[1]
+    assert abs(within[0]) < 0.2 * within[1]
+    assert within[1] > 0.9 * without[1]
 
 
 def test_the_fitted_stream_tells_other_crops_apart(fitted: VisualStream) -> None:
@@ -594,7 +617,7 @@ def rings(seed: int) -> ProbeSet:
     features = torch.randn(5000, perceptrons().encoder.width, generator=generator)
     features[:, 2:] = 0
     labels = (features[:, :2].norm(dim=1) > 1.2).float()
-    return ProbeSet(features, labels, np.zeros(5000, np.int64))
+    return ProbeSet(features, labels, np.zeros(5000, np.int64), np.full(5000, "one"))
 
 
 def test_perceptrons_learn_what_no_line_parts() -> None:

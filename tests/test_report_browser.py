@@ -79,7 +79,7 @@ def click_at(page: Any, part: float, selector: str = "#axis .plot >> nth=0") -> 
 
 
 def test_a_click_shows_the_nearest_frame_and_what_is_said_there(visit: Callable[..., Any]) -> None:
-    page = visit("real_with_segments")
+    page = visit("undecided_with_segments")
     click_at(page, 1.7 / 6.2, "#axis .plot >> nth=2")
     assert frame_seconds(page) == pytest.approx(1.7, abs=0.1)
     assert shown(page, "#now") == "1.7 s"
@@ -133,7 +133,7 @@ def test_a_finger_moves_the_cursor(visit: Callable[..., Any]) -> None:
     [(".segments button >> nth=1", 1.5), (".thumb >> nth=2", 2.4), ("#mouths button", 2.5), (".mouths img", 2.5)],
 )
 def test_segments_moments_and_lips_lead_to_their_time(visit: Callable[..., Any], selector: str, seconds: float) -> None:
-    page = visit("real_with_segments")
+    page = visit("undecided_with_segments")
     page.click(selector)
     assert float(page.get_attribute("#ruler", "aria-valuenow")) == pytest.approx(seconds, abs=0.02)
     assert frame_seconds(page) == pytest.approx(seconds, abs=0.1)

@@ -39,19 +39,19 @@ def test_as_many_digits_as_tell_them_apart(probability: float | None, threshold:
 
 @pytest.fixture
 def close() -> Evidence:
-    whole = evidence_samples.plain_real()
-    return replace(whole, detection=replace(whole.detection, fake=0.53862, threshold=0.5388))
+    whole = evidence_samples.undecided_with_segments()
+    return replace(whole, detection=replace(whole.detection, fake=0.53862, fake_threshold=0.5388))
 
 
 def test_they_are_told_apart_everywhere(close: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "P(fake) = 0.5386 (called fake from 0.5388)" in render(close.detection).plain
+    said = "0.5386 (undecided from 0.4500, fake from 0.5388)"
+    assert f"P(fake) = {said}" in render(close.detection).plain
     page = render_page(close)
     assert "P(fake)</span> <b>0.5386</b>" in page
-    assert "Called fake from 0.5388 on." in page
-    assert "Of many clips that score 0.5386," in page
+    assert "Undecided from 0.4500, fake from 0.5388." in page
     figure = Figure()
     plot._headline(figure, close.detection)
-    assert "P(fake) = 0.5386 (called fake from 0.5388)" in figure.texts[0].get_text()
+    assert f"P(fake) = {said}" in figure.texts[0].get_text()
     out = io.StringIO()
     monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=out, width=100))
     table = TerminalTable()

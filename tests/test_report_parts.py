@@ -32,7 +32,7 @@ from avdetect.report.plot import DPI, HEIGHT_INCHES, WIDTH_INCHES, draw_plot
 from avdetect.report.signs import editing_signs
 from avdetect.report.text import render
 from avdetect.report.words import causes
-from avdetect.types import Curve, Detection, Segment, StreamScore, SyncScore
+from avdetect.types import Curve, Detection, Rate, Segment, StreamScore, SyncScore
 
 SIZE = 160
 
@@ -161,19 +161,26 @@ def test_hostile_tags_are_bounded_and_cannot_steer() -> None:
 # -- the static picture
 
 
+LEVELS = {"visual": 0.9, "audio": 0.8}
+
+
 def evidence(**changes: object) -> Evidence:
-    curves = (Curve((0.5, 1.5, 2.5), (0.1, 2.0, -1.0), 0.9, 3),)
+    curves = (Curve((0.5, 1.5, 2.5), (0.1, 2.0, -1.0), 0.9, 3, (0.5, 0.9, 0.3), 0.7),)
     detection = Detection(
         path="clip $x^2$.mp4", verdict="fake", reason="the face looks manipulated", fake=0.8, video_fake=0.7,
-        audio_fake=0.6, mismatch=None, threshold=0.5, start_seconds=0.0, duration_seconds=3.0, sync=None,
-        streams=(StreamScore("visual", 0.9, curves), StreamScore("audio", 0.4, (Curve((1.0,), (0.4,), 0.4),))),
+        audio_fake=0.6, mismatch=None, fake_threshold=0.5, undecided_threshold=0.4, start_seconds=0.0,
+        duration_seconds=3.0, sync=None,
+        streams=(
+            StreamScore("visual", 0.9, curves),
+            StreamScore("audio", 0.4, (Curve((1.0,), (0.4,), 0.4, None, (0.6,), 0.6),)),
+        ),
         tracks=(),
         segments=(Segment(1.0, 2.0, "visual", 2.0, 3),), missing={"sync": "less than 1 s of a face with voice"},
         warnings=("a \x1b warning",), model={"bundle": "b", "bundle_digest": "0", "avdetect": "0"}, timing_seconds={},
     )  # fmt: skip
     mel = png(np.random.default_rng(0).integers(0, 256, (160, 300, 3), np.uint8))
     points = (SyncPoint(0.5, 0.04, 0.3), SyncPoint(1.5, None, None))
-    base = Evidence(detection, (), (), (), (), Sound(0.0, 3.0, mel, ()), (SyncCurve(3, points),), None, ())
+    base = Evidence(detection, (), (), (), (), Sound(0.0, 3.0, mel, ()), (SyncCurve(3, points),), None, (), LEVELS)
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -204,7 +211,10 @@ def lines_of(found: Evidence, monkeypatch: pytest.MonkeyPatch) -> list[Line2D]:
 
 def test_a_track_has_one_colour_and_a_gap_stays_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evidence()
-    faces = (Curve((0.5, 1.5), (-1.0, -2.0), -1.5, 0), Curve((0.5, 4.5), (3.0, 4.0), 3.5, 1))
+    faces = (
+        Curve((0.5, 1.5), (-1.0, -2.0), -1.5, 0, (0.3, 0.2), 0.25),
+        Curve((0.5, 4.5), (3.0, 4.0), 3.5, 1, (0.9, 0.95), 0.92),
+    )
     found = dataclasses.replace(whole.detection, streams=(StreamScore("visual", 3.5, faces),))
     points = (SyncPoint(0.5, 0.04, 0.3), SyncPoint(4.5, 0.08, 0.3))
     drawn = lines_of(dataclasses.replace(whole, detection=found, sync=(SyncCurve(0, points), SyncCurve(1, points))),
@@ -223,19 +233,24 @@ def test_a_name_that_the_font_lacks_gives_no_warning(recwarn: pytest.WarningsRec
 
 
 @pytest.mark.parametrize(
-    ("probability", "headline", "tone"), [(0.8, "The lips do not speak this voice", "fake"), (0.2, "In step", "plain")]
+    ("probability", "said", "headline", "tone"),
+    [
+        (0.8, "strong signs", "Strong signs of another voice", "fake"),
+        (0.45, "moderate signs", "Moderate signs of another voice", "undecided"),
+        (0.2, "no sign found", "In step", "plain"),
+    ],
 )
-def test_the_match_is_told_with_its_probability(probability: float, headline: str, tone: str) -> None:
+def test_the_match_is_told_with_its_probability(probability: float, said: str, headline: str, tone: str) -> None:
     found = dataclasses.replace(
         evidence().detection, mismatch=probability, sync=SyncScore(0.04, 0.3, 0.8, 3), missing={},
-        timing_seconds={"total": 1.0},
+        timing_seconds={"total": 1.0}, rates={"mismatch": Rate(0.2, 0.05, 0.6)},
         model={"bundle": "b", "bundle_digest": "0", "avdetect": "0", "face_detector": "f"},
     )  # fmt: skip
     card = causes(found)[2]
     assert (card.headline, card.tone, card.probability) == (headline, tone, probability)
     line = next(line for line in render(found).plain.splitlines() if line.startswith("  match "))
-    assert line.startswith(f"  match  P(fake) = {probability:.2f}  ")
-    assert line.endswith("offset +0.04 s (audio late)")
+    assert line.startswith(f"  match  {probability:.2f}  ")
+    assert line.endswith(f"  {said}, offset +0.04 s (in step)")
     assert len(line) <= 80
 
 

@@ -161,7 +161,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def measured(files: pd.DataFrame, detector: Detector, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("robustness")
     found = robustness(files, detector, folder, 5, rounds=20, tried=TRIED)
-    assert [path.name for path in folder.iterdir()] == ["robustness_scores.csv"], "no re-encoded file is left"
+    assert [path.name for path in folder.iterdir()] == ["robustness.sqlite"], "no re-encoded file is left"
     return found
 
 
@@ -222,7 +222,7 @@ def test_what_cannot_be_read_is_counted_and_leaves_nothing(
     assert rows["abstained"].eq(1).all()
     assert rows["n"].eq(1).all()
     assert rows["auc"].isna().all()
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["robustness_scores.csv"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["robustness.sqlite"]
 
 
 def test_copies_go_even_when_the_scoring_stops(
@@ -242,4 +242,4 @@ def test_copies_go_even_when_the_scoring_stops(
     with pytest.raises(KeyboardInterrupt):
         robustness(files, detector, tmp_path, 1, tried=[BY_NAME["height 144 px"]])
     assert heights == [144]
-    assert [path.name for path in tmp_path.iterdir()] == ["robustness_scores.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["robustness.sqlite"]

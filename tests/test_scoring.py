@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, log_mel
 from avdetect.config import AudioConfig, FusionConfig, ModelConfig
-from avdetect.pooling import FEATURES
+from avdetect.pooling import FEATURES, PRIOR_CROPS
 from avdetect.scoring import (
+    MIN_FACE_SIDE,
     WINDOWS_AT_ONCE,
     SpeechWindow,
     StreamOutputs,
     StreamScorer,
     audio_windows,
     spoken_frames,
+    spread,
     voice_by_frame,
 )
 from avdetect.speech import level
@@ -114,24 +116,35 @@ def test_everything_present() -> None:
     networks = ToneNetworks(visual_logit=1.5, audio_logit=-0.5)
     outputs = score(talking_clip(75), networks=networks)
     assert outputs.missing == {}
-    assert outputs.visual_logit() == pytest.approx(1.5 * 15 / 20)  # 15 crops beside a prior of 5
+    assert outputs.visual_logit() == pytest.approx(1.5 * 15 / (15 + PRIOR_CROPS))
     assert outputs.audio_logit() == pytest.approx(-0.5)
     vector = dict(zip(FEATURES, outputs.features().tolist(), strict=True))
-    assert vector["visual_logit"] == pytest.approx(1.5 * 15 / 20)
+    assert vector["visual_logit"] == pytest.approx(1.5 * 15 / (15 + PRIOR_CROPS))
     assert [vector[n] for n in ("has_visual", "has_audio", "has_sync")] == [1, 1, 1]
     assert networks.calls == {"visual": 15, "speech": 2, "audio": 2, "mouth": 75, "voice": 2}
 
 
-@pytest.mark.parametrize(("every", "judged"), [(1, 15), (2, 8), (4, 4)])
-def test_one_crop_in_so_many_is_judged_and_a_second_of_them_counts_half(every: int, judged: int) -> None:
+@pytest.mark.parametrize(("crops", "judged"), [(0, 15), (1, 1), (6, 6), (15, 15), (40, 15)])
+def test_at_most_so_many_crops_of_a_clip_are_judged(crops: int, judged: int) -> None:
     networks, config = ToneNetworks(visual_logit=1.5), ModelConfig(audio=AUDIO)
-    config = dataclasses.replace(config, visual=dataclasses.replace(config.visual, every=every))
+    config = dataclasses.replace(config, visual=dataclasses.replace(config.visual, crops=crops))
     scorer = StreamScorer(networks, config)
     outputs = scorer.start()
     scorer.add(outputs, talking_clip(75))
     scorer.finish(outputs, {})
     assert networks.calls["visual"] == judged
-    assert outputs.visual_logit() == pytest.approx(1.5 * judged / (judged + 5 / every))
+    assert outputs.visual_logit() == pytest.approx(1.5 * judged / (judged + PRIOR_CROPS))
+
+
+@given(count=st.integers(0, 60), most=st.integers(0, 20))
+def test_spread_numbers_are_in_order_and_even(count: int, most: int) -> None:
+    numbers = np.arange(count) * 3 + 7
+    found = spread(numbers, most)
+    assert len(found) == (min(count, most) if most else count)
+    assert np.isin(found, numbers).all()
+    gaps = np.diff((found - 7) // 3)
+    assert len(gaps) == 0 or gaps.min() >= 1
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
 
 
 def test_silent_audio_is_missing_not_neutral() -> None:
@@ -211,7 +224,7 @@ def test_a_stream_of_which_nothing_was_learned_is_left_out_and_says_so(stream: s
 def test_a_clip_shorter_than_half_a_second() -> None:
     outputs = score(talking_clip(8))
     assert set(outputs.missing) == {"audio", "sync"}
-    assert outputs.visual_logit() == pytest.approx(1.5 * 2 / 7)  # two crops beside a prior of five
+    assert outputs.visual_logit() == pytest.approx(1.5 * 2 / (2 + PRIOR_CROPS))
 
 
 def test_a_track_shorter_than_a_mouth_embedding_does_no_harm() -> None:
@@ -379,3 +392,16 @@ def test_a_clip_reads_alike_however_windows_overlap() -> None:
         found.append(reading[1])
     assert {reading.offset_seconds for reading in found} == {3 / 25}
     assert found[0].min_distance == pytest.approx(found[2].min_distance, abs=0.05)
+
+
+def test_small_faces_are_not_judged_and_their_size_is_said() -> None:
+    clip = talking_clip(75)
+    (track,) = clip.tracks
+    largest = float((track.boxes[:, 2:] - track.boxes[:, :2]).max())
+    for side, judged in ((MIN_FACE_SIDE - 1, False), (MIN_FACE_SIDE, True)):
+        scale = np.float32(side / largest)
+        sized = dataclasses.replace(track, boxes=track.boxes * scale, landmarks=track.landmarks * scale)
+        outputs = score(dataclasses.replace(clip, tracks=(sized,)))
+        assert (outputs.visual_logit() is not None) == judged
+        assert judged or outputs.missing["visual"] == "face too small to judge (63 px; needs 64)"
+        assert outputs.sync_reading() is not None, "lip-sync is another matter"

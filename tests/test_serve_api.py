@@ -20,11 +20,11 @@ import serve_scorers
 from serve_running import Running, eventually, running
 
 from avdetect.batch.options import ScoringOptions
-from avdetect.batch.process import Process
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError, ServerError
+from avdetect.jobs import pool
+from avdetect.jobs.process import Process
 from avdetect.report.data import SCHEMA_FILE
-from avdetect.serve import jobs
 from avdetect.serve.service import Service, display_name
 from avdetect.serve.settings import ServeSettings
 
@@ -56,10 +56,12 @@ def test_a_video_becomes_a_verdict_a_result_and_a_report(server: Running) -> Non
     assert (job["status"], job["stage"], job["progress"]) == ("done", "done", 1.0)
     assert job["verdict"] == {
         **{"verdict": "fake", "reason": "the voice looks manipulated", "fake": 0.9, "video_fake": None},
-        **{"audio_fake": 0.9, "mismatch": None, "threshold": 0.5, "duration_seconds": 2.5},
+        **{"audio_fake": 0.9, "mismatch": None, "fake_threshold": 0.5, "undecided_threshold": 0.5},
+        **{"duration_seconds": 2.5, "limit": "A score is not proof."},
+        **{"title": "Fake", "tag": "fake", "tone": "fake"},
     }
     document = server.http.get(job["urls"]["result"]).json()
-    assert document["schema"] == "avdetect.results/1"
+    assert document["schema"] == "avdetect.results/2"
     assert document["results"][0]["path"] == "my clip.mp4"
     assert document["results"][0]["start_seconds"] == 1
     report = server.http.get(job["urls"]["report"])
@@ -348,7 +350,7 @@ def test_a_job_whose_process_cannot_start_waits(server: Running, monkeypatch, er
             raise error
         return Process(*arguments)
 
-    monkeypatch.setattr(jobs, "Process", start)
+    monkeypatch.setattr(pool, "Process", start)
     assert server.ended(server.submit("0.5"))["status"] == "done"
     assert len(tries) == 2
 

@@ -77,14 +77,14 @@ def test_a_dropped_video_is_followed_to_its_verdict_and_report(page: Page, serve
     expect(page.locator("#announce")).to_have_text("Scoring")
     expect(page.locator("#job-now")).to_contain_text("% of the video")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile(r"[1-9]\d"))
-    expect(page.locator("#verdict .word")).to_have_text("Looks manipulated")
+    expect(page.locator("#verdict .word")).to_have_text("Fake")
     report = page.frame_locator("#report")
     expect(report.locator("h1")).to_have_text("holiday.mp4")
     expect(report.locator("#click")).to_have_text("script ran")
     id = page.url.partition("#")[2]
     assert server.job(id)["status"] == "done"
     page.reload()  # the address keeps it
-    expect(page.locator("#verdict .word")).to_have_text("Looks manipulated")
+    expect(page.locator("#verdict .word")).to_have_text("Fake")
 
 
 def test_a_report_cannot_call_the_server(browser: Browser, server: Running) -> None:
@@ -129,7 +129,7 @@ def test_cancelled_deleted_and_two_at_once(page: Page, server: Running) -> None:
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#job-now")).to_have_text("Cancelled. The video is deleted.")
     page.go_back()
-    expect(page.locator("#jobs li").nth(0)).to_contain_text("nothing found")
+    expect(page.locator("#jobs li").nth(0)).to_contain_text("no sign found")
     page.once("dialog", lambda dialog: dialog.dismiss())
     page.get_by_role("button", name="Delete first.mp4").click()
     expect(page.locator("#jobs li")).to_have_count(2)
@@ -159,7 +159,7 @@ def test_the_history_is_there_after_a_restart(page: Page, tmp_path: Path) -> Non
         server.ended(server.submit("0.9", "before.mp4"))
     with running(tmp_path / "data", serve_scorers.by_text) as server:
         page.goto(server.url)
-        expect(page.locator("#jobs li")).to_contain_text("manipulated")
+        expect(page.locator("#jobs li")).to_contain_text("fake")
         page.get_by_role("link", name="before.mp4").click()
         expect(page.frame_locator("#report").locator("h1")).to_have_text("before.mp4")
 
@@ -174,8 +174,9 @@ def test_a_real_clip_on_a_server_with_a_token(page: Page, tmp_path: Path) -> Non
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_text("Up to")).to_be_visible()  # the script of the page has begun
         page.set_input_files("#file", SAMPLE)
-        expect(page.locator("#verdict .word")).to_have_text("Looks manipulated", timeout=60_000)
-        expect(page.locator("#verdict .reason")).to_have_text("The voice looks manipulated.")
+        expect(page.locator("#verdict .word")).to_have_text("Fake", timeout=60_000)
+        expect(page.locator("#verdict .reason")).to_have_text("The voice shows strong signs of manipulation.")
+        expect(page.locator("#verdict .limit")).to_contain_text("A score is not proof")
         expect(page.frame_locator("#report").locator("h1")).to_have_text("sample.mp4")
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token of this server")).to_be_visible()
@@ -189,7 +190,7 @@ def test_with_the_real_report(page: Page, tmp_path: Path) -> None:
     with running(tmp_path / "data", score_upload) as server:
         page.goto(server.url)
         page.set_input_files("#file", SAMPLE)
-        expect(page.locator("#verdict .word")).to_have_text("Looks manipulated", timeout=60_000)
+        expect(page.locator("#verdict .word")).to_have_text("Fake", timeout=60_000)
         report = page.frame_locator("#report")
         expect(report.locator("body")).to_contain_text("sample.mp4")
         before = report.locator("#now").text_content()

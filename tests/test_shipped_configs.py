@@ -15,7 +15,7 @@ from avdetect.config import PreprocessConfig, TrainConfig, VisualConfig, load_ya
 from avdetect.datasets.forgeries.audio import AUDIO
 from avdetect.datasets.forgeries.visual import VISUAL
 from avdetect.errors import ConfigError
-from avdetect.faces.detector import DETECTORS
+from avdetect.faces import DETECTORS
 from avdetect.model import Model
 from avdetect.streams.visual import VisualStream
 from avdetect.training.treatment import choices

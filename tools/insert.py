@@ -1,9 +1,9 @@
 """Put fake recordings or clips between genuine ones of the same source: partial forgeries of real generators.
 
     python tools/insert.py my.parquet --part voice --out inserted
-    python tools/evaluate.py inserted/inserted.csv --no-audit --no-sync --out results
+    avdetect evaluate inserted/inserted.csv --no-audit --no-sync --out results
 
-The manifest (columns as tools/prepare.py writes them) must know which voices or faces are fake from end to end. For
+The manifest (columns as avdetect prepare writes them) must know which voices or faces are fake from end to end. For
 each of up to --per-source fakes of a `dataset` and split, two files are written: genuine, fake, genuine; and its
 control: the same with a third genuine one in the middle. Genuine ones of the fake's own `group` are taken first. Each
 piece is the first 1.6 to 4 s of its file; the other half of the file (picture or sound) is left away. Voices are made
@@ -38,9 +38,9 @@ from avdetect.types import FPS, SAMPLES_PER_FRAME, Float, UInt8, VideoFrames
 with script_imports("insert", "evaluate"):
     import pandas as pd
 
-    from avdetect.datasets.cache.worker import STILLS
     from avdetect.datasets.forgeries.files import write_sound, write_video
     from avdetect.datasets.manifest import SEGMENTS, SPLITS, read_manifest, write_manifest
+    from avdetect.preprocess import STILLS
 
 PARTS = {"voice": "audio_fake", "face": "video_fake"}
 SHORTEST, LONGEST = 40, 100  # frames of one piece at 25 fps: 1.6 to 4 s, so that a whole second of a curve fits in

@@ -21,7 +21,7 @@ from avdetect.extras import importing
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="folder that tools/preprocess.py wrote")
+    parser.add_argument("--cache", type=Path, required=True, help="folder that avdetect preprocess wrote")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--split", choices=("train", "all"), default="train", help="what to draw from (default train)")
     parser.add_argument("--max-mib", type=float, default=60.0, help="size of the file at most (default 60)")

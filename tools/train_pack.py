@@ -2,7 +2,7 @@
 
     python tools/pack_faces.py --cache cache --out faces.zip
     python tools/train_pack.py --pack faces.zip --config configs/base.yaml --out trained --minutes 10
-    python tools/train.py --pretrained trained/encoder …    with the same model.visual, or with its tune: none
+    avdetect train --pretrained trained/encoder …    with the same model.visual, or with its tune: none
 
 A share of the sources is held out. Into --out go `encoder/`, safetensors files that together hold the weights with the
 lowest log loss on the held-out files, and that train.py takes as one start; and `log.jsonl`: first what was trained on
@@ -45,9 +45,9 @@ with script_imports("train_pack", "train"):
     from avdetect.datasets.forgeries.visual import NEEDS, VISUAL
     from avdetect.datasets.manifest import folds
     from avdetect.evaluation.metrics import measure
+    from avdetect.files import replacing
     from avdetect.model import Model
     from avdetect.streams.visual import VisualStream
-    from avdetect.training.checkpoint import replace_file
     from avdetect.training.loop import fit, make_fabric
     from avdetect.training.packs import open_pack
     from avdetect.training.pools import Part
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         look = HeldOut(held, loop.evaluate_every, log)
         trained = _fit(stage, loop, args.out / "visual.ckpt", options, look)
     _write(whole, trained.encoder, files, args.out / "encoder")
-    print(f"{args.out / 'encoder'}: name it with tools/train.py --pretrained {args.out / 'encoder'}")
+    print(f"{args.out / 'encoder'}: name it with avdetect train --pretrained {args.out / 'encoder'}")
 
 
 def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> TrainConfig:
@@ -249,10 +249,11 @@ def _write(whole: nn.Module, trained: nn.Module, files: list[list[str]], folder:
     learnt = {name.removeprefix("maps."): value for name, value in trained.state_dict().items()}
     state = {name: value.cpu().contiguous() for name, value in (whole.state_dict() | learnt).items()}
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for number, names in enumerate(files):
         content = save({name: state[name] for name in names})
-        path = folder / f"{number:03d}.safetensors"
-        replace_file(path, lambda file: file.write(content))  # noqa: B023  # called at once
+        with replacing(folder / f"{number:03d}.safetensors", sync=True) as file:
+            file.write(content)
 
 
 if __name__ == "__main__":

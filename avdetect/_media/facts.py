@@ -4,14 +4,13 @@ have been taken over by it: types and ranges are checked here.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from avdetect._media.info import (
     KEPT_TAGS,
@@ -24,12 +23,12 @@ from avdetect._media.info import (
     chosen,
 )
 from avdetect._media.messages import quoted, refusal
-from avdetect._strict import from_dict
 from avdetect.config import MediaLimits
-from avdetect.errors import ConfigError, MediaError
+from avdetect.errors import MediaError
 
 _MAX_SIDE = 2**20
-_LARGEST = 2**63
+_LARGEST = 2**63 - 1
+Int = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 # AVColorSpace (ITU-T H.273) -> the matrix that we read with; SMPTE 240M's luma weights are within 0.02 of BT.709's.
 _MATRICES = {1: "bt709", 7: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
@@ -40,44 +39,42 @@ _NOTHING = "nothing in it can be made out"
 _NAME = re.compile(r"[\w.+() -]{1,80}", re.ASCII)
 
 
-@dataclass(frozen=True)
-class StreamFacts:
+class StreamFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As describe.py writes it."""
 
     kind: str = ""
     default: bool = False
     cover: bool = False
-    start: tuple[int, ...] | None = None  # a fraction of seconds
-    tags: dict[str, str] = field(default_factory=dict)
+    start: tuple[Int, ...] | None = None  # a fraction of seconds
+    tags: dict[str, str] = {}
     codec: str | None = None  # None: there is no decoder
-    bit_rate: int | None = None
+    bit_rate: Int | None = None
     encrypted: bool = False
     decodes: bool | None = None  # None: no packet of it was tried
-    sample_rate: int = 0
-    channels: int = 0
+    sample_rate: Int = 0
+    channels: Int = 0
     channel_layout: str = "unknown"
-    width: int = 0
-    height: int = 0
+    width: Int = 0
+    height: Int = 0
     pix_fmt: str = "none"
-    sample_aspect: tuple[int, ...] | None = None
-    rate: tuple[int, ...] | None = None
-    color_space: int = 2
-    color_range: int = 0
-    field_order: int = 0
+    sample_aspect: tuple[Int, ...] | None = None
+    rate: tuple[Int, ...] | None = None
+    color_space: Int = 2
+    color_range: Int = 0
+    field_order: Int = 0
     interlaced: bool = False
-    matrix: tuple[int, ...] | None = None  # the display matrix, 3 x 3
-    crop: tuple[int, ...] | None = None  # left, top, right, bottom
+    matrix: tuple[Int, ...] | None = None  # the display matrix, 3 x 3
+    crop: tuple[Int, ...] | None = None  # left, top, right, bottom
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     container: str = ""
-    duration: int | None = None  # microseconds
-    start: int | None = None
-    bit_rate: int | None = None
-    tags: dict[str, str] = field(default_factory=dict)
+    duration: Int | None = None  # microseconds
+    start: Int | None = None
+    bit_rate: Int | None = None
+    tags: dict[str, str] = {}
     streams: tuple[StreamFacts, ...] = ()
-    streams_found: int = 0
+    streams_found: Int = 0
     log: tuple[str, ...] = ()
     error: str | None = None  # the class of PyAV's error
 
@@ -85,24 +82,9 @@ class Facts:
 def parsed(text: bytes) -> Facts | None:
     """The description, its types and ranges checked; None for anything else."""
     try:
-        facts = from_dict(Facts, json.loads(text, parse_constant=_refused, parse_float=_refused), "facts")
-    except (ValueError, RecursionError, ConfigError):
+        return msgspec.json.decode(text, type=Facts)
+    except (ValueError, RecursionError):  # UnicodeDecodeError and those of msgspec are ValueErrors
         return None
-    return facts if all(abs(number) < _LARGEST for number in _numbers(facts)) else None
-
-
-def _refused(text: str) -> Any:
-    raise ValueError(text)
-
-
-def _numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, Facts | StreamFacts):
-        yield from _numbers(tuple(vars(value).values()))
 
 
 def too_many(path: Path, limits: MediaLimits, count: int) -> MediaError:

@@ -1,4 +1,4 @@
-"""`avdetect score` on many files: puts journal, engine, tables and progress together.
+"""`avdetect score` on many files: puts journal, pool, tables and progress together.
 
 What only many files need is imported when they come: one clip should not wait for it.
 """
@@ -18,10 +18,9 @@ from avdetect.batch.tables import KaggleTable, Table, check_name, is_submission,
 from avdetect.errors import ConfigError
 
 if TYPE_CHECKING:
-    from avdetect.batch.engine import Engine
     from avdetect.batch.journal import Journal
     from avdetect.batch.options import ScoringOptions
-    from avdetect.batch.run import Summary
+    from avdetect.batch.run import Summary, Workers
     from avdetect.batch.sources import Source
     from avdetect.report.data import Result
 
@@ -87,32 +86,34 @@ class Engines:
 
     name: str = "process"
     workers: int | None = None  # None: one process, or an actor for each CPU of the cluster
-    ray_address: str | None = None  # see `cluster.connect`
+    ray_address: str | None = None  # see `jobs.ray.connect`
 
     def check(self) -> None:
         """Raises ConfigError."""
         if self.name not in ("process", "ray"):
             raise ConfigError(f"--engine must be process or ray, got {self.name}")
         if self.name == "ray":
-            from avdetect import cluster
+            from avdetect.jobs.ray import require
 
-            cluster.require()
+            require()
         elif self.ray_address is not None:
             raise ConfigError("--ray-address goes with --engine ray")
 
-    def build(self, options: ScoringOptions, identity: dict[str, Any]) -> Engine:
-        """The engine, which scores as `identity` (of `options`) says."""
+    def build(self, options: ScoringOptions, identity: dict[str, Any]) -> Workers:
+        """The pool, which scores as `identity` (of `options`) says."""
+        from avdetect.batch.options import scoring
+
         seconds = options.limits.max_file_seconds
         if self.name == "ray":
-            from avdetect.batch.ray_engine import RayEngine
+            from avdetect.jobs.ray import RayPool
 
             begin, on_gpu = partial(options.scorer_like, identity, 1), identity["device"] == "CUDAExecutionProvider"
-            return RayEngine(begin, self.workers, seconds, address=self.ray_address, gpus=float(on_gpu))
-        from avdetect.batch.pool import ProcessEngine
+            return RayPool(partial(scoring, begin), self.workers, seconds, address=self.ray_address, gpus=float(on_gpu))
+        from avdetect.jobs.pool import Pool
 
         workers = self.workers or 1
         threads = max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // workers))
-        return ProcessEngine(partial(options.scorer, threads), workers, seconds)
+        return Pool(partial(scoring, partial(options.scorer, threads)), workers, seconds)
 
 
 def _is_filled(path: Path) -> bool:
@@ -128,18 +129,17 @@ def table_of_one(
     if output.out is None:
         yield lambda result: None
         return
-    from avdetect.batch.engine import Outcome, WorkItem
     from avdetect.batch.journal import Journal
     from avdetect.batch.run import signature
     from avdetect.report.data import to_dict
 
-    target, item = output.out, WorkItem(path, *signature(path))
+    target, before = output.out, signature(path)
     with Journal(output.journal, options.identity()) as journal:
         _check_rows(journal, source, target)
 
         def keep(result: Result) -> None:
             values = to_dict(result)
-            journal.add(Outcome(item, values))
+            journal.add(path, before, values)
             table = table_for(target, excel=output.excel)
             table.add(values)
             table.close()
@@ -186,14 +186,14 @@ def score_many(
     if source.total is None:
         source = begun(source)
     identity = options.identity()
-    engine = engines.build(options, identity)
+    pool = engines.build(options, identity)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(output.journal, identity, retry_failed=retry_failed))
         _check_rows(journal, source, output.out or output.kaggle)
         tables = output.tables()
         try:
             with shown() as watch:
-                run = Run(source, engine, journal, tables, watch)
+                run = Run(source, pool, journal, tables, watch)
                 summary = run()
         except BaseException:
             for table in tables:

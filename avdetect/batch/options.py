@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from avdetect._version import __version__
 from avdetect.config import MediaLimits
 from avdetect.errors import AVDetectError, ConfigError
-from avdetect.report.data import Failure, Result
+from avdetect.report.data import Failure, Result, to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from avdetect.detector import Detector
+    from avdetect.jobs.process import Work
 
     Scorer = Callable[[str], Result]  # a file's name -> what became of it
 
@@ -107,6 +108,12 @@ class ScoringOptions:
             "audio track": self.audio_track,
             "limits": dataclasses.asdict(self.limits),
         }
+
+
+def scoring(begin: Callable[[], Scorer]) -> Work:
+    """A scorer as the task of a worker: names of files in, `report.data.to_dict` out."""
+    score = begin()
+    return lambda path, report: to_dict(score(path))
 
 
 def attempt(path: str, score: Callable[[], Result]) -> Result:

@@ -1,4 +1,4 @@
-"""From names through an engine into the journal, and from there, in the order of the names, into the tables.
+"""From names through a pool of workers into the journal, and from there, in the order of the names, into the tables.
 
 The journal is the buffer: of a result that came before its turn, memory holds no more than where it stands in there.
 A name that comes twice is scored once and stands in the tables twice.
@@ -11,14 +11,17 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from avdetect.batch.engine import Engine, Outcome, WorkItem
-from avdetect.batch.journal import Journal
+from avdetect.batch.journal import Journal, Signature
 from avdetect.batch.sources import Source
 from avdetect.batch.tables import Table
+from avdetect.errors import LimitError
+from avdetect.jobs.pool import Done, Event, Failed, Item
+from avdetect.report.data import Failure, printable, to_dict
 
 
 @dataclass
@@ -63,22 +66,30 @@ class Summary:
         return f"{files}: {good} scored ({self.abstained} abstained){failed}{kept}{pace}"
 
 
+class Workers(Protocol):
+    """What scores: a `jobs` pool, whose items are names of files and whose answers are `report.data.to_dict`."""
+
+    def run(self, items: Iterable[Item | None]) -> Generator[Event | None]:
+        """See `jobs.pool.BasePool`."""
+        ...
+
+
 class Run:
     """One run over `source`. `watch` is told of the summary whenever something or nothing happens."""
 
     def __init__(
         self,
         source: Source,
-        engine: Engine,
+        pool: Workers,
         journal: Journal,
         tables: Sequence[Table],
         watch: Callable[[Summary], None] = lambda summary: None,
     ) -> None:
-        self._source, self._engine, self._journal, self._tables = source, engine, journal, tables
+        self._source, self._pool, self._journal, self._tables = source, pool, journal, tables
         self._watch = watch
         self._rows: deque[str] = deque()  # names whose row has not been written
-        self._running: set[str] = set()
-        self._settled: set[str] = set()  # names whose result the journal holds, for the file as it is now
+        self._running: dict[str, Signature] = {}  # how the files looked when they were submitted
+        self._finished: set[str] = set()  # names whose result the journal holds, for the file as it is now
         self._stop: Callable[[], bool] = lambda: False
         self.summary = Summary(source.total)
 
@@ -87,28 +98,29 @@ class Run:
 
         Ctrl-C ends it early: the rows that are known are written, in order, and `interrupted` is set.
         """
-        with interrupts() as self._stop, closing(self._engine.run(self._items())) as outcomes:
-            for outcome in outcomes:
-                if outcome is None:
-                    self._journal.breathe()
-                else:
-                    self._keep(outcome)
+        with interrupts() as self._stop, closing(self._pool.run(self._items())) as events:
+            for event in events:
+                if isinstance(event, Done):
+                    self._keep(event.item.key, event.answer)
+                elif isinstance(event, Failed):
+                    self._keep(event.item.key, to_dict(_failure(event)))
+                self._journal.sync_if_due()
                 self._watch(self.summary)
                 if self._stop():
                     break
-            # Also where it was pressed while the engine started: no names were given to it then.
+            # Also where it was pressed while the workers started: no names were given to them then.
             self.summary.interrupted = self._stop()
         for path in self._rows:
-            if path in self._settled:
+            if path in self._finished:
                 self._write(path)
         return self.summary
 
     @property
     def names(self) -> frozenset[str]:
         """The names read so far."""
-        return frozenset(self._settled | self._running)
+        return frozenset(self._finished | self._running.keys())
 
-    def _items(self) -> Iterator[WorkItem | None]:
+    def _items(self) -> Iterator[Item | None]:
         """What has to be scored, as far as names come."""
         for path in self._source.open():
             if self._stop():
@@ -118,28 +130,27 @@ class Run:
                 continue
             self._rows.append(path)
             self.summary.rows += 1
-            if path not in self._settled and path not in self._running:
-                item = WorkItem(path, *signature(path))
-                if not self._journal.holds(path, item.size, item.mtime_ns):
-                    self._running.add(path)
+            if path not in self._finished and path not in self._running:
+                now = signature(path)
+                if not self._journal.holds(path, now):
+                    self._running[path] = now
                     self.summary.waiting += 1
-                    yield item
+                    yield Item(path, path)
                     continue
-                self._settled.add(path)
+                self._finished.add(path)
                 self.summary.from_journal += 1
             self._drain()
 
-    def _keep(self, outcome: Outcome) -> None:
-        self._journal.add(outcome)
-        self._running.discard(outcome.item.path)
-        self._settled.add(outcome.item.path)
+    def _keep(self, path: str, result: dict[str, Any]) -> None:
+        self._journal.add(path, self._running.pop(path), result)
+        self._finished.add(path)
         self.summary.scored_now += 1
         self.summary.waiting -= 1
         self._drain()
 
     def _drain(self) -> None:
         """Write the rows whose turn has come."""
-        while self._rows and self._rows[0] in self._settled:
+        while self._rows and self._rows[0] in self._finished:
             self._write(self._rows.popleft())
 
     def _write(self, path: str) -> None:
@@ -153,8 +164,15 @@ class Run:
             table.add(result)
 
 
-def signature(path: str) -> tuple[int | None, int | None]:
-    """(bytes, time of the last change in ns) of a file, by which a change is told; None where it cannot be asked."""
+def _failure(failed: Failed) -> Failure:
+    late = failed.error == LimitError.__name__
+    what_next = "raise max_file_seconds (--limits)" if late else "--retry-failed tries again"
+    path = failed.item.key
+    return Failure(path, failed.error, f"{printable(path)} could not be scored: {failed.reason}; {what_next}")
+
+
+def signature(path: str) -> Signature:
+    """Of a file, by which a change is told."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -23,7 +23,7 @@ from typing import Any, Protocol, TextIO
 
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.files import Replacement
-from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, csv_row, printable, to_row
+from avdetect.report.data import CSV_COLUMNS, SCHEMA, THRESHOLDS, csv_line, csv_row, printable, to_row
 
 SUFFIXES = (".csv", ".jsonl", ".json", ".parquet")
 _SUBMISSION = "filename,label\n"  # the first line
@@ -212,7 +212,7 @@ class TerminalTable:
     def add(self, result: Mapping[str, Any]) -> None:
         self._count += 1
         if self._count <= self.MOST_ROWS:
-            self._rows.append(to_row(result) | {"threshold": result.get("threshold")})
+            self._rows.append(to_row(result) | {name: result.get(name) for name in (*THRESHOLDS, "limit")})
 
     def close(self) -> None:
         from rich.console import Console
@@ -221,6 +221,8 @@ class TerminalTable:
 
         console = Console(highlight=False)
         console.print(table(self._rows))
+        if limit := next((row["limit"] for row in self._rows if row.get("limit")), ""):
+            console.print(f"\n{limit}")
         if more := self._count - len(self._rows):
             console.print(f"... and {more} more: --out FILE writes them all")
 

@@ -1,6 +1,6 @@
 """Preprocessed clips for training: read at random from the shards of a cache, as little of each as is asked for.
 
-The cache is written by tools/preprocess.py (avdetect.datasets.cache.store, avdetect.datasets.cache.shards).
+The cache is written by avdetect preprocess (avdetect.datasets.cache.store, avdetect.datasets.cache.shards).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ClipArchive:
             except OSError as error:
                 raise ManifestError(f"cannot read {path}: {error.strerror}") from error
             if changed:
-                raise ManifestError(f"{path} has changed since it was preprocessed; run tools/preprocess.py again")
+                raise ManifestError(f"{path} has changed since it was preprocessed; run avdetect preprocess again")
 
     @contextmanager
     def _reader(self, clip: int, whole: bool = False) -> Iterator[ClipReader]:
@@ -123,13 +123,13 @@ class ClipArchive:
         except Exception as error:  # damaged bytes make zipfile and NumPy raise almost anything
             raise ManifestError(
                 f"clip {clip} in {self._handles.path(shard)} cannot be read ({type(error).__name__}: {error}); "
-                "delete that shard and run tools/preprocess.py again"
+                "delete that shard and run avdetect preprocess again"
             ) from error
 
 
 def _tables(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Files, clips and failures as they were published. Raises ManifestError."""
-    again = "run tools/preprocess.py again"
+    again = "run avdetect preprocess again"
     if not (root / CLIPS).exists():
         raise ManifestError(f"no run on {root} has ended yet; {again}, it goes on where it stopped")
     try:

@@ -221,7 +221,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:  # a path that no file system takes: a NUL, a ring of links
         raise ManifestError(f"{path}: it holds an impossible path: {error}") from error
     except ManifestError as error:
-        hint = f" (to make a manifest of such a list: python tools/prepare.py csv {path} --out FILE)"
+        hint = f" (to make a manifest of such a list: avdetect prepare csv {path} --out FILE)"
         raise ManifestError(f"{path}: {error}{hint if 'lacks the column' in str(error) else ''}") from error
 
 

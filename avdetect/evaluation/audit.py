@@ -87,7 +87,7 @@ def facts_table(paths: Iterable[str | os.PathLike[str]]) -> pd.DataFrame:
 
 
 def _container(info: MediaInfo, size: int) -> dict[str, float]:
-    video, audio, unknown = info.video, info.audio, float("nan")
+    video, audio, unknown = info.video, info.audio, math.nan
     return {
         "duration_seconds": unknown if info.duration_seconds is None else info.duration_seconds,
         "width": video.width if video else unknown,
@@ -226,15 +226,9 @@ def beaten(measurements: pd.DataFrame, audit_rows: pd.DataFrame) -> list[str]:
     sentences = []
     for row in best_shortcuts(audit_rows).to_dict("records"):
         same = outputs[(outputs["subset"] == row["subset"]) & (outputs["label"] == row["label"])]
-        for auc in same["auc"]:
-            if auc <= row["auc"]:
-                sentences.append(
-                    f"{row['subset']}/{row['label']}: the model's AUC {_short(auc)} does not beat "
-                    f"{row['score']} alone ({_short(row['auc'])})"
-                )
+        for auc in same.loc[same["auc"] <= row["auc"], "auc"]:
+            ours, theirs = (f"{value:.2f}".removeprefix("0") for value in (auc, row["auc"]))  # as the field writes it
+            sentences.append(
+                f"{row['subset']}/{row['label']}: the model's AUC {ours} does not beat {row['score']} alone ({theirs})"
+            )
     return sentences
-
-
-def _short(auc: float) -> str:
-    """.65, as the field writes it."""
-    return f"{auc:.2f}".removeprefix("0")

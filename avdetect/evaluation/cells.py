@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from avdetect.evaluation.columns import OUTPUTS
 from avdetect.evaluation.metrics import TOO_FEW
 
 NONE = "–"  # a cell that holds no number
@@ -35,6 +36,7 @@ class View:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     texts: int = 2
+    stacked: bool = False  # intervals stand below their numbers, so that many columns fit
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,100 @@ def count(row: Mapping[str, Any]) -> str:
     return f"{int(row['n'])} ({int(row['fakes'])})" if number(row.get("n")) != NONE else NONE
 
 
-def metric(title: str, name: str) -> Column:
+CHANCE, OURS = "chance", "this bundle"  # rows of the comparison
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    """`+0.053 [-0.01 to +0.12]` of `auc_gap` and its bounds."""
+    value, low, high = (row.get(f"auc_gap{end}") for end in ("", "_low", "_high"))
+    if number(value) != NONE and row.get("note") == TOO_FEW:
+        return f"{value:+.3f} ({TOO_FEW})"
+    return NONE if NONE in map(number, (value, low, high)) else f"{value:+.3f} [{low:+.2f} to {high:+.2f}]"
+
+
+def _severity(row: Mapping[str, Any]) -> str:
+    """`28 crf`; a dash for the files as they are."""
+    value = number(row["severity"], 0)
+    return value if value == NONE else f"{value} {row['unit']}"
+
+
+def _worst(row: Mapping[str, Any]) -> str:
+    """`23.1 % (talks, 13 files)`"""
+    if not (worst := row["worst"]):
+        return NONE
+    source = worst["subset"].removeprefix(f"{row['subset']}: ")
+    return f"{share(worst['false_alarms'])} ({source}, {int(worst['n'])} files)"
+
+
+def _shortcut(row: Mapping[str, Any]) -> str:
+    best = row["shortcut"]
+    return f"{best['score']}: {interval(best, 'auc')}" if best else "not measured"
+
+
+def _metric(title: str, name: str) -> Column:
     return Column(title, lambda row: interval(row, name))
 
 
-def plain(title: str, name: str, digits: int = 3) -> Column:
+def _plain(title: str, name: str, digits: int = 3) -> Column:
     return Column(title, lambda row: number(row.get(name), digits))
 
 
-def text(title: str, name: str) -> Column:
+def _share(title: str, name: str) -> Column:
+    return Column(title, lambda row: share(row.get(name)))
+
+
+def _text(title: str, name: str) -> Column:
     return Column(title, lambda row: SCORES.get(str(row.get(name, "")), str(row.get(name, ""))))
+
+
+def _chosen(title: str) -> Column:
+    return Column(title, lambda row: number(row["shortcut"].get("auc")))
+
+
+# Name in a view's specification -> column, its cells from rows of a CSV file. \u00a0: a space that does not break
+COLUMNS = {
+    "on": _text("measured on", "subset"),
+    **{name: _text(name, "subset") for name in ("class", "source", "kind", "generator")},
+    **{name: _text(name, name) for name in ("score", "label", "stream", "reason", "method")},
+    **{name: _text(name, column) for name, column in (("answers", "label"), ("treatment", "condition"))},
+    **{name: _text(title, "score") for name, title in (("facts", "shortcut"), ("curve", "curve"))},
+    "what": Column("what", lambda row: OURS if row["score"] in OUTPUTS else _text("", "score").cell(row)),
+    "streams": Column("streams", lambda row: str(row["score"]).partition(":")[0]),
+    "fusion": Column("fusion", lambda row: str(row["score"]).partition(":")[2]),
+    "severity": Column("severity", _severity),
+    "files": Column("files (fakes)", count),
+    "auc": _metric("balanced AUC [95\u00a0%]", "auc"),
+    "pooled": _plain("pooled AUC", "auc_pooled"),
+    "within": _plain("AUC within sources", "auc_within"),
+    "eer": _metric("EER", "eer"),
+    "recall": _metric("recall at 5 % false alarms", "tpr_at_fpr_5"),
+    "log_loss": _metric("log loss", "log_loss"),
+    "ece": _metric("ECE", "ece"),
+    "accuracy": _metric("balanced accuracy", "balanced_accuracy"),
+    "alarms": _metric("false alarms", "false_alarms"),
+    "abstained": _plain("abstained", "abstained", 0),
+    "shortcut": Column("best shortcut: balanced AUC", _shortcut),
+    "chosen": _chosen("best shortcut's balanced AUC"),
+    "chosen_short": _chosen("best shortcut's"),
+    "worst": Column("worst source's false alarms", _worst),
+    "gap": Column("this bundle's balanced AUC minus this [95\u00a0%]", _difference),
+    "real_files": Column("real files", lambda r: number(r["n"], 0) + f" ({TOO_FEW})" * (r["note"] == TOO_FEW)),
+    "alarm_share": _share("false alarms", "false_alarms"),
+    "alarm_share_at_5": _share("at 5 % on average", "false_alarms_at_5"),
+    "pairs": _plain("pairs", "pairs", 0),
+    "in_order": _metric("pairs in order [95\u00a0%]", "auc"),
+    "subset_share": _share("share of the subset", "share"),
+    "recovered": _metric("within ±1 frame [95\u00a0%]", "recovered"),
+    "frames": _metric("mean error (frames)", "mean_error_frames"),
+    "mean_p_real": _plain("mean P of reals", "mean_p_real"),
+    "mean_p_fake": _plain("mean P of fakes", "mean_p_fake"),
+    "num_files": _plain("files", "files", 0),
+    "n": _plain("files", "n", 0),
+    **{name: _plain(name, name, 0) for name in ("segments", "failed")},
+    **{f"ap_{iou}": _plain(f"AP at IoU 0.{iou:g}".replace("50", "5"), f"ap_{iou}") for iou in (50, 75, 95)},
+    "ap_mean": _plain("mean", "ap_mean"),
+    "real": _plain("real files", "real", 0),
+    "with_segment": _share("with a segment", "false_alarms"),
+    "whole": _plain("wholly fake", "whole", 0),
+    "covered": _share("covered", "covered"),
+}

@@ -1,8 +1,8 @@
 """The columns of a scores table as arrays, and one measurement of some of its files.
 
 A measurement has the columns
-    table      output, stream, class, kind, method, source, false alarms, pairs, ablation, modality removed, audit or
-               comparison
+    table      modality, output, stream, class, kind, method, source, false alarms, pairs, ablation, modality removed,
+               audit or comparison
     subset     which files: "clips", "clips: <source>", "FVRA" ... Unique together with table, score and label
     score      the column of the scores table, with a minus where a low value is the suspicious one; in the tables
                audit and comparison the name of what is measured
@@ -25,11 +25,11 @@ from sklearn.metrics import roc_auc_score
 
 from avdetect.datasets.manifest import LABELS, OWN_VOICE, mismatch
 from avdetect.datasets.splits import media
-from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.metrics import METRICS, PLAIN, measure, weights
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
 
 ANSWERS = (*LABELS, "mismatch")  # what the outputs answer
+OUTPUTS = {f"p_{label}": label for label in ANSWERS}
 COUNTS = ("n", "fakes", "abstained", "pairs")
 COLUMNS = ("table", "subset", "score", "label", *COUNTS, "note")
 MIN_CLASS = 5  # files of a class below which a kind, a method or a source is not measured on its own
@@ -105,18 +105,14 @@ class Files:
         y, values = self.labels[label], score_values(self.scores, score)
         known = mask & ~np.isnan(y)
         judged = known & ~np.isnan(values)
-        proper = score.startswith(("p_", "ablation:")) or ":p_" in score
+        proper = score.startswith(("p_", "ablation:", "masked:")) or ":p_" in score
         row: dict[str, Any] = {"table": table, "subset": subset, "score": score.removeprefix("ablation:")}
         row |= {"label": label, "n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())}
         row["abstained"] = int(known.sum() - judged.sum())
-        threshold = self.threshold_of(label) if proper else None
+        threshold = self.threshold if proper else None
         options: dict[str, Any] = {"proper": proper, "threshold": threshold, "rounds": self.rounds}
         measured = measure(y[judged], values[judged], self.files[judged], **options)
         return row | measured | ({"auc_within": self.auc_within(score, label, mask)} if measured else {})
-
-    def threshold_of(self, label: str) -> float | None:
-        """As the Detector judges the whole and its parts."""
-        return PART_THRESHOLD if label != "fake" and self.threshold is not None else self.threshold
 
     def auc_within(self, score: str, label: str, mask: np.ndarray) -> float:
         """The mean of the AUC inside each of `inside`; every source weighs alike. NaN where there is none."""

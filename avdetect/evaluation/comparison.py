@@ -18,11 +18,10 @@ import pandas as pd
 
 from avdetect.errors import ConfigError
 from avdetect.evaluation.audit import FEATURE_SETS, guess_column
-from avdetect.evaluation.columns import ANSWERS, BESIDE, Files, measurement_frame, score_values
+from avdetect.evaluation.cells import CHANCE, OURS, SCORES
+from avdetect.evaluation.columns import ANSWERS, BESIDE, OUTPUTS, Files, measurement_frame, score_values
 from avdetect.evaluation.metrics import GAP, auc_gap
-from avdetect.evaluation.scores import OUTPUTS
 from avdetect.evaluation.tables import STREAM_SCORES
-from avdetect.evaluation.views import CHANCE, OURS, SCORES
 
 PART_STREAMS = ("visual_logit", "audio_logit")  # what the face and the voice rest on
 HAS = ("has_visual", "has_audio")

@@ -16,7 +16,7 @@ from avdetect.bundle import OUT_OF_FOLD, Bundle
 from avdetect.datasets.cache.store import file_sha256
 from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import ConfigError, ModelError
-from avdetect.evaluation.scores import NUMBERS, OUTPUTS, TEXTS
+from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, TEXTS
 from avdetect.pooling import FEATURES
 
 NOT_HELD_OUT = "NotScored: the bundle holds no out-of-fold output of this file"

@@ -7,6 +7,7 @@ by score, each true segment found once, precision interpolated over recall.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -111,17 +112,17 @@ def measure_localisation(table: pd.DataFrame, detector: Detects) -> pd.DataFrame
     false_alarms (share of them with a segment), whole (files of these datasets of which the part is fake from end to
     end), covered (mean share of their time that segments hold; NaN without any).
     """
-    partial = (
-        table["fake_segments"].map(bool).to_numpy(bool) if "fake_segments" in table else np.zeros(len(table), bool)
-    )
-    if not partial.any():
+    if "fake_segments" not in table or not table["fake_segments"].map(bool).any():
         return pd.DataFrame()
-    files = table[table["dataset"].isin(table.loc[partial, "dataset"])]
-    found, failed = _detections(files["path"], detector)
+    files = table[table["dataset"].isin(table.loc[table["fake_segments"].map(bool), "dataset"])]
+    found = dict[str, Detection]()
+    for path in files["path"]:
+        with suppress(MediaError):
+            found[path] = detector.score(path)
     partial = files["fake_segments"].map(bool).to_numpy(bool)
     real = files["fake"].eq(0).fillna(False).to_numpy(bool)
     judged = files[partial | real]
-    lost = sum(path in failed for path in judged["path"])
+    lost = int((~judged["path"].isin(list(found))).sum())
     rows = []
     for score, (streams, column) in CURVES.items():
         segments = judged[column if column in judged else "fake_segments"]
@@ -140,17 +141,6 @@ def measure_localisation(table: pd.DataFrame, detector: Detects) -> pd.DataFrame
             beside = _shares("real", "false_alarms", alarms) | _shares("whole", "covered", _covered(whole, streams))
             rows.append(about | {"method": "segments"} | _precisions(own, truth) | beside)
     return pd.DataFrame(rows)
-
-
-def _detections(paths: Iterable[str], detector: Detects) -> tuple[dict[str, Detection], set[str]]:
-    """What was found by path, and the paths that could not be read."""
-    found, failed = dict[str, Detection](), set[str]()
-    for path in paths:
-        try:
-            found[path] = detector.score(path)
-        except MediaError:
-            failed.add(path)
-    return found, failed
 
 
 def _precisions(predicted: Mapping[str, Sequence[Scored]], truth: Mapping[str, Sequence[Segment]]) -> dict[str, float]:

@@ -27,7 +27,7 @@ whole groups. Fewer than MIN_FILES files of a class are too few for any interval
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -237,13 +237,9 @@ def _ranking(
     fpr, tpr = fp / fp[:, -1:], tp / tp[:, -1:]
     found = _of_curve(fpr, tpr)
     found["auc"] = (np.diff(fpr) * (tpr[:, 1:] - np.diff(tpr) / 2)).sum(axis=1)  # pairs in the right order, ties half
-    return {name: _spread(found[name], drawn) for name in RANKING}
-
-
-def _spread(values: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    out = np.full(len(drawn), np.nan)
-    out[drawn] = values
-    return out
+    values = np.full((len(RANKING), len(times)), np.nan)
+    values[:, drawn] = [found[name] for name in RANKING]
+    return dict(zip(RANKING, values, strict=True))
 
 
 def _proper(
@@ -265,15 +261,11 @@ def _proper(
 
     clipped = np.clip(p, _EPS, 1 - _EPS)
     bins = _bins(p)
-    found: Mapping[str, np.ndarray] = {
+    found = {
         "log_loss": mean(-np.where(y == 1, np.log(clipped), np.log1p(-clipped))),
         "ece": np.sum([np.abs(mean((p - y) * (bins == k))) for k in range(BINS)], axis=0),
     }
-    if threshold is None:
-        return dict(found)
-    alarm = p >= threshold
-    return {
-        **found,
-        "balanced_accuracy": mean(alarm == y),
-        "false_alarms": total(alarm * (1 - y)) / reals,
-    }
+    if threshold is not None:
+        alarm = p >= threshold
+        found |= {"balanced_accuracy": mean(alarm == y), "false_alarms": total(alarm * (1 - y)) / reals}
+    return found

@@ -1,20 +1,23 @@
-"""The pictures of the report: PNG files by matplotlib, the same bytes for the same numbers.
+"""The pictures of the report: PNG by matplotlib, the same bytes for the same numbers.
 
 Colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; lines also differ in their dashes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from avdetect.evaluation.columns import MIN_CLASS, label_values
-from avdetect.evaluation.metrics import weights
-from avdetect.evaluation.views import ANSWERS, SCORES
+from avdetect.evaluation.cells import SCORES
+from avdetect.evaluation.columns import MIN_CLASS, OUTPUTS, label_values, subset_masks
+from avdetect.evaluation.metrics import BINS, weights
+from avdetect.evaluation.views import rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,159 +26,178 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 DPI = 110
-BINS = 10  # of the reliability diagram, as for the ECE
+Rows = Iterable[tuple[str, Mapping[str, Any], int]]  # name, row of metrics.csv, number of a colour
 
 
-def figure(columns: int = 1, height: float = 3.8, width: float = 4.6, rows: int = 1) -> tuple[Figure, list[Axes]]:
+@dataclass(frozen=True)
+class Picture:
+    name: str  # of its file, without .png
+    caption: str
+    png: bytes
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.png).decode("ascii")
+
+
+def of_outputs(scores: pd.DataFrame, metrics: pd.DataFrame, part: str) -> list[Picture]:
+    """The outputs beside the shortcuts, their ROC curves and their reliability. scores: of the files of the part."""
+    rows = []
+    for row in rows_of(metrics, part, "output"):
+        rows.append((f"{row['subset']} · {SCORES[row['score']]}", row, 0))
+        if shortcut := row["shortcut"]:
+            rows.append((f"shortcut: {shortcut['score']}", shortcut, 1))
+    auc = (
+        "Balanced AUC of each output (blue dot) and, below it, of the best shortcut on the same files (orange). The "
+        "grey line is a guess."
+    )
+    reliability = (
+        "Reliability: the share of fakes among files of like probability. On the line the probabilities mean what they "
+        "say; larger dots, more files."
+    )
+    return [
+        *_forest(f"auc_{part}", auc, rows),
+        *_panels(f"roc_{part}", "ROC curves of the outputs.", scores, _roc),
+        *_panels(f"reliability_{part}", reliability, scores, _reliability),
+    ]
+
+
+def of_details(metrics: pd.DataFrame, part: str) -> list[Picture]:
+    """The ablations, and the sources that hold both classes."""
+    ablations, sources = rows_of(metrics, part, "ablation"), rows_of(metrics, part, "source")
+    fusions = [(f"{r['subset']} · {r['score']}", r, 0 if r["score"].endswith(":max") else 2) for r in ablations]
+    within = [(f"{r['subset']} · {SCORES[r['score']]}", r, 0) for r in sources]
+    return [
+        *_forest(f"ablations_{part}", "Balanced AUC of P(fake) by other fusions.", fusions),
+        *_forest(f"sources_{part}", "Balanced AUC within each source that holds both classes.", within),
+    ]
+
+
+def _figure(columns: int = 1, height: float = 3.8, width: float = 4.6, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of axes side by side, each `width` by `height` inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(fig)
-    axes = fig.subplots(rows, columns, squeeze=False).ravel()
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
-    return fig, list(axes)
+    return figure, list(axes)
 
 
-def save(fig: Figure, path: Path) -> None:
-    """Write a PNG without the date and the version, which would change its bytes."""
-    fig.savefig(path, dpi=DPI, metadata={"Software": None})
+def _picture(name: str, caption: str, figure: Figure) -> list[Picture]:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})  # the version would change the bytes
+    return [Picture(name, caption, file.getvalue())]
 
 
-def style(number: int) -> dict[str, Any]:
+def _style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
 
 
-Curve = tuple[str, str, np.ndarray, np.ndarray, np.ndarray]
-
-
-def curves(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> list[Curve]:
-    """(score, subset, labels, probabilities, weights) of every output on every subset with enough of both classes."""
-    found = []
-    for score, label in ANSWERS.items():
+def _panels(name: str, caption: str, scores: pd.DataFrame, draw: Any) -> list[Picture]:
+    """Axes for each output that has enough of both classes on some subset; there is no picture where none has."""
+    panels: dict[str, list[Any]] = {}
+    for score, label in OUTPUTS.items():
         truth = label_values(scores, label)
-        for subset, mask in subsets.items():
+        for subset, mask in subset_masks(scores).items():
             known = mask & ~np.isnan(truth) & scores[score].notna().to_numpy(bool)
             labels = truth[known].astype(np.int64)
             if min(np.sum(labels == 0), np.sum(labels == 1)) >= MIN_CLASS:
                 values, share = scores.loc[known, score].to_numpy(np.float64), weights(labels, scores[known])
-                found.append((score, subset, labels, values, share))
-    return found
-
-
-def panels(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray], height: float = 4.2) -> Any:
-    """Yields (axes, its curves) for each output that has any; None when there is none."""
-    by_score: dict[str, list[Any]] = {}
-    for curve in curves(scores, subsets):
-        by_score.setdefault(curve[0], []).append(curve)
-    if not by_score:
-        return None, []
-    fig, axes = figure(len(by_score), height)
-    for ax, score in zip(axes, by_score, strict=True):
+                panels.setdefault(score, []).append((subset, labels, values, share))
+    if not panels:
+        return []
+    figure, axes = _figure(len(panels), 4.2)
+    for ax, (score, lines) in zip(axes, panels.items(), strict=True):
         ax.set_title(SCORES[score], fontsize=10)
-    return fig, list(zip(axes, by_score.values(), strict=True))
+        draw(ax, lines)
+    return _picture(name, caption, figure)
 
 
-def roc(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> Figure | None:
-    """ROC curves of the outputs."""
+def _roc(ax: Axes, lines: Sequence[Any]) -> None:
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    fig, found = panels(scores, subsets)
-    for ax, lines in found:
-        ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="chance")
-        for number, (_, subset, labels, values, share) in enumerate(lines):
-            false, true, _ = roc_curve(labels, values, sample_weight=share)
-            auc = roc_auc_score(labels, values, sample_weight=share)
-            ax.plot(false, true, label=f"{subset}: balanced AUC {auc:.3f}", **style(number))
-        ax.set(xlabel="false positive rate (share of reals)", ylabel="true positive rate (share of fakes)")
-        ax.legend(fontsize=8, loc="lower right")
-    return fig
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="chance")
+    for number, (subset, labels, values, share) in enumerate(lines):
+        false, true, _ = roc_curve(labels, values, sample_weight=share)
+        auc = roc_auc_score(labels, values, sample_weight=share)
+        ax.plot(false, true, label=f"{subset}: balanced AUC {auc:.3f}", **_style(number))
+    ax.set(xlabel="false positive rate (share of reals)", ylabel="true positive rate (share of fakes)")
+    ax.legend(fontsize=8, loc="lower right")
 
 
-def reliability(scores: pd.DataFrame, subsets: Mapping[str, np.ndarray]) -> Figure | None:
+def _reliability(ax: Axes, lines: Sequence[Any]) -> None:
     """Share of fakes against the mean probability in ten equal bins, balanced; a dot's area is its files' weight."""
-    fig, found = panels(scores, subsets)
-    for ax, lines in found:
-        ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
-        for number, (_, subset, labels, values, share) in enumerate(lines):
-            cell = np.minimum((values * BINS).astype(np.int64), BINS - 1)
-            count = np.bincount(cell, share, minlength=BINS)
-            full = count > 0
-            mean, fakes = (np.bincount(cell, w * share, BINS)[full] / count[full] for w in (values, labels))
-            ax.plot(mean, fakes, label=f"{subset} ({len(labels)} files)", **style(number))
-            ax.scatter(mean, fakes, s=10 + 190 * count[full] / count.max(), color=style(number)["color"], alpha=0.5)
-        ax.set(xlabel="mean probability of fake", ylabel="share of fakes", xlim=(0, 1), ylim=(-0.03, 1.03))
-        ax.legend(fontsize=8, loc="upper left")
-    return fig
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
+    for number, (subset, labels, values, share) in enumerate(lines):
+        cell = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+        count = np.bincount(cell, share, minlength=BINS)
+        full = count > 0
+        mean, fakes = (np.bincount(cell, w * share, BINS)[full] / count[full] for w in (values, labels))
+        ax.plot(mean, fakes, label=f"{subset} ({len(labels)} files)", **_style(number))
+        ax.scatter(mean, fakes, s=10 + 190 * count[full] / count.max(), color=_style(number)["color"], alpha=0.5)
+    ax.set(xlabel="mean probability of fake", ylabel="share of fakes", xlim=(0, 1), ylim=(-0.03, 1.03))
+    ax.legend(fontsize=8, loc="upper left")
 
 
-def forest(
-    rows: Sequence[tuple[str, Mapping[str, Any], int]], metric: str = "auc", label: str = "balanced AUC, 95 % interval"
-) -> Figure | None:
-    """A dot and its interval for each (name, row, colour), from above in their order; the line is chance."""
-    rows = [row for row in rows if np.isfinite(row[1][metric])]
+def _forest(name: str, caption: str, rows: Rows) -> list[Picture]:
+    """A dot and its interval for each row, from above in their order; the line is chance."""
+    rows = [row for row in rows if np.isfinite(row[1]["auc"])]
     if not rows:
-        return None
-    fig, (ax,) = figure(1, 1.1 + 0.27 * len(rows), 8.2)
+        return []
+    figure, (ax,) = _figure(1, 1.1 + 0.27 * len(rows), 8.2)
     for place, (_, row, colour) in enumerate(rows):
-        ax.plot(row[metric], place, "o" if colour == 0 else "D", color=COLOURS[colour], markersize=5)
-        ax.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [place, place], color=COLOURS[colour], linewidth=1.5)
+        ax.plot(row["auc"], place, "o" if colour == 0 else "D", color=COLOURS[colour], markersize=5)
+        ax.plot([row["auc_low"], row["auc_high"]], [place, place], color=COLOURS[colour], linewidth=1.5)
     ax.axvline(0.5, color="0.6", linewidth=1)
-    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=8)
-    ax.set(xlabel=label, ylim=(len(rows) - 0.5, -0.5), xlim=(min(0.4, min(r[metric] for _, r, _ in rows) - 0.05), 1.01))
-    return fig
+    ax.set_yticks(range(len(rows)), [title for title, _, _ in rows], fontsize=8)
+    lowest = min(row["auc"] for _, row, _ in rows)
+    ax.set(xlabel="balanced AUC, 95 % interval", ylim=(len(rows) - 0.5, -0.5), xlim=(min(0.4, lowest - 0.05), 1.01))
+    return _picture(name, caption, figure)
 
 
-def line(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
-    """`y` against `x`, with its 95 % bounds as a band."""
-    ax.plot(table[x], table[y], marker="o", markersize=4, **style(0))
-    ax.fill_between(table[x], table[f"{y}_low"], table[f"{y}_high"], color=COLOURS[0], alpha=0.15)
-
-
-def sync_shifts(shifts: pd.DataFrame) -> Figure | None:
+def sync_shifts(shifts: pd.DataFrame) -> list[Picture]:
     """What the sync stream finds of audio that was shifted on purpose."""
     if shifts.empty:
-        return None
-    fig, axes = figure(2)
-    line(axes[0], shifts, "shift_frames", "recovered")
+        return []
+    figure, axes = _figure(2)
+    for ax, y in zip(axes, ("recovered", "mean_error_frames"), strict=True):
+        ax.plot(shifts["shift_frames"], shifts[y], marker="o", markersize=4, **_style(0))
+        ax.fill_between(shifts["shift_frames"], shifts[f"{y}_low"], shifts[f"{y}_high"], color=COLOURS[0], alpha=0.15)
+        ax.set_xlabel("shift of the audio (frames of 40 ms; > 0: later)")
     axes[0].set(ylim=(0, 1.03), ylabel="share recovered within ±1 frame")
-    line(axes[1], shifts, "shift_frames", "mean_error_frames")
     axes[1].set(ylabel="mean absolute error (frames of 40 ms)")
     axes[1].set_ylim(bottom=0)
-    for ax in axes:
-        ax.set_xlabel("shift of the audio (frames of 40 ms; > 0: later)")
-    return fig
+    return _picture("sync", "Offsets found of audio that was shifted on purpose.", figure)
 
 
-def robustness(table: pd.DataFrame) -> Figure | None:
+def robustness(table: pd.DataFrame) -> list[Picture]:
     """Balanced AUC against the severity of each treatment, beside the files as they are."""
-    clean = table[table["condition"] == "clean"] if len(table) else table
     conditions = [name for name in table["condition"].unique() if name != "clean"] if len(table) else []
     if not conditions:
-        return None
+        return []
     columns = min(3, len(conditions))
-    fig, axes = figure(columns, 3.4, 4.4, -(-len(conditions) // columns))
+    figure, axes = _figure(columns, 3.4, 4.4, -(-len(conditions) // columns))
     shown = [key for key, rows in table.groupby(["subset", "score"], sort=False) if rows["auc"].notna().any()]
     for ax, name in zip(axes, conditions, strict=False):
-        treated = table[table["condition"] == name]
-        levels = list(treated["severity"].unique())
+        levels = table.loc[table["condition"] == name, "severity"].unique().tolist()
         for number, (subset, score) in enumerate(shown):
-            rows = pd.concat([part[(part["subset"] == subset) & (part["score"] == score)] for part in (clean, treated)])
-            rows = rows.assign(
-                place=[0 if r.condition == "clean" else 1 + levels.index(r.severity) for r in rows.itertuples()]
-            )
+            rows = table[(table["subset"] == subset) & (table["score"] == score)]
             if (rows["condition"] == name).any():
-                line = rows["place"], rows["auc"]
-                ax.plot(*line, marker="o", markersize=4, label=f"{subset}: {SCORES[score]}", **style(number))
-                ax.fill_between(line[0], rows["auc_low"], rows["auc_high"], color=style(number)["color"], alpha=0.1)
+                rows = pd.concat([rows[rows["condition"] == condition] for condition in ("clean", name)])
+                place = [0 if r.condition == "clean" else 1 + levels.index(r.severity) for r in rows.itertuples()]
+                style = _style(number)
+                ax.plot(place, rows["auc"], marker="o", markersize=4, label=f"{subset}: {SCORES[score]}", **style)
+                ax.fill_between(place, rows["auc_low"], rows["auc_high"], color=style["color"], alpha=0.1)
         ax.axhline(0.5, color="0.6", linewidth=1)
         ax.set_xticks(range(len(levels) + 1), ["as is", *(f"{level:g}" for level in levels)])
-        ax.set(title=name, xlabel=str(treated["unit"].iloc[0]), ylabel="balanced AUC", ylim=(0, 1.03))
+        unit = table.loc[table["condition"] == name, "unit"].iloc[0]
+        ax.set(title=name, xlabel=str(unit), ylabel="balanced AUC", ylim=(0, 1.03))
     for ax in axes[len(conditions) :]:
         ax.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
-    return fig
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
+    return _picture("robustness", "Balanced AUC against the severity of each treatment.", figure)

@@ -14,7 +14,6 @@ from avdetect._version import __version__
 from avdetect.bundle import OUT_OF_FOLD, Bundle
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import digest
-from avdetect.detector import PART_THRESHOLD
 from avdetect.evaluation.held_out import NOT_HELD_OUT, file_hashes, held_out_table
 from avdetect.evaluation.setting import Setting
 
@@ -88,7 +87,8 @@ def about(setting: Setting, out_of_fold: bool, command: str, beside: dict[str, s
         "Manifest": f"{len(table)} files of {table['group'].nunique()} groups and {table['dataset'].nunique()} sources "
         f"({splits}); digest {digest(table)}",
         "Scored": how,
-        "Threshold": f"{info.calibration.threshold:g} of P(fake), as shipped; {PART_THRESHOLD:g} of its parts",
+        "Thresholds": f"{info.calibration.fake_threshold:g} of P(fake), as shipped (undecided from "
+        f"{info.calibration.undecided_threshold:g}), of its parts too",
         "avdetect": __version__,
         **({"Put beside": ", ".join(f"{name} ({bundle})" for name, bundle in beside.items())} if beside else {}),
         **({"Command": command} if command else {}),
@@ -101,7 +101,7 @@ def summary(
     table, info = setting.table, setting.bundle.info
     return {
         "command": command,
-        "bundle": {"name": info.name, "digest": setting.bundle.digest, "threshold": info.calibration.threshold},
+        "bundle": {"name": info.name, "digest": setting.bundle.digest, "threshold": info.calibration.fake_threshold},
         "manifest": {"digest": digest(table), "rows": len(table), "split": split},
         "out_of_fold": out_of_fold,
         "beside": [{"name": name, "bundle": bundle} for name, bundle in beside.items()],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -19,26 +19,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from avdetect.audio import rms
 from avdetect.datasets.augment.codecs import AudioCodec, Recipe, VideoCodec, reencode, through_audio_codec
-from avdetect.datasets.cache.worker import STILLS
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, MediaError
-from avdetect.evaluation.columns import ANSWERS, label_values, subset_masks
-from avdetect.evaluation.ledger import OUTPUTS, Ledger
+from avdetect.evaluation.columns import OUTPUTS, label_values, subset_masks
+from avdetect.evaluation.ledger import Ledger
 from avdetect.evaluation.metrics import measure
-from avdetect.evaluation.scores import FileScorer
-from avdetect.evaluation.sources import Feed, FileClips, Held, Use, with_sound
+from avdetect.evaluation.scores import FileScorer, shown
+from avdetect.evaluation.sources import CachedFeed, Feed, FileClips, Use, with_sound
 from avdetect.media import VideoStream, probe
+from avdetect.preprocess import STILLS
 from avdetect.types import FPS, Clip, Waveform
 
 GOOD_CRF = 18  # of a picture whose size or frame rate is what changes
 SOUND = AudioCodec("aac", 128)  # beside a re-encoded picture
 TWICE_SCALE = 0.75  # of the second encoding of "encoded twice"
-SCORES = tuple(zip(OUTPUTS, ANSWERS, strict=True))
 Sound = Callable[[Waveform, np.random.Generator], Waveform]
 
 
@@ -140,32 +137,25 @@ def robustness(
     A row for each subset (clips, speech), condition, severity and output, all on the same files: n, fakes, abstained,
     mean_p_real, mean_p_fake, and of `metrics.measure` note, auc, auc_low and auc_high (none without both classes).
     condition "clean": the files as they are. Speech is not given the picture's conditions.
-    folder: `robustness_scores.csv` in it keeps every file that is scored, so that a killed run goes on; temporary
+    folder: `robustness.sqlite` in it keeps every file that is scored, so that a killed run goes on; temporary
     files are in it too, and removed.
     Raises ConfigError when the folder holds scores of another bundle, ToolError when ffmpeg lacks an encoder.
     """
     tried = conditions() if tried is None else tried
     chosen = sample(table, files_per_class, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with Ledger(folder / "robustness_scores.csv", detector.bundle.digest) as ledger:
+    with Ledger(folder / "robustness.sqlite", detector.bundle.digest) as ledger:
         run = _Run(detector, ledger, folder, seed)
-        for path, subset in _shown(list(zip(chosen["path"], chosen["subset"], strict=True))):
-            run.score(path, [c for c in tried if subset == "clips" or c.sound is not None])
+        used = {"clips": tried, "speech": [condition for condition in tried if condition.sound is not None]}
+        for path, subset in shown(zip(chosen["path"], chosen["subset"], strict=True), "robustness", len(chosen)):
+            run.score(path, used[subset])
         rows = []
         for subset, files in chosen.groupby("subset", sort=False):
-            used = [condition for condition in tried if subset == "clips" or condition.sound is not None]
-            for condition in (CLEAN, *used):
-                found = pd.DataFrame([ledger.rows[path, condition.treatment] for path in files["path"]], files.index)
-                head = {"subset": subset, "condition": condition.name}
-                head |= {"severity": condition.severity, "unit": condition.unit}
+            for one in (CLEAN, *used[str(subset)]):
+                found = pd.DataFrame([ledger.rows[path, one.treatment] for path in files["path"]], files.index)
+                head = {"subset": subset, "condition": one.name, "severity": one.severity, "unit": one.unit}
                 rows += [head | row for row in _measured(files, found, rounds, seed)]
     return pd.DataFrame(rows)
-
-
-def _shown(files: list[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-    """With a progress bar, where somebody watches."""
-    console = Console(stderr=True)
-    return track(files, "robustness", console=console, disable=not console.is_terminal)
 
 
 class _Run:
@@ -178,7 +168,7 @@ class _Run:
 
     def score(self, path: str, tried: Sequence[Condition]) -> None:
         """The file as it is, and in each condition."""
-        plain = Held(partial(self._files.feed_file, path))  # decoded once for all that changes only the sound
+        plain = CachedFeed(partial(self._files.feed_file, path))  # decoded once for all that changes only the sound
         feeds: dict[str, Feed] = {"": plain}
         for condition in tried:
             if condition.picture:
@@ -212,7 +202,7 @@ class _Run:
 def _measured(files: pd.DataFrame, results: pd.DataFrame, rounds: int, seed: int) -> list[dict[str, Any]]:
     """A row an output, of `files` and what the ledger holds of them in one condition."""
     rows = []
-    for score, label in SCORES:
+    for score, label in OUTPUTS.items():
         truth = label_values(files, label)
         known = ~np.isnan(truth)
         judged = known & results[score].notna().to_numpy(bool)

@@ -61,7 +61,7 @@ def evaluate(
     claim(out, identity | ({"beside": others.bundles} if others.bundles else {}))
     seen = [name for name in seen if (table["split"] == name).any()]
     setting = Setting(table, bundle, out, archive, workers, rounds, tuple(seen))
-    scores = (_scores(setting) if held_out is None else held_out).assign(**others.outputs)
+    scores = masked(_scores(setting) if held_out is None else held_out, bundle).assign(**others.outputs)
     parts = _parts(table, out_of_fold)
     results = Results(
         scores=scores,
@@ -78,16 +78,15 @@ def evaluate(
 
 
 def _scores(setting: Setting) -> pd.DataFrame:
-    """The files through the bundle; the ablations; and the clips with either half removed."""
-    table, bundle, progress = setting.table, setting.bundle, setting.progress
+    """The files through the bundle, and the clips with either half removed."""
+    table, bundle, workers = setting.table, setting.bundle, setting.workers
+    progress = setting.progress / "scores.sqlite"
     everything = np.ones(len(table), bool)
-    scores = score_table(table, setting.source(everything), bundle, progress / "scores.csv", workers=setting.workers)
-    scores = masked(scores, bundle)
+    scores = score_table(table, setting.source(everything), bundle, progress, workers=workers)
     whole = subset_masks(scores)["clips"] & scores["has_visual"].eq(1).to_numpy() & scores["has_audio"].eq(1).to_numpy()
     halves: tuple[Removed, ...] = ("video", "audio") if whole.any() else ()
     for part in halves:
-        place, source = progress / f"no_{part}.csv", setting.source(whole)
-        left = score_table(table[whole], source, bundle, place, workers=setting.workers, remove=part)
+        left = score_table(table[whole], setting.source(whole), bundle, progress, workers=workers, remove=part)
         scores[f"no_{part}:p_fake"] = left["p_fake"]
     return scores
 

@@ -10,49 +10,30 @@ missing, and `error` for a file that could not be read (all numbers are NaN then
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
+from rich.progress import track
 
 from avdetect.bundle import Bundle, OnnxNetworks
-from avdetect.datasets.manifest import SEGMENTS, read_manifest
-from avdetect.datasets.segments import segments_text, typed_segments
 from avdetect.detector import probabilities
-from avdetect.errors import AVDetectError, ConfigError, ManifestError, MediaError
-from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, RESULTS, STREAMS, TEXTS, Ledger
-from avdetect.evaluation.sources import CacheClips, ClipSource, Feed, FileClips, Without
-from avdetect.files import replacing
-from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
+from avdetect.errors import ConfigError, MediaError
+from avdetect.evaluation.ledger import NUMBERS, RESULTS, TEXTS, Ledger
+from avdetect.evaluation.sources import ClipSource, Feed, Without
+from avdetect.jobs.pool import Done, Failed, Item, Pool
+from avdetect.jobs.process import Report, Work
+from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE, STREAMS
 from avdetect.scoring import StreamScorer
 from avdetect.types import Clip, Float
 
-__all__ = [
-    "NUMBERS",
-    "OUTPUTS",
-    "RESULTS",
-    "STREAMS",
-    "TEXTS",
-    "CacheClips",
-    "ClipSource",
-    "FileClips",
-    "FileScorer",
-    "masked",
-    "read_scores",
-    "score_table",
-]
-
+T = TypeVar("T")
 Removed = Literal["", "video", "audio"]
 
 
@@ -76,8 +57,7 @@ class FileScorer:
         try:
             missing = feed(use)
         except MediaError as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            return dict.fromkeys(NUMBERS, math.nan) | dict.fromkeys(TEXTS, "") | {"error": text}
+            return failed(type(error).__name__, str(error))
         self._scorer.finish(outputs, missing)
         judged = probabilities(self.networks, self.bundle.info.calibration, outputs)
         reading = outputs.sync_reading()
@@ -85,17 +65,23 @@ class FileScorer:
             **dict(zip(FEATURES, outputs.features().tolist(), strict=True)),
             "sync_offset_seconds": reading[1].offset_seconds if reading else math.nan,
             "duration_seconds": round(ends[-1] - (begins[0] if begins else 0.0), 3),
-            **{name: math.nan if p is None else p for name, p in zip(OUTPUTS, judged, strict=True)},
+            **{f"p_{name}": math.nan if p is None else p for name, p in judged.items()},
             **{f"missing_{stream}": outputs.missing.get(stream, "") for stream in STREAMS},
             "error": "",
         }
+
+
+def failed(error: str, message: str) -> dict[str, Any]:
+    """NUMBERS and TEXTS of a file that could not be scored."""
+    text = " ".join(f"{error}: {message}".split())
+    return dict.fromkeys(NUMBERS, math.nan) | dict.fromkeys(TEXTS, "") | {"error": text}
 
 
 def score_table(
     table: pd.DataFrame,
     source: ClipSource,
     bundle: Bundle,
-    out: Path | None = None,
+    progress: Path | None = None,
     *,
     workers: int = 1,
     device: str = "auto",
@@ -103,137 +89,87 @@ def score_table(
 ) -> pd.DataFrame:
     """The scores table of `table`, whose rows `source` has clips of, through `bundle`.
 
-    out: a CSV that every row is written to as soon as it is scored. Rows that are there are not scored again, so that
-    a run that was killed goes on; at the end it holds the scores table. remove: "video" or "audio" is taken out of the
-    clips first. workers: processes, of one thread each when there are several.
-    Raises ConfigError when `out` holds scores of another bundle, AVDetectError when a process dies.
+    progress: a `Ledger`, where every file stands as soon as it is scored. Files that stand there are not scored again,
+    so that a run that was killed is resumed. remove: "video" or "audio" is taken out of the clips first.
+    workers: processes, of one thread each when there are several; a file that kills two of them has an error.
+    Raises ConfigError when `progress` holds scores of another bundle.
     """
     treatment = f"without {remove}" if remove else ""
     paths = table["path"].tolist()
-    with Ledger(out, bundle.digest) as ledger:
-        other = next((name for _, name in ledger.rows if name != treatment), None)
-        if other is not None:
-            raise ConfigError(f"{out} holds scores of files {other or 'as they are'}: name another file, or delete it")
+    with Ledger(progress, bundle.digest) as ledger:
         rows = [row for row, path in enumerate(paths) if (path, treatment) not in ledger.rows]
         with closing(_scored(bundle, Without(source, remove) if remove else source, rows, workers, device)) as scored:
-            for row, values in zip(rows, _shown(scored, len(rows)), strict=True):
+            for row, values in shown(scored, "score", len(rows)):
                 ledger.add(paths[row], treatment, values)
-        scores = _joined(table, [ledger.rows[path, treatment] for path in paths])
-    if out is not None:
-        _write_scores(scores, out)
-    return scores
-
-
-def read_scores(path: Path) -> pd.DataFrame:
-    """What `score_table` wrote, as it returned it. Raises ManifestError."""
-    scores = read_manifest(path)
-    lacking = [name for name in RESULTS if name not in scores]
-    if lacking:
-        raise ManifestError(f"{path} is no scores table, it lacks {lacking[0]}: write one with avdetect evaluate")
-    numbers = {name: pd.to_numeric(scores[name], errors="coerce").astype(np.float64) for name in NUMBERS}
-    return scores.assign(**numbers)
-
-
-def _joined(table: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    found = pd.DataFrame(rows, columns=list(RESULTS), index=table.index).astype(dict.fromkeys(NUMBERS, np.float64))
+        done = [ledger.rows[path, treatment] for path in paths]
+    found = pd.DataFrame(done, columns=list(RESULTS), index=table.index).astype(dict.fromkeys(NUMBERS, np.float64))
     return table.drop(columns=[name for name in RESULTS if name in table]).join(found)
 
 
-def _write_scores(scores: pd.DataFrame, out: Path) -> None:
-    """Whole or not at all."""
-    texts = {name: segments_text(typed_segments(scores[name])) for name in SEGMENTS if name in scores}
-    with replacing(out) as file:
-        scores.assign(**texts).to_csv(file, index=False)
-
-
 def masked(scores: pd.DataFrame, bundle: Bundle, device: str = "auto") -> pd.DataFrame:
-    """`scores` with the probability of fake for every subset of the streams, through the bundle's own fusion.
+    """`scores` with what the bundle's own fusion says where the other streams are masked out, as if they were missing.
 
-    `ablation:<streams>:shipped` masks the other streams out, as if they were missing. `ablation:<streams>:max` is the
-    highest of the single streams' probabilities. NaN where a file has none of the streams that the fusion listens to.
+    `masked:<stream>` is the probability of the stream's own cause, `masked:<a>+<b>` that of fake. NaN where a file has
+    none of the streams. Of those that the fusion does not listen to, there is none.
     """
-    heard = [name for name in STREAMS if name not in bundle.info.model.fusion.silent]
+    heard = [name for name in bundle.info.model.streams if name not in bundle.info.model.fusion.silent]
     networks = OnnxNetworks(bundle, device)
     features = scores[list(FEATURES)].to_numpy(np.float32)
-    present = (np.nan_to_num(features[:, NUM_VALUES:]) > 0) & np.isin(STREAMS, heard)  # (N, 3); errors have no stream
-    single: dict[str, Float] = {}
+    present = np.nan_to_num(features[:, NUM_VALUES:]) > 0  # (N, 3); errors have no stream
     columns = {}
-    for subset in (s for size in range(1, len(heard) + 1) for s in combinations(heard, size)):
+    for subset in (s for size in range(1, len(heard)) for s in combinations(heard, size)):
+        output = 1 + STREAMS.index(subset[0]) if len(subset) == 1 else 0
         keep = present & np.isin(STREAMS, subset)
-        name = "all" if len(subset) == len(heard) else "+".join(subset)
-        columns[f"ablation:{name}:shipped"] = _fused(features, keep, networks, bundle)
-        if len(subset) == 1:
-            single[name] = columns[f"ablation:{name}:shipped"]
-        else:
-            columns[f"ablation:{name}:max"] = np.fmax.reduce([single[stream] for stream in subset])
+        columns[f"masked:{'+'.join(subset)}"] = _fused(features, keep, networks, bundle)[:, output]
     return scores.assign(**columns)
 
 
 def _fused(features: Float, keep: np.ndarray, networks: OnnxNetworks, bundle: Bundle) -> Float:
-    """(N,) P(fake) with only the streams of `keep` (N, 3); NaN where it keeps none."""
+    """(N, 4) probabilities with only the streams of `keep` (N, 3); NaN where it keeps none."""
     usable = keep.any(axis=1)
-    fused = np.full(len(features), np.nan)
+    fused = np.full((len(features), 4), np.nan)
     if usable.any():
         values = np.where(keep[:, STREAM_OF_VALUE], features[:, :NUM_VALUES], 0)
         inputs = np.concatenate([values, keep], axis=1).astype(np.float32)[usable]
-        fused[usable] = bundle.info.calibration.probabilities(networks.fusion(inputs))[:, 0]
+        fused[usable] = bundle.info.calibration.probabilities(networks.fusion(inputs))
     return fused
 
 
-def _shown(scored: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
+def shown(items: Iterable[T], title: str, total: int) -> Iterable[T]:
     """With a progress bar, where somebody watches."""
-    from rich.console import Console
-    from rich.progress import track
-
     console = Console(stderr=True)
-    return iter(track(scored, "score", total, console=console, disable=not (console.is_terminal and total)))
+    return track(items, title, total, console=console, disable=not (console.is_terminal and total))
 
 
 def _scored(
     bundle: Bundle, source: ClipSource, rows: Sequence[int], workers: int, device: str
-) -> Generator[dict[str, Any]]:
-    """The results of `rows`, in their order."""
+) -> Generator[tuple[int, dict[str, Any]]]:
+    """(row, its results), in any order."""
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}")
     if workers == 1 or len(rows) < 2:
         scorer = FileScorer(bundle, OnnxNetworks(bundle, device)) if rows else None
         for row in rows:
             assert scorer is not None
-            yield scorer.score(partial(source.feed, row))
+            yield row, scorer.score(partial(source.feed, row))
         return
-    context = multiprocessing.get_context("spawn")  # forking would copy the parent's locks and threads
-    pool = ProcessPoolExecutor(min(workers, len(rows)), context, _begin, (bundle, device, source))
-    try:
-        yield from pool.map(_score_row, rows)
-    except BrokenProcessPool as error:
-        raise AVDetectError(
-            "a scoring process was ended (out of memory?); run again with fewer workers, what is scored is kept"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    pool = Pool(partial(_scoring, bundle, device, source), min(workers, len(rows)), math.inf)
+    with closing(pool.run(Item(str(row), row) for row in rows)) as events:
+        for event in events:
+            if isinstance(event, Done):
+                yield event.item.value, event.answer
+            elif isinstance(event, Failed):
+                yield event.item.value, failed(event.error, event.reason)
 
 
-_worker: tuple[FileScorer, ClipSource]  # of a worker process, set when it begins
-
-
-def _begin(bundle: Bundle, device: str, source: ClipSource) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+def _scoring(bundle: Bundle, device: str, source: ClipSource) -> Work:
+    """The task of a worker: rows of the table in, their results out."""
     import cv2
 
     cv2.setNumThreads(1)
-    _worker = FileScorer(bundle, OnnxNetworks(bundle, device, threads=1)), source
+    scorer = FileScorer(bundle, OnnxNetworks(bundle, device, threads=1))
 
+    def work(row: int, report: Report) -> dict[str, Any]:
+        return scorer.score(partial(source.feed, row))
 
-def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _score_row(row: int) -> dict[str, Any]:
-    scorer, source = _worker
-    return scorer.score(partial(source.feed, row))
+    return work

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from avdetect.datasets.manifest import SPLITS
 from avdetect.errors import ConfigError, ManifestError
 from avdetect.evaluation.sources import CacheClips, ClipSource, FileClips
 from avdetect.faces import build_detector
+from avdetect.files import open_run_folder
 from avdetect.preprocess import Preprocessor
 
 
@@ -71,23 +71,7 @@ def open_archive(cache: Path | None, bundle: Bundle) -> ClipArchive | None:
 
 def claim(out: Path, identity: dict[str, Any]) -> None:
     """Make the folder, or make sure that it belongs to this very evaluation. Raises ConfigError."""
-    path = out / "run.json"
-    if path.exists():
-        try:
-            stated = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path} cannot be read ({error}): name another --out, or delete the folder") from error
-        if stated != identity:
-            known = stated if isinstance(stated, dict) else {}
-            unlike = [
-                f"{key} {known.get(key)!r} instead of {identity.get(key)!r}"
-                for key in (*identity, *(key for key in known if key not in identity))
-                if known.get(key) != identity.get(key)
-            ]
-            raise ConfigError(
-                f"{out} holds another evaluation ({'; '.join(unlike)}): name another --out, or delete the folder"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / "run.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there and is no folder of an evaluation: name another --out")
-    (out / "progress").mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+    open_run_folder(out, identity, "name another --out, or delete the folder")
+    (out / "progress").mkdir(exist_ok=True)

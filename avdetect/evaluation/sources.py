@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.cache.worker import STILLS, still_clips
 from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import ConfigError, ManifestError, MediaError
 from avdetect.faces import build_detector
-from avdetect.preprocess import Preprocessor
+from avdetect.preprocess import STILLS, Preprocessor, still_clips
 from avdetect.types import Clip, Waveform
 
 Use = Callable[[Clip], None]
@@ -108,7 +107,7 @@ class CacheClips:
         if unknown:
             raise ManifestError(
                 f"the cache {archive.root} has not seen {len(unknown)} file(s) of the manifest, first {unknown[0]}: "
-                "run tools/preprocess.py with this manifest"
+                "run avdetect preprocess with this manifest"
             )
         clips = archive.clips
         self._clips = clips.index[clips["copy"] == 0].to_series().groupby(clips["file"]).agg(list).to_dict()
@@ -140,7 +139,7 @@ class Without:
         return missing | {self.part: f"no {self.part} stream"}
 
 
-class Held:
+class CachedFeed:
     """A feed that asks `feed` once, when it is first called, and keeps the clips: for a (short) file that several
     treatments are tried on."""
 

@@ -5,7 +5,7 @@ What cannot be measured, because the manifest or the machine lacks what it needs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from avdetect.evaluation.columns import subset_masks
 from avdetect.evaluation.comparison import comparison
 from avdetect.evaluation.localisation import measure_localisation
 from avdetect.evaluation.provenance import SEED
-from avdetect.evaluation.report import Results, write_csv
+from avdetect.evaluation.report import Results, rows_in_words, write_csv
 from avdetect.evaluation.robustness import robustness
 from avdetect.evaluation.setting import Setting
 from avdetect.evaluation.sync import MIN_SECONDS, measure_sync
@@ -33,7 +33,7 @@ CHUNK = 64  # files whose container facts are written at once
 
 def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
     """All that follows from the scores table, the shortcut audit, and both side by side, for each part."""
-    scores, threshold = results.scores, setting.bundle.info.calibration.threshold
+    scores, threshold = results.scores, setting.bundle.info.calibration.fake_threshold
     results.tables["missing"] = missing_streams(scores)
     if audit:
         scores = scores.join(_guesses(setting, results))
@@ -47,8 +47,7 @@ def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
         shortcut_rows = shortcuts(scores, setting.rounds, mask)
         beside = comparison(scores[mask], shortcut_rows, setting.rounds)
         if len(shortcut_rows):
-            title = "all files" if len(results.parts) == 1 or part == "all" else f"split {part}"
-            results.warnings += [f"{title}: {sentence}." for sentence in beaten(rows, shortcut_rows)]
+            results.warnings += [f"{rows_in_words(part)}: {sentence}." for sentence in beaten(rows, shortcut_rows)]
         frames += [frame.assign(part=part) for frame in (rows, shortcut_rows, beside) if len(frame)]
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     results.tables["metrics"] = table[["part", *(name for name in table if name != "part")]]
@@ -102,71 +101,66 @@ def container_facts(paths: list[str], target: Path, workers: int) -> pd.DataFram
 
 def measure_media(setting: Setting, results: Results, *, sync: bool, robustness_files: int) -> None:
     """What needs the clips or the files again: always with the networks that are in the bundle."""
-    tables, progress = results.tables, setting.progress
-    table = setting.table
+    table, tables, progress, unmeasured = setting.table, results.tables, setting.progress, results.unmeasured
     if sync:
-        for name, frame in _sync(setting, results).items():
-            tables[name] = frame
+        _sync(setting, results)
     else:
-        results.unmeasured.append("Lip-sync as lip-sync was switched off (--no-sync).")
+        unmeasured.append("Lip-sync as lip-sync was switched off (--no-sync).")
     if "fake_segments" in table and table["fake_segments"].map(bool).any():
-        tables["localisation"] = kept(
-            progress / "localisation.csv", lambda: measure_localisation(table, _detector(setting))
-        )
+        place = progress / "localisation.csv"
+        tables["localisation"] = _kept([place], lambda: [measure_localisation(table, _detector(setting))])[0]
     else:
-        results.unmeasured.append("Localisation: no partial forgery (fake_segments) in this manifest.")
+        unmeasured.append("Localisation: no partial forgery (fake_segments) in this manifest.")
     if robustness_files:
-        place = progress / f"robustness_{robustness_files}.csv"
-        tables["robustness"] = kept(
-            place,
-            lambda: robustness(table, _detector(setting), progress, robustness_files, SEED, rounds=setting.rounds),
-        )
+        place, rounds = progress / f"robustness_{robustness_files}.csv", setting.rounds
+        tables["robustness"] = _kept(
+            [place],
+            lambda: [robustness(table, _detector(setting), progress, robustness_files, SEED, rounds=rounds)],
+        )[0]
         if tables["robustness"].empty:
-            results.unmeasured.append("Robustness: there is no clip and no speech to re-encode.")
+            unmeasured.append("Robustness: there is no clip and no speech to re-encode.")
     else:
-        results.unmeasured.append("Robustness curves were not asked for (--robustness N).")
+        unmeasured.append("Robustness curves were not asked for (--robustness N).")
     used = [name for name in ("sync", "localisation", "robustness") if len(tables.get(name, ()))]
-    seen = setting.trained_on
-    if used and seen and results.summary["out_of_fold"]:
+    if used and setting.trained_on and results.summary["out_of_fold"]:
         results.warnings.append(
             f"The tables {', '.join(used)} were measured with the networks of the bundle, which were trained on the "
-            f"split {' and '.join(seen)} of this manifest: unlike all others they are not out of fold."
+            f"split {' and '.join(setting.trained_on)} of this manifest: unlike all others they are not out of fold."
         )
 
 
-def _sync(setting: Setting, results: Results) -> dict[str, pd.DataFrame]:
-    """`sync_shifts` and `sync`, on the files of dev with their own voice where there is one."""
+def _sync(setting: Setting, results: Results) -> None:
+    """The tables `sync_shifts` and `sync`, on the files of dev with their own voice where there is one."""
     mask = results.parts.get("dev", np.ones(len(setting.table), bool))
-    config = setting.bundle.info.model
-    reason = f"Lip-sync as lip-sync: no file shows {MIN_SECONDS:g} s of one face with its own voice."
+    table, config, rounds = setting.table[mask], setting.bundle.info.model, setting.rounds
     if "sync" not in config.streams:
         results.unmeasured.append("Lip-sync as lip-sync: the model was trained without a sync stream.")
-        return {}
-    if not (mask & own_voice(setting.table)).any():
+        return
+    found: Sequence[pd.DataFrame] = [pd.DataFrame()]
+    if own_voice(table).any():
+        found = _kept(
+            [setting.progress / "sync_shifts.csv", setting.progress / "sync.csv"],
+            lambda: measure_sync(
+                table, setting.source(mask), OnnxNetworks(setting.bundle), config, rounds=rounds, seed=SEED
+            ),
+        )
+    if found[0].empty:
+        reason = f"Lip-sync as lip-sync: no file shows {MIN_SECONDS:g} s of one face with its own voice."
         results.unmeasured.append(reason)
-        return {}
-    shifts, summary = (setting.progress / f"{name}.csv" for name in ("sync_shifts", "sync"))
-    if not (shifts.exists() and summary.exists()):
-        networks = OnnxNetworks(setting.bundle)
-        table = setting.table[mask]
-        found = measure_sync(table, setting.source(mask), networks, config, rounds=setting.rounds, seed=SEED)
-        if found.shifts.empty:
-            results.unmeasured.append(reason)
-            return {}
-        write_csv(found.shifts, shifts)
-        write_csv(found.summary, summary)
+        return
+    results.tables["sync_shifts"], results.tables["sync"] = found
     results.summary["sync_measured_on"] = "dev" if "dev" in results.parts else "all"
-    return {"sync_shifts": pd.read_csv(shifts), "sync": pd.read_csv(summary)}
 
 
-def kept(path: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table in `path`, made when it is not there. Always read back, so that both ways give the same."""
-    if not path.exists():
+def _kept(places: Sequence[Path], make: Callable[[], Sequence[pd.DataFrame]]) -> Sequence[pd.DataFrame]:
+    """The tables in `places`, made when they are not there. Always read back, so that both ways give the same."""
+    if not all(place.exists() for place in places):
         made = make()
-        if made.empty:
+        if made[0].empty:
             return made
-        write_csv(made, path)
-    return pd.read_csv(path)
+        for table, place in zip(made, places, strict=True):
+            write_csv(table, place)
+    return [pd.read_csv(place) for place in places]
 
 
 def _detector(setting: Setting) -> Detector:

@@ -142,19 +142,16 @@ def _shifted(
                 found[i, j] = round(read.offset_seconds * FPS)
     error = np.abs(found - shifts)
     recovered = error <= TOLERANCE  # False where there is no reading
-    note = TOO_FEW if len(files) < MIN_FILES else ""
-    rows = []
-    for j, shift in enumerate(shifts.tolist()):
-        rows.append(
-            {"shift_frames": shift, "n": len(files), "unread": int(np.isnan(found[:, j]).sum()), "note": note}
-            | _with_bounds("recovered", recovered[:, [j]], groups, rounds, seed)
-            | _with_bounds("mean_error_frames", error[:, [j]], groups, rounds, seed)
-        )
-    summary: dict[str, object] = {"table": "sync", "subset": "shifted", "score": "offset", "n": len(files)}
-    summary |= {"unread": int(np.isnan(found).sum()), "note": note}
-    summary |= _with_bounds("recovered", recovered, groups, rounds, seed)
-    summary |= _with_bounds("mean_error_frames", error, groups, rounds, seed)
-    return pd.DataFrame(rows), summary
+
+    def told(columns: np.ndarray) -> dict[str, object]:
+        unread, note = int(np.isnan(found[:, columns]).sum()), TOO_FEW if len(files) < MIN_FILES else ""
+        row: dict[str, object] = {"n": len(files), "unread": unread, "note": note}
+        for name, values in (("recovered", recovered), ("mean_error_frames", error)):
+            row |= _with_bounds(name, values[:, columns], groups, rounds, seed)
+        return row
+
+    table = pd.DataFrame([{"shift_frames": shift} | told(shifts == shift) for shift in shifts.tolist()])
+    return table, {"table": "sync", "subset": "shifted", "score": "offset"} | told(shifts == shifts)
 
 
 def _with_bounds(name: str, values: np.ndarray, groups: np.ndarray, rounds: int, seed: int) -> dict[str, float]:
@@ -178,9 +175,7 @@ def partners(groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """(N,) for each file another of another group, each file once; -1 where one group is most of them."""
     _, place, sizes = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
     drawn = np.random.default_rng(seed).permutation(len(groups))
-    order = drawn[
-        np.argsort(place[drawn], kind="stable")
-    ]  # group by group: a step of the largest one leads out of each
+    order = drawn[np.argsort(place[drawn], kind="stable")]  # group by group: a step of the largest leads out of each
     partner = np.empty(len(groups), np.int64)
     partner[order] = np.roll(order, -int(sizes.max()))
     return np.where(place[partner] == place, -1, partner)

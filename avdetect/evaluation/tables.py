@@ -7,7 +7,7 @@ sound: they and clips, which is all else, are never measured together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from avdetect.evaluation.columns import (
     ANSWERS,
     COLUMNS,
     MIN_CLASS,
+    OUTPUTS,
     REMOVED,
     Files,
     measurement_frame,
@@ -37,10 +38,10 @@ from avdetect.evaluation.metrics import (
     multiplicities,
     weights,
 )
+from avdetect.evaluation.modalities import MODALITIES
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAMS
 from avdetect.types import Float, StreamName
 
-OUTPUTS = {f"p_{label}": label for label in ANSWERS}
 STREAM_SCORES = {
     "visual_logit": "video_fake",
     "audio_logit": "audio_fake",
@@ -57,19 +58,25 @@ def measurements(
 ) -> pd.DataFrame:
     """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says.
 
-    threshold is the shipped one, of P(fake); the parts are judged from PART_THRESHOLD on.
+    threshold is the shipped one, of P(fake) and of what each part alone would make of a file.
     """
     files = Files(scores, threshold, rounds)
-    rows = [row for name in (TABLES if tables is None else tables) for row in TABLES[name](files)]
+    rows: list[dict[str, Any]] = []
+    for name in TABLES if tables is None else tables:
+        if name in QUESTIONS:
+            rows += (row for asked in QUESTIONS[name](files) if "auc" in (row := files.row(name, *asked)))
+        else:
+            rows += COUNTED[name](files)
     return measurement_frame(rows)
 
 
 def as_result(frame: pd.DataFrame) -> dict[str, Any]:
     """Measurements as JSON values: "rows" without what is NaN, and "summary", the few numbers that go into a bundle."""
-    shown = [*COLUMNS, *(f"auc{end}" for end in ("", "_low", "_high")), *PLAIN, *PROPER, *DECISIONS]
+    shown = [*COLUMNS, "auc", "auc_low", "auc_high", *PLAIN, *PROPER, *DECISIONS]
     records = frame[shown].astype(object).to_dict("records")
     rows = [
-        {str(key): _plain(value) for key, value in row.items() if pd.notna(value) and value != ""} for row in records
+        {str(k): v.item() if isinstance(v, np.generic) else v for k, v in row.items() if pd.notna(v) and v != ""}
+        for row in records
     ]
     stated = ("auc", "auc_pooled", "auc_within", "log_loss")
     summary = {
@@ -78,10 +85,6 @@ def as_result(frame: pd.DataFrame) -> dict[str, Any]:
         if "auc" in row and row["table"] in ("output", "stream")
     }
     return {"rows": rows, "summary": summary}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
@@ -96,11 +99,8 @@ def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
             gone = mask & (numbers(scores, f"has_{stream}") != 1)
             reason = text(scores, f"missing_{stream}").replace("", "not stated")
             reason = reason.mask(error != "", "not read: " + error.str.partition(":")[0])
-            for name, count in (
-                reason[gone].value_counts().sort_index().sort_values(ascending=False, kind="stable").items()
-            ):
-                share = count / mask.sum()
-                rows.append({"subset": subset, "stream": stream, "reason": name, "files": count, "share": share})
+            counts = reason[gone].value_counts().sort_index().sort_values(ascending=False, kind="stable")
+            rows += [(subset, stream, name, count, count / mask.sum()) for name, count in counts.items()]
     return pd.DataFrame(rows, columns=["subset", "stream", "reason", "files", "share"])
 
 
@@ -119,50 +119,52 @@ def with_outputs(
     return table.drop(columns=[c for c in columns if c in table]).assign(**columns)
 
 
-Rows = Iterator[dict[str, Any]]
+Rows = Iterable[dict[str, Any]]
+Asked = Iterable[tuple[str, str, str, np.ndarray]]  # subset, score, label, files
 
 
-def _measured(rows: Sequence[dict[str, Any]] | Rows) -> Rows:
-    return (row for row in rows if "auc" in row)
+def _each(files: Files, scores: Mapping[str, str]) -> Asked:
+    return ((subset, score, label, mask) for subset, mask in files.masks.items() for score, label in scores.items())
 
 
 def _outputs(files: Files) -> Rows:
     """Also where a class or every score is missing: abstentions are told."""
-    rows = (files.row("output", s, score, label, m) for s, m in files.masks.items() for score, label in OUTPUTS.items())
+    rows = (files.row("output", *one) for one in _each(files, OUTPUTS))
     return (row for row in rows if row["n"] or row["abstained"])
 
 
-def _streams(files: Files) -> Rows:
-    return _measured(
-        files.row("stream", subset, score, label, mask)
-        for subset, mask in files.masks.items()
-        for score, label in STREAM_SCORES.items()
-    )
+def _ablations(files: Files) -> Asked:
+    columns = [str(column) for column in files.scores if str(column).startswith("ablation:")]
+    return _each(files, dict.fromkeys(columns, "fake"))
 
 
-def _classes(files: Files) -> Rows:
-    """Each class of fake clips against real clips; a class speaks of two halves, so both must be there."""
+def _class_masks(files: Files) -> Iterator[tuple[str, np.ndarray]]:
+    """Each class of fake clips with the real clips; a class speaks of two halves, so both must be there."""
     fake, video, audio = (files.labels[label] for label in LABELS)
     whole = files.masks["clips"] & (files.media == 3)
     real = whole & (fake == 0) & (video == 0) & (audio == 0)
     for name, (face, voice) in CLASSES.items():
-        fakes = whole & (fake == 1) & (video == face) & (audio == voice)
-        yield from _measured([files.row("class", name, "p_fake", "fake", real | fakes)])
+        yield name, real | (whole & (fake == 1) & (video == face) & (audio == voice))
 
 
-def _kinds(files: Files) -> Rows:
-    return _by_column(files, "kind", prefixed=False)
+def _modalities(files: Files) -> Asked:
+    """Every row on the same clips: those of which each part was judged, of the parts that the bundle judges at all."""
+    judged = [~np.isnan(score_values(files.scores, name)) for name in OUTPUTS if name != "p_fake"]
+    same = np.logical_and.reduce([files.masks["clips"], *(there for there in judged if there.any())])
+    asked = [("clips", label, same) for label in ANSWERS] + [(n, "fake", same & m) for n, m in _class_masks(files)]
+    return ((subset, score, label, mask) for score in MODALITIES for subset, label, mask in asked)
 
 
-def _methods(files: Files) -> Rows:
-    return _by_column(files, "method", prefixed=True)
+def _removed(files: Files) -> Asked:
+    """The same clips with one half removed, and whole: both where the remaining half can be judged."""
+    for column, what in REMOVED.items():
+        judged = files.masks["clips"] & ~np.isnan(score_values(files.scores, column))
+        yield from ((f"clips, {what}", score, "fake", judged) for score in (column, "p_fake"))
 
 
-def _by_column(files: Files, column: str, prefixed: bool) -> Rows:
-    """The fakes of each value against all reals with the same media, by p_fake and by the streams that should see.
-
-    Their recall at 5 % false alarms is that of the same operating point for all whose reals are the same.
-    """
+def _by_column(files: Files, column: str) -> Asked:
+    """The fakes of each kind or method against all reals with the same media, by p_fake and by the streams that should
+    see. Their recall at 5 % false alarms is that of the same operating point for all whose reals are the same."""
     names = files.column(column)
     for subset, mask in files.masks.items():
         for name in sorted(set(names[mask & (files.labels["fake"] == 1)]) - {""}):
@@ -170,9 +172,8 @@ def _by_column(files: Files, column: str, prefixed: bool) -> Rows:
             for score, label in {"p_fake": "fake", **_responsible(files, fakes)}.items():
                 judged = fakes & files.judged(score, label, 1)
                 if judged.sum() >= MIN_CLASS:
-                    title = f"{subset}: {name}" if prefixed else str(name)
-                    asked = (fakes & (files.labels[label] == 1)) | files.like(judged, mask)
-                    yield from _measured([files.row(column, title, score, label, asked)])
+                    title = name if column == "kind" else f"{subset}: {name}"
+                    yield title, score, label, (fakes & (files.labels[label] == 1)) | files.like(judged, mask)
 
 
 def _responsible(files: Files, fakes: np.ndarray) -> dict[str, str]:
@@ -185,36 +186,35 @@ def _responsible(files: Files, fakes: np.ndarray) -> dict[str, str]:
     return found
 
 
-def _sources(files: Files) -> Rows:
+def _sources(files: Files) -> Asked:
     """Inside each source that holds both classes, among files with the same streams of it: what a source's look, or a
     missing sound track, gives away cannot help there."""
     names = files.column("dataset")
     scores = {"visual_logit": "video_fake", "audio_logit": "audio_fake", "p_fake": "fake"}
-    for subset, mask in files.masks.items():
-        for score, label in scores.items():
-            for inside in files.inside(score, label, mask):
-                yield files.row("source", f"{subset}: {names[inside][0]}", score, label, inside)
+    for subset, score, label, mask in _each(files, scores):
+        for inside in files.inside(score, label, mask):
+            yield f"{subset}: {names[inside][0]}", score, label, inside
 
 
 def _alarms(files: Files) -> Rows:
     """The share of reals called fake in each source with MIN_CLASS of them, highest first: at the shipped threshold,
     and at the one that alarms on 5 % of reals where every source weighs the same."""
     names = files.column("dataset")
-    for subset, mask in files.masks.items():
-        for score, label in OUTPUTS.items():
-            values, real = score_values(files.scores, score), mask & files.judged(score, label, 0)
-            share = weights(np.zeros(real.sum()), files.files[real])
-            limit = alarm_limit(values[real], share) if real.any() else np.inf
-            rows = []
-            for name in sorted(set(names[real])):
-                p = values[real & (names == name)]
-                abstained = mask & (names == name) & (files.labels[label] == 0) & np.isnan(values)
-                row: dict[str, Any] = {"table": "false alarms", "subset": f"{subset}: {name}", "score": score}
-                row |= {"label": label, "n": len(p), "fakes": 0, "abstained": int(abstained.sum())}
-                row |= {"note": TOO_FEW if len(p) < MIN_FILES else "", "false_alarms_at_5": (p >= limit).mean()}
-                rows.append(row | {"false_alarms": (p >= files.threshold_of(label)).mean()})
-            kept = (row for row in rows if row["n"] >= MIN_CLASS)
-            yield from sorted(kept, key=lambda row: (-row["false_alarms"], -row["false_alarms_at_5"], row["subset"]))
+    for subset, score, label, mask in _each(files, OUTPUTS):
+        values, real = score_values(files.scores, score), mask & files.judged(score, label, 0)
+        share = weights(np.zeros(real.sum()), files.files[real])
+        limit = alarm_limit(values[real], share) if real.any() else np.inf
+        rows = []
+        for name in sorted(set(names[real])):
+            p = values[real & (names == name)]
+            if len(p) < MIN_CLASS:
+                continue
+            abstained = mask & (names == name) & (files.labels[label] == 0) & np.isnan(values)
+            row: dict[str, Any] = {"table": "false alarms", "subset": f"{subset}: {name}", "score": score}
+            row |= {"label": label, "n": len(p), "fakes": 0, "abstained": int(abstained.sum())}
+            row |= {"note": TOO_FEW if len(p) < MIN_FILES else "", "false_alarms_at_5": (p >= limit).mean()}
+            rows.append(row | {"false_alarms": (p >= files.threshold).mean()})
+        yield from sorted(rows, key=lambda row: (-row["false_alarms"], -row["false_alarms_at_5"], row["subset"]))
 
 
 def _pairs(files: Files) -> Rows:
@@ -225,15 +225,16 @@ def _pairs(files: Files) -> Rows:
     with at least MIN_CLASS such groups.
     """
     sources = files.column("dataset")
-    for subset, mask in files.masks.items():
-        for score, label in {"p_fake": "fake", "visual_logit": "video_fake", "audio_logit": "audio_fake"}.items():
-            fake, real = joined_pairs(files, score, label, mask)
-            if len(fake):
-                yield _pair_row(files, subset, score, label, fake, real)
-            for name in sorted(set(sources[fake])):
-                inside = sources[fake] == name
-                if len(set(files.groups[fake[inside]])) >= MIN_CLASS:
-                    yield _pair_row(files, f"{subset}: {name}", score, label, fake[inside], real[inside])
+    for subset, score, label, mask in _each(
+        files, {"p_fake": "fake", "visual_logit": "video_fake", "audio_logit": "audio_fake"}
+    ):
+        fake, real = joined_pairs(files, score, label, mask)
+        if len(fake):
+            yield _pair_row(files, subset, score, label, fake, real)
+        for name in sorted(set(sources[fake])):
+            inside = sources[fake] == name
+            if len(set(files.groups[fake[inside]])) >= MIN_CLASS:
+                yield _pair_row(files, f"{subset}: {name}", score, label, fake[inside], real[inside])
 
 
 def joined_pairs(files: Files, score: str, label: str, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -266,28 +267,19 @@ def _pair_row(files: Files, subset: str, score: str, label: str, fake: np.ndarra
     return row | {"note": TOO_FEW if few else "", "auc": float(share.mean()), "auc_low": low, "auc_high": high}
 
 
-def _ablations(files: Files) -> Rows:
-    columns = [column for column in files.scores if str(column).startswith("ablation:")]
-    return _measured(files.row("ablation", s, column, "fake", m) for s, m in files.masks.items() for column in columns)
-
-
-def _removed(files: Files) -> Rows:
-    """The same clips with one half removed, and whole: both where the remaining half can be judged."""
-    for column, what in REMOVED.items():
-        judged = files.masks["clips"] & ~np.isnan(score_values(files.scores, column))
-        for score in (column, "p_fake"):
-            yield from _measured([files.row("modality removed", f"clips, {what}", score, "fake", judged)])
-
-
-TABLES: dict[str, Callable[[Files], Rows]] = {
-    "output": _outputs,
-    "stream": _streams,
-    "class": _classes,
-    "kind": _kinds,
-    "method": _methods,
+# What is measured where both classes are there, and what has rows of its own.
+QUESTIONS: dict[str, Callable[[Files], Asked]] = {
+    "modality": _modalities,
+    "stream": lambda files: _each(files, STREAM_SCORES),
+    "class": lambda files: ((name, "p_fake", "fake", mask) for name, mask in _class_masks(files)),
+    "kind": lambda files: _by_column(files, "kind"),
+    "method": lambda files: _by_column(files, "method"),
     "source": _sources,
-    "false alarms": _alarms,
-    "pairs": _pairs,
     "ablation": _ablations,
     "modality removed": _removed,
 }
+COUNTED: dict[str, Callable[[Files], Rows]] = {"output": _outputs, "false alarms": _alarms, "pairs": _pairs}
+TABLES = (  # in the order of metrics.csv
+    *("modality", "output", "stream", "class", "kind", "method", "source", "false alarms", "pairs"),
+    *("ablation", "modality removed"),
+)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from avdetect.errors import ConfigError
 from avdetect.types import Float, UInt8
 
 CPU = ("CPUExecutionProvider",)
@@ -73,35 +70,3 @@ class FaceDetector(Protocol):
 def fingerprint_of(*contents: bytes) -> str:
     """16 hex digits of weight files, in the order given; names and places do not count."""
     return hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents)).hexdigest()[:16]
-
-
-Builder = Callable[[Path | None, int, tuple[str, ...]], FaceDetector]
-
-
-def _mtcnn(path: Path | None, threads: int, providers: tuple[str, ...]) -> FaceDetector:
-    from avdetect.faces.mtcnn import MTCNN
-
-    return MTCNN(path, threads=threads, providers=providers)
-
-
-def _scrfd(path: Path | None, threads: int, providers: tuple[str, ...]) -> FaceDetector:
-    from avdetect.faces.scrfd import SCRFD
-
-    return SCRFD(path, threads=threads, providers=providers)
-
-
-DETECTORS: dict[str, Builder] = {"mtcnn": _mtcnn, "scrfd": _scrfd}
-
-
-def build_detector(
-    name: str, *, path: str | Path | None = None, threads: int = 1, providers: tuple[str, ...] = CPU
-) -> FaceDetector:
-    """The detector called `name`: "mtcnn" (ships with the package) or "scrfd" (opt-in, research only).
-
-    `path` is the folder of MTCNN's networks or SCRFD's ONNX file; None means where each is kept by default.
-    Raises ConfigError for an unknown name, ModelError when the weights are missing or damaged, ToolError for scrfd
-    without insightface (extra `scrfd`).
-    """
-    if name not in DETECTORS:
-        raise ConfigError(f"unknown face detector {name!r}; known: {', '.join(DETECTORS)}")
-    return DETECTORS[name](None if path is None else Path(path), threads, providers)

@@ -6,7 +6,7 @@ Nothing is learned here. The face is laid on `crops.TEMPLATE`, and a mouth is lo
     colour  lips are redder than skin, so redness varies around a mouth as it does over the rest of the face
 
 A mouth is called hidden where there is no line at all, or a weak one and no colour. Measured on crops of real people,
-fakes and photographs, and on covers that were drawn over them: MODEL_CARD, "Hidden mouths". Skin over a mouth (a hand)
+fakes and photographs, and on covers that were drawn over them (avdetect/weights/README.md). Skin over a mouth (a hand)
 is often missed, and so are covers with a drawing of a mouth's colours. Below MIN_CONTRAST nothing can be said.
 """
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from avdetect.report.curves import MOST_TRACKS, face_curves, level, line, points_of, several, spread, waveform
-from avdetect.report.drawing import Bar, Legend, Path, Points, Row, Scale, TimeAxis, Word, gutter
+from avdetect.report.drawing import Bar, Legend, Path, Points, Row, Scale, TimeAxis, Word
 from avdetect.report.evidence import Evidence
 from avdetect.report.match_rows import match_rows
-from avdetect.report.words import PART_NAMES, absence, finite, number, segment_words, span, stream
-from avdetect.types import Curve, Detection
+from avdetect.report.words import PART_NAMES, absence, number, segment_words, span, stream
+from avdetect.types import Detection
 
 LANE, BAR = 24, 12  # pixels
+PROBABILITY = Scale(0.0, 1.0)  # the same in every report
+_UNITS = (
+    "P({}) if a long file were all like this second; the card above weighs all of it. A stretch is marked where the "
+    "curve reaches the dashed line."
+)
 
 
 def axis_of(evidence: Evidence) -> TimeAxis:
@@ -22,7 +26,7 @@ def axis_of(evidence: Evidence) -> TimeAxis:
 def rows(evidence: Evidence) -> tuple[Row, ...]:
     """Marked stretches, face, voice, sound, offset and confidence, from top to bottom."""
     axis, detection = axis_of(evidence), evidence.detection
-    return (_marked(axis, detection), _face(axis, detection), *_sound(axis, evidence), *match_rows(axis, evidence))
+    return (_marked(axis, detection), _face(axis, evidence), *_sound(axis, evidence), *match_rows(axis, evidence))
 
 
 def bands(evidence: Evidence) -> tuple[Bar, ...]:
@@ -46,41 +50,34 @@ def _marked(axis: TimeAxis, detection: Detection) -> Row:
     return Row(title, note, label, LANE * len(lanes), bars=tuple(b for b in drawn if b), words=words)
 
 
-def _symmetric(curves: Iterable[Curve], least: float = 2.0) -> Scale:
-    """Raw scores with 0 in the middle."""
-    values = [abs(v) for curve in curves for value in curve.values if (v := finite(value)) is not None]
-    top = min(12.0, max(least, math.ceil(max(values, default=0.0))))
-    return Scale(-top, top)
+def _words(level: float, height: int) -> tuple[Word, ...]:
+    """Beside the plot of a probability: its ends, and the level at which a stretch is marked."""
+    start = PROBABILITY.y(level) * height / 100 + 4
+    ends = [(y, text) for y, text in ((10, "1"), (height - 3, "0")) if abs(y - start) > 12]  # else they would touch
+    return tuple(Word("-8", round(y, 1), text, "gutter") for y, text in (*ends, (start, number(level))))
 
 
-def _score_words(scale: Scale, height: int) -> tuple[Word, ...]:
-    return gutter(height, ("fake", number(scale.high, 0, signed=True)), (number(scale.low, 0), "real"))
-
-
-def _face(axis: TimeAxis, detection: Detection) -> Row:
+def _face(axis: TimeAxis, evidence: Evidence) -> Row:
+    detection = evidence.detection
     title, height = "Face", 150
-    note = (
-        "Mean score of each second, one line a face. Above 0 it leans towards fake, below towards real: a raw score, "
-        "no probability. The card above weighs the whole file and is calibrated: its 0.50 need not be this 0. "
-        f"Compare heights.{several(axis, True)}"
-    )
+    note = f"{_UNITS.format('video_fake')} One line a face.{several(axis, True)}"
     curves = face_curves(detection)
     drawn = curves[:MOST_TRACKS]
     if not drawn:
         return Row(title, note, "", 0, absent=absence(detection, "visual"))
-    scale = _symmetric(drawn)
+    scale, start = PROBABILITY, evidence.levels["visual"]
     # The most suspicious one is drawn last, over the others.
     area = spread(axis, scale, points_of(drawn[0]), "range")
     lines = [line(axis, scale, points_of(curve), f"track t{i}") for i, curve in enumerate(drawn)][::-1]
     legend = [
-        Legend(f"track t{i}", f"track {curve.track_id}, as a whole {number(curve.score, signed=True)}")
+        Legend(f"track t{i}", f"track {curve.track_id}, as a whole {number(curve.probability)}")
         for i, curve in enumerate(drawn)
     ]
     if len(curves) > MOST_TRACKS:
         legend.append(Legend("", f"and {len(curves) - MOST_TRACKS} more, in the table of faces below"))
-    label = "Score over time: " + "; ".join(item.text for item in legend)
-    paths = (level(scale, 0, "zero"), area, *lines)
-    return Row(title, note, label, height, paths=paths, words=_score_words(scale, height), legend=tuple(legend))
+    label = "P(video_fake) over time: " + "; ".join(item.text for item in legend)
+    paths = (level(scale, start, "limit"), area, *lines)
+    return Row(title, note, label, height, paths=paths, words=_words(start, height), legend=tuple(legend))
 
 
 def _sound(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
@@ -95,11 +92,11 @@ def _sound(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
     paths: tuple[Path, ...] = ()
     words: tuple[Word, ...] = ()
     if curve:
-        scale = _symmetric([curve])
-        paths, words = _voice_paths(axis, scale, points_of(curve), sound is not None), _score_words(scale, height)
-        over = " over the log-mel spectrogram: high tones at the top, bright is loud" if sound else ""
-        note = f"Mean score of each second{over}.{several(axis, True)}"
-        label = f"Score of the voice over time; as a whole {number(curve.score, signed=True)}"
+        start = evidence.levels["audio"]
+        paths, words = _voice_paths(axis, start, points_of(curve), sound is not None), _words(start, height)
+        over = " Behind it the log-mel spectrogram: high tones at the top, bright is loud." if sound else ""
+        note = f"{_UNITS.format('audio_fake')}{over}{several(axis, True)}"
+        label = f"P(audio_fake) over time; as a whole {number(curve.probability)}"
     else:
         note = f"{absence(detection, 'audio')} {note}"
     image = axis.image(sound.mel, sound.start_seconds, sound.duration_seconds) if sound else None
@@ -108,9 +105,9 @@ def _sound(axis: TimeAxis, evidence: Evidence) -> Iterable[Row]:
         yield Row("Waveform", "", "Waveform", 44, paths=(waveform(sound.peaks, image.percent, image.width),))
 
 
-def _voice_paths(axis: TimeAxis, scale: Scale, points: Points, on_picture: bool) -> tuple[Path, ...]:
+def _voice_paths(axis: TimeAxis, start: float, points: Points, on_picture: bool) -> tuple[Path, ...]:
     """The curve; on a picture in white with a dark rim, which is seen on every colour."""
-    css = " on-picture" if on_picture else ""
+    css, scale = " on-picture" if on_picture else "", PROBABILITY
     drawn = line(axis, scale, points, "over" if on_picture else "track t0")
     rim = (Path(drawn.d, "under"),) if on_picture else ()
-    return (level(scale, 0, f"zero{css}"), spread(axis, scale, points, f"range{css}"), *rim, drawn)
+    return (level(scale, start, f"limit{css}"), spread(axis, scale, points, f"range{css}"), *rim, drawn)

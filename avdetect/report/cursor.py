@@ -14,7 +14,7 @@ from avdetect.report.curves import MOST_TRACKS, face_curves, points_of
 from avdetect.report.drawing import Points, TimeAxis
 from avdetect.report.evidence import Evidence, Frame
 from avdetect.report.match_rows import sync_curves
-from avdetect.report.words import absence, finite, leaning, match_words, number, segment_words, span, stream
+from avdetect.report.words import absence, finite, match_words, number, segment_words, span, stream
 from avdetect.types import Curve
 
 STRIP_CELLS = 8
@@ -37,7 +37,11 @@ def first(evidence: Evidence) -> tuple[float, str]:
 
 
 def _peak(curve: Curve, time: TimeAxis) -> float | None:
-    points = [(v, s) for s, value in points_of(curve) if (v := finite(value)) is not None and math.isfinite(s)]
+    points = [
+        (v, s)
+        for s, value in zip(curve.times_seconds, curve.values, strict=True)
+        if (v := finite(value)) is not None and math.isfinite(s)
+    ]
     if not points:
         return None
     second = max(points)[1]
@@ -94,7 +98,7 @@ def readings(evidence: Evidence) -> dict[int, tuple[str, ...]]:
         found[second] = (
             "; ".join(marked[second]) if second in marked else "nothing",
             _faces_at(faces, second) if faces else absence(detection, "visual"),
-            leaning(voice.get(second)) if audio else absence(detection, "audio"),
+            _at(voice.get(second)) if audio else absence(detection, "audio"),
             _match_at(offset, confidence) if match or detection.sync else absence(detection, "sync"),
         )
     return found
@@ -104,14 +108,18 @@ def _by_second(points: Points) -> dict[int, float | None]:
     return {math.floor(seconds): value for seconds, value in points if math.isfinite(seconds)}
 
 
+def _at(probability: float | None) -> str:
+    return "no score" if finite(probability) is None else f"P = {number(probability)}"
+
+
 def _faces_at(faces: list[tuple[int | None, dict[int, float | None]]], second: int) -> str:
     seen = [(track, v) for track, values in faces if (v := finite(values.get(second))) is not None]
     if not seen:
         return "no score"
     if len(faces) == 1:
-        return leaning(seen[0][1])
+        return _at(seen[0][1])
     seen.sort(key=lambda item: -item[1])
-    words = [f"track {track}: {number(v, signed=True)}" for track, v in seen[:MOST_NAMED]]
+    words = [f"track {track}: {number(v)}" for track, v in seen[:MOST_NAMED]]
     return "; ".join(words) + (f"; {len(seen) - MOST_NAMED} more below" if len(seen) > MOST_NAMED else "")
 
 

@@ -88,8 +88,8 @@ def face_curves(detection: Detection) -> list[Curve]:
 
 
 def points_of(curve: Curve) -> Points:
-    """(seconds, value) of each point."""
-    return list(zip(curve.times_seconds, curve.values, strict=True))
+    """(seconds, P) of each point of a face or a voice."""
+    return list(zip(curve.times_seconds, curve.probabilities, strict=True))
 
 
 def several(axis: TimeAxis, area: bool) -> str:

@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 from avdetect.types import Detection, Verdict
 
-SCHEMA = "avdetect.results/1"  # the number changes when a field is removed or changes its meaning
+# The number changes when a field is removed or changes its meaning. 2: four verdicts, two thresholds, measured rates.
+SCHEMA = "avdetect.results/2"
 SCHEMA_FILE = Path(__file__).parent / "detection.schema.json"
 
 
@@ -50,6 +51,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
+THRESHOLDS = ("undecided_threshold", "fake_threshold")  # of a result
 CSV_NUMBERS = frozenset(
     ("fake", "video_fake", "audio_fake", "mismatch", "sync_offset_seconds", "sync_confidence", "duration_seconds")
 )
@@ -81,9 +83,11 @@ def is_result(values: Mapping[str, Any]) -> bool:
     """Whether a result that was read from somewhere has numbers and text where tables want them. Raises what `to_row`
     does where it is nothing of the kind.
     """
-    row, threshold = to_row(values), values.get("threshold")
+    row, thresholds = to_row(values), [values.get(name) for name in THRESHOLDS]
     kinds = {name: (int, float) if name in CSV_NUMBERS else (str,) for name in CSV_COLUMNS}
-    if row["verdict"] not in (*get_args(Verdict), None) or not isinstance(threshold, int | float | None):
+    if row["verdict"] not in (*get_args(Verdict), None) or not all(
+        isinstance(t, int | float | None) for t in thresholds
+    ):
         return False
     return all(row[name] is None or isinstance(row[name], kind) for name, kind in kinds.items())
 

@@ -6,10 +6,11 @@ within a few megabytes however long the file is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from avdetect.types import Detection
+from avdetect.types import Detection, StreamName
 
 Peaks = tuple[tuple[float, float], ...]  # (lowest, highest) sample of each of so many equal stretches, in [-1, 1]
 
@@ -42,12 +43,12 @@ class Moment:
     track_id: int
     kind: Literal["most", "least"]
     seconds: float
-    logit: float  # of this crop
+    probability: float  # P(video_fake), if all of the file were like this crop
     crop: Picture
     # Occlusion sensitivity (Zeiler & Fergus, 2014): patches of the crop are blurred one after the other, and `overlay`
     # (RGBA, same size as `crop`) shows where that changes the logit. None where it was not computed.
     overlay: Picture | None
-    largest_drop: float | None  # of the logit, by one patch; negative: blurring made the crop only more suspicious
+    blurred: float | None  # the probability with the patch blurred that lowers it most
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,5 @@ class Evidence:
     sync: tuple[SyncCurve, ...]
     mouths: MouthStrip | None
     limits: tuple[str, ...]  # of the model, a sentence each, from its card
+    levels: Mapping[StreamName, float]  # of the curve's probability from which on a stretch is marked
     asked_seconds: float | None = None  # how much of the file was asked for; None: to its end

@@ -15,6 +15,7 @@ from avdetect.files import replacing
 
 if TYPE_CHECKING:
     from avdetect.report.evidence import Evidence
+    from avdetect.report.recorder import Recorder
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class ReportFiles:
                 raise ConfigError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
             if path.is_dir() or not os.access(path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there; choose another place")
+
+    def recorder(self, duration_seconds: float | None = None) -> Recorder | None:
+        """What watches the scoring of so many seconds (None: all) for them; None where no file was asked for."""
+        if not self.paths:
+            return None
+        from avdetect.report.recorder import Recorder
+
+        return Recorder(duration_seconds)
 
     def write(self, evidence: Evidence) -> None:
         """Draw and write them, each whole or not at all. Raises AVDetectError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,8 +91,13 @@ class MomentKeeper:
             ranked = sorted(self._tracks, key=lambda t: (-suspicion[t], t))
             self._tracks = {t: self._tracks[t] for t in ranked[:_KEPT_TRACKS]}
 
-    def moments(self, outputs: StreamOutputs, network: Callable[[UInt8], Float]) -> tuple[Moment, ...]:
-        """The most suspicious tracks first, in each the most suspicious crops first."""
+    def moments(
+        self,
+        outputs: StreamOutputs,
+        network: Callable[[UInt8], Float],
+        probabilities: Callable[[Sequence[float]], Sequence[float]],
+    ) -> tuple[Moment, ...]:
+        """The most suspicious tracks first, in each the most suspicious crops first. probabilities: of logits."""
         suspicion = {t: _suspicion(outputs, t) for t in self._tracks if t in outputs.visual}
         ranked = sorted(suspicion, key=lambda t: (-suspicion[t], t))[:MAX_TRACKS]
         found = []
@@ -100,7 +105,7 @@ class MomentKeeper:
             for kind, chosen in self._tracks[track_id].chosen().items():
                 for place, seen in enumerate(chosen):
                     explained = network if rank < EXPLAINED_TRACKS and place == 0 else None
-                    found.append(_moment(track_id, kind, seen, explained))
+                    found.append(_moment(track_id, kind, seen, explained, probabilities))
         return tuple(found)
 
 
@@ -109,19 +114,26 @@ def _suspicion(outputs: StreamOutputs, track_id: int) -> float:
     return outputs.track_logit(logits)
 
 
-def _moment(track_id: int, kind: Kind, seen: _Seen, network: Callable[[UInt8], Float] | None) -> Moment:
+def _moment(
+    track_id: int,
+    kind: Kind,
+    seen: _Seen,
+    network: Callable[[UInt8], Float] | None,
+    probabilities: Callable[[Sequence[float]], Sequence[float]],
+) -> Moment:
     """With an overlay if there is a network to ask."""
     crop: np.ndarray = seen.crop
     if crop.shape[0] > CROP_SIDE:
         crop = cv2.resize(crop, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
     picture = jpeg(crop, CROP_BYTES)
     fallen = drops(network, seen.crop) if network else None
+    probability, *blurred = probabilities([seen.logit, *([] if fallen is None else [seen.logit - float(fallen.max())])])
     return Moment(
         track_id=track_id,
         kind=kind,
         seconds=seen.seconds,
-        logit=seen.logit,
+        probability=probability,
         crop=picture,
         overlay=overlay(fallen, picture.width) if fallen is not None else None,
-        largest_drop=float(fallen.max()) if fallen is not None else None,
+        blurred=blurred[0] if blurred else None,
     )

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from avdetect.detector import CLEAR_SYNC, PART_THRESHOLD
+from avdetect.detector import CLEAR_SYNC
 from avdetect.report import axis, cursor, words
 from avdetect.report.curves import face_curves, waveform
 from avdetect.report.data import printable
 from avdetect.report.drawing import TimeAxis
 from avdetect.report.evidence import Evidence, Moment, Picture
 from avdetect.types import Detection, Segment, TrackSummary
+from avdetect.verdict import NO_LIMITS
 
 MOST_SHOWN = 6  # tracks whose moments are shown
 MOST_LISTED = 40  # tracks in the table: a film has thousands
@@ -40,13 +41,13 @@ def render_page(evidence: Evidence) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = words.tone_css() + _asset("page.css"), _asset("page.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         finalize=lambda value: _shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )  # fmt: skip
     environment.filters |= {
-        "number": words.number, "clock": words.clock, "sentence": words.sentence, "uri": _uri, "leaning": words.leaning,
+        "number": words.number, "clock": words.clock, "sentence": words.sentence, "uri": _uri,
     }  # fmt: skip
     return environment.from_string(_asset("page.html.j2")).render(
         policy=_policy(style, script),
@@ -101,11 +102,10 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "name": _file_name(detection.path),
         "detection": detection,
         "fake": words.finite(detection.fake),
-        "threshold": words.finite(detection.threshold),
-        "digits": words.digits_apart(words.finite(detection.fake), words.finite(detection.threshold)),
+        "whole": words.whole(detection),
+        "thresholds": [words.finite(t) or 0.0 for t in (detection.undecided_threshold, detection.fake_threshold)],
         "heading": words.heading(detection),
         "causes": words.causes(detection),
-        "part_threshold": PART_THRESHOLD,
         "evidence": evidence,
         "time": time,
         "scored": words.span(time.start, time.end),
@@ -118,6 +118,7 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         "frame": min(evidence.frames, key=lambda f: abs(f.seconds - at), default=None),
         "readings": list(zip(cursor.READINGS, cursor.reading(evidence, at), strict=True)),
         "people": _people(evidence),
+        "no_limits": NO_LIMITS,
         "blurred": any(moment.overlay for moment in evidence.moments),
         "hidden_people": max(0, len({m.track_id for m in evidence.moments}) - MOST_SHOWN),
         "tracks": _track_rows(detection),
@@ -131,9 +132,8 @@ def _view(evidence: Evidence) -> dict[str, Any]:
 
 def _segment(segment: Segment) -> tuple[str, str, float | None]:
     """Whose it is, when it is, and where it begins."""
-    score = "" if segment.stream == "sync" else f", score {words.number(segment.score, signed=True)}"
     when = words.span(segment.start_seconds, segment.end_seconds)
-    return words.segment_words(segment) + score, when, words.finite(segment.start_seconds)
+    return words.segment_words(segment), when, words.finite(segment.start_seconds)
 
 
 @dataclass(frozen=True)
@@ -156,14 +156,14 @@ def _people(evidence: Evidence) -> tuple[Person, ...]:
             if (found := tuple(m for m in evidence.moments if m.track_id == track and m.kind == kind))
         )
         seen = f"seen {words.span(tracks[track].start_seconds, tracks[track].end_seconds)}" if track in tracks else ""
-        score = f"score {words.number(curves[track].score, signed=True)}" if track in curves else ""
+        score = f"P(video_fake) {words.number(curves[track].probability)}" if track in curves else ""
         people.append(Person(track, "; ".join(t for t in (seen, score) if t), groups))
     return tuple(people)
 
 
 def _track_rows(detection: Detection) -> list[tuple[str, ...]]:
     """Track, time, place and score of each face, the most suspicious first."""
-    scores = {c.track_id: c.score for c in face_curves(detection)}
+    scores = {c.track_id: c.probability for c in face_curves(detection)}
     order = {track: i for i, track in enumerate(scores)}
     found = sorted(detection.tracks, key=lambda t: order.get(t.track_id, len(order)))[:MOST_LISTED]
     return [
@@ -171,7 +171,7 @@ def _track_rows(detection: Detection) -> list[tuple[str, ...]]:
             f"track {t.track_id}",
             words.span(t.start_seconds, t.end_seconds),
             _place(t),
-            words.number(scores.get(t.track_id), signed=True),
+            words.number(scores.get(t.track_id)),
         )
         for t in found
     ]

@@ -23,7 +23,7 @@ from avdetect.report.curves import face_curves
 from avdetect.report.data import printable
 from avdetect.report.evidence import Evidence, Picture
 from avdetect.report.match_rows import sync_curves
-from avdetect.report.words import digits_apart, stream
+from avdetect.report.words import TONES, heading, number, stream, whole
 from avdetect.segments import CELL_SECONDS
 from avdetect.types import SAMPLE_RATE, Detection, StreamName, UInt8
 
@@ -80,15 +80,14 @@ def _plain(text: str) -> str:
 
 
 def _headline(figure: Figure, detection: Detection) -> None:
-    said = detection.verdict.upper()
-    if detection.fake is not None:
-        digits = digits_apart(detection.fake, detection.threshold)
-        said += f"   P(fake) = {detection.fake:.{digits}f} (called fake from {detection.threshold:.{digits}f})"
+    words, (p, thresholds) = heading(detection), whole(detection)
+    said = detection.verdict.upper() + (f"   P(fake) = {p} ({thresholds})" if p else "")
     parts = (("face", detection.video_fake), ("voice", detection.audio_fake), ("match", detection.mismatch))
     said += "".join(f"   {name} {p:.2f}" for name, p in parts if p is not None)
     name = os.path.basename(detection.path)[-100:]  # without its folders: a picture is passed on
-    figure.text(_LEFT, 0.965, said, fontsize=15, weight="bold")
-    figure.text(_LEFT, 0.94, _plain(f"{name}: {detection.reason}")[:160], fontsize=9)
+    figure.text(_LEFT, 0.977, said, fontsize=12, weight="bold", color=TONES[words.tone][1])
+    lines = textwrap.wrap(f"{name}: {words.reason}", 150) + textwrap.wrap(f"{words.strength} {words.limit}", 150)
+    figure.text(_LEFT, 0.967, "\n".join(map(_plain, lines)), fontsize=8, color="0.2", va="top")
 
 
 def _frames(figure: Figure, evidence: Evidence) -> None:
@@ -136,25 +135,24 @@ def _apart(times: Sequence[float], *values: Sequence[float | None]) -> list[list
 
 def _face(axes: Axes, evidence: Evidence) -> None:
     axes.set_title("face: is the picture manipulated?", loc="left", fontsize=10)
-    axes.set_ylabel("logit a second\n(higher: more fake)")
-    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.set_ylabel("P(video_fake)\nof each second")
     curves, colours = face_curves(evidence.detection), _colours(evidence.detection)
     if not curves:
         _missing(axes, evidence.detection, "visual")
         return
     for curve in curves[:_MAX_TRACKS]:
-        label = f"track {curve.track_id} ({curve.score:+.2f})"
-        drawn = _apart(curve.times_seconds, curve.values)
+        label = f"track {curve.track_id} ({number(curve.probability)})"
+        drawn = _apart(curve.times_seconds, curve.probabilities)
         axes.plot(*drawn, "o-", markersize=3, color=colours[curve.track_id], label=label)
     if len(curves) > _MAX_TRACKS:
         axes.plot([], [], " ", label=f"and {len(curves) - _MAX_TRACKS} less suspicious")
-    _at_least(axes)
+    _from_0_to_1(axes, evidence.levels["visual"])
     axes.legend(loc="best", fontsize=7, ncols=4)
 
 
 def _voice(axes: Axes, evidence: Evidence) -> None:
     axes.set_title("voice: is the sound manipulated? (over its log-mel spectrogram)", loc="left", fontsize=10)
-    axes.set_ylabel("logit a second\n(higher: more fake)")
+    axes.set_ylabel("P(audio_fake)\nof each second")
     scores = stream(evidence.detection, "audio")
     curves = scores.curves if scores else ()
     if evidence.sound is not None:
@@ -163,16 +161,16 @@ def _voice(axes: Axes, evidence: Evidence) -> None:
         _missing(axes, evidence.detection, "audio")
         return
     for curve in curves:
-        drawn = _apart(curve.times_seconds, curve.values)
+        drawn = _apart(curve.times_seconds, curve.probabilities)
         axes.plot(*drawn, "o-", markersize=4, color="white", linewidth=3.4)
         axes.plot(*drawn, "o-", markersize=3, color=_COLOURS[0], linewidth=1.8)
-    _at_least(axes)
+    _from_0_to_1(axes, evidence.levels["audio"])
 
 
-def _at_least(axes: Axes) -> None:
-    """An axis of logits shows -1 to 1 or more, so that noise does not fill it."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, -1.0), max(high, 1.0))
+def _from_0_to_1(axes: Axes, level: float) -> None:
+    """The scale of every report, and the level from which on a stretch is marked."""
+    axes.set_ylim(0, 1)
+    axes.axhline(level, color="0.6", linewidth=1, linestyle="--")
 
 
 def _spectrogram(axes: Axes, evidence: Evidence) -> None:
@@ -239,7 +237,8 @@ def _missing(axes: Axes, detection: Detection, name: StreamName) -> None:
 
 def _footer(figure: Figure, detection: Detection) -> None:
     model = detection.model
-    lines = [f"bundle {model['bundle']} {model['bundle_digest']}, avdetect {model['avdetect']}. A score is not proof."]
+    lines = [f"bundle {model['bundle']} {model['bundle_digest']}, avdetect {model['avdetect']}."]
+    lines += ["Dashed in the upper rows: from there on a stretch is marked."]
     lines += [f"Warning: {warning}" for warning in detection.warnings]
     lines += ["Shaded: stretches that look manipulated."] if detection.segments else []
     text = "\n".join(textwrap.wrap(_plain("  ".join(lines)), 190)[:3])

@@ -21,6 +21,7 @@ from avdetect.report.pictures import FrameStrip
 from avdetect.report.signs import editing_signs
 from avdetect.report.sound import SoundStrip
 from avdetect.scoring import StreamOutputs
+from avdetect.segments import HIGH
 from avdetect.types import FPS, Clip, Detection, VideoFrames
 
 _LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it may come from anybody
@@ -70,11 +71,14 @@ class Recorder:
             facts=media_facts(self._info),
             signs=editing_signs(self._info, *self._ends(detection)),
             frames=self._frames.frames(),
-            moments=self._moments.moments(outputs, detector.networks.visual),
+            moments=self._moments.moments(
+                outputs, detector.networks.visual, lambda logits: detector.cause_probabilities("visual", logits)
+            ),
             sound=self._sound.sound(),
             sync=sync_curves(outputs),
             mouths=self._mouths.strip(outputs),
             limits=tuple(printable(limit)[:_LIMIT_LENGTH] for limit in detector.bundle.info.limits[:_LIMITS]),
+            levels={name: detector.cause_probabilities(name, [level])[0] for name, level in HIGH.items()},
             asked_seconds=self._asked_seconds,
         )
 

@@ -9,32 +9,31 @@ from rich.table import Table
 from rich.text import Text
 
 from avdetect.detector import CLEAR_SYNC
-from avdetect.report.data import printable
-from avdetect.report.words import digits_apart, people, track_words
-from avdetect.types import Detection
+from avdetect.pooling import PART_OF
+from avdetect.report import words
+from avdetect.report.data import THRESHOLDS, printable
+from avdetect.types import Detection, StreamName
 
 MAX_SEGMENTS = 4  # lines, of a file with many
 _PARTS = {"visual": "the face", "audio": "the voice", "sync": "the match"}
-_STYLES = {"fake": "bold red", "real": "bold green", "abstain": "bold yellow", "failed": "red"}
 
 
 def render(detection: Detection) -> Text:
     """The whole verdict on one file, for a terminal of 80 columns or more."""
-    out = Text()
+    out, said = Text(), words.heading(detection)
     out.append(f"{printable(detection.path)}\n", style="bold")
-    out.append(detection.verdict.upper(), style=_STYLES[detection.verdict])
-    if detection.fake is not None:
-        digits = digits_apart(detection.fake, detection.threshold)
-        out.append(f"  P(fake) = {detection.fake:.{digits}f} (called fake from {detection.threshold:.{digits}f})")
-    out.append(f"\n{detection.reason}\n\n")
+    out.append(detection.verdict.upper(), style=words.TONES[said.tone][0])
+    p, thresholds = words.whole(detection)
+    out.append(f"  P(fake) = {p} ({thresholds})\n" if p else "\n")
+    out.append(f"{said.reason}\n{said.strength}\n{printable(said.limit)}\n\n")
     scores = {score.name: score for score in detection.streams}
     tracks = len(scores["visual"].curves) if "visual" in scores else 0
     note = f"{tracks} face track{'' if tracks == 1 else 's'}"
     if detection.faces and detection.faces.judged < detection.faces.seen:
-        note = f"{people(detection)}, {note}"
-    _line(out, "face", detection.video_fake, detection.missing.get("visual"), track_words(detection, "video"), note)
-    _line(out, "voice", detection.audio_fake, detection.missing.get("audio"), track_words(detection, "audio"))
-    _line(out, "match", detection.mismatch, detection.missing.get("sync"), "", _offset(detection))
+        note = f"{words.people(detection)}, {note}"
+    _line(out, detection, "face", "visual", words.track_words(detection, "video"), note)
+    _line(out, detection, "voice", "audio", words.track_words(detection, "audio"))
+    _line(out, detection, "match", "sync", "", _offset(detection))
     _segments(out, detection)
     for warning in detection.warnings:
         out.append(f"  warning: {printable(warning)}\n", style="yellow")
@@ -50,23 +49,23 @@ def render(detection: Detection) -> Text:
 def _offset(detection: Detection) -> str:
     if detection.sync is None:
         return ""
-    offset = detection.sync.offset_seconds
-    side = "audio late" if offset > 0 else "audio early" if offset < 0 else "in step"
-    return f"offset {offset:+.2f} s ({side if detection.sync.confidence >= CLEAR_SYNC else 'unclear'})"
+    sync = detection.sync
+    return f"offset {sync.offset_seconds:+.2f} s ({words.match_words(sync.offset_seconds, sync.confidence)})"
 
 
-def _line(out: Text, name: str, probability: float | None, missing: str | None, track: str, note: str = "") -> None:
+def _line(out: Text, detection: Detection, name: str, stream: StreamName, track: str, note: str = "") -> None:
     """track: which of several was looked at. note: of what was judged."""
     out.append(f"  {name:<6} ")
+    probability, (said, tone) = getattr(detection, PART_OF[stream]), words.sign(detection, PART_OF[stream])
     if probability is None:
-        out.append(f"not judged: {missing}{f' ({track})' if track else ''}\n", style="yellow")
+        why = f"{said}: {detection.missing.get(stream)}{f' ({track})' if track else ''}"
+        out.append(f"{why}\n", style=words.TONES[tone][0])
         return
-    note = ", ".join(filter(None, (track, note)))
     filled = round(probability * 20)
-    out.append(f"P(fake) = {probability:.2f}  ")
-    out.append("█" * filled, style="red" if probability >= 0.5 else "green")
+    out.append(f"{probability:.2f}  ")
+    out.append("█" * filled, style=words.TONES[tone][0])
     out.append("░" * (20 - filled), style="dim")
-    out.append(f"  {note}\n" if note else "\n")
+    out.append(f"  {', '.join(filter(None, (said, track, note)))}\n")
 
 
 def _segments(out: Text, detection: Detection) -> None:
@@ -81,7 +80,7 @@ def _segments(out: Text, detection: Detection) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One line for each row of `report.data.to_row`, to which the `threshold` may be added."""
+    """One line for each row of `report.data.to_row`, to which its THRESHOLDS may be added."""
     out = Table(box=None, pad_edge=False)
     out.add_column("file", overflow="fold", ratio=2)
     for name in ("verdict", "fake", "face", "voice", "match", "offset"):
@@ -90,12 +89,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         file, note = Text(row["path"]), Text(row["reason"])
         if row["status"] == "failed":
-            out.add_row(file, Text("failed", _STYLES["failed"]), "", "", "", "", "", note)
+            out.add_row(file, Text("failed", "red"), "", "", "", "", "", note)
             continue
-        digits = {"fake": digits_apart(row["fake"], row.get("threshold"))}
+        digits = {"fake": words.digits_apart(row["fake"], *(row.get(name) for name in THRESHOLDS))}
         digits |= dict.fromkeys(("video_fake", "audio_fake", "mismatch"), 2)
         numbers = ["-" if row[part] is None else f"{row[part]:.{places}f}" for part, places in digits.items()]
         offset, clear = row["sync_offset_seconds"], (row["sync_confidence"] or 0.0) >= CLEAR_SYNC
-        styled = Text(row["verdict"], _STYLES[row["verdict"]])
+        styled = Text(row["verdict"], words.TONES[words.VERDICTS[row["verdict"]].tone][0])
         out.add_row(file, styled, *numbers, f"{offset:+.2f}" if offset is not None and clear else "-", note)
     return out

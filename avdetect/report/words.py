@@ -1,18 +1,45 @@
-"""What the report page says: numbers, times and verdicts in words."""
+"""What every output says and how it looks: verdicts, signs, numbers and times in words, and the colours of both.
+
+Terminal, table, page, picture and server take theirs from here.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from avdetect.detector import CLEAR_SYNC, MISMATCH_SECONDS, PART_THRESHOLD
-from avdetect.types import Detection, FacesSeen, Segment, StreamName, StreamScore
+from avdetect.detector import CLEAR_SYNC, MISMATCH_SECONDS
+from avdetect.types import Detection, FacesSeen, Segment, StreamName, StreamScore, Verdict
+from avdetect.verdict import sign_of, verdict_of
 
-Tone = Literal["fake", "real", "plain", "void"]  # suspicious, not suspicious, said but neither, nothing said
+Tone = Literal["fake", "undecided", "none", "plain", "void"]  # as the verdicts; said but neither; nothing said
 
+
+@dataclass(frozen=True)
+class Look:
+    """A verdict for people."""
+
+    title: str
+    tag: str  # where there is room for two words
+    tone: Tone
+
+
+VERDICTS: dict[Verdict, Look] = {
+    "fake": Look("Fake", "fake", "fake"),
+    "undecided": Look("Undecided", "undecided", "undecided"),
+    "no sign found": Look("No sign found", "no sign found", "none"),
+    "abstain": Look("Abstain", "abstain", "void"),
+}
+# Rich's style on a terminal; colour on light paper and in a picture, and on dark paper.
+TONES: dict[Tone, tuple[str, str, str]] = {
+    "fake": ("bold red", "#a63c00", "#ff9a5c"),
+    "undecided": ("bold yellow", "#7a5a0c", "#e6c46a"),
+    "none": ("bold blue", "#00558c", "#7cc0f2"),
+    "plain": ("bold", "#1a1e23", "#e8ebee"),
+    "void": ("dim", "#56606b", "#a9b3bd"),
+}
 PART_NAMES: dict[StreamName, str] = {"visual": "face", "audio": "voice", "sync": "match"}
-RARE = 100  # the base-rate example: one fake in so many clips
 DASH = "–"
 SPACE = "\u00a0"  # no line ends between a number and its unit
 
@@ -31,11 +58,31 @@ def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
-def digits_apart(probability: float | None, threshold: float | None) -> int:
-    """Decimals with which a probability below the threshold still looks below it: 2, at most 4."""
-    if probability is None or threshold is None or probability >= threshold:
+def tone_css() -> str:
+    """A variable for each tone's colour, and a class `tone-<tone>` that takes it as `--tone`."""
+    light, dark = ("".join(f"--{name}: {look[i]}; " for name, look in TONES.items()) for i in (1, 2))
+    classes = "".join(f".tone-{name} {{ --tone: var(--{name}); }}\n" for name in TONES)
+    return f":root {{ {light}}}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n{classes}"
+
+
+def digits_apart(probability: float | None, *thresholds: float | None) -> int:
+    """Decimals with which a probability below a threshold still looks below it: 2, at most 4."""
+    if probability is None:
         return 2
-    return next((digits for digits in (2, 3) if round(probability, digits) < round(threshold, digits)), 4)
+    missed = [t for t in thresholds if t is not None and probability < t]
+    return next((d for d in (2, 3) if all(round(probability, d) < round(t, d) for t in missed)), 4)
+
+
+def whole(detection: Detection) -> tuple[str, str]:
+    """P(fake) and its two thresholds, in as many digits as tell them apart: ("0.64", "undecided from …, fake from …").
+
+    An empty first text where there is no probability.
+    """
+    fake, lower, upper = map(finite, (detection.fake, detection.undecided_threshold, detection.fake_threshold))
+    digits = digits_apart(fake, lower, upper)
+    return "" if fake is None else number(
+        fake, digits
+    ), f"undecided from {number(lower, digits)}, fake from {number(upper, digits)}"
 
 
 def clock(seconds: float | None) -> str:
@@ -70,14 +117,6 @@ def sentence(text: str) -> str:
     if not text:
         return ""
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
-
-
-def leaning(logit: float | None) -> str:
-    """A stream's raw score and the side it leans to."""
-    logit = finite(logit)
-    if logit is None:
-        return "no score"
-    return f"{number(logit, signed=True)}, leans {'fake' if logit > 0 else 'real'}"
 
 
 def match_words(offset_seconds: float | None, confidence: float | None) -> str:
@@ -127,6 +166,27 @@ def segment_words(segment: Segment) -> str:
     return f"{PART_NAMES[segment.stream]}{track}"
 
 
+_REALS = {"fake": "files", "video_fake": "faces", "audio_fake": "voices", "mismatch": "pairs of lips and voice"}
+
+
+def measured(detection: Detection, output: str) -> str:
+    """How many real files reach this probability; "" where it was not measured."""
+    rate = detection.rates.get(output)
+    if rate is None:
+        return ""
+    many = "more than half" if rate.reals > 0.5 else f"{100 * rate.reals:.0f} in 100"
+    return f"of real {_REALS[output]} of unseen sources, {many} reach this"
+
+
+def sign(detection: Detection, output: str) -> tuple[str, Tone]:
+    """What the probability of a cause says, in two words, and its colour."""
+    probability = finite(getattr(detection, output))
+    if probability is None:
+        return "not judged", VERDICTS["abstain"].tone
+    verdict = verdict_of(probability, detection.undecided_threshold, detection.fake_threshold)
+    return sign_of(verdict), VERDICTS[verdict].tone
+
+
 @dataclass(frozen=True)
 class Heading:
     """The verdict in words."""
@@ -134,40 +194,27 @@ class Heading:
     title: str
     tone: Tone
     reason: str
-    meaning: tuple[str, ...]  # of P(fake): what it says and what it does not
+    strength: str  # what was measured of such a P(fake), a sentence
+    limit: str  # the first sentence of the model's limits
 
 
 def heading(detection: Detection) -> Heading:
-    titles: dict[str, tuple[str, Tone]] = {
-        "fake": ("Looks manipulated", "fake"),
-        "real": ("No clear sign of manipulation", "real"),
-        "abstain": ("Could not be judged", "void"),
-    }
-    title, tone = titles[detection.verdict]
-    parts = map(finite, (detection.video_fake, detection.audio_fake, detection.mismatch))
-    if tone == "real" and any(p is not None and p >= PART_THRESHOLD for p in parts):
-        title += " overall"  # the sentence below it names the part that does look manipulated
-    return Heading(title, tone, sentence(detection.reason), _meaning(detection))
+    look = VERDICTS[detection.verdict]
+    return Heading(look.title, look.tone, sentence(detection.reason), _strength(detection), sentence(detection.limit))
 
 
-def _meaning(detection: Detection) -> tuple[str, ...]:
-    fake = finite(detection.fake)
-    if fake is None and detection.verdict != "abstain":
-        return ("The model gave no usable probability.",)
-    if fake is None:
-        return (
-            "There is no probability, because there was nothing to judge. That is no sign of manipulation, and none of "
-            "its absence.",
-        )
-    rare = fake / max(1e-9, fake + (1 - fake) * (RARE - 1))
-    shown = number(fake, digits_apart(fake, detection.threshold))
-    return (
-        f"Of many clips that score {shown}, about {round(100 * fake)} in 100 would be fakes, if half of all "
-        "clips were and if they were like those the model was trained and calibrated on. How well that holds for this "
-        "clip nobody knows.",
-        f"It is evidence, not proof. Where only one clip in {RARE} is a fake, the same number would mean about "
-        f"{number(100 * rare, 1)} in 100.",
-    )
+def _strength(detection: Detection) -> str:
+    rate = detection.rates.get("fake")
+    if detection.verdict == "abstain":
+        return "There was nothing to judge. That is no sign of manipulation, and none of its absence."
+    if finite(detection.fake) is None:
+        return "The model gave no usable probability."
+    if rate is None:
+        return "How many real files reach this was not measured."
+    said = measured(detection, "fake")
+    if detection.verdict == "no sign found":
+        return f"{sentence(said)[:-1]}; many fakes score no higher."
+    return f"{sentence(said)[:-1]}; of fakes, {100 * rate.fakes:.0f} in 100."
 
 
 @dataclass(frozen=True)
@@ -184,67 +231,62 @@ class Cause:
 
 def causes(detection: Detection) -> tuple[Cause, Cause, Cause]:
     """Face, voice and match: what each stream said, or why it says nothing."""
-    return _face(detection), _voice(detection), _match(detection)
+    return (
+        _cause(detection, "video_fake", "Face", "Was the face altered or generated?", _face(detection)),
+        _cause(detection, "audio_fake", "Voice", "Was the voice synthesised or altered?", _voice(detection)),
+        _match(detection),
+    )
 
 
-def _part(probability: float | None) -> tuple[str, Tone]:
-    if probability is None:
-        return "Not judged", "void"
-    return ("Looks manipulated", "fake") if probability >= PART_THRESHOLD else ("No clear sign", "real")
+def _cause(detection: Detection, output: str, name: str, question: str, lines: tuple[str, ...]) -> Cause:
+    headline, tone = sign(detection, output)
+    return Cause(name, question, headline.capitalize(), tone, finite(getattr(detection, output)), lines)
 
 
-def _face(detection: Detection) -> Cause:
-    probability, scores = finite(detection.video_fake), stream(detection, "visual")
-    count = len(detection.tracks)
+def _face(detection: Detection) -> tuple[str, ...]:
+    count, track = len(detection.tracks), track_words(detection, "video")
     seen = f"{count} face{'' if count == 1 else 's'} followed"
-    lines = []
-    if probability is None or scores is None:
-        lines = [sentence(detection.missing.get("visual", "no usable score"))] + ([f"{seen}."] if count else [])
-    else:
-        if count == 1:
-            lines = [f"{seen}, {span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds)}."]
-        else:
-            lines = [f"{seen}; the most suspicious one decides."]
-        if (said := people(detection)) and detection.faces != FacesSeen(count, count):
-            lines.append(sentence(said))
-        lines.append("Judged by pictures of the face alone.")
-    if said := track_words(detection, "video"):
-        lines.append(sentence(said))
-    headline, tone = _part(probability)
-    return Cause("Face", "Was the face altered or generated?", headline, tone, probability, tuple(lines))
+    if finite(detection.video_fake) is None or stream(detection, "visual") is None:
+        return _said(detection.missing.get("visual", "no usable score"), seen if count else "", track)
+    where = span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds) if count == 1 else ""
+    seen += f", {where}" if count == 1 else "; the most suspicious one decides"
+    several = people(detection) if detection.faces != FacesSeen(count, count) else ""
+    return _said(measured(detection, "video_fake"), seen, several, "Judged by pictures of the face alone", track)
 
 
-def _voice(detection: Detection) -> Cause:
-    probability = finite(detection.audio_fake)
-    if probability is None:
-        lines = [sentence(detection.missing.get("audio", "no usable score"))]
-    else:
-        heard = detection.media.speech_seconds if detection.media else 0.0
-        lines = ["Judged by the sound alone" + (f", {heard:.1f}{SPACE}s of speech." if heard else ".")]
-    if said := track_words(detection, "audio"):
-        lines.append(sentence(said))
-    headline, tone = _part(probability)
-    return Cause("Voice", "Was the voice synthesised or altered?", headline, tone, probability, tuple(lines))
+def _voice(detection: Detection) -> tuple[str, ...]:
+    track = track_words(detection, "audio")
+    if finite(detection.audio_fake) is None:
+        return _said(detection.missing.get("audio", "no usable score"), track)
+    heard = detection.media.speech_seconds if detection.media else 0.0
+    long = f", {heard:.1f}{SPACE}s of speech" if heard else ""
+    return _said(measured(detection, "audio_fake"), f"Judged by the sound alone{long}", track)
+
+
+def _said(*texts: str) -> tuple[str, ...]:
+    """Those that say something, as sentences."""
+    return tuple(sentence(text) for text in texts if text)
 
 
 def _match(detection: Detection) -> Cause:
     """Lips that speak another voice are a sign; a good match is none, so it has no tone of its own."""
-    question = "Do the lips and the voice belong together?"
-    probability, sync = finite(detection.mismatch), detection.sync
-    offset = finite(sync.offset_seconds) if sync else None
-    confidence = finite(sync.confidence) if sync else None
+    question, sync = "Do the lips and the voice belong together?", detection.sync
+    probability = finite(detection.mismatch)
+    offset, confidence = (finite(sync.offset_seconds), finite(sync.confidence)) if sync else (None, None)
     if probability is None or sync is None or offset is None or confidence is None:
-        reason = sentence(detection.missing.get("sync", "no usable measurement"))
-        return Cause("Match", question, "Not judged", "void", None, (reason,))
-    measured = (
-        f"Offset {number(offset, signed=True)} s, confidence {number(confidence)}; measured on track {sync.track_id}."
-    )
+        reason = _said(detection.missing.get("sync", "no usable measurement"))
+        return replace(
+            _cause(detection, "mismatch", "Match", question, reason), headline="Not judged", probability=None
+        )
     headline, why = _offset_words(offset, confidence)
-    tone: Tone = "plain"
-    if probability >= PART_THRESHOLD:
-        headline, tone = "The lips do not speak this voice", "fake"
+    said, tone = sign(detection, "mismatch")
+    if tone == VERDICTS["no sign found"].tone:
+        tone = "plain"
+    else:
+        headline = f"{said.capitalize()} of another voice"
         why = "Dubbing, a voice-over and an exchanged voice look like that; so do lips that are badly seen."
-    return Cause("Match", question, headline, tone, probability, (measured, why))
+    how = f"Offset {number(offset, signed=True)} s, confidence {number(confidence)}; measured on track {sync.track_id}"
+    return Cause("Match", question, headline, tone, probability, _said(measured(detection, "mismatch"), how, why))
 
 
 def _offset_words(offset: float, confidence: float) -> tuple[str, str]:

@@ -149,7 +149,7 @@ def _add_outcomes(api: APIRouter, service: Service) -> None:
         responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **_problems(404, 409)},
     )
     def result(id: str) -> Response:
-        """The document that `avdetect score --json` prints, of schema avdetect.results/1."""
+        """The document that `avdetect score --json` prints, of schema avdetect.results/2."""
         job = _known(service, id)
         if job.status == "failed":
             failure = Failure(job.name, job.error or "", job.message or "")

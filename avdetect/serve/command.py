@@ -13,9 +13,9 @@ from functools import partial
 
 import uvicorn
 
-from avdetect.batch.process import Process
-from avdetect.batch.worker import FATAL, fatal_error, work
-from avdetect.errors import AVDetectError, ConfigError
+from avdetect.batch.options import scoring
+from avdetect.errors import ConfigError
+from avdetect.jobs.process import try_task
 from avdetect.media import ffmpeg_path
 from avdetect.serve.app import build_app
 from avdetect.serve.connections import Impatient
@@ -75,16 +75,7 @@ def http_server(service: Service) -> uvicorn.Server:
 
 def check_options(settings: ServeSettings) -> None:
     """Load the networks once, in a process of their own, so that what is wrong is said now. Raises AVDetectError."""
-    try:
-        process = Process(work, partial(settings.options.scorer, settings.threads))
-    except OSError as error:
-        raise AVDetectError(f"cannot start a scoring process: {error.strerror}") from error
-    message = process.hear()
-    ending = process.kill()
-    if message is None:
-        raise AVDetectError(f"a scoring process ended before it was ready ({ending}; out of memory?)")
-    if FATAL in message:
-        raise fatal_error(message)
+    try_task(partial(scoring, partial(settings.options.scorer, settings.threads)))
 
 
 def listen(settings: ServeSettings) -> socket.socket:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from avdetect.serve.jobs import Runner
-from avdetect.serve.store import ENDED, Job, Store
+from avdetect.report.words import VERDICTS, Tone
+from avdetect.serve.runner import Runner
+from avdetect.serve.store import ENDED, Job, JobStore
+from avdetect.types import Verdict
 
 Stage = Literal["waiting", "starting", "reading", "scoring", "explaining", "done"]
 
@@ -37,13 +41,18 @@ class Urls(_Answer):
 class JobVerdict(_Answer):
     """The verdict in short; the result has all of it."""
 
-    verdict: Literal["fake", "real", "abstain"]
+    verdict: Verdict
+    title: str = Field(description="the verdict in words")
+    tag: str = Field(description="the same in two words")
+    tone: Tone = Field(description="its colour on our pages")
     reason: str = Field(description="one sentence")
     fake: float | None = Field(ge=0, le=1, description="calibrated probability that anything was manipulated")
     video_fake: float | None = Field(ge=0, le=1, description="that the face was")
     audio_fake: float | None = Field(ge=0, le=1, description="that the voice was")
     mismatch: float | None = Field(ge=0, le=1, description="that these lips do not speak this voice")
-    threshold: float = Field(description="`fake` at or above it is called fake")
+    fake_threshold: float = Field(description="`fake` at or above it: the verdict is fake")
+    undecided_threshold: float = Field(description="`fake` at or above it, and below the other: undecided")
+    limit: str = Field(description="first sentence of the model's limits; show it beside the verdict")
     duration_seconds: float = Field(ge=0, description="how much of the file was scored")
 
 
@@ -90,7 +99,7 @@ class Health(_Answer):
     status: Literal["ok", "failing"]
 
 
-def view(job: Job, runner: Runner, store: Store) -> JobView:
+def view(job: Job, runner: Runner, store: JobStore) -> JobView:
     """The job as clients see it."""
     stage: str | None = {"queued": "waiting", "done": "done"}.get(job.status)
     progress = 1.0 if job.status == "done" else 0.0
@@ -110,10 +119,14 @@ def view(job: Job, runner: Runner, store: Store) -> JobView:
         ended_at=_moment(job.ended) if job.ended else None,
         start_seconds=job.start_seconds,
         duration_seconds=job.duration_seconds,
-        verdict=JobVerdict(**job.summary) if job.status == "done" and job.summary else None,
+        verdict=_verdict(job.summary) if job.status == "done" and job.summary else None,
         error=Problem(error=job.error, message=job.message or "") if job.error else None,
         urls=Urls(self=base, **{name: f"{base}/{name}" for name in ("events", "result", "report", "cancel")}),
     )
+
+
+def _verdict(summary: Mapping[str, Any]) -> JobVerdict:
+    return JobVerdict(**summary, **dataclasses.asdict(VERDICTS[summary["verdict"]]))
 
 
 def has_ended(job: JobView) -> bool:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment
 
+from avdetect.report.words import tone_css
 from avdetect.serve.refusals import NotFound, TooLarge, UploadTimeout
 from avdetect.serve.security import COOKIE, Sessions, is_token, wrong_guess
 from avdetect.serve.settings import ServeSettings
@@ -34,7 +35,9 @@ def routes(app: FastAPI, settings: ServeSettings, sessions: Sessions) -> APIRout
         return HTMLResponse(page.replace("<!-- logout -->", logout if settings.token else ""))
 
     @api.get("/static/{name}")
-    def static(name: str) -> FileResponse:
+    def static(name: str) -> Response:
+        if name == "tones.css":
+            return Response(tone_css(), media_type="text/css")
         if name not in _FILES:
             raise NotFound("there is no such file")
         return FileResponse(_STATIC / name, media_type=_FILES[name])

@@ -18,15 +18,14 @@ from pathlib import Path
 from avdetect.errors import ConfigError, ServerError
 from avdetect.files import not_ours
 from avdetect.report.data import printable
-from avdetect.serve.jobs import Runner
 from avdetect.serve.metrics import Metrics
 from avdetect.serve.refusals import Conflict
+from avdetect.serve.runner import Runner
 from avdetect.serve.settings import ServeSettings
-from avdetect.serve.store import ENDED, Job, Store
+from avdetect.serve.store import ENDED, Job, JobStore
 from avdetect.serve.worker import UPLOAD, Score, score_upload, sync_folder
 
-_FOLDERS = ("incoming", "jobs")
-_FILES = ("jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "jobs.sqlite-journal", "lock")
+_FOLDERS, DATABASE, LOCK = ("incoming", "jobs"), "jobs.sqlite", "lock"
 _ID_BYTES = 16  # of chance, in the name of a job
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")  # what they make
 _LONGEST_NAME = 120  # characters of an upload's name that are kept
@@ -52,11 +51,11 @@ class Service:
         self._incoming, jobs = data / "incoming", data / "jobs"
         try:
             _make_ready(data)
-            self._lock_file = _lock(data / "lock")
+            self._lock_file = _lock(data / LOCK)
         except OSError as error:
             raise ConfigError(f"cannot use --data {data}: {error.strerror}") from error
         try:
-            self.store = Store(data / "jobs.sqlite")
+            self.store = JobStore(data / DATABASE)
             self._recover(jobs)
             self.runner = Runner(self.store, self.settings, self.metrics, self._score)
         except BaseException:
@@ -195,13 +194,13 @@ def _make_ready(data: Path) -> None:
     """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_ours(data)
-    for path in (data / name for name in (*_FOLDERS, *_FILES)):
+    folders, database = [data / name for name in _FOLDERS], data / DATABASE
+    for path in (*folders, data / LOCK):
         if os.path.lexists(path):
             _check_ours(path)
             path.chmod(0o700 if path.is_dir() else 0o600)
-    folders, database = [data / name for name in _FOLDERS], data / _FILES[0]
-    database.touch(mode=0o600)  # SQLite's files beside it are made as private as it is
-    if not database.stat().st_size and any(folder.is_dir() and any(folder.iterdir()) for folder in folders):
+    known = database.exists() and database.stat().st_size
+    if not known and any(folder.is_dir() and any(folder.iterdir()) for folder in folders):
         raise ConfigError(f"--data {data} holds other files, which would be deleted: name a folder of its own")
     for folder in folders:
         folder.mkdir(mode=0o700, exist_ok=True)

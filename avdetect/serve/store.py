@@ -12,26 +12,24 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from avdetect.errors import ServerError
+from avdetect.jobs.store import Kind, Store
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
-TRIES = 2  # of a job whose worker dies, or whose server is killed while it scores
+TRIES = 2  # of a job whose server is killed while it scores
 
-_OWNER = 0x41564A53  # "AVJS", SQLite's application id: what else calls itself jobs.sqlite is not ours
-_VERSION = 1  # of the table
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-PRAGMA application_id = {_OWNER};
-PRAGMA user_version = {_VERSION};
+KIND = Kind(
+    name="list of jobs",
+    code=0x41564A53,  # "AVJS"
+    version=2,
+    tables="""
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -39,12 +37,12 @@ CREATE TABLE jobs (
     start_seconds REAL NOT NULL, duration_seconds REAL,
     status TEXT NOT NULL DEFAULT 'queued',
     created REAL NOT NULL, began REAL, ended REAL,
-    deaths INTEGER NOT NULL DEFAULT 0, cut_off INTEGER NOT NULL DEFAULT 0,
+    cut_off INTEGER NOT NULL DEFAULT 0,
     summary TEXT, error TEXT, message TEXT
 );
-CREATE INDEX by_status ON jobs (status, number);
-COMMIT;
-"""
+CREATE INDEX by_status ON jobs (status, number)""",
+    advice="name another --data",
+)
 
 
 @dataclass(frozen=True)
@@ -61,44 +59,25 @@ class Job:
     created: float
     began: float | None
     ended: float | None
-    deaths: int  # workers that died of it
     cut_off: int  # servers that were killed while they scored it
     summary: Mapping[str, Any] | None  # of the verdict, when done
     error: str | None  # class of the error, when failed
     message: str | None
 
 
-class Store:
-    """The table of jobs in the file at `path`. To be used from any thread. Raises ServerError."""
+class JobStore(Store):
+    """The table of jobs in the file at `path`. To be used from any thread. Raises ServerError, ConfigError."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        with _explained("open"):
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            if not path.stat().st_size:
-                self._db.executescript(_SCHEMA)
-            (owner,) = self._db.execute("PRAGMA application_id").fetchone()
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if owner != _OWNER or version != _VERSION:
-                self._db.close()
-                whose = "another program" if owner != _OWNER else "another version of avdetect"
-                raise ServerError(f"{path} was written by {whose}: name another --data")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # what is accepted survives a power cut
-            self._db.execute("PRAGMA secure_delete = ON")  # names of forgotten files do not stay on the disk
-
-    def close(self) -> None:
-        """No call may follow."""
-        with self._lock:
-            self._db.close()
+        # Durable: what is accepted survives a power cut.
+        super().__init__(path, KIND, durable=True, shared=True, error=ServerError)
 
     def add(
         self, id: str, name: str, size: int, start_seconds: float, duration_seconds: float | None, most_queued: int
     ) -> bool:
         """Queue a job; False where so many wait already."""
         values = (id, name, size, start_seconds, duration_seconds, time.time(), most_queued)
-        return self._change(
+        return self.change(
             "INSERT INTO jobs (id, name, size, start_seconds, duration_seconds, created) SELECT ?, ?, ?, ?, ?, ? "
             "WHERE (SELECT count(*) FROM jobs WHERE status = 'queued') < ?",
             *values,
@@ -106,7 +85,7 @@ class Store:
 
     def claim(self) -> Job | None:
         """The oldest job that waits, which runs from now on."""
-        rows = self._rows(
+        rows = self._jobs(
             "UPDATE jobs SET status = 'running', began = ? WHERE number = "
             "(SELECT number FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1) RETURNING *",
             time.time(),
@@ -115,40 +94,37 @@ class Store:
 
     def finish(self, id: str, summary: Mapping[str, Any]) -> bool:
         """running -> done."""
-        return self._change(
+        return self.change(
             "UPDATE jobs SET status = 'done', ended = ?, summary = ? WHERE id = ? AND status = 'running'",
             *(time.time(), json.dumps(summary), id),
         )
 
     def fail(self, id: str, error: str, message: str) -> bool:
         """running -> failed."""
-        return self._change(
+        return self.change(
             "UPDATE jobs SET status = 'failed', ended = ?, error = ?, message = ? WHERE id = ? AND status = 'running'",
             *(time.time(), error, message, id),
         )
 
     def cancel(self, id: str) -> bool:
         """queued or running -> cancelled."""
-        return self._change(
+        return self.change(
             "UPDATE jobs SET status = 'cancelled', ended = ? WHERE id = ? AND status IN ('queued', 'running')",
             *(time.time(), id),
         )
 
-    def put_back(self, id: str, *, died: bool = False) -> bool:
-        """running -> queued, in its old place. died: its worker did; else the server ends in good order."""
-        return self._change(
-            "UPDATE jobs SET status = 'queued', began = NULL, deaths = deaths + ? WHERE id = ? AND status = 'running'",
-            *(int(died), id),
-        )
+    def put_back(self, id: str) -> bool:
+        """running -> queued, in its old place: no process works on it any more, which is not its fault."""
+        return self.change("UPDATE jobs SET status = 'queued', began = NULL WHERE id = ? AND status = 'running'", id)
 
     def delete(self, id: str) -> bool:
         """Forget a job, whatever its state."""
-        return self._change("DELETE FROM jobs WHERE id = ?", id)
+        return self.change("DELETE FROM jobs WHERE id = ?", id)
 
     def recover(self) -> None:
         """At the start: what still runs was cut off. It is queued again; the second time it has failed."""
         message = f"the server was ended {'twice' if TRIES == 2 else f'{TRIES} times'} while it scored this file"
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE jobs SET status = 'queued', began = NULL, cut_off = cut_off + 1 WHERE status = 'running'"
             )
@@ -160,75 +136,41 @@ class Store:
 
     def get(self, id: str) -> Job | None:
         """The job, or None."""
-        rows = self._rows("SELECT * FROM jobs WHERE id = ?", id)
+        rows = self._jobs("SELECT * FROM jobs WHERE id = ?", id)
         return rows[0] if rows else None
 
     def page(self, limit: int, before: int | None = None) -> list[Job]:
         """At most `limit` jobs, newest first, older than the one with number `before`."""
-        return self._rows(
+        return self._jobs(
             "SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?",
             *(2**63 - 1 if before is None else before, limit),
         )
 
     def ended_before(self, moment: float) -> list[Job]:
         """Jobs that ended earlier."""
-        return self._rows("SELECT * FROM jobs WHERE ended < ?", moment)
+        return self._jobs("SELECT * FROM jobs WHERE ended < ?", moment)
 
     def ids(self) -> dict[str, Status]:
         """Every job that is known."""
-        return {job.id: job.status for job in self._rows("SELECT * FROM jobs")}
+        return {job.id: job.status for job in self._jobs("SELECT * FROM jobs")}
 
     def waiting(self) -> set[str]:
         """Jobs that are queued."""
-        return {row["id"] for row in self._read("SELECT id FROM jobs WHERE status = 'queued'")}
+        return {row["id"] for row in self.rows("SELECT id FROM jobs WHERE status = 'queued'")}
 
     def count(self, status: Status) -> int:
         """Jobs in that state."""
-        return int(self._read("SELECT count(*) FROM jobs WHERE status = ?", status)[0][0])
+        return int(self.rows("SELECT count(*) FROM jobs WHERE status = ?", status)[0][0])
 
     def position(self, job: Job) -> int:
         """How many jobs wait before it."""
-        return int(self._read("SELECT count(*) FROM jobs WHERE status = 'queued' AND number < ?", job.number)[0][0])
+        return int(self.rows("SELECT count(*) FROM jobs WHERE status = 'queued' AND number < ?", job.number)[0][0])
 
-    def tidy(self) -> None:
-        """Empty the file of changes, where names of forgotten jobs still stand."""
-        self._read("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _change(self, statement: str, *values: Any) -> bool:
-        with self._transaction() as db:
-            return db.execute(statement, values).rowcount > 0
-
-    def _rows(self, statement: str, *values: Any) -> list[Job]:
-        return [_job(row) for row in self._read(statement, *values)]
-
-    def _read(self, statement: str, *values: Any) -> list[sqlite3.Row]:
-        """What a statement gives that changes nothing, or by itself all or nothing: no lock is taken to read."""
-        with self._lock, _explained("read"):
-            return self._db.execute(statement, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it happens, or nothing."""
-        with self._lock, _explained("write"):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+    def _jobs(self, statement: str, *values: Any) -> list[Job]:
+        return [_job(row) for row in self.rows(statement, *values)]
 
 
 def _job(row: sqlite3.Row) -> Job:
     values = dict(row)
     summary = values.pop("summary")
     return Job(**values, summary=json.loads(summary) if summary else None)
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise ServerError(f"cannot {what} the list of jobs ({error}): is the disk full, or --data not ours?") from error

@@ -6,22 +6,21 @@ It works inside that folder and knows the upload by a name of ours, so that no m
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avdetect.batch.options import ScoringOptions
-from avdetect.batch.process import die_with_the_parent
 from avdetect.errors import AVDetectError, MediaError, ServerError
 from avdetect.files import replacing
+from avdetect.jobs.pool import Item
+from avdetect.jobs.process import Report, Work
 from avdetect.report.data import to_json
+from avdetect.serve.store import Job
 
 if TYPE_CHECKING:
     from avdetect.detector import Observer
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from avdetect.types import Clip, Detection, VideoFrames
 
 UPLOAD, RESULT, REPORT = "upload", "detection.json", "report.html"  # the files of a job
-STAGE, DONE, FAILED = "stage", "done", "failed"  # keys of the messages
 BUG = "InternalError"  # the class of an error that is none of ours
 BUG_MESSAGE = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
 _SAY_SECONDS = 0.1  # between messages of progress
@@ -111,38 +109,46 @@ def named(detection: Detection, name: str) -> Detection:
     return dataclasses.replace(detection, path=name, warnings=warnings)
 
 
-def work(connection: Connection, score: Score, task: Task) -> None:
-    """The body of the process: messages of progress, then what became of the job."""
-    said: tuple[str, float] = ("", 0.0)
+def job_item(folder: Path, job: Job) -> Item:
+    """The job for the pool, whose tasks are `scoring`."""
+    window = {"start_seconds": job.start_seconds, "duration_seconds": job.duration_seconds}
+    return Item(job.id, {"folder": str(folder), "name": job.name, "window": window})
 
-    def send(message: dict[str, Any]) -> None:
-        with suppress(OSError):  # nobody listens any more
-            connection.send_bytes(json.dumps(message).encode())
 
-    def say(stage: str, share: float) -> None:
-        nonlocal said  # progress never runs backwards: frames are decoded ahead of the clip that is scored
-        said = (stage, max(share, said[1]) if stage == said[0] else share)
-        send({STAGE: stage, "progress": said[1]})
+def scoring(score: Score, options: ScoringOptions, threads: int) -> Work:
+    """The task of a worker. Its answer is {"done": summary} or {"failed": class, "message": …, "detail": …}; its
+    progress {"stage": …, "progress": share}.
+    """
 
-    try:
-        die_with_the_parent()
-        os.chdir(task.folder)
-        say("starting", 0.0)
-        detection, page = score(task, say)
-        _write(RESULT, to_json([detection]))
-        _write(REPORT, page)
-        sync_folder(Path())
-        send({DONE: summary(detection)})
-    except MemoryError:
-        os._exit(1)  # as if the kernel had ended us: the job is tried in a fresh process
-    except Exception as error:
-        send({FAILED: type(error).__name__, **_said_of(error, task.name)})
+    def work(value: Any, report: Report) -> dict[str, Any]:
+        said: tuple[str, float] = ("", 0.0)
+
+        def say(stage: str, share: float) -> None:
+            nonlocal said  # progress never runs backwards: frames are decoded ahead of the clip that is scored
+            said = (stage, max(share, said[1]) if stage == said[0] else share)
+            report({"stage": stage, "progress": said[1]})
+
+        task = Task(Path(value["folder"]), value["name"], dataclasses.replace(options, **value["window"]), threads)
+        try:
+            os.chdir(task.folder)
+            say("starting", 0.0)
+            detection, page = score(task, say)
+            _write(RESULT, to_json([detection]))
+            _write(REPORT, page)
+            sync_folder(Path())
+            return {"done": summary(detection)}
+        except MemoryError:
+            raise  # the job is tried in another process
+        except Exception as error:
+            return {"failed": type(error).__name__, **_said_of(error, task.name)}
+
+    return work
 
 
 def summary(detection: Detection) -> dict[str, Any]:
     """What a list of jobs shows of a verdict."""
-    values = ("verdict", "reason", "fake", "video_fake", "audio_fake", "mismatch", "threshold", "duration_seconds")
-    return {name: getattr(detection, name) for name in values}
+    outputs = ("fake", "video_fake", "audio_fake", "mismatch", "fake_threshold", "undecided_threshold")
+    return {name: getattr(detection, name) for name in ("verdict", "reason", *outputs, "duration_seconds", "limit")}
 
 
 def _said_of(error: Exception, name: str) -> dict[str, str]:
@@ -154,9 +160,9 @@ def _said_of(error: Exception, name: str) -> dict[str, str]:
         return {"message": "the server is not set up to score: its owner finds the reason in its log", "detail": detail}
     if isinstance(error, OSError):
         kind, message = ServerError.__name__, f"the server cannot keep the result ({error.strerror})"
-        return {FAILED: kind, "message": message, "detail": detail}
+        return {"failed": kind, "message": message, "detail": detail}
     _log.error("a bug in avdetect", exc_info=error)
-    return {FAILED: BUG, "message": BUG_MESSAGE, "detail": detail}
+    return {"failed": BUG, "message": BUG_MESSAGE, "detail": detail}
 
 
 def _renamed(text: str, name: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -19,14 +19,9 @@ def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str
 
     identity: plain values that must be equal when the run goes on; state: tensors and plain values.
     """
-    replace_file(path, lambda file: torch.save({"identity": dict(identity), "state": dict(state)}, file))
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a file that then takes the place of `path` in one go."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, sync=True) as file:
-        write(file)
+        torch.save({"identity": dict(identity), "state": dict(state)}, file)
 
 
 def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

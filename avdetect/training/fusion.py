@@ -1,4 +1,4 @@
-"""Fitting the fusion and its calibration on out-of-fold stream outputs."""
+"""Fitting the fusion on out-of-fold stream outputs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from avdetect.bundle import Calibration
 from avdetect.config import FusionConfig, FusionFitConfig, ModelConfig
 from avdetect.datasets.manifest import LABELS, folds, mismatch
-from avdetect.datasets.splits import origins
+from avdetect.datasets.splits import media, origins
 from avdetect.errors import ManifestError
 from avdetect.evaluation.metrics import multiplicities
 from avdetect.evaluation.metrics import weights as origin_weights
 from avdetect.fusion import OUTPUTS, PART_SIGNS, PART_VALUES, Fusion, noisy_or
 from avdetect.pooling import NUM_VALUES, STREAMS
+from avdetect.training.calibration import UNCHANGED, calibrate, crossed, thresholded, weighted_log_loss
 from avdetect.training.losses import masked_bce
 from avdetect.types import Float, StreamName
 
-CLIPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)  # bounds of the probabilities, to be chosen from
 INNER_FOLDS = (5, 3, 2)  # the most that the data allows
 ROUNDS = 200  # of resampled sources
-LEAST_FACTOR = 0.5  # of the slopes from within sources
+LEAST_FACTOR = 0.3  # of the slopes from within sources
 FoldBy = Literal["group", "dataset"]
 
 
@@ -85,8 +85,8 @@ def fit_fusion(
 
 
 def fit_parts(features: Float, labels: Float, weights: Float, source: np.ndarray, config: FusionConfig) -> Fusion:
-    """The noisy-or: the slope of each part from differences within sources; then all biases, and a factor that slopes
-    share, together: sources differ in level, which slopes from within them do not know of.
+    """The noisy-or: the slope of each part from differences within sources; then all biases, and a factor on each
+    slope, together: sources differ in level, which slopes from within them do not know of.
 
     features (N, F), labels and weights (N, 4), source (N,) numbers. A part of `config.silent` has no slope.
     """
@@ -98,9 +98,9 @@ def fit_parts(features: Float, labels: Float, weights: Float, source: np.ndarray
         slopes[part] = _slope(values[known, part], labels[known, 1 + part], weights[known, 1 + part], source[known])
     present = (features[:, NUM_VALUES:] > 0) & heard
     fusion = Fusion(config)
-    factor, biases = _levels(slopes * values, present, labels, weights)
+    factors, biases = _levels(slopes * values, present, labels, weights)
     with torch.no_grad():
-        fusion.slope.copy_(torch.from_numpy(factor * slopes))
+        fusion.slope.copy_(torch.from_numpy(factors * slopes))
         fusion.bias.copy_(torch.from_numpy(biases))
     return fusion.eval()
 
@@ -117,34 +117,36 @@ def _slope(x: np.ndarray, y: Float, w: Float, source: np.ndarray) -> float:
     return max(0.0, float(regression.coef_[0, 0])) / spread
 
 
-def _levels(evidence: np.ndarray, present: np.ndarray, labels: Float, weights: Float) -> tuple[float, np.ndarray]:
-    """A factor on all evidence, and the biases (3,) of the parts, by maximum likelihood: the weighted cross-entropies
-    of the whole and of each part with its own label, all alike. So the parts and the whole are calibrated together.
+def _levels(evidence: np.ndarray, present: np.ndarray, labels: Float, weights: Float) -> tuple[np.ndarray, np.ndarray]:
+    """A factor on the evidence of each part (3,) and its bias (3,), by maximum likelihood: the weighted cross-entropies
+    of each part with its own label, and of the whole, which counts as much as its parts together. So the parts and the
+    whole are calibrated together.
 
-    The factor is between LEAST_FACTOR and 1: where sources differ in level, evidence from within them is too sure of
+    A factor is between LEAST_FACTOR and 1: where sources differ in level, evidence from within them is too sure of
     itself, but it must not drown. evidence, present (N, 3): slope times value, and whether it is there; labels, weights
     (N, 4).
     """
     judged = np.column_stack([present.any(axis=1), present]) & (labels >= 0)
     w = np.where(judged, weights, 0).astype(float)
     w /= np.maximum(w.sum(axis=0), 1e-12)
+    w[:, 0] *= evidence.shape[1]
     z, there, y, share = (torch.from_numpy(a.astype(float)) for a in (evidence, present, np.maximum(labels, 0), w))
     bias = torch.zeros(evidence.shape[1], dtype=torch.float64, requires_grad=True)
-    place = torch.zeros((), dtype=torch.float64, requires_grad=True)  # of the factor between its bounds, as a logit
+    place = torch.zeros_like(bias, requires_grad=True)  # of the factors between their bounds, as logits
     optimizer = torch.optim.LBFGS([bias, place], max_iter=200, line_search_fn="strong_wolfe")
 
-    def factor() -> Tensor:
+    def factors() -> Tensor:
         return LEAST_FACTOR + (1 - LEAST_FACTOR) * place.sigmoid()
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        logits = noisy_or(z * factor() + bias, there)
+        logits = noisy_or(z * factors() + bias, there)
         total = binary_cross_entropy_with_logits(logits, y, weight=share, reduction="sum")
         total.backward()
         return total
 
     optimizer.step(loss)
-    return float(factor().detach()), bias.detach().numpy()
+    return factors().detach().numpy(), bias.detach().numpy()
 
 
 def silent_parts(features: Float, labels: Float, weights: Float, source: np.ndarray) -> tuple[StreamName, ...]:
@@ -194,6 +196,7 @@ class FittedFusion:
     oof_logits: Float  # (N, 4) of the rows that have a stream
     oof_labels: Float  # (N, 4)
     oof_weights: Float  # (N, 4)
+    scored_weights: Float  # (N, 4) the same, 0 for still pictures: of the verdict's thresholds and rates
     oof_probabilities: Float  # (N, 4) by fusions and calibrations that did not see the row's fold
     log_loss: tuple[float, ...]  # of OUTPUTS by oof_probabilities; nan: not measured
 
@@ -206,12 +209,11 @@ def fit_candidates(
     seed: int,
     by: FoldBy = "group",
 ) -> list[FittedFusion]:
-    """The MLP (unless `config.fusion.hidden` is 0) and, always beside it, the plain logistic regression and the
-    noisy-or of the parts; the better one first. `by`: what their own folds never split. A stream that carries no
-    information about its part is silent in the noisy-or; in all of them the match is, where nothing is known of any.
+    """The noisy-or of the parts, the plain logistic regression and, unless `config.fusion.hidden` is 0, the MLP;
+    `fit.kind` first. `by`: what their own folds never split. A stream that carries no information about its part is
+    silent in the noisy-or; in all of them the match is, where nothing is known of any.
 
-    `features` must be out-of-fold stream outputs. What is better is decided by the log loss out of fold of `fake`,
-    unless `fit.kind` names one. Raises ManifestError where an output cannot be calibrated.
+    `features` must be out-of-fold stream outputs. Raises ManifestError where an output cannot be calibrated.
     """
     judged = features[:, NUM_VALUES:].any(axis=1)  # the Detector abstains on the others
     table, features = table[judged].reset_index(drop=True), features[judged]
@@ -230,9 +232,16 @@ def fit_candidates(
     }
     if not config.fusion.hidden:
         del kinds["mlp"]
-    data = _Data(features, labels, weights, source, fold)
+    data = _Data(features, labels, weights, source, fold, _not_stills(table, labels))
     fitted = [_fit_one(kind, one, data, fit, seed) for kind, one in kinds.items()]
-    return sorted(fitted, key=lambda f: (fit.kind not in ("best", f.kind), f.log_loss[0]))
+    return sorted(fitted, key=lambda f: (f.kind != fit.kind, f.log_loss[0]))
+
+
+def _not_stills(table: pd.DataFrame, labels: Float) -> np.ndarray:
+    """(N,) which files the verdict's thresholds and rates are of: not still pictures, which train the face but are
+    never scored; all, where the others lack a class."""
+    rows = media(table) != "stills"
+    return rows if len(np.unique(labels[rows & (labels[:, 0] >= 0), 0])) == 2 else np.ones(len(rows), bool)
 
 
 def _of(config: ModelConfig, streams: tuple[StreamName, ...]) -> tuple[StreamName, ...]:
@@ -267,6 +276,7 @@ class _Data:
     weights: Float  # (N, 4)
     source: np.ndarray  # (N,) number of the dataset
     fold: np.ndarray  # (N,)
+    scored: np.ndarray  # (N,) whether thresholds and rates are of it
 
     def fit(self, rows: np.ndarray, config: FusionConfig, fit: FusionFitConfig, seed: int) -> Fusion:
         """A fusion of some of the rows."""
@@ -276,127 +286,22 @@ class _Data:
 
 def _fit_one(kind: str, config: FusionConfig, data: _Data, fit: FusionFitConfig, seed: int) -> FittedFusion:
     labels, weights, fold = data.labels, data.weights, data.fold
+    scored = weights * data.scored[:, None]
     oof = np.zeros_like(labels)
     for k in np.unique(fold):
         held = fold == k
         oof[held] = logits_of(data.fit(~held, config, fit, seed), data.features[held])
     if config.parts:  # calibrated by how it was fitted
-        calibration, how = _thresholded(_UNCHANGED, oof, labels, weights, fit.max_false_alarms), "biases"
+        calibration, how = thresholded(UNCHANGED, oof, labels, scored, fit.max_false_alarms), "biases"
         honest = calibration.probabilities(oof)
     else:
-        calibration, how = calibrate(oof, labels, weights, fold, fit.max_false_alarms)
+        calibration, how = calibrate(oof, labels, weights, fold)
+        calibration = thresholded(calibration, oof, labels, scored, fit.max_false_alarms)
         honest = crossed(oof, labels, weights, fold, how)
     heard = [True, *(name not in config.silent for name in STREAMS)]
     losses = tuple(
-        _log_loss(honest[:, c], labels[:, c], weights[:, c]) if heard[c] else float("nan") for c in range(len(OUTPUTS))
+        weighted_log_loss(honest[:, c], labels[:, c], weights[:, c]) if heard[c] else float("nan")
+        for c in range(len(OUTPUTS))
     )
     fusion = data.fit(np.ones(len(fold), bool), config, fit, seed)
-    return FittedFusion(kind, config, fusion, calibration, how, oof, labels, weights, honest, losses)
-
-
-def calibrate(
-    logits: Float, labels: Float, weights: Float, fold: np.ndarray, max_false_alarms: float = 1.0
-) -> tuple[Calibration, str]:
-    """Platt scaling (1999) or temperature alone (Guo et al., 2017), whichever has the lower log loss of `fake` when
-    fitted on all folds but one and measured on that one; and the threshold (see `best_threshold`).
-
-    logits, labels, weights (N, 4); fold (N,): no group may stand in two. The probabilities are not clipped yet. An
-    output with one class only keeps its logits (its stream was not trained).
-    """
-    tried = {how: crossed(logits, labels, weights, fold, how) for how in ("temperature", "platt")}
-    losses = {how: _log_loss(p[:, 0], labels[:, 0], weights[:, 0]) for how, p in tried.items()}
-    how = min(losses, key=lambda name: losses[name])
-    calibration = _calibration(logits, labels, weights, how)
-    return _thresholded(calibration, logits, labels, weights, max_false_alarms), how
-
-
-def _thresholded(
-    calibration: Calibration, logits: Float, labels: Float, weights: Float, max_false_alarms: float
-) -> Calibration:
-    known = labels[:, 0] >= 0
-    p = calibration.probabilities(logits)[known, 0]
-    threshold = best_threshold(p, labels[known, 0], weights[known, 0], max_false_alarms)
-    return replace(calibration, threshold=threshold)
-
-
-def crossed(logits: Float, labels: Float, weights: Float, fold: np.ndarray, how: str) -> Float:
-    """(N, 4) probabilities of each fold by the calibration of the others."""
-    result = np.empty_like(logits)
-    for k in np.unique(fold):
-        held = fold == k
-        calibration = _calibration(logits[~held], labels[~held], weights[~held], how)
-        result[held] = calibration.probabilities(logits[held])
-    return result
-
-
-_UNCHANGED = Calibration((1.0,) * len(OUTPUTS), (0.0,) * len(OUTPUTS), clip=1e-4, threshold=0.5)
-
-
-def _calibration(logits: Float, labels: Float, weights: Float, how: str) -> Calibration:
-    scale, bias = [], []
-    for column in range(len(OUTPUTS)):
-        known = (labels[:, column] >= 0) & (weights[:, column] > 0)
-        if len(np.unique(labels[known, column])) < 2:
-            scale.append(1.0)
-            bias.append(0.0)
-            continue
-        regression = LogisticRegression(C=1e3, fit_intercept=how == "platt").fit(
-            logits[known, column : column + 1], labels[known, column], sample_weight=weights[known, column]
-        )
-        # A negative slope would mean that out-of-fold evidence points the wrong way: state "no evidence" instead.
-        scale.append(max(0.0, float(regression.coef_[0, 0])))
-        bias.append(float(np.ravel(regression.intercept_)[0]) if how == "platt" else 0.0)
-    return replace(_UNCHANGED, scale=tuple(scale), bias=tuple(bias))
-
-
-def choose_clip(
-    calibration: Calibration, logits: Float, labels: Float, weights: Float | None = None
-) -> tuple[Calibration, dict[float, float]]:
-    """The calibration with the clip that gives the lowest log loss of `fake` on other data (dev), and the log loss of
-    every clip tried. The threshold is kept inside the clip.
-
-    logits, labels (N, 4); weights (N,): None for both classes alike. Raises ManifestError when a class is missing.
-    """
-    known = labels[:, 0] >= 0
-    y = labels[known, 0]
-    if len(np.unique(y)) < 2:
-        raise ManifestError("fake is never both 0 and 1: there is nothing to choose the probability clip by")
-    share = np.where(y == 1, 1 / (y == 1).sum(), 1 / (y == 0).sum()) if weights is None else weights[known]
-    tried = {}
-    for clip in CLIPS:
-        p = replace(calibration, clip=clip).probabilities(logits[known])[:, 0]
-        tried[clip] = _log_loss(p, y, share)
-    clip = min(tried, key=lambda c: tried[c])
-    threshold = float(np.clip(calibration.threshold, clip, 1 - clip))
-    return replace(calibration, clip=clip, threshold=threshold), tried
-
-
-def _log_loss(probabilities: Float, labels: Float, weights: Float) -> float:
-    """Weighted, over known labels; nan without any."""
-    known = (labels >= 0) & (weights > 0)
-    if not known.any():
-        return float("nan")
-    p, y, w = (torch.from_numpy(a[known].astype(np.float64)) for a in (probabilities, labels, weights))
-    losses = binary_cross_entropy_with_logits(torch.logit(p), y, reduction="none")
-    return float((losses * w).sum() / w.sum())
-
-
-def best_threshold(probabilities: Float, labels: Float, weights: Float, max_false_alarms: float = 1.0) -> float:
-    """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities, among those
-    that call at most the share `max_false_alarms` of the reals fake; where none does, the highest.
-
-    0.5 when all are equal. Equal probabilities cannot be told apart by any threshold.
-    """
-    order = np.argsort(probabilities)
-    p, y, w = probabilities[order].astype(np.float64), labels[order], weights[order]
-    cuts = np.round((p[1:] + p[:-1]) / 2, 4)
-    apart = (p[:-1] < cuts) & (cuts <= p[1:])
-    if not apart.any():
-        return 0.5
-    below = np.cumsum(w * (y == 0))[:-1]  # reals that the cut after row i calls real
-    above = np.cumsum((w * (y == 1))[::-1])[::-1][1:]
-    reals = float((w * (y == 0)).sum())
-    allowed = apart & (reals - below <= max_false_alarms * reals + 1e-9)
-    if not allowed.any():
-        return float(cuts[np.flatnonzero(apart)[-1]])
-    return float(cuts[int(np.argmax(np.where(allowed, below + above, -np.inf)))])
+    return FittedFusion(kind, config, fusion, calibration, how, oof, labels, weights, scored, honest, losses)

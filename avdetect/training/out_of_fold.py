@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,14 @@ import pandas as pd
 from avdetect.config import TrainConfig
 from avdetect.evaluation.ledger import OUTPUTS
 from avdetect.evaluation.tables import with_outputs
+from avdetect.files import replacing
 from avdetect.pooling import FEATURES, NUM_VALUES
 from avdetect.training.ablation import ablations
-from avdetect.training.checkpoint import replace_file
 from avdetect.training.fusion import FittedFusion
-
-if TYPE_CHECKING:
-    from avdetect.training.results import Held
+from avdetect.training.outputs import FoldOutputs
 
 
-def out_of_fold(config: TrainConfig, held: Sequence[Held], best: FittedFusion) -> pd.DataFrame:
+def out_of_fold(config: TrainConfig, held: Sequence[FoldOutputs], best: FittedFusion) -> pd.DataFrame:
     """A row for each file of the folds: the manifest's columns, `fold`, the features, the probabilities and
     `ablation:<what>`. `best` was fitted on all of them, in this order."""
     table = pd.concat([fold.table for fold in held], ignore_index=True)
@@ -46,4 +43,5 @@ def write(scores: pd.DataFrame, path: Path) -> None:
     kept = [name for name in scores if name.startswith("ablation:")]
     columns = ["sha256", "fold", *FEATURES, *OUTPUTS, *kept]
     text = scores[columns].drop_duplicates("sha256").to_csv(index=False, float_format="%.5g")
-    replace_file(path, lambda file: file.write(gzip.compress(text.encode(), mtime=0)))
+    with replacing(path, sync=True) as file:
+        file.write(gzip.compress(text.encode(), mtime=0))

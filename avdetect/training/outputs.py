@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,25 @@ from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL
 from avdetect.datasets.forgeries.clip import forge_clip, usable
 from avdetect.datasets.forgeries.visual import VISUAL
 from avdetect.datasets.manifest import LABELS, own_voice
+from avdetect.files import replacing
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.training.checkpoint import replace_file
 from avdetect.training.pools import Part
 from avdetect.training.streams import TorchNetworks, score_clips
 from avdetect.types import Clip, Float
 
 CHUNK = 256  # files
 OTHER_VOICE = "other_voice"
+
+
+@dataclass(frozen=True)
+class FoldOutputs:
+    """Of one fold: rows and (N, F) features, the first `files` of files, the others of forgeries."""
+
+    table: pd.DataFrame
+    features: Float
+    files: int
 
 
 def score_part(config: TrainConfig, model: Model, part: Part, folder: Path, fabric: Fabric) -> None:
@@ -45,13 +55,15 @@ def score_part(config: TrainConfig, model: Model, part: Part, folder: Path, fabr
     networks = TorchNetworks(model, fabric.device)
     scorer = StreamScorer(networks, model.config, part.archive.config.faces)
     reals, voices = _reals(part), Voices(part)
+    folder.mkdir(parents=True, exist_ok=True)
     mine = range(fabric.global_rank, len(chunks(part)), fabric.world_size)
     for number in track(mine, f"score {folder.parent.name}", disable=not fabric.is_global_zero):
         target = folder / f"{number:06d}.npz"
         if not target.exists():
             rows = chunks(part)[number]
             arrays = _scored(config, scorer, Part(part.archive, rows), reals, voices)
-            replace_file(target, lambda file, a=arrays: np.savez(file, **a))  # type: ignore[misc]
+            with replacing(target, sync=True) as file:
+                np.savez(file, **arrays)
     model.cpu()
 
 

@@ -29,8 +29,8 @@ from avdetect.datasets.cache.store import CACHE, CLIPS, FAILURES, MANIFEST, SHAR
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import COLUMNS
 from avdetect.errors import ManifestError
+from avdetect.files import replacing
 from avdetect.training.batches import VisualBatches
-from avdetect.training.checkpoint import replace_file
 from avdetect.training.pools import Part
 from avdetect.types import Clip
 
@@ -52,7 +52,9 @@ def write_pack(part: Part, path: Path, max_bytes: int, seed: int = 0) -> Chosen:
             _write_cache(part.archive, chosen, Path(folder))
             content = _zipped(Path(folder))
             if len(content) <= max_bytes:
-                replace_file(path, lambda file: file.write(content))  # noqa: B023  # called at once
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path, sync=True) as file:
+                    file.write(content)
                 return chosen
         budget = int(0.98 * budget * max_bytes / len(content))
 
@@ -103,11 +105,11 @@ def _write_cache(archive: ClipArchive, chosen: Chosen, root: Path) -> None:
         table[column] = [_name(path) if path else "" for path in table[column]]
     outcomes = []
     with Store(root, Identity(archive.config, archive.detector, archive.fingerprint, archive.version)) as store:
-        writer = store.writer(store.next_shard())
+        writer = store.writer()
         for file, (name, sha256) in zip(files.index, zip(table["path"], files["sha256"], strict=True), strict=True):
             if writer.full:
                 writer.close()
-                writer = store.writer(store.next_shard())
+                writer = store.writer()
             key, source = sample_key(name), Source(name, 0, 0)
             writer.begin()
             for clip in _packed(archive, clips.index[clips["file"] == file].tolist(), chosen):

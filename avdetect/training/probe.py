@@ -56,14 +56,18 @@ class ProbeSet:
     features: Tensor  # (N, F) float32, not standardised
     labels: Tensor  # (N,)
     files: np.ndarray  # (N,) row of the archive's file that each item, or what it was forged of, is from
+    sources: np.ndarray  # (N,) names of the sources (datasets) of these files
 
     @staticmethod
     def of(sets: Sequence[ProbeSet], part: Part) -> ProbeSet:
         """What belongs to the files of `part`."""
-        inside = [np.isin(one.files, part.rows) for one in sets]
-        features = torch.cat([one.features[keep] for one, keep in zip(sets, inside, strict=True)])
-        labels = torch.cat([one.labels[keep] for one, keep in zip(sets, inside, strict=True)])
-        return ProbeSet(features, labels, np.concatenate([one.files[k] for one, k in zip(sets, inside, strict=True)]))
+        chosen = [(one, np.isin(one.files, part.rows)) for one in sets]
+        return ProbeSet(
+            torch.cat([one.features[keep] for one, keep in chosen]),
+            torch.cat([one.labels[keep] for one, keep in chosen]),
+            np.concatenate([one.files[keep] for one, keep in chosen]),
+            np.concatenate([one.sources[keep] for one, keep in chosen]),
+        )
 
 
 def probe_set(
@@ -108,59 +112,67 @@ def probe_set(
         fabric.barrier()
     state = read_checkpoint(path, identity)
     files = part.archive.clips["file"].to_numpy()[state["clips"].numpy()]
-    return ProbeSet(state["features"].float(), state["labels"], files)
+    sources = part.archive.files["dataset"].to_numpy(object)[files]
+    return ProbeSet(state["features"].float(), state["labels"], files, sources)
 
 
 def fit_head(module: Module, probe: ProbeSet, config: PairLoopConfig, seed: int = 0) -> Module:
     """Standardise the features and fit the head of `module` (see Headed), in eval mode.
 
     A linear head goes to its optimum, with `weight_decay` as the penalty on half the squared norm of its weights beside
-    a mean loss; perceptrons take PASSES of AdamW with that weight decay, from starts and orders that `seed` decides.
+    a mean loss, and with `source_biases` beside a bias for each source (see _fit_linear); perceptrons take PASSES of
+    AdamW with that weight decay, from starts and orders that `seed` decides.
     """
-    _fit(cast(Headed, module.cpu().eval()), probe.features, probe.labels, config, seed)
+    headed = cast(Headed, module.cpu().eval())
+    standard = cast(Standard, headed.standard)
+    with torch.no_grad():
+        cast(Tensor, standard.running_mean).copy_(probe.features.mean(0))
+        cast(Tensor, standard.running_var).copy_(probe.features.var(0, unbiased=False))
+        x = standard(probe.features)
+    if isinstance(headed.head, nn.Linear):
+        source = torch.from_numpy(np.unique(probe.sources, return_inverse=True)[1])
+        _fit_blocks(headed.head, headed.blocks, x, probe.labels, source, config)
+    else:
+        _fit_perceptrons(headed.head, x, probe.labels, config, seed)
     return module
 
 
-def _fit(module: Headed, features: Tensor, labels: Tensor, config: LoopConfig, seed: int) -> None:
-    """Set the standardisation and the head of `module`; features (N, F), labels (N,)."""
-    standard = cast(Standard, module.standard)
-    with torch.no_grad():
-        cast(Tensor, standard.running_mean).copy_(features.mean(0))
-        cast(Tensor, standard.running_var).copy_(features.var(0, unbiased=False))
-        x = standard(features)
-    if isinstance(module.head, nn.Linear):
-        _fit_blocks(module.head, module.blocks, x, labels, config)
-    else:
-        _fit_perceptrons(module.head, x, labels, config, seed)
-
-
-def _fit_blocks(head: nn.Linear, blocks: int, x: Tensor, labels: Tensor, config: LoopConfig) -> None:
+def _fit_blocks(
+    head: nn.Linear, blocks: int, x: Tensor, labels: Tensor, source: Tensor, config: PairLoopConfig
+) -> None:
     """A linear head for each block of the features, and in `head` their mean: fitted together, views of one crop
-    generalise less well than the mean of what each has learned by itself (MODEL_CARD, "Views")."""
+    generalise less well than the mean of what each has learned by itself (avdetect/weights/README.md)."""
     width = head.in_features // blocks
     with torch.no_grad():
         head.bias.zero_()
     for number in range(blocks):
         block = slice(number * width, (number + 1) * width)
         one = nn.Linear(width, 1)
-        _fit_linear(one, x[:, block], labels, config)
+        _fit_linear(one, x[:, block], labels, source, config)
         with torch.no_grad():
             head.weight[:, block] = one.weight / blocks
             head.bias.add_(one.bias / blocks)
 
 
-def _fit_linear(head: nn.Linear, x: Tensor, labels: Tensor, config: LoopConfig) -> None:
-    """To the one optimum, from zero."""
+def _fit_linear(head: nn.Linear, x: Tensor, labels: Tensor, source: Tensor, config: PairLoopConfig) -> None:
+    """To the one optimum, from zero. source (N,): number of each row's source.
+
+    With `source_biases` every source has a bias of its own, held back by that penalty and forgotten after the fit: how
+    sources differ as wholes (cameras, codecs, all fake or all real) is explained by it, so that the head learns what
+    tells fakes from reals of one source. A mixed model with random intercepts (Laird & Ware, "Random-Effects Models for
+    Longitudinal Data", Biometrics 1982), penalised as ridge regression is.
+    """
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    optimizer = torch.optim.LBFGS(
-        head.parameters(), max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
-    )
+    biases = nn.Parameter(torch.zeros(int(source.max()) + 1))
+    learned = [*head.parameters(), *([biases] if config.source_biases else [])]
+    optimizer = torch.optim.LBFGS(learned, max_iter=ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = masked_bce(head(x).squeeze(1), labels, config.label_smoothing)
+        loss = masked_bce(head(x).squeeze(1) + biases[source], labels, config.label_smoothing)
         loss = loss + config.weight_decay / 2 * head.weight.square().sum()
+        loss = loss + config.source_biases / 2 * biases.square().sum()
         loss.backward()
         return loss
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +21,24 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.evaluation.tables import as_result, measurements, with_outputs
 from avdetect.export import export_bundle
 from avdetect.faces import FaceDetector, build_detector
+from avdetect.files import replacing, write_json
 from avdetect.fusion import OUTPUTS
 from avdetect.model import Model
-from avdetect.pooling import NUM_VALUES
+from avdetect.pooling import NUM_VALUES, PART_OF
 from avdetect.preprocess import Preprocessor
-from avdetect.training.checkpoint import replace_file
-from avdetect.training.fusion import (
-    FittedFusion,
-    choose_clip,
-    fit_candidates,
-    label_matrix,
-    logits_of,
-)
+from avdetect.training.calibration import choose_clip, with_rates
+from avdetect.training.fusion import FittedFusion, fit_candidates, label_matrix, logits_of
 from avdetect.training.out_of_fold import out_of_fold, write
-from avdetect.training.outputs import stream_features
+from avdetect.training.outputs import FoldOutputs, stream_features
 from avdetect.training.pools import Part
 from avdetect.types import Float
 
 SAMPLE = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
-TABLES = ("output", "stream", "kind", "source")  # that are measured while training; tools/evaluate.py measures all
-
-
-@dataclass(frozen=True)
-class Held:
-    """The outputs of one fold: rows and (N, F) features, the first `files` of files, the others of forgeries."""
-
-    table: pd.DataFrame
-    features: Float
-    files: int
+TABLES = ("output", "stream", "kind", "source")  # that are measured while training; avdetect evaluate measures all
 
 
 def finish(
-    config: TrainConfig, model: Model, parts: dict[str, Part], held: Sequence[Held], run: Path, fabric: Fabric
+    config: TrainConfig, model: Model, parts: dict[str, Part], held: Sequence[FoldOutputs], run: Path, fabric: Fabric
 ) -> None:
     """Fit the fusion on the folds' outputs, choose the clip, measure, and store the run.
 
@@ -65,7 +50,7 @@ def finish(
     model.fusion = best.fusion
     scores = out_of_fold(config, held, best)
     write(scores, run / OUT_OF_FOLD)
-    metrics = {"out of fold": as_result(measurements(scores, best.calibration.threshold, tables=TABLES))}
+    metrics = {"out of fold": as_result(measurements(scores, best.calibration.fake_threshold, tables=TABLES))}
     if dev is not None:
         metrics["dev"] = _measure(best, parts["dev"].table, dev)
     if len(parts["test"].rows):
@@ -73,14 +58,15 @@ def finish(
     _store(config, model, best, {**_facts(parts), **_fusion(candidates, chosen), "metrics": metrics}, run)
 
 
-def _fitted(config: TrainConfig, held: Sequence[Held]) -> list[FittedFusion]:
+def _fitted(config: TrainConfig, held: Sequence[FoldOutputs]) -> list[FittedFusion]:
     table = pd.concat([fold.table for fold in held], ignore_index=True)
     features = np.concatenate([fold.features for fold in held])
     return fit_candidates(table, features, config.model, config.fusion, config.seed, by=config.fold_by)
 
 
 def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tuple[FittedFusion, dict[str, Any]]:
-    """With the clip of its probabilities, chosen on dev; in a release, and where dev lacks a class, out of fold."""
+    """With the clip of its probabilities, chosen on dev; in a release, and where dev lacks a class, out of fold. And
+    with the rates that were measured out of fold under it."""
     chosen_on, logits, labels = "train, out of fold", best.oof_logits, best.oof_labels
     weights: Float | None = best.oof_weights[:, 0]
     if dev is not None:
@@ -89,6 +75,7 @@ def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tupl
         if len(np.unique(found[found[:, 0] >= 0, 0])) == 2:
             chosen_on, logits, labels, weights = "dev", logits_of(best.fusion, dev[judged]), found, None
     calibration, tried = choose_clip(best.calibration, logits, labels, weights)
+    calibration = with_rates(calibration, best.oof_logits, best.oof_labels, best.scored_weights)
     losses = {str(clip): round(loss, 5) for clip, loss in tried.items()}
     return dataclasses.replace(best, calibration=calibration), {"clip_chosen_on": chosen_on, "log_loss_by_clip": losses}
 
@@ -96,7 +83,7 @@ def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tupl
 def _measure(best: FittedFusion, table: pd.DataFrame, features: Float) -> dict[str, Any]:
     probabilities = best.calibration.probabilities(logits_of(best.fusion, features))
     scores = with_outputs(table.reset_index(drop=True), features, probabilities, best.config.silent)
-    return as_result(measurements(scores, best.calibration.threshold, tables=TABLES))
+    return as_result(measurements(scores, best.calibration.fake_threshold, tables=TABLES))
 
 
 def _facts(parts: dict[str, Part]) -> dict[str, Any]:
@@ -139,12 +126,9 @@ def _store(config: TrainConfig, model: Model, best: FittedFusion, facts: dict[st
     result = {"config": to_dict(config), "calibration": to_dict(best.calibration), **facts}
     weights = {key: value.contiguous() for key, value in model.cpu().state_dict().items()}
     (run / "result.json").unlink(missing_ok=True)
-    replace_file(run / "model.safetensors", lambda file: file.write(to_safetensors(weights)))
+    with replacing(run / "model.safetensors", sync=True) as file:
+        file.write(to_safetensors(weights))
     write_json(run / "result.json", result)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    replace_file(path, lambda file: file.write((json.dumps(values, indent=1) + "\n").encode()))
 
 
 def export(
@@ -162,7 +146,7 @@ def export(
     try:
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{run} holds no finished run ({error}): let tools/train.py end first") from error
+        raise ModelError(f"{run} holds no finished run ({error}): let avdetect train end first") from error
     config = from_dict(TrainConfig, result["config"], "result.json")
     model = Model.load(config.model, run / "model.safetensors")
     detector = check_detector(config, result["detector_fingerprint"], detector_model)
@@ -182,6 +166,22 @@ def export(
         out_of_fold=(run / OUT_OF_FOLD).read_bytes() if (run / OUT_OF_FOLD).exists() else None,
     )
     return bundle, result
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """A finished run's result.json for the terminal: a table a split, and what became of the fusion."""
+    lines = []
+    for split, metrics in result["metrics"].items():
+        rows = pd.DataFrame(metrics["rows"]).to_string(index=False, float_format="%.3f", na_rep="")
+        lines.append(f"\n{split}:\n{rows if metrics['rows'] else 'only one class: nothing to measure'}")
+    fusion = result["fusion"]
+    losses = ", ".join(f"{kind} {loss['fake']:.3f}" for kind, loss in fusion["oof_log_loss"].items())
+    lines.append(
+        f"\nfusion: {fusion['kind']} (out-of-fold log loss: {losses}), calibrated by {fusion['calibrated_by']}"
+    )
+    for stream in fusion["silent"]:
+        lines.append(f"the {stream} stream carries no information about {PART_OF[stream]}: it abstains")
+    return "\n".join(lines)
 
 
 def check_detector(config: TrainConfig, fingerprint: str, model: Path | None) -> FaceDetector:

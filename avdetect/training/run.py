@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,11 @@ from avdetect.config import ModelConfig, TrainConfig, to_dict
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import LABELS, OWN_VOICE, folds
 from avdetect.errors import AVDetectError, ConfigError, ManifestError
+from avdetect.files import open_run_folder
 from avdetect.preprocess import PREPROCESS_VERSION
-from avdetect.training.outputs import read_part, score_part
+from avdetect.training.outputs import FoldOutputs, read_part, score_part
 from avdetect.training.pools import Part
-from avdetect.training.results import Held, finish, write_json
+from avdetect.training.results import finish
 from avdetect.training.streams import check_streams, probe_sets, train_streams
 
 
@@ -57,7 +57,9 @@ def train(
     parts = _parts(config, archive)
     held, seen = _folds(config, parts["train"])
     fabric = settings.fabric
-    on_rank_zero(fabric, lambda: _claim(run, _data_digest(archive), config))
+    # What lies in the folder must not be taken for another run's.
+    identity = {"data": _data_digest(archive), "config": to_dict(config)}
+    on_rank_zero(fabric, lambda: open_run_folder(run, identity, "name a new folder as --run"))
     check_streams(config, held, [*seen, parts["train"]], parts["dev"])
     probes = probe_sets(config, held, run, fabric, settings.workers)
     for k in range(config.folds):
@@ -69,7 +71,7 @@ def train(
 
     def end() -> None:
         scored = [read_part(held[k], run / f"fold{k}" / "scores") for k in range(config.folds)]
-        outputs = [Held(*both, len(part.rows)) for both, part in zip(scored, held, strict=True)]
+        outputs = [FoldOutputs(*both, len(part.rows)) for both, part in zip(scored, held, strict=True)]
         finish(config, model, parts, outputs, run, fabric)
 
     on_rank_zero(fabric, end)
@@ -114,7 +116,7 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: Mapping[str
     if archive.config.digest() != config.preprocess.digest():
         raise ConfigError(
             f"the cache was preprocessed as {archive.config.digest()}, the configuration asks for "
-            f"{config.preprocess.digest()}: name the configuration that tools/preprocess.py was given, or another cache"
+            f"{config.preprocess.digest()}: name the configuration that avdetect preprocess was given, or another cache"
         )
     if archive.version != PREPROCESS_VERSION:
         raise ConfigError(
@@ -150,19 +152,3 @@ def _data_digest(archive: ClipArchive) -> str:
     files = archive.files[columns].to_csv(index=False)
     clips = archive.clips[["file", "copy", "clip", "main_faces", "sound_samples"]].to_numpy(np.int64)
     return hashlib.sha256(files.encode() + clips.tobytes() + archive.fingerprint.encode()).hexdigest()[:16]
-
-
-def _claim(run: Path, data: str, config: TrainConfig) -> None:
-    """Bind the working folder to this data and configuration: what lies in it must not be taken for another run's."""
-    mine = {"data": data, "config": to_dict(config)}
-    stated = run / "run.json"
-    if not stated.exists():
-        write_json(stated, mine)
-        return
-    try:
-        theirs = json.loads(stated.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{stated} is damaged; name a new folder as --run") from error
-    if theirs != mine:
-        what = "another configuration" if theirs.get("data") == data else "other data (or another order of it)"
-        raise ConfigError(f"{run} holds a run with {what}; name a new folder as --run")

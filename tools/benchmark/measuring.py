@@ -1,30 +1,26 @@
-"""What the benchmarks share: whole processes measured, clips rendered, facts of the machine, tables.
-
-Not a tool. The scripts of this folder import it: Python finds what lies beside the script that it runs.
-"""
+"""What the benchmarks share: whole processes measured, clips rendered, facts of the machine, tables."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib.metadata
 import os
 import platform
+import re
 import select
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from avdetect.media import ffmpeg_path
 
 SAMPLE = Path(__file__).parents[2] / "avdetect" / "weights" / "sample" / "sample.mp4"
 LOOK_SECONDS = 0.05  # between two looks at the memory of a process tree
-CORE_HOUR = 3600.0
 
 
 @dataclass
@@ -106,14 +102,14 @@ def score_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "avdetect.cli", "score", *arguments, "--device", "cpu"]
 
 
-def render(target: Path, seconds: float = 10, height: int = 1080, preset: str = "medium") -> Path:
+def render(target: Path, seconds: float, height: int) -> Path:
     """A talking face in H.264 and AAC, 16:9 and 25 fps: the sample clip enlarged, with grain, looped.
 
     What is longer than ten seconds repeats the first ten without encoding them again, so that an hour is made at once.
     """
     width = height * 16 // 9 // 2 * 2
     picture = f"scale={height}:{height}:flags=lanczos,pad={width}:{height}:(ow-iw)/2:0,noise=alls=4:allf=t"
-    codecs = f"-r 25 -c:v libx264 -preset {preset} -crf 20 -pix_fmt yuv420p -c:a aac".split()
+    codecs = "-r 25 -c:v libx264 -preset medium -crf 20 -pix_fmt yuv420p -c:a aac".split()
     once = target if seconds <= 10 else target.with_name(f"once_{target.name}")
     ffmpeg("-stream_loop", "1", "-i", str(SAMPLE), "-vf", picture, *codecs, "-t", f"{min(seconds, 10):g}", str(once))
     if once != target:
@@ -126,17 +122,13 @@ def ffmpeg(*arguments: str) -> None:
     subprocess.run([ffmpeg_path(), "-v", "error", "-nostdin", "-y", *arguments], check=True)
 
 
-def core_hours(cpu_seconds: float, files: int = 100_000) -> float:
-    """Of so many files at that cost each."""
-    return cpu_seconds * files / CORE_HOUR
-
-
-def machine(*packages: str) -> dict[str, str]:
-    """Facts that a figure means nothing without; the versions of `packages` where they are installed."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+def machine() -> dict[str, str]:
+    """Facts that a figure means nothing without."""
+    model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     version = subprocess.run([ffmpeg_path(), "-version"], capture_output=True, text=True, check=True).stdout
-    facts = {
-        "cpu": models[0].partition(":")[2].strip() if models else platform.machine(),
+    packages = {name: importlib.metadata.version(name) for name in ("onnxruntime", "numpy", "opencv-python-headless")}
+    return packages | {
+        "cpu": model[1] if model else platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory_gib": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1024**3:.1f}",
         "system": f"{platform.system()} {platform.release()}",
@@ -145,21 +137,17 @@ def machine(*packages: str) -> dict[str, str]:
         "python": platform.python_version(),
         "ffmpeg": version.split()[2],
     }
-    for package in ("onnxruntime", "numpy", "opencv-python-headless", *packages):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            facts[package] = importlib.metadata.version(package)
-    return facts
 
 
 class Table:
     """CSV on standard output and, where `out` is given, in that file; the facts stand above it as `# key: value`."""
 
-    def __init__(self, columns: Iterable[str], facts: Mapping[str, str], out: Path | None = None) -> None:
-        self._columns = list(columns)
+    def __init__(self, columns: Sequence[str], facts: Mapping[str, str], out: Path | None = None) -> None:
+        self._columns = columns
         self._files: list[TextIO] = [sys.stdout, *([out.open("w", encoding="utf-8")] if out else [])]
         for name, value in facts.items():
             self.note(f"{name}: {value}")
-        self._write(self._columns)
+        self._write(",".join(columns))
 
     def __enter__(self) -> Table:
         return self
@@ -168,18 +156,16 @@ class Table:
         for file in self._files[1:]:
             file.close()
 
-    def row(self, **values: Any) -> None:
+    def row(self, **values: float | str) -> None:
         """One row; floats are rounded to milliseconds and the like, what is not given stays empty."""
         assert not values.keys() - set(self._columns), values
         cells = (values.get(name, "") for name in self._columns)
-        self._write([f"{cell:.3f}" if isinstance(cell, float) else cell for cell in cells])
+        self._write(",".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
 
     def note(self, text: str) -> None:
         """A line that readers of CSV skip."""
-        for file in self._files:
-            print(f"# {text}", file=file, flush=True)
+        self._write(f"# {text}")
 
-    def _write(self, cells: Iterable[Any]) -> None:
+    def _write(self, line: str) -> None:
         for file in self._files:
-            csv.writer(file, lineterminator="\n").writerow(cells)
-            file.flush()
+            print(line, file=file, flush=True)

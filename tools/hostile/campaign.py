@@ -14,14 +14,16 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from benchmark.measuring import kib, proc_status, tree
 
 from avdetect.config import MediaLimits
-from hostile.case import Case, Place
-from hostile.guard import Canary, Secret
-from hostile.seeds import render
+from hostile.case import Case, Place, render
+from hostile.guard import Secret
 from hostile.worker import work
 
 # Tight, so that what runs into a limit does so soon. The rest are avdetect's own.
@@ -29,7 +31,7 @@ LIMITS = MediaLimits(
     max_duration_seconds=30, max_wall_seconds=12, stall_seconds=6, max_file_seconds=20, max_memory_bytes=1 << 30
 )
 MOST_SECONDS = 30.0  # what comes after the last look at the clock, on a busy machine, is allowed for
-MOST_BYTES = 2 << 30  # the worker and its two ffmpegs together
+MOST_MEGABYTES = 2048  # the worker and its two ffmpegs together
 TYPED = frozenset(("MediaError", "LimitError"))  # how a file may fail; anything else is a bug of ours
 _START_SECONDS = 120.0
 _MOST_HASHED = 1 << 28  # bytes
@@ -44,13 +46,10 @@ class Row:
     outcome: str  # fake, real, abstain, or the class of the error
     seconds: float
     megabytes: float  # the most that the worker and its children held in memory at one time
+    resident: float  # megabytes that the worker still held afterwards
     sha256: str  # of the file as it was before; empty if it is no file
     says: str  # the reason or message
     violations: list[str] = field(default_factory=list)
-
-    def cells(self) -> dict[str, Any]:
-        rounded = {"seconds": round(self.seconds, 3), "megabytes": round(self.megabytes, 1)}
-        return asdict(self) | rounded | {"violations": "; ".join(self.violations)}
 
 
 class Campaign:
@@ -61,7 +60,7 @@ class Campaign:
         self.seeds = render(folder / "seeds")
         self._work, self._cwd = folder / "case", folder / "home"
         (folder / "secret").mkdir(exist_ok=True)
-        self.canary, self.secret = Canary(), Secret(folder / "secret" / "secret.txt")
+        self.secret = Secret(folder / "secret" / "secret.txt")
         self._log = folder / "worker.log"
         self._process: Any = None
         self._seen: set[str] = set()
@@ -74,16 +73,15 @@ class Campaign:
 
     def __exit__(self, *_: object) -> None:
         self._end()
-        self.canary.close()
         self.secret.close()
 
     def run(self, case: Case) -> Row | None:
         """Make the case, score it, judge, and delete it. None for bytes that an earlier case had."""
-        place = Place(self._work, self.seeds, case.rng(self.seed), self.canary.port, self.secret.path)
+        place = Place(self._work, self.seeds, case.rng(self.seed), self.secret.path)
         try:
             path = os.fspath(case.make(place))
         except (RuntimeError, OSError) as error:
-            return Row(case.family, case.name, "not made", 0, 0, "", str(error), ["the case could not be made"])
+            return Row(case.family, case.name, "not made", 0, 0, 0, "", str(error), ["the case could not be made"])
         digest, opened = _digest(path), self.secret.opened()
         if case.only_bytes and digest in self._seen:
             return None
@@ -98,17 +96,14 @@ class Campaign:
         over.set()
         if disturbing:
             disturbing.join()
-        row = Row(case.family, case.name, "none", seconds, most / 2**20, digest, "")
-        row.violations += self._judge(row, case, answer, most)
+        resident = answer["resident_kib"] / 1024 if answer else 0.0
+        row = Row(case.family, case.name, "none", seconds, most / 2**20, resident, digest, "")
+        row.violations += self._judge(row, case, answer)
         new = set() if case.disturb else listing(self._work) - files
         if new := new | listing(self._cwd):
             row.violations.append(f"files left: {sorted(new)[:3]}")
         if self._log.stat().st_size > logged:
             row.violations.append(f"written to standard error: {self._log.read_bytes()[logged:][:300]!r}")
-        if self.canary.hits():
-            row.violations.append("the server was called")
-            self.canary.close()
-            self.canary = Canary()
         if self.secret.opened() > opened:
             row.violations.append("the secret file was opened")
         for folder in (self._work, self._cwd):
@@ -118,36 +113,35 @@ class Campaign:
             self._end()
         return row
 
-    def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None, most: int) -> Iterator[str]:
+    def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None) -> Iterator[str]:
         if row.seconds > MOST_SECONDS:
             yield f"took {row.seconds:.0f} s"
-        if most > MOST_BYTES:
+        if row.megabytes > MOST_MEGABYTES:
             yield f"took {row.megabytes:.0f} MB"
         if answer is None:
             code = self._process.exitcode
-            row.outcome, row.says = "killed" if code is None else f"exit {code}", ""
+            row.outcome = "killed" if code is None else f"exit {code}"
             yield "the network was asked for" if code == -signal.SIGSYS else "the worker gave no answer"
             return
         result = answer["result"]
         failed = result["status"] == "failed"
         row.outcome = result["error"] if failed else result["verdict"]
-        row.says = result["message"] if failed else "; ".join([result["reason"], *result["warnings"]])
-        if failed and row.outcome not in TYPED:
-            yield f"not a typed error of a file: {row.says}"
-        if failed and case.scored:
-            yield f"it can be scored: {row.says}"
-        if case.error and not (failed and re.search(case.error, row.says)):
-            yield f"not the error that says {case.error!r}: {row.says}"
-        if "Traceback" in row.says or Secret.content in json.dumps(result):
-            yield "a traceback or a secret in the result"
-        if -signal.SIGSYS in answer["statuses"]:
-            yield "ffmpeg asked for the network"
-        if answer["files_left_open"]:
-            yield f"{answer['files_left_open']} files left open"
-        if answer["children_left"]:
-            yield f"processes left: {answer['children_left']}"
-        if answer["reported"]:
-            yield answer["reported"]
+        row.says = says = result["message"] if failed else "; ".join([result["reason"], *result["warnings"]])
+        for wrong, said in (
+            (failed and row.outcome not in TYPED, f"not a typed error of a file: {says}"),
+            (failed and case.scored, f"it can be scored: {says}"),
+            (
+                case.error and not (failed and re.search(case.error, says)),
+                f"not the error that says {case.error!r}: {says}",
+            ),
+            ("Traceback" in says or Secret.content in json.dumps(result), "a traceback or a secret in the result"),
+            (-signal.SIGSYS in answer["statuses"], "ffmpeg asked for the network"),
+            (answer["files_left_open"], f"{answer['files_left_open']} files left open"),
+            (answer["children_left"], f"processes left: {answer['children_left']}"),
+            (answer["reported"], answer["reported"]),
+        ):
+            if wrong:
+                yield said
 
     def _begin(self) -> None:
         """Have a worker."""
@@ -155,15 +149,9 @@ class Campaign:
             return
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        changed = {"TMPDIR": str(self._cwd), "HOME": str(self._cwd)}
-        kept = {name: os.environ.get(name) for name in changed}
-        os.environ.update(changed)
-        try:
+        with mock.patch.dict(os.environ, TMPDIR=str(self._cwd), HOME=str(self._cwd)):
             self._process = context.Process(target=work, args=(theirs, LIMITS, self._cwd, self._sabotage))
             self._process.start()
-        finally:
-            for name, value in kept.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
         theirs.close()
         if not self._connection.poll(_START_SECONDS) or self._connection.recv_bytes() != b"{}":
             raise RuntimeError(f"the worker did not begin: {self._log.read_text(errors='replace')[-2000:]}")
@@ -189,10 +177,9 @@ class Campaign:
     def _end(self) -> None:
         if self._process is None:
             return
-        for child in children_of(self._process.pid):
+        for process in [*tree(self._process.pid)]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        self._process.kill()
+                os.kill(process, signal.SIGKILL)
         self._process.join()
         self._connection.close()
         self._process = None
@@ -200,30 +187,13 @@ class Campaign:
 
 def _held(pid: int) -> int:
     """Bytes: the peaks of the process and of the programs that it runs now."""
-    total, ours = _peak(pid), _program(pid)
-    # Between fork and exec a child shows its parent's memory as its own.
-    return total + sum(_peak(child) for child in children_of(pid) if _program(child) not in ("", ours))
-
-
-def _program(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return os.readlink(f"/proc/{pid}/exe")
-    return ""
-
-
-def _peak(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        if found := re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()):
-            return int(found[1]) * 1024
-    return 0
-
-
-def children_of(pid: int) -> list[int]:
-    found: list[int] = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, tasks.read_text().split())
-    return found
+    total, ours = 0, os.readlink(f"/proc/{pid}/exe") if os.path.exists(f"/proc/{pid}/exe") else ""
+    for process in tree(pid):
+        with contextlib.suppress(OSError, KeyError):  # it has ended since
+            # Between fork and exec a child shows its parent's memory as its own.
+            if process == pid or os.readlink(f"/proc/{process}/exe") != ours:
+                total += 1024 * kib(proc_status(process)["VmHWM"])
+    return total
 
 
 def listing(folder: Path) -> set[str]:

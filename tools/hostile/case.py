@@ -1,15 +1,25 @@
-"""What a case is: a name, and how to make the thing that will be scored."""
+"""What a case is, the table that cases are made of, and the good files that bad ones come from."""
 
 from __future__ import annotations
 
 import random
+import shlex
 import subprocess
 import threading
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avdetect.media import ffmpeg_path
+
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
+SAMPLE = Path(__file__).parents[2] / "avdetect" / "weights" / "sample" / "sample.mp4"
+_SECONDS = 1.2  # of each seed, long enough for a face track
+_X264 = "-c:v libx264 -preset veryfast -crf 32 -g 12 -bf 2 -pix_fmt yuv420p"
+# For codecs whose files are large, or that take few sizes: small.
+_SHORT = {"x264": _X264, "h264": f"{_X264} -c:a aac -b:a 32k", "small": "-vf scale=176:144"}
 
 
 @dataclass(frozen=True)
@@ -17,9 +27,8 @@ class Place:
     """Where a case is made, and what it may use."""
 
     folder: Path  # empty, deleted after the case
-    seeds: Path  # the folder of `seeds.render`
+    seeds: Path  # the folder of `render`
     rng: random.Random
-    port: int  # of the server that nobody may call
     secret: Path  # the file that nobody may open
 
     def seed(self, name: str) -> bytes:
@@ -38,7 +47,7 @@ class Case:
     name: str
     make: Callable[[Place], Path | str]
     disturb: Disturbance | None = None  # runs beside the scoring, until the event is set
-    error: str | None = None  # a word that the error's message must have
+    error: str | None = None  # a pattern that the error's message must have
     scored: bool = False  # a Detection is the only right answer
     only_bytes: bool = False  # nothing matters but the file's bytes: once is enough
 
@@ -46,19 +55,19 @@ class Case:
         return random.Random(f"{seed} {self.family} {self.name}")
 
 
-def content(family: str, name: str, suffix: str, data: Content) -> Case:
+def content(family: str, name: str, suffix: str, data: Content | bytes) -> Case:
     """A case that is the bytes of one file."""
 
     def make(place: Place) -> Path:
         path = place.folder / f"case.{suffix}"
-        path.write_bytes(data(place))
+        path.write_bytes(data if isinstance(data, bytes) else data(place))
         return path
 
     return Case(family, name, make, only_bytes=True)
 
 
 def fixed(make: Callable[..., bytes], *arguments: object) -> Content:
-    """What the place has no part in."""
+    """What the place has no part in, made when it is needed."""
     return lambda place: make(*arguments)
 
 
@@ -70,3 +79,12 @@ def run_ffmpeg(arguments: Sequence[object], out: Path) -> Path:
     if done.returncode or not out.exists():
         raise RuntimeError(f"{out.name}: {done.stderr[-2000:]}\n{command}")
     return out
+
+
+def render(folder: Path) -> Path:
+    """Make the good files that `folder` lacks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, options in TABLE["seeds"].items():
+        if not (folder / name).exists():
+            run_ffmpeg(["-t", _SECONDS, "-i", SAMPLE, *shlex.split(options.format(**_SHORT))], folder / name)
+    return folder

@@ -1,4 +1,4 @@
-"""What makes a forbidden act impossible to miss: a filter of system calls, a server nobody may call, a watched file."""
+"""What makes a forbidden act impossible to miss: a filter of system calls and a watched file."""
 
 from __future__ import annotations
 
@@ -67,28 +67,6 @@ def forbid_network() -> None:
 def adopt_orphans(adopt: bool = True) -> None:
     """From now on processes below this one whose parent ends become children of this one, so that they are seen."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
-
-
-class Canary:
-    """A server on this machine; `hits` counts who called. The second watch, should the filter have a hole."""
-
-    def __init__(self) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._server.settimeout(0)
-        self.port: int = self._server.getsockname()[1]
-        self._hits = 0
-
-    def hits(self) -> int:
-        """Calls so far. They wait in the queue until somebody asks."""
-        while True:
-            try:
-                self._server.accept()[0].close()
-            except BlockingIOError:
-                return self._hits
-            self._hits += 1
-
-    def close(self) -> None:
-        self._server.close()
 
 
 class Secret:

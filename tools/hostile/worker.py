@@ -7,11 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from benchmark.measuring import kib, proc_status
 
 from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
@@ -69,16 +70,15 @@ def work(
 
 def _measured(score: Callable[[str], Result], path: str) -> dict[str, Any]:
     ended.clear()
-    before, began = set(os.listdir("/proc/self/fd")), time.perf_counter()
+    before = set(os.listdir("/proc/self/fd"))
     result = score(path)
-    seconds = time.perf_counter() - began
     gc.collect()  # what only a cycle holds open is not left open
     return {
-        "seconds": seconds,
         "result": to_dict(result),
         "reported": _reported(result),
         "statuses": list(ended),
         "files_left_open": len(set(os.listdir("/proc/self/fd")) - before),
+        "resident_kib": kib(proc_status()["VmRSS"]),
         "children_left": Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(),
     }
 

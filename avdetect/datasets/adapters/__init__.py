@@ -1,6 +1,6 @@
 """One adapter a dataset: its own folder in, a table of the manifest's columns and what could not be read out.
 
-`ADAPTERS` maps the name on the command line of tools/prepare.py to a function of the dataset's folder (of the list
+`ADAPTERS` maps the name on the command line of avdetect prepare to a function of the dataset's folder (of the list
 itself for `csv`).
 """
 

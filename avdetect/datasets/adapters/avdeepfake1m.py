@@ -20,7 +20,7 @@ def avdeepfake1m(root: Path) -> Listing:
     """`train_metadata.json` and `val_metadata.json`, or else one JSON a video under `train_metadata/`; official splits.
 
     The files of `test_files.txt` (testA, testB) are rows with unknown labels. Group = a person. The official train and
-    val share people: a leak like any other, which tools/prepare.py refuses; its --resplit cuts dev anew.
+    val share people: a leak like any other, which avdetect prepare refuses; its --resplit cuts dev anew.
     """
     rows = Rows(root, "avdeepfake1m")
     whole = {match[2]: path for path in sorted(rows.files) if (match := LISTS.fullmatch(path))}

@@ -1,1 +1,1 @@
-"""The preprocessing cache: clips in WebDataset tars, written by tools/preprocess.py and read by datasets.clips."""
+"""The preprocessing cache: clips in WebDataset tars, written by avdetect preprocess and read by datasets.clips."""

@@ -1,35 +1,32 @@
 """A manifest's files into a preprocessing cache: in parallel, resumable, every file once.
 
-The parent decides and the workers do: it knows what the cache holds, hands out one file at a time, and publishes the
-tables when all is done. A run that ends early, however it ends, loses the files that were being written, no more.
+The parent decides and a pool of workers does: it knows what the cache holds, submits one file at a time, and publishes
+the tables when all is done. A run that ends early, however it ends, loses the files that were being written, no more.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from avdetect import cluster
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.cache.pool import Death, Pool
-from avdetect.datasets.cache.ray_pool import RayPool
-from avdetect.datasets.cache.records import Record, Source, sample_key
+from avdetect.datasets.cache.records import Source
 from avdetect.datasets.cache.store import Identity, Outcome, Store, failure_table
-from avdetect.datasets.cache.worker import Hash, Make, Setup, Variant
-from avdetect.errors import AVDetectError
+from avdetect.datasets.cache.worker import Order, Setup, Variant, making, variants
+from avdetect.errors import AVDetectError, WorkerError
 from avdetect.faces import build_detector
+from avdetect.jobs.pool import Done, Event, Failed, Item, Pool
+from avdetect.jobs.ray import RayPool, require
 
-Progress = Callable[[int, int], None]  # files that are settled, and how many of these were preprocessed now
-_MAX_DEATHS = 3  # of workers in a row, with no file finished between them: that is the machine, not the files
-_OWN_DEATHS = 2  # of workers with one and the same file, in all runs: then it is the file, and recorded as failed
+Progress = Callable[[int, int], None]  # files that are finished, and how many of these were preprocessed now
+_MAX_FAILED = 3  # files in a row that killed their workers: that is the machine, not the files
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Options:
 
     workers: int = 1  # 0: as many as there are CPUs, here or in the cluster
     engine: str = "process"  # or "ray"
-    ray_address: str | None = None  # see `cluster.connect`
+    ray_address: str | None = None  # see `jobs.ray.connect`
     model: Path | None = None  # of the face detector; None: its default
     limits: MediaLimits = field(default_factory=MediaLimits)
     copies: int = 0  # re-encoded copies of each video
@@ -69,11 +66,10 @@ def preprocess(
     """
     detector = build_detector(config.detector, path=options.model)
     if options.engine == "ray":
-        cluster.require()
+        require()
     with Store(root, Identity(config, detector.name, detector.fingerprint)) as store:
-        run = _Run(store, table, options, progress or (lambda settled, made: None))
-        with _pool(store, options) as pool:
-            run.work(pool)
+        run = _Run(store, table, options, progress or (lambda finished, made: None))
+        run.work(_pool(store, options))
         store.gather()
         outcomes = run.outcomes()
         clips = store.publish(table, outcomes)
@@ -82,104 +78,101 @@ def preprocess(
 
 
 def _pool(store: Store, options: Options) -> Pool | RayPool:
-    setup, first = Setup(store.root, store.identity.config, options.limits, options.model), store.next_shard()
+    identity, limits = store.identity, options.limits
+    task = partial(making, Setup(store.root, identity.config, limits, options.model, identity.to_json(), options.seed))
+    seconds = limits.max_file_seconds * (1 + options.copies)
     if options.engine == "ray":
-        return RayPool(setup, store.identity, options.workers, first, options.ray_address)
-    return Pool(setup, options.workers or len(os.sched_getaffinity(0)), first)
-
-
-def recipe_rng(seed: int, copy: int, sha256: str) -> np.random.Generator:
-    """What draws the recipe of copy `copy` (from 1) of the file with this hash (hex digits), wherever it lies.
-
-    For a fake the hash is its original's: one recipe for both.
-    """
-    digest = hashlib.sha256(sha256.encode()).digest()
-    return np.random.default_rng((seed, copy, int.from_bytes(digest[:8])))
+        return RayPool(task, options.workers or None, seconds, address=options.ray_address)
+    return Pool(task, options.workers or len(os.sched_getaffinity(0)), seconds)
 
 
 @dataclass
 class _Row:
     """A row of the manifest while the run goes on."""
 
+    number: int
     path: str
     source: Source
+    copies: int  # of each video
+    seed: int
     original: _Row | None = None  # where it stands in the manifest
     sha256: str = ""
-    recipes: tuple[Any, ...] = ()  # of copies 1, 2, …, once the hashes of itself and of its original are known
-    order: Make | None = None  # what a worker was told last
+    order: Order | None = None  # what a worker was told last
     only_hash: bool = False  # for now: its hash is needed by others
-    again: bool = False  # a worker died of it in this run, and it gets another
     transient: tuple[str, str] | None = None  # a failure that every run tries again
 
-    def variants(self) -> tuple[Variant, ...]:
+    @property
+    def recipes_of(self) -> str:
+        """The hash that draws its recipes. An original that is not in the manifest, or not readable, counts for
+        nothing."""
+        return self.original.sha256 if self.original is not None and self.original.sha256 else self.sha256
+
+    def variants(self) -> list[Variant]:
         """The file and its copies, once its hash is known."""
-        copies = (
-            Variant(number, sample_key(self.sha256, number, recipe.digest()), recipe)
-            for number, recipe in enumerate(self.recipes, 1)
-        )
-        return Variant(0, sample_key(self.sha256)), *copies
-
-
-def _death_record(row: _Row, variant: Variant, message: str) -> Record:
-    return Record(
-        variant.key,
-        row.sha256,
-        row.path,
-        row.source.size,
-        row.source.mtime_ns,
-        copy=variant.copy,
-        recipe=variant.recipe.digest() if variant.recipe else "",
-        error="WorkerDied",
-        message=message,
-    )
+        return variants(self.sha256, self.recipes_of, self.copies, self.seed)
 
 
 class _Run:
     def __init__(self, store: Store, table: pd.DataFrame, options: Options, progress: Progress) -> None:
         self._store, self._options, self._progress = store, options, progress
-        self._rows = [_Row(path, Source(path, 0, 0)) for path in table["path"]]
+        self._rows = [
+            _Row(number, path, Source(path, 0, 0), options.copies, options.seed)
+            for number, path in enumerate(table["path"])
+        ]
         if options.copies:
             by_path = {row.path: row for row in self._rows}
             for row, original in zip(self._rows, table["original"], strict=True):
                 row.original = by_path.get(original)
         self._taken: set[str] = set()  # keys that a worker was told to make
-        self._again: deque[tuple[_Row, Make]] = deque()  # those whose worker died
-        self._settled = self.made = self._deaths = 0
+        self._submitted = 0  # orders that are not answered
+        self._next: deque[_Row] = deque()  # hashed a moment ago: some worker's machine has them in memory
+        self._finished = self.made = self._failed_in_a_row = 0
 
     def work(self, pool: Pool | RayPool) -> None:
         """Have everything made that is missing."""
-        self._hash_originals(pool)
-        for row in self._rows:
-            order = self._order(row)
-            if order is None:
-                self._settle(row)
-                continue
-            while not pool.has_room:
-                self._hear(pool)
-            pool.submit(row, order)
-        while pool.busy or self._again:
-            while self._again and pool.has_room:
-                pool.submit(*self._again.popleft())
-            self._hear(pool)
-        pool.close()
+        with closing(pool.run(self._items())) as events:
+            for event in events:
+                if isinstance(event, Done | Failed):
+                    self._submitted -= 1
+                    self._take(self._rows[int(event.item.key)], event)
 
-    def _hash_originals(self, pool: Pool | RayPool) -> None:
+    def _items(self) -> Iterator[Item | None]:
+        yield from self._originals()
+        for row in self._rows:
+            yield from self._hashed()
+            row.order = self._order(row)
+            if row.order is None:
+                self._finish()
+            else:
+                yield self._item(row)
+        while self._submitted or self._next:
+            yield from self._hashed()
+            yield None
+
+    def _originals(self) -> Iterator[Item | None]:
         """What the recipes of fakes hang on. One that cannot be read is met again, and reported, in its own turn."""
-        for row in {id(row.original): row.original for row in self._rows if row.original is not None}.values():
+        for row in {row.original.number: row.original for row in self._rows if row.original is not None}.values():
             try:
-                source = Source.of(row.path)
+                row.source = Source.of(row.path)
             except OSError:
                 continue
-            row.sha256 = self._store.known_hash(source) or ""
+            row.sha256 = self._store.known_hash(row.source) or ""
             if not row.sha256:
-                while not pool.has_room:
-                    self._hear(pool)
-                row.source, row.only_hash = source, True
-                pool.submit(row, Hash(row.path))
-        while pool.busy:
-            self._hear(pool)
+                row.order, row.only_hash = Order(**asdict(row.source)), True
+                yield self._item(row)
+        while self._submitted:
+            yield None
 
-    def _order(self, row: _Row) -> Hash | Make | None:
+    def _hashed(self) -> Iterator[Item]:
+        while self._next:
+            yield self._item(self._next.popleft())
+
+    def _item(self, row: _Row) -> Item:
+        assert row.order is not None
+        self._submitted += 1
+        return Item(str(row.number), asdict(row.order))
+
+    def _order(self, row: _Row) -> Order | None:
         """What has to be done next for a row: None where it is in the cache, or cannot be read."""
         try:
             row.source = Source.of(row.path)
@@ -187,10 +180,10 @@ class _Run:
             row.transient = "MediaError", f"cannot read {row.path}: {error.strerror}"
             return None
         row.sha256 = self._store.known_hash(row.source) or ""
-        return self._make(row) if row.sha256 else Hash(row.path)
+        return self._make(row) if row.sha256 else Order(**asdict(row.source))
 
-    def _make(self, row: _Row) -> Make | None:
-        row.recipes = self._recipes(row)
+    def _make(self, row: _Row) -> Order | None:
+        """What the cache lacks of a row whose hash is known."""
         itself, *copies = row.variants()
         stored = self._store.stored.get(itself.key)
         again = self._options.retry_failed
@@ -203,75 +196,63 @@ class _Run:
             and ((known := self._store.stored.get(variant.key)) is None or (known.error and again))
         ]
         self._taken |= {variant.key for variant in wanted}
-        has_video = stored is not None and stored.has_video
-        row.order = Make(row.source, row.sha256, tuple(wanted), has_video) if wanted else None
-        return row.order
+        if not wanted:
+            return None
+        return Order(
+            **asdict(row.source),
+            sha256=row.sha256,
+            recipes_of=row.recipes_of,
+            copies=tuple(variant.copy for variant in wanted),
+            has_video=stored is not None and stored.has_video,
+        )
 
-    def _recipes(self, row: _Row) -> tuple[Any, ...]:
-        """Of the copies of a row. An original that is not in the manifest, or not readable, counts for nothing."""
-        if not self._options.copies:
-            return ()
-        from avdetect.datasets.augment.codecs import Recipe  # needs ffmpeg-python
-
-        sha256 = row.original.sha256 if row.original is not None and row.original.sha256 else row.sha256
-        numbers = range(1, self._options.copies + 1)
-        return tuple(Recipe.draw(recipe_rng(self._options.seed, number, sha256)) for number in numbers)
-
-    def _hear(self, pool: Pool | RayPool) -> None:
-        for worker, row, answer in pool.answers():
-            if isinstance(answer, Death):
-                self._bury(pool, row, answer)
-            elif row.only_hash:
-                row.only_hash = False
-                if isinstance(answer, str) and row.source.is_same():
-                    row.sha256 = answer
-                    self._store.remember(row.source, answer)
-            elif not row.sha256:
-                self._hashed(pool, worker, row, answer)
-            else:
-                self._deaths = 0
-                self.made += answer is None
-                row.transient = None if answer is None else ("MediaError", answer)
-                self._settle(row)
-
-    def _hashed(self, pool: Pool | RayPool, worker: Any, row: _Row, answer: str | OSError) -> None:
-        order = None
-        if isinstance(answer, OSError):
-            row.transient = "MediaError", f"cannot read {row.path}: {answer.strerror}"
-        elif not row.source.is_same():
-            row.transient = "MediaError", f"{row.path} was changed while it was read; run again"
-        else:
-            row.sha256 = answer
-            self._store.remember(row.source, answer)
-            order = self._make(row)
-        if order is None:
-            self._settle(row)
-        else:
-            pool.submit(row, order, worker)  # the same one: the file is in this machine's memory now
-
-    def _bury(self, pool: Pool | RayPool, row: _Row, death: Death) -> None:
-        """A file whose worker dies is tried once more, and recorded as failed when that one dies too."""
-        self._deaths += not row.again  # a second death is that file's affair
-        message = f"the process that read {row.path} was ended ({death.ending}; out of memory?)"
-        order, deaths = row.order, self._store.died(row.path, row.sha256) if row.order is not None else 0
-        if order is not None and deaths >= _OWN_DEATHS:
-            again = f"{message}, not for the first time; --retry-failed tries once more"
-            self._store.fail(pool.next_shard(), [_death_record(row, variant, again) for variant in order.variants])
-        if self._deaths == _MAX_DEATHS:
-            raise AVDetectError(f"{message}, the third in a row; run again with fewer --workers")
-        if order is not None and not row.again and deaths < _OWN_DEATHS:
-            row.again = True
-            self._again.append((row, order))
+    def _take(self, row: _Row, event: Event) -> None:
+        """What came of a row's order."""
+        order = row.order
+        assert order is not None
+        if isinstance(event, Failed):
+            self._fail(row, order, event)
             return
-        row.transient = "WorkerDied", message
+        assert isinstance(event, Done)
+        failed = event.answer.get("failed")
+        if order.sha256:
+            self._failed_in_a_row = 0
+            self.made += failed is None
+        elif failed is None and not row.source.is_same():
+            failed = f"{row.path} was changed while it was read; run again"
+        elif failed is None:
+            row.sha256 = event.answer["sha256"]
+            self._store.remember(row.source, row.sha256)
         if row.only_hash:
             row.only_hash = False  # its own turn comes
+            return
+        row.transient = None if failed is None else ("MediaError", failed)
+        row.order = None if failed or order.sha256 else self._make(row)
+        if row.order is None:
+            self._finish()
         else:
-            self._settle(row)
+            self._next.append(row)
 
-    def _settle(self, row: _Row) -> None:
-        self._settled += 1
-        self._progress(self._settled, self.made)
+    def _fail(self, row: _Row, order: Order, event: Failed) -> None:
+        """No worker could do it: the file is recorded as failed, or has its turn in the next run."""
+        message = f"{row.path} could not be preprocessed: {event.reason}"
+        if order.sha256:
+            message += "; --retry-failed tries once more"
+            records = order.records(self._options.seed, error=event.error, message=message)
+            self._store.fail([record for _, record in records])
+        if event.error == WorkerError.__name__:
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row == _MAX_FAILED:
+                raise AVDetectError(f"{message}. It is the third file in a row: run again with fewer --workers")
+        row.transient = event.error, message
+        if row.only_hash:
+            row.only_hash = False
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        self._finished += 1
+        self._progress(self._finished, self.made)
 
     def outcomes(self) -> list[Outcome]:
         """What became of each row, from what the store holds now."""

@@ -17,6 +17,7 @@ WebDataset: Aizman, Maltby, Breuel, "High Performance I/O For Large Scale Deep L
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import tarfile
@@ -43,13 +44,13 @@ _BLOCK = tarfile.BLOCKSIZE
 class ShardWriter:
     """Writes one shard. `begin` a file, `add` its clips, `end` it with its record; `close` makes it a finished shard.
 
-    A file that is begun and not ended (it failed, or the process died) leaves nothing behind.
+    A file that is begun and not ended (it failed, or the process died) leaves nothing behind. The shard has a number
+    that is above all others and that no other writer gets, on whatever machine.
     """
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self.target = folder / f"{number:06d}.tar"
-        self.partial = folder / f"{number:06d}.tar.partial"
-        self._file: BinaryIO = self.partial.open("xb")
+    def __init__(self, folder: Path) -> None:
+        self._file: BinaryIO
+        self.partial, self._file = _new_partial(folder)
         fcntl.flock(self._file, fcntl.LOCK_EX)  # whoever would salvage this shard waits until we are gone
         self.files, self.bytes = 0, 0
         self._clips: list[dict[str, Any]] = []
@@ -88,6 +89,20 @@ class ShardWriter:
         self._file.write(info.tobuf(tarfile.USTAR_FORMAT))
         self._file.write(data)
         self._file.write(b"\0" * (-len(data) % _BLOCK))
+
+
+def _new_partial(folder: Path) -> tuple[Path, BinaryIO]:
+    for number in itertools.count(max(shard_numbers(folder), default=-1) + 1):
+        partial = folder / f"{number:06d}.tar.partial"
+        try:
+            file = partial.open("xb")
+        except FileExistsError:
+            continue
+        if not partial.with_suffix("").exists():
+            return partial, file
+        file.close()  # somebody has just finished a shard of this number
+        partial.unlink()
+    raise AssertionError
 
 
 def finish(partial: Path) -> int:

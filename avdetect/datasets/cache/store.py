@@ -4,7 +4,6 @@ cache.json        format, version of the preprocessing code, its config and that
                   fingerprint of its weights
 shards/           the clips (avdetect.datasets.cache.shards)
 sources.jsonl     path, size, mtime and SHA-256 of every file ever hashed; only ever appended to
-deaths.jsonl      path and SHA-256 of a file for each time that its worker died of it
 manifest.parquet  the manifest of the last run, with what became of each file
 clips.parquet     where each clip of these files lies, in the manifest's order
 failures.csv      the files that gave no clips, and why
@@ -42,13 +41,12 @@ from avdetect.datasets.cache.shards import (
 )
 from avdetect.datasets.manifest import write_manifest
 from avdetect.errors import ConfigError, ManifestError
-from avdetect.files import replacing
+from avdetect.files import check_same, replacing
 from avdetect.preprocess import PREPROCESS_VERSION
 
 FORMAT = 1
 SHARDS, TEMPORARY, CACHE = "shards", "tmp", "cache.json"
 MANIFEST, CLIPS, FAILURES, CONFLICTS = "manifest.parquet", "clips.parquet", "failures.csv", "conflicts.csv"
-DEATHS = "deaths.jsonl"
 ADDED = ("sha256", "source_bytes", "source_mtime_ns", "failure", "failure_message")  # columns of manifest.parquet
 FAILURE_COLUMNS = ["path", "copy", "error", "message"]
 
@@ -82,7 +80,7 @@ class Identity:
             return cls(config, values["detector"], values["detector_fingerprint"], version)
         except OSError as error:
             raise ManifestError(
-                f"{root} is no preprocessing cache ({error.strerror}: {CACHE}); run tools/preprocess.py first"
+                f"{root} is no preprocessing cache ({error.strerror}: {CACHE}); run avdetect preprocess first"
             ) from error
         except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
             raise ManifestError(f"{root / CACHE} is damaged ({error}); preprocess into a new --cache folder") from error
@@ -146,11 +144,9 @@ class Store:
         """For files that are needed for a moment; emptied when the cache is opened and closed."""
         return self.root / TEMPORARY
 
-    def next_shard(self) -> int:
-        return max(shard_numbers(self.shards), default=-1) + 1
-
-    def writer(self, number: int) -> ShardWriter:
-        return ShardWriter(self.shards, number)
+    def writer(self) -> ShardWriter:
+        """Of a new shard."""
+        return ShardWriter(self.shards)
 
     def known_hash(self, source: Source) -> str | None:
         """SHA-256 of `source`, when it was hashed before and has not changed since."""
@@ -162,18 +158,9 @@ class Store:
             self._journal.write(json.dumps(asdict(source) | {"sha256": sha256}) + "\n")
             self._journal.flush()
 
-    def died(self, path: str, sha256: str) -> int:
-        """Note that a worker died of a file, and say how often one did, in all runs."""
-        journal = self.root / DEATHS
-        line = json.dumps({"path": path, "sha256": sha256})
-        with journal.open("a+", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.seek(0)
-            return sum(f'"sha256": "{sha256}"' in line for line in file)
-
-    def fail(self, number: int, records: Sequence[Record]) -> None:
-        """Record failures of files that no worker lived to record, as shard `number`."""
-        writer = self.writer(number)
+    def fail(self, records: Sequence[Record]) -> None:
+        """Record failures of a file that no worker lived to record, as a shard."""
+        writer = self.writer()
         for record in records:
             writer.begin()
             writer.end(record)
@@ -222,15 +209,8 @@ class Store:
                 raise ManifestError(f"{self.root} holds shards but no {CACHE}; preprocess into a new --cache folder")
             with replacing(self.root / CACHE) as file:
                 file.write(f"{self.identity.to_json()}\n".encode())
-        found = Identity.read(self.root)
-        for what, theirs, mine in (
-            ("preprocessing configuration", found.config.digest(), self.identity.config.digest()),
-            ("face detector", found.detector, self.identity.detector),
-            ("weights of the face detector", found.fingerprint, self.identity.fingerprint),
-            ("preprocessing code of version", found.version, self.identity.version),
-        ):
-            if theirs != mine:
-                raise ConfigError(f"{self.root} was made with {what} {theirs}, not {mine}; name a new --cache folder")
+        theirs, ours = (json.loads(identity.to_json()) for identity in (Identity.read(self.root), self.identity))
+        check_same(f"{self.root}", theirs, ours, "name a new --cache folder")
 
     def _refuse_conflicts(self, table: pd.DataFrame, outcomes: Sequence[Outcome]) -> None:
         (self.root / CONFLICTS).unlink(missing_ok=True)

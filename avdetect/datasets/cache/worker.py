@@ -1,38 +1,33 @@
-"""A worker process of tools/preprocess.py: hashes files, and turns them into clips in shards of its own."""
+"""The task of a worker of avdetect preprocess: hashes files, and turns them into clips in shards of its own."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import hashlib
 import shutil
-import signal
+import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.cache.records import Record, Source
+from avdetect.datasets.cache.records import Record, Source, sample_key
 from avdetect.datasets.cache.shards import ShardWriter
-from avdetect.datasets.cache.store import SHARDS, TEMPORARY, file_sha256
-from avdetect.errors import AVDetectError, MediaError
+from avdetect.datasets.cache.store import SHARDS, TEMPORARY, Identity, file_sha256
+from avdetect.errors import AVDetectError, ConfigError, MediaError
 from avdetect.faces import build_detector
-from avdetect.faces import crops as face_crops
-from avdetect.faces.tracking import FaceTracker
-from avdetect.preprocess import Preprocessor, group_tracks
-from avdetect.types import FPS, Clip
+from avdetect.jobs.process import Report, Work
+from avdetect.preprocess import STILLS, Preprocessor, still_clips
 
 if TYPE_CHECKING:  # the recipes are needed for copies only
     from avdetect.datasets.augment.codecs import Recipe
 
-STILLS = frozenset({".jpg", ".jpeg", ".png"})
 _SPARE_BYTES = 64 * 1024**2  # with less than this left, a re-encoding that failed failed for want of room
 
 
@@ -44,6 +39,8 @@ class Setup:
     config: PreprocessConfig
     limits: MediaLimits
     model: Path | None
+    identity: str  # `Identity.to_json` of the cache
+    seed: int = 0  # of the copies' recipes
 
 
 @dataclass(frozen=True)
@@ -56,101 +53,107 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Hash:
-    """Order: hash this file. The answer is the SHA-256, or an OSError."""
+class Order:
+    """What a worker is to do with a file; goes to it as JSON (`dataclasses.asdict`).
+
+    Without `sha256`: hash it; the answer is {"sha256": …} or {"failed": reason}. Else preprocess it; the answer is
+    {"failed": None}, or why it has to be tried again in another run.
+    """
 
     path: str
-
-
-@dataclass(frozen=True)
-class Make:
-    """Order: preprocess this file. The answer is None, or why it has to be tried again in another run."""
-
-    source: Source
-    sha256: str
-    variants: tuple[Variant, ...]
+    size: int
+    mtime_ns: int
+    sha256: str = ""
+    recipes_of: str = ""  # the hash that draws the recipes of its copies
+    copies: tuple[int, ...] = ()  # what is missing: 0 is the file itself
     has_video: bool = False  # known when the file itself is stored already
 
+    @property
+    def source(self) -> Source:
+        return Source(self.path, self.size, self.mtime_ns)
 
-def work(connection: Connection, setup: Setup, numbers: Any) -> None:
-    """Carry out orders until None comes; `numbers` is the shared count of shards. The body of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-    def next_shard() -> int:
-        with numbers.get_lock():
-            numbers.value += 1
-            return int(numbers.value) - 1
-
-    maker = answered(lambda: Maker(setup, next_shard))
-    while isinstance(maker, Maker) and (order := connection.recv()) is not None:
-        connection.send(answered(lambda: maker.carry_out(order)))
-    end = answered(maker.close) if isinstance(maker, Maker) else maker
-    if isinstance(end, AVDetectError):
-        connection.send(end)
-
-
-def answered(step: Callable[[], Any]) -> Any:
-    """What `step` gives, or the AVDetectError that nothing can go on: a full disk, a missing ffmpeg."""
-    try:
-        return step()
-    except AVDetectError as error:
-        return error
-    except OSError as error:
-        return AVDetectError(f"cannot go on: {error}; what is done is kept, run again")
-    except MemoryError:
-        return AVDetectError("out of memory; run again with fewer --workers")
+    def records(self, seed: int, **outcome: Any) -> list[tuple[Variant, Record]]:
+        """What is missing, each with its record of that outcome."""
+        found = variants(self.sha256, self.recipes_of, max(self.copies), seed)
+        return [
+            (
+                variant,
+                Record(
+                    *(variant.key, self.sha256, self.path, self.size, self.mtime_ns),
+                    copy=variant.copy,
+                    recipe=variant.recipe.digest() if variant.recipe else "",
+                    **outcome,
+                ),
+            )
+            for variant in found
+            if variant.copy in self.copies
+        ]
 
 
-def _end_with_the_parent() -> None:
-    """Without its parent, a worker would write a shard that the next run wants to salvage."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def variants(sha256: str, recipes_of: str, copies: int, seed: int) -> list[Variant]:
+    """The file with this hash and so many copies of it."""
+    found = [Variant(0, sample_key(sha256))]
+    if copies:
+        from avdetect.datasets.augment.codecs import Recipe  # needs ffmpeg-python
+
+        for number in range(1, copies + 1):
+            recipe = Recipe.draw(recipe_rng(seed, number, recipes_of))
+            found.append(Variant(number, sample_key(sha256, number, recipe.digest()), recipe))
+    return found
+
+
+def recipe_rng(seed: int, copy: int, sha256: str) -> np.random.Generator:
+    """What draws the recipe of copy `copy` (from 1) of the file with this hash (hex digits), wherever it lies.
+
+    For a fake the hash is its original's: one recipe for both.
+    """
+    digest = hashlib.sha256(sha256.encode()).digest()
+    return np.random.default_rng((seed, copy, int.from_bytes(digest[:8])))
+
+
+def making(setup: Setup) -> Work:
+    """The task: carries out orders, into shards of its own. Raises ConfigError on a machine with another detector."""
+    maker = Maker(setup)
+
+    def work(value: dict[str, Any], report: Report) -> dict[str, Any]:
+        order = Order(**value)
+        if order.sha256:
+            return {"failed": maker.make(order)}
+        try:
+            return {"sha256": file_sha256(order.path)}
+        except OSError as error:
+            return {"failed": f"cannot read {order.path}: {error.strerror}"}
+
+    return work
 
 
 class Maker:
-    """Carries out orders, into shards of its own; `next_shard` gives a number that nobody else gets."""
+    """Preprocesses files into shards of its own, which are finished when they are full, or by `Store.gather`."""
 
-    def __init__(self, setup: Setup, next_shard: Callable[[], int]) -> None:
+    def __init__(self, setup: Setup) -> None:
         cv2.setNumThreads(1)
-        self._setup, self._next_shard = setup, next_shard
+        self._setup = setup
         self.detector = build_detector(setup.config.detector, path=setup.model)
+        if Identity(setup.config, self.detector.name, self.detector.fingerprint).to_json() != setup.identity:
+            raise ConfigError(
+                f"{socket.gethostname()} would preprocess otherwise than this machine: give all machines one "
+                "avdetect, and one place for what --detector-model names"
+            )
         self._preprocessor = Preprocessor(setup.config, self.detector, setup.limits)
         self._writer: ShardWriter | None = None
 
-    def carry_out(self, order: Hash | Make) -> Any:
-        """The answer to `order`."""
-        return self.hash(order) if isinstance(order, Hash) else self.make(order)
-
-    def hash(self, order: Hash) -> str | OSError:
-        try:
-            return file_sha256(order.path)
-        except OSError as error:
-            return error
-
-    def make(self, order: Make) -> str | None:
-        """Store every variant, failures too. Raises what no file is to blame for."""
-        has_video, source = order.has_video, order.source
-        for variant in order.variants:
+    def make(self, order: Order) -> str | None:
+        """Store what is missing, failures too. Raises what no file is to blame for."""
+        has_video = order.has_video
+        for variant, record in order.records(self._setup.seed):
             if variant.copy and not has_video:
                 break  # there is nothing to re-encode but sound, or the file failed
-            recipe = variant.recipe.digest() if variant.recipe else ""
-            record = Record(
-                variant.key, order.sha256, source.path, source.size, source.mtime_ns, copy=variant.copy, recipe=recipe
-            )
             record = self._store(record, variant.recipe)
-            if not source.is_same():
-                return f"{source.path} was changed or removed while it was read; run again"
+            if not order.source.is_same():
+                return f"{order.path} was changed or removed while it was read; run again"
             self._writer_with_room().end(record)
             has_video |= record.has_video
         return None
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
     def _store(self, record: Record, recipe: Recipe | None) -> Record:
         """Write the clips; the record says what came of it."""
@@ -212,18 +215,7 @@ class Maker:
 
     def _writer_with_room(self) -> ShardWriter:
         if self._writer is not None and self._writer.full:
-            self.close()
-        if self._writer is None:
-            self._writer = ShardWriter(self._setup.root / SHARDS, self._next_shard())
+            self._writer.close()
+            self._writer = None
+        self._writer = self._writer or ShardWriter(self._setup.root / SHARDS)
         return self._writer
-
-
-def still_clips(preprocessor: Preprocessor, path: str) -> list[Clip]:
-    """A photograph as a Clip of one frame: its faces, cropped by the tracker that crops video. Raises MediaError."""
-    image = cv2.imread(path)
-    if image is None:
-        raise MediaError(f"{path} is not a readable picture")
-    frames = face_crops.frames_from_rgb(face_crops.as_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
-    config = preprocessor.still_config()
-    tracker = FaceTracker(preprocessor.detector, config)
-    return [Clip(0.0, 1 / FPS, group_tracks(tracker.push(frames) + tracker.flush(), config), None)]

@@ -2,9 +2,7 @@
 "use strict";
 
 const STAGES = ["uploading", "waiting", "reading", "scoring", "explaining"];
-const WORDS = {fake: "Looks manipulated", real: "No sign of manipulation found", abstain: "Could not be judged"};
 const DELETING = "Delete this result and its report? The video is gone already.";
-const TAGS = {fake: "looks manipulated", real: "nothing found", abstain: "not judged"};
 const POLL_MS = 2000, PAGE = 20;
 const $ = (id) => document.getElementById(id);
 const active = (job) => job.status === "queued" || job.status === "running";
@@ -131,10 +129,11 @@ function blankJob(name) {
 
 function showVerdict(job) {
   const said = job.verdict, box = $("verdict");
-  box.querySelector(".word").textContent = WORDS[said.verdict];
+  box.querySelector(".word").textContent = said.title;
   box.querySelector(".reason").textContent = sentence(said.reason);
+  box.querySelector(".limit").textContent = said.limit;
   box.hidden = false;
-  announce(`${WORDS[said.verdict]}. ${sentence(said.reason)}`);
+  announce(`${said.title}. ${sentence(said.reason)} ${said.limit}`);
 }
 
 function show(job) {
@@ -239,9 +238,9 @@ async function one(file, index, count) {
 // ---- the list
 
 function entry(job) {
-  const item = element("li"), status = job.verdict ? job.verdict.verdict : job.status;
+  const item = element("li");
   const words = job.status === "running" ? (job.stage === "scoring" ? `scoring ${percent(job.progress)}` : "starting")
-    : job.status === "queued" ? "waiting" : TAGS[status] || status;
+    : job.status === "queued" ? "waiting" : job.verdict ? job.verdict.tag : job.status;
   const remove = element("button", active(job) ? "Cancel" : "Delete", {className: "quiet"});
   remove.setAttribute("aria-label", `${remove.textContent} ${job.name}`);
   remove.addEventListener("click", () => (active(job) || confirm(DELETING)) && act(active(job) ? [job.urls.cancel, "POST"] : [job.urls.self, "DELETE"]));
@@ -249,7 +248,7 @@ function entry(job) {
   item.append(
     element("a", job.name, {href: `#${job.id}`}),
     element("time", made.toLocaleString([], {dateStyle: "medium", timeStyle: "short"}), {dateTime: job.created_at}),
-    element("span", words, {className: `tag ${status}`}), remove);
+    element("span", words, {className: `tag ${job.verdict ? `tone-${job.verdict.tone}` : job.status}`}), remove);
   return item;
 }
 

@@ -1,0 +1,142 @@
+"""Settings with ranges, and settings from plain values. msgspec checks types and ranges; unknown keys are refused here,
+since it takes them for dataclasses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import reprlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from avdetect._yaml import read_yaml
+from avdetect.errors import ConfigError
+
+T = TypeVar("T")
+LARGEST_NUMBER = 10**15  # of any setting; what is larger overflows somewhere, and means "no limit" anyhow
+MAX_DEPTH = 50  # of a free value; who reads it again has a stack too
+Positive = Annotated[float, Meta(gt=0, le=LARGEST_NUMBER)]
+NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_NUMBER)]
+Count = Annotated[int, Meta(ge=1, le=LARGEST_NUMBER)]
+CountOrZero = Annotated[int, Meta(ge=0, le=LARGEST_NUMBER)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+ShareOrZero = Annotated[float, Meta(ge=0, le=1)]
+BelowOne = Annotated[float, Meta(ge=0, lt=1)]  # at 1 nothing would be left
+NOT_EMPTY = Meta(min_length=1)
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
+class Checked:
+    """Base of dataclasses whose fields must be of their annotated types and ranges. Raises ConfigError."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
+            _convert(hint, getattr(self, name), f"{type(self).__name__}.{name}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON-able values (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "config") -> T:
+    """Build `cls` from its defaults and the differences in `values`.
+
+    Raises ConfigError, naming the key, for an unknown key or a value of the wrong type or range.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
+    hints = _hints(cls)  # type: ignore[arg-type]  # of a class, which is hashable
+    for key in values:
+        if key not in hints:
+            raise ConfigError(f"{where}: unknown key {_shown(key)}; known keys: {', '.join(hints)}")
+    given = {key: _build(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+    try:
+        return cls(**given)
+    except ConfigError as error:  # settings that do not go together: say where, not only what
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def load_yaml(cls: type[T], path: str | Path) -> T:
+    """Read a YAML file of differences from the defaults. Raises ConfigError."""
+    return from_dict(cls, read_yaml(Path(path)), Path(path).name)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _build(hint: Any, value: Any, where: str) -> Any:
+    """`value` as `hint` has it: dataclasses from mappings, the rest by msgspec."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(plain) is tuple and dataclasses.is_dataclass(get_args(plain)[0]) and isinstance(value, list | tuple):
+        return tuple(_build(get_args(plain)[0], item, where) for item in value)
+    return _convert(hint, value, where)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if Any in get_args(hint):
+        _check_plain(value, where)
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        text = re.sub(r" - at `.*|, got `.*|`", "", str(error)).replace("Expected", "expected")
+        if choices := _choices(hint):
+            text = f"must be one of {', '.join(choices)}"
+        raise ConfigError(f"{where}: {text}, got {_shown(value)}{_as_number(hint, value)}") from None
+
+
+def _check_plain(value: Any, where: str, depth: int = 0) -> None:
+    """A free value must be one that JSON can hold: it is written into bundles."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(f"{where}: nested more than {MAX_DEPTH} deep")
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        for key, item in value.items():
+            _check_plain(item, f"{where}.{key}"[:200], depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(item, where, depth + 1)
+    elif not (
+        value is None or isinstance(value, bool | str | float) or (isinstance(value, int) and abs(value) < 2**63)
+    ):
+        raise ConfigError(
+            f"{where}: expected text, numbers, lists, or mappings with names as keys, got {_shown(value)}"
+        )
+
+
+def _choices(hint: Any) -> list[str]:
+    """The words of the literal in `hint`, if it has one."""
+    if get_origin(hint) is Literal:
+        return [str(word) for word in get_args(hint)]
+    return [word for inner in get_args(hint) for word in _choices(inner)]
+
+
+def _shown(value: Any) -> str:
+    """The value for a message: its beginning."""
+    try:
+        return _SHORT.repr(value)[:200]
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number that is too large"
+
+
+def _as_number(hint: Any, value: Any) -> str:
+    """What to write instead of a number that YAML reads as text."""
+    try:
+        is_number = isinstance(value, str) and {float, int} & {hint, *get_args(hint)}
+        return f"; YAML reads that as text, write {float(value):.1e}" if is_number else ""
+    except ValueError:
+        return ""

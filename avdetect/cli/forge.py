@@ -1,0 +1,105 @@
+"""`avdetect forge`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from avdetect.cli.console import kept, say
+from avdetect.cli.options import Split
+from avdetect.errors import ConfigError
+from avdetect.extras import importing
+
+_LISTS = ("--method", "--segment")
+
+
+class ForgeCommand(TyperCommand):
+    """Takes `--method lpc world` and `--segment 2 5`: all words behind these, up to the next option, are one value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words: list[str] = []
+        option = ""
+        for word in args:
+            if option in _LISTS and words[-1] != option and not word.startswith("-"):
+                words[-1] += f" {word}"
+            else:
+                words.append(word)
+            if word.startswith("-"):
+                option = word
+        return super().parse_args(ctx, words)
+
+
+def forge(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUT...", help="Genuine videos (or sound files).", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder of the results; must hold no forged.csv yet."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", metavar="NAME...", help="Names of --list; may be repeated, and adds up.", show_default="all"
+        ),
+    ] = None,
+    segment: Annotated[str, typer.Option("--segment", metavar="START END", help="In seconds, or random.")] = "random",
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    count: Annotated[int, typer.Option("--count", metavar="N", help="Forgeries an input and method.")] = 1,
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control/--no-control",
+            help="Write the genuine file through the same encoder. Do not train on what --no-control gives: it holds "
+            "no real rows, and beside your own files the codec, the sample rate and the channels alone would tell the "
+            "fakes.",
+        ),
+    ] = True,
+    split: Annotated[Split, typer.Option("--split", help="Of the manifest's rows.")] = Split.TRAIN,
+    names: Annotated[bool, typer.Option("--list", help="Name the methods and end.")] = False,
+) -> None:
+    """Forge the face, the voice or their match inside a segment of genuine videos, and write playable files.
+
+    avdetect forge interview.mp4 lecture.mp4 --out forged
+    avdetect forge interview.mp4 --out forged --method mouth_swap world --segment 2 5
+
+    Writes one file a method into --out, contact.png (original, forged and difference) and forged.csv.
+    That is a manifest which can be trained on as it is: it takes the inputs to be genuine.
+    Files are H.264 at 25 fps and the source's resolution.
+    Where the voice is forged they keep the source's video as it is; the sound is AAC, 16 kHz, mono.
+    The genuine file is written through the same encoder, as control-video and control-sound:
+    the real rows of the manifest, and the original of the forged ones.
+    Several inputs serve as each other's "other person"; those that did share a group.
+    The same seed gives the same forgeries.
+    """
+    with importing("train", "avdetect forge"):
+        from avdetect.datasets.forgeries import run as forgeries
+
+    if names:
+        say("\n".join(forgeries.listing()))
+        return
+    chosen = " ".join(method or ["all"]).split()
+    methods, place = forgeries.methods_of(chosen), forgeries.segment_of(segment.split())
+    if not inputs or out is None:
+        raise ConfigError("name at least one INPUT and a folder as --out (or --list)")
+    if count < 1 or seed < 0:
+        raise ConfigError("--count must be at least 1 and --seed at least 0")
+    with kept(out, "what was finished stands in forged.csv"):
+        forgeries.forge(
+            inputs,
+            out,
+            methods,
+            place,
+            seed=seed,
+            count=count,
+            split=split.value,
+            control=control,
+            lenient="all" in chosen,
+            say=say,
+            warn=partial(say, err=True),
+        )

@@ -1,0 +1,85 @@
+"""`avdetect train`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avdetect.cli.console import kept, say
+from avdetect.cli.export import how_to_score
+from avdetect.cli.options import DetectorModelOption, NewBundleOption, RunOption
+from avdetect.extras import importing
+
+
+class Accelerator(StrEnum):
+    """Where torch trains."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def train(
+    cache: Annotated[
+        Path, typer.Option("--cache", metavar="DIR", help="What `avdetect preprocess` wrote.", show_default=False)
+    ],
+    config: Annotated[
+        Path,
+        typer.Option("--config", metavar="YAML", help="Differences from the defaults.", show_default=False),
+    ],
+    run: RunOption,
+    out: NewBundleOption,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrained",
+            metavar="PATH",
+            help="Safetensors of the image encoder, a file or a folder; overrides the YAML's.",
+        ),
+    ] = None,
+    pretrained_audio: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrained-audio", metavar="PATH", help="The same for the voice; overrides model.audio.pretrained."
+        ),
+    ] = None,
+    detector_model: DetectorModelOption = None,
+    devices: Annotated[int, typer.Option("--devices", metavar="N", help="Processes to train in, one a device.")] = 1,
+    accelerator: Annotated[Accelerator, typer.Option("--accelerator", help="Where to train.")] = Accelerator.AUTO,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", help="Processes that prepare batches, for each device.")
+    ] = 1,
+) -> None:
+    """Train the streams and the fusion on a cache of preprocessed clips, and export a bundle.
+
+    avdetect train --cache cache --config configs/small.yaml --run runs/mine --out my_bundle
+
+    Killed at any moment and started again, training goes on where it was and ends in the same weights.
+    Checkpoints, logs and out-of-fold outputs live under --run.
+    Files whose split is train are trained on; dev chooses weights and the probability clip.
+    test, where there is one, is only measured.
+    """
+    from avdetect.config import TrainConfig, load_yaml
+
+    with importing("train", "training"):
+        from avdetect.datasets.clips import ClipArchive
+        from avdetect.training import results
+        from avdetect.training.loop import make_fabric
+        from avdetect.training.run import Settings
+        from avdetect.training.run import train as train_streams
+
+    settings = load_yaml(TrainConfig, config)
+    fabric = make_fabric(devices, accelerator.value)
+    archive = ClipArchive(cache)
+    archive.check_sources()
+    results.check_detector(settings, archive.fingerprint, detector_model)
+    with kept(run, "the same command goes on from the last checkpoint"):
+        encoders = {"visual": pretrained, "audio": pretrained_audio}
+        train_streams(settings, archive, run, Settings(fabric, workers), encoders)
+    if fabric.is_global_zero:
+        with kept(out, "the run is whole: `avdetect export` goes on"):
+            _, result = results.export(run, out, detector_model=detector_model)
+        say(f"{results.in_words(result)}\n{how_to_score(out)}")

@@ -1,0 +1,74 @@
+"""What the probabilities of a file amount to: the verdict, how strong each sign is, and one sentence.
+
+"Real" is nothing that can be known, so no verdict says it. The two thresholds were measured: by how many real files of
+sources that training left out reach them, and how many fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from avdetect.bundle import Calibration
+from avdetect.types import Rate, Verdict
+
+# Of a sign, by what its cause alone would make of the file: so no sign is stronger than the verdict.
+_STRENGTH: Mapping[Verdict, str] = {"fake": "strong ", "undecided": "moderate "}
+_CAUSES = {"video_fake": "the face", "audio_fake": "the voice", "mismatch": "the match"}
+_SIGNS = {
+    "video_fake": "the face shows {}signs of manipulation",
+    "audio_fake": "the voice shows {}signs of manipulation",
+    "mismatch": "there are {}signs that the lips do not speak this voice (perhaps dubbed, a voice-over, or exchanged)",
+}
+NO_LIMITS = "This bundle states no limits. That does not mean that it has none."
+
+
+def verdict_of(probability: float, undecided_threshold: float, fake_threshold: float) -> Verdict:
+    """On a whole file; and on a cause, what it alone would make of the file. The whole is never below its causes, so a
+    cause shows no sign where the whole shows none."""
+    if probability >= fake_threshold:
+        return "fake"
+    return "undecided" if probability >= undecided_threshold else "no sign found"
+
+
+def sign_of(verdict: Verdict) -> str:
+    """What a cause shows that alone would make this of the file."""
+    return f"{_STRENGTH[verdict]}signs" if verdict in _STRENGTH else verdict
+
+
+def reached_rates(probabilities: Mapping[str, float | None], calibration: Calibration) -> dict[str, Rate]:
+    """Output -> the rate that its probability reaches; of the outputs that were judged and measured."""
+    found = {name: calibration.rate(name, p) for name, p in probabilities.items() if p is not None}
+    return {name: rate for name, rate in found.items() if rate}
+
+
+def judge(
+    probabilities: Mapping[str, float | None], calibration: Calibration, missing: Mapping[str, str]
+) -> tuple[Verdict, str]:
+    """The verdict, and one sentence that says what it rests on and what could not be judged.
+
+    probabilities: of `fake` and of each cause, None where not judged. missing: stream -> why it says nothing.
+    """
+    fake = probabilities["fake"]
+    if fake is None:
+        return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(missing.values()))}"
+    # Where the face or the voice is missing, so is the match.
+    unseen = [_CAUSES[name] for name in ("video_fake", "audio_fake") if probabilities[name] is None]
+    unseen = unseen or ["the match"] * (probabilities["mismatch"] is None)
+    but = f"; {' and '.join(unseen)} could not be judged" if unseen else ""
+    thresholds = calibration.undecided_threshold, calibration.fake_threshold
+    alone = {name: verdict_of(p, *thresholds) for name in _SIGNS if (p := probabilities[name]) is not None}
+    signs = " and ".join(_SIGNS[name].format(_STRENGTH[v]) for name, v in alone.items() if v in _STRENGTH)
+    verdict = verdict_of(fake, *thresholds)
+    if verdict == "fake":
+        return verdict, f"{signs or 'the evidence as a whole points to a manipulation'}{but}"
+    if verdict == "undecided":
+        signs = signs or "no part alone shows signs of manipulation, together they do"
+        return verdict, f"{signs}, not enough to call the file fake{but}"
+    return verdict, f"nothing stands out from real files, which proves nothing{but}"
+
+
+def first_limit(limits: tuple[str, ...]) -> str:
+    """The first sentence of what a bundle says of its limits: it stands under every verdict."""
+    first = next((limit.strip() for limit in limits if limit.strip()), NO_LIMITS)
+    sentence, stop, _ = first.partition(". ")
+    return sentence + stop.strip()

@@ -1,0 +1,157 @@
+"""The documents: links, anchors and paths lead somewhere, the README stays short, and CI runs the commands."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from avdetect.report.data import CSV_COLUMNS, SCHEMA_FILE
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("avdetect", "tools", "configs", "tests")
+READMES = [ROOT / "README.md", *sorted(path for name in FOLDERS for path in (ROOT / name).rglob("README.md"))]
+DOCUMENTS = [*READMES, ROOT / "MODEL_CARD.md", ROOT / "CHANGELOG.md"]
+MOST_WORDS, MOST_COLUMNS = 1300, 120
+LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
+# A file or folder of this repository between backticks: `tools/train.py`, `configs/base.yaml --run x` is no path.
+PATH = re.compile(rf"`((?:{'|'.join(FOLDERS)}|\.ci)/[\w./-]+)`")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose(path: Path) -> str:
+    """The text without code blocks, which hold no links and no headings."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+def anchors(path: Path) -> set[str]:
+    """The names that GitHub gives to the headings: lower case, no punctuation, dashes for blanks, -1 for the second."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ +(.*?) *$", prose(path), re.M):
+        slug = re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", heading).lower()).replace(" ", "-")
+        seen = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", other) is not None for other in found)
+        found.append(f"{slug}-{seen}" if seen else slug)
+    return set(found)
+
+
+def broken(path: Path) -> list[str]:
+    """The links of a document that lead nowhere in this repository. Addresses are not asked."""
+    bad = []
+    for link in LINK.findall(prose(path)):
+        target, _, anchor = link.partition("#")
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        file = (path.parent / target).resolve() if target else path
+        there = file.exists() and file.is_relative_to(ROOT)
+        if not there or (anchor and (file.suffix != ".md" or anchor not in anchors(file))):
+            bad.append(link)
+    return bad
+
+
+@pytest.fixture(scope="module")
+def ci() -> ModuleType:
+    """.ci/readme.py"""
+    spec = importlib.util.spec_from_file_location("readme_commands", ROOT / ".ci" / "readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(path: Path) -> None:
+    assert broken(path) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("test_documents.ROOT", tmp_path)
+    (tmp_path / "b.md").write_text("# One & two\n## One & two\n```sh\n# no heading\n```\n")
+    (tmp_path / "c.py").write_text("")
+    good = "[a](b.md) [a](b.md#one--two) [a](b.md#one--two-1) [a](#top) ![a](c.py) [a](https://example.org/x#y)"
+    bad = ["b.txt", "b.md#one", "b.md#no-heading", "#bottom", "../outside.md", "c.py#L1"]
+    document = tmp_path / "a.md"
+    document.write_text(f"# Top\n{good}\n" + "".join(f"[a]({link})\n" for link in bad))
+    assert broken(document) == bad
+
+
+@pytest.mark.parametrize("path", READMES, ids=name_of)
+def test_paths_in_the_text_exist(path: Path) -> None:
+    missing = [found for found in PATH.findall(path.read_text(encoding="utf-8")) if not (ROOT / found).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_row_of_a_table_has_as_many_cells_as_its_head(path: Path) -> None:
+    width = 0
+    for number, line in enumerate(prose(path).splitlines(), 1):
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert not (cells and width) or cells == width, f"row {number} of {name_of(path)}: {line}"
+        width = cells
+
+
+def test_readme_is_short() -> None:
+    words = len((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert words <= MOST_WORDS, f"{words} words: what is longer stands in the README of the folder that it is about"
+
+
+@pytest.mark.parametrize("path", READMES, ids=name_of)
+def test_lines_of_prose_are_short(path: Path) -> None:
+    if path.parent.parent == ROOT / "tools":
+        pytest.skip("records of measurements, older than the rule")
+    long = [line for line in prose(path).splitlines() if len(line) > MOST_COLUMNS and not line.startswith("|")]
+    assert long == []
+
+
+def test_what_stands_in_a_folder_is_named_in_its_readme() -> None:
+    configs, tools = ((ROOT / name / "README.md").read_text(encoding="utf-8") for name in ("configs", "tools"))
+    assert [p.name for p in (ROOT / "configs").glob("*.yaml") if f"({p.name})" not in configs] == []
+    assert {p.name for p in (ROOT / "tools").glob("*.py") if f"({p.name})" not in tools} == set()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    unlinked = [name_of(p) for p in READMES[1:] if "weights" not in p.parts and f"({name_of(p)})" not in readme]
+    assert unlinked == []
+
+
+def test_the_report_document_names_every_field_and_column() -> None:
+    text = (ROOT / "avdetect" / "report" / "README.md").read_text(encoding="utf-8")
+    json_part, csv_part = (
+        text.partition(f"## {name}\n")[2].partition("\n## ")[0] for name in ("JSON", "CSV and Parquet")
+    )
+    fields = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))["$defs"]["detection"]["properties"]
+    named = " ".join(line.split(" | ")[0] for line in json_part.splitlines() if line.startswith("|"))
+    assert [name for name in fields if name not in named] == []
+    assert ", ".join(CSV_COLUMNS) in " ".join(csv_part.split())
+
+
+def test_ci_runs_every_command(ci: ModuleType) -> None:
+    assert ci.documents(ROOT) == READMES
+    assert "avdetect demo" in ci.blocks(ROOT, "sh")[0]
+    assert ci.only(ROOT, "pytest").startswith("python3 -m venv")
+    assert ci.only(ROOT, "[scrfd]").count("pip install") == 2
+    commands = ci.rest(ROOT)
+    assert all(line.startswith(("avdetect ", "python tools/", "find ", "printf ")) for line in commands)
+    words = (
+        "doctor",
+        "--json",
+        "--report",
+        "--workers",
+        "--null",
+        "--manifest",
+        "--engine ray",
+        "--bundle",
+        "evaluate ",
+    )
+    road = ("avdetect prepare", "avdetect preprocess", "avdetect train", "avdetect evaluate")
+    for mark in (*words, *road, "avdetect forge", "python tools/forge.py"):
+        assert any(mark in line for line in commands), f"no document has a command with {mark!r}"
+    # The data come before what is made of them.
+    order = [next(i for i, line in enumerate(commands) if mark in line) for mark in road]
+    assert order == sorted(order)
+    assert len(ci.blocks(ROOT, "python")) == 1

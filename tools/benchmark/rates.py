@@ -1,0 +1,106 @@
+"""CPU seconds, wall seconds and memory of whole commands, side by side and over longer and larger files.
+
+    PYTHONPATH=tools python -m benchmark.rates decode score [--clips 1080:10] [--runs 5] [--out rates.csv]
+    PYTHONPATH=tools python -m benchmark.rates score --runs 1 --clips 360:10 360:60 360:3600    # does it grow?
+    PYTHONPATH=tools python -m benchmark.rates batch:1@1 batch:2 [--files DIR]                  # workers@cores
+    PYTHONPATH=tools python -m benchmark.rates preprocess:2 --manifest my.csv --config configs/small.yaml
+
+A clip is HEIGHT:SECONDS of a rendered talking face. Rule and data: README.md in this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from avdetect.media import ffmpeg_path
+from benchmark.measuring import SAMPLE, Table, Usage, ffmpeg, machine, measure, render, score_command
+
+COLUMNS = (
+    *("run", "command", "clip", "cpu_seconds", "wall_seconds", "cpu_per_media_second"),
+    *("python_mib", "ffmpeg_mib", "tree_mib", "files_per_second"),
+)
+PREPROCESS = Path(__file__).parents[1] / "preprocess.py"
+COUNT, SECONDS = 24, 4  # files of a batch, and the length of each
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="+", metavar="COMMAND", help="decode, score, batch:N[@C], preprocess:N")
+    parser.add_argument("--clips", nargs="+", default=["1080:10"], metavar="HEIGHT:SECONDS")
+    parser.add_argument("--files", type=Path, metavar="DIR", help="of a batch, instead of rendered clips")
+    parser.add_argument("--manifest", type=Path, help="of preprocess")
+    parser.add_argument("--config", type=Path, help="of preprocess")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch, Table(COLUMNS, machine(), args.out) as table:
+        compare(table, args, Path(scratch))
+
+
+def compare(table: Table, args: argparse.Namespace, folder: Path) -> None:
+    """Every command on every clip in turn, after a warm-up of each; then medians, and ratios to the first command."""
+    used: dict[tuple[str, str], list[Usage]] = {}
+    files = args.files or (batch(folder / "batch") if any(name[:5] == "batch" for name in args.commands) else folder)
+    for clip in args.clips:
+        height, _, seconds = clip.partition(":")
+        media = folder / f"{height}p{seconds}.mp4"
+        if {"decode", "score"} & set(args.commands):
+            render(media, float(seconds), int(height))
+        for run in range(-1, args.runs):
+            for name in args.commands:
+                cost = measure(command(name, media, files, args, folder / f"{run}{name}"), accepted=(0, 1))
+                many = len(list(files.iterdir())) if name[:5] == "batch" else 1
+                length = {"batch": many * SECONDS if not args.files else 0, "decode": float(seconds)}
+                length |= {"score": float(seconds), "preprocess": 0}
+                if run >= 0:
+                    used.setdefault((name, clip), []).append(cost)
+                    row = {"cpu_seconds": cost.cpu_seconds, "wall_seconds": cost.wall_seconds}
+                    row |= {"python_mib": cost.peak("python"), "ffmpeg_mib": cost.peak("ffmpeg")}
+                    if of := length[name.partition(":")[0]]:
+                        row["cpu_per_media_second"] = cost.cpu_seconds / of
+                    row |= {"tree_mib": cost.tree_mib, "files_per_second": many / cost.wall_seconds}
+                    table.row(run=run, command=name, clip=clip, **row)
+        media.unlink(missing_ok=True)
+    for (name, clip), costs in used.items():
+        cpu, wall = (
+            statistics.median(getattr(cost, unit) for cost in costs) for unit in ("cpu_seconds", "wall_seconds")
+        )
+        pairs = zip(costs, used[args.commands[0], clip], strict=True)
+        ratio = statistics.median(one.cpu_seconds / first.cpu_seconds for one, first in pairs)
+        table.note(f"{name} {clip}: {cpu:.2f} CPU s, {wall:.2f} s, {ratio:.2f}x the CPU of {args.commands[0]}")
+
+
+def command(name: str, clip: Path, files: Path, args: argparse.Namespace, out: Path) -> list[str]:
+    kind, _, count = name.partition(":")
+    if kind == "decode":
+        return [ffmpeg_path(), "-v", "error", "-nostdin", "-i", str(clip), "-f", "null", "-"]
+    if kind == "score":
+        return score_command(str(clip), "--json")
+    workers, _, cores = count.partition("@")
+    allowed = sorted(os.sched_getaffinity(0))[: int(cores or 0) or None]
+    only = ["taskset", "-c", ",".join(map(str, allowed))]
+    if kind == "batch":
+        return [*only, *score_command(str(files), "--workers", workers, "--out", f"{out}.csv")]
+    config = ["--config", str(args.config)] if args.config else []
+    given = ["--manifest", str(args.manifest), *config, "--workers", workers, "--cache", str(out)]
+    return [*only, sys.executable, str(PREPROCESS), *given]
+
+
+def batch(folder: Path) -> Path:
+    """Clips of four seconds, 640x360, cut from the sample at different places, with grain of their own."""
+    folder.mkdir()
+    for number in range(COUNT):
+        options = f"-r 25 -t {SECONDS} -c:v libx264 -preset veryfast -pix_fmt yuv420p -c:a aac".split()
+        picture = f"scale=360:360,pad=640:360:140:0,noise=alls=4:allf=t:all_seed={number}"
+        start = ["-ss", f"{number % 10 * 0.2:.1f}", "-i", str(SAMPLE), "-vf", picture]
+        ffmpeg(*start, *options, str(folder / f"{number:03d}.mp4"))
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""What fuzzing runs: of any bytes, a result or one of our typed errors. A function a parser."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avdetect import config
+from avdetect._media.facts import info_of, parsed
+from avdetect._media.ffmpeg import Decoder
+from avdetect._media.info import MAX_TAGS, AudioStream, MediaInfo, VideoStream
+from avdetect._media.messages import FfmpegLog
+from avdetect._media.timeline import Timeline, nearest
+from avdetect._onnx import check_graph
+from avdetect.batch.journal import Journal
+from avdetect.batch.sources import _listed, source_of
+from avdetect.batch.tables import CsvTable, JsonDocument, JsonLines, KaggleTable, Table, TerminalTable
+from avdetect.bundle import OUT_OF_FOLD, Bundle, BundleInfo, _read_info
+from avdetect.config import to_dict
+from avdetect.datasets.manifest import digest, read_manifest, write_manifest
+from avdetect.datasets.segments import clean_segments
+from avdetect.evaluation.held_out import held_out_table
+from avdetect.evaluation.ledger import RESULTS, Ledger
+from avdetect.report import data as report
+from avdetect.report.facts import media_facts
+from avdetect.report.signs import editing_signs
+
+LIMITS = config.MediaLimits()
+CLASSES = (config.MediaLimits, config.TrainConfig, config.PreprocessConfig, config.ModelConfig, config.PairLoopConfig)
+_GIVEN = tomllib.loads(Path(__file__).with_name("seeds.toml").read_text(encoding="utf-8"))
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    name: tuple(text.encode("latin-1") for text in texts) for name, texts in _GIVEN["seeds"].items()
+}
+TREES: list[dict[str, Any]] = _GIVEN["trees"]  # metadata of public datasets
+
+
+# -- media: what children say of a hostile file, which may have taken them over, and the frames they hand on
+
+
+def facts(data: bytes, folder: Path) -> None:
+    """A description of a file, and every sentence made of it."""
+    found = parsed(data)
+    if found is not None:
+        check_info(info_of(folder / "x.mp4", LIMITS, found))
+
+
+def check_info(info: MediaInfo) -> None:
+    """What the rest of the program takes for granted."""
+    assert all(seconds is None or math.isfinite(seconds) for seconds in (info.duration_seconds, info.start_seconds))
+    if info.video is not None:
+        assert min(info.video.width, info.video.height, info.video.coded_width, info.video.coded_height) > 0
+        assert info.video.rotation_degrees in (0, 90, 180, 270)
+        assert info.video.coded_width * info.video.coded_height <= LIMITS.max_pixels
+        assert info.video.fps is None or math.isfinite(info.video.fps)
+        assert info.video.color_matrix in ("bt601", "bt709", "bt2020")
+    assert info.audio is None or min(info.audio.sample_rate, info.audio.channels) > 0
+    streams: tuple[VideoStream | AudioStream, ...] = (*info.videos, *info.audios)
+    assert all(math.isfinite(stream.start_seconds) for stream in streams)
+    assert all(stream.codec.isprintable() for stream in streams)
+    assert len(info.tags) <= MAX_TAGS
+    for text in (*(fact.value for fact in media_facts(info)), *editing_signs(info, None, None)):
+        assert text.isprintable()
+        assert len(text) < 5000
+
+
+def _in_pieces(data: bytes, take: Callable[[bytes], object]) -> None:
+    """Hand on all but the first byte, in pieces of its size."""
+    step = 1 + (data[0] if data else 0)
+    for start in range(1, len(data), step):
+        take(data[start : start + step])
+    take(b"")
+
+
+def ffmpeg_log(data: bytes, folder: Path) -> None:
+    """A log, and every sentence made of it."""
+    log = FfmpegLog("file:/proc/self/fd/9")
+    _in_pieces(data, log.feed)
+    for status in (0, 1, -9, 127, None):
+        assert "\0" not in str(log.failure(folder / "x.mp4", LIMITS, status, "video")) or b"\0" in data
+        log.damage(status)
+
+
+def clock(data: bytes, folder: Path) -> None:
+    """When pictures are shown, and how their frames are numbered."""
+    timeline = Timeline()
+    _in_pieces(data, timeline.hear)
+    if timeline.start is None:
+        return
+    after: int | None = None
+    for number in range(nearest(timeline.start), nearest(timeline.start) + 200, 40):
+        assert timeline.covers(number)
+        for index, length, place in timeline.stretches(number, 40):
+            assert 0 <= index <= 40 - length < 40
+            assert after is None or place >= after or data.count(b"-")
+            after = place + length
+
+
+class _Pipe(Decoder):
+    """A child whose output is given; no process."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.path, self.limits, self._data = path, LIMITS, io.BytesIO(data)
+
+    def fill(self, *buffers: Any) -> int:
+        return sum(self._data.readinto(buffer) for buffer in buffers)
+
+
+def y4m(data: bytes, folder: Path) -> None:
+    """The header of the decoded frames, then the frames."""
+    child = _Pipe(folder / "x.mp4", data)
+    size = child.y4m_header()
+    if size is not None:
+        frames, count = child.y4m_frames(size, 5)
+        assert (frames is None) == (count == 0)
+
+
+# -- bundles, from whoever made them, and configuration files
+
+
+def bundle_json(data: bytes, folder: Path) -> None:
+    """What a bundle says of itself."""
+    (folder / "bundle.json").write_bytes(data)
+    info, _ = _read_info(folder / "bundle.json")
+    assert np.isfinite(info.calibration.probabilities(np.zeros((1, 4), np.float32))).all()
+    assert str(to_dict(config.from_dict(BundleInfo, to_dict(info)))) == str(to_dict(info))  # NaN is not equal to itself
+
+
+def onnx_graph(data: bytes, folder: Path) -> None:
+    """A graph: what is accepted is, as protobuf itself reads it, what it was taken for."""
+    check_graph(data, "x.onnx")
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError:
+        return
+    assert not model.functions
+    assert not model.training_info
+    assert {opset.domain for opset in model.opset_import} <= {"", "ai.onnx"}
+    pending = [model.graph]
+    while pending:
+        message = pending.pop()
+        for field, value in message.ListFields():
+            if field.message_type:
+                pending += value if isinstance(value, Iterable) else [value]
+        assert not isinstance(message, onnx.SparseTensorProto)
+        if isinstance(message, onnx.TensorProto):
+            assert not message.external_data
+            assert message.data_location == onnx.TensorProto.DEFAULT
+            assert math.prod(message.dims) <= len(data)
+        if isinstance(message, onnx.NodeProto):
+            assert message.domain in ("", "ai.onnx")
+            assert message.op_type not in ("Loop", "Scan", "SequenceMap")
+
+
+@cache
+def _bundle() -> Bundle:
+    return Bundle.load()
+
+
+def golden(data: bytes, folder: Path) -> None:
+    """golden.npz."""
+    arrays = replace(_bundle(), files={"golden.npz": data}).golden()
+    assert all(array.dtype != object for array in arrays.values())
+
+
+def out_of_fold(data: bytes, folder: Path) -> None:
+    """The table out_of_fold.csv.gz; half of the time as it lies on disk, else before it is compressed."""
+    content = data[1:] if data[:1] >= b"\x80" else gzip.compress(data[1:], 1, mtime=0)
+    held_out_table(replace(_bundle(), files={OUT_OF_FOLD: content}))
+
+
+def yaml_config(data: bytes, folder: Path) -> None:
+    """A configuration of the class that the first byte names; what is accepted survives being written and read."""
+    (folder / "config.yaml").write_bytes(data[1:])
+    cls = CLASSES[data[0] % len(CLASSES)] if data else CLASSES[0]
+    read = config.load_yaml(cls, folder / "config.yaml")
+    assert config.from_dict(cls, to_dict(read)) == read
+
+
+# -- lists of files, manifests, and what a run of many files writes and goes on from
+
+_IDENTITY = {"bundle": "abc", "limits": {"x": 1}}
+FAILED = report.to_dict(report.Failure("a.mp4", "MediaError", "m"))
+SCORED: dict[str, Any] = {
+    **{"status": "scored", "verdict": "fake", "fake": 0.5, "video_fake": None, "audio_fake": 0.25, "reason": "r"},
+    **{"mismatch": 0.125, "duration_seconds": 1.0, "sync": {"offset_seconds": 0.1, "confidence": 2.0}},
+    "missing": {"audio": "silent"},
+}
+
+
+def manifest(data: bytes, folder: Path) -> None:
+    """A training manifest; what is accepted is the same after it is written and read."""
+    (folder / "m.csv").write_bytes(data)
+    table = read_manifest(folder / "m.csv")
+    write_manifest(table, folder / "again.csv")
+    again = read_manifest(folder / "again.csv")
+    assert digest(again) == digest(table)
+    assert again["path"].tolist() == table["path"].tolist()
+
+
+def batch_manifest(data: bytes, folder: Path) -> None:
+    """The manifest of `avdetect score --manifest`."""
+    (folder / "m.csv").write_bytes(data)
+    source = source_of([], folder / "m.csv")
+    names = [name for name in source.open() if name is not None]
+    assert len(names) == source.total
+    assert all(names)
+
+
+def parquet_manifest(data: bytes, folder: Path) -> None:
+    """Either kind of manifest, in Parquet; the first byte says which."""
+    path = folder / "m.parquet"
+    path.write_bytes(data[1:])
+    assert all(source_of([], path).open()) if data[:1] < b"\x80" else read_manifest(path)["path"].is_unique
+
+
+def name_list(data: bytes, folder: Path) -> None:
+    """Names on standard input; the first byte says what ends them."""
+    separator = b"\n" if data[:1] < b"\x80" else b"\0"
+    (folder / "names").write_bytes(data[1:])
+    with (folder / "names").open("rb") as file:
+        names = [name for name in _listed(file.fileno(), separator) if name is not None]
+    given = data[1:].removeprefix(codecs.BOM_UTF8)
+    if given.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return  # what is in it has other bytes
+    lines = [line if separator == b"\0" else line.removesuffix(b"\r") for line in given.split(separator)]
+    assert [os.fsencode(name) for name in names] == [line for line in lines if line]
+
+
+def journal(data: bytes, folder: Path) -> None:
+    """What a journal states of a file, as a run that is resumed reads it: it can be tabled, or is damage."""
+    with Journal(None, _IDENTITY) as opened:
+        opened.add("new", (1, 2), FAILED | {"path": "new"})
+        opened._store.change("UPDATE results SET result = ?", data.decode(errors="replace"))
+        result = opened.read("new")
+    tables: list[Table] = [CsvTable(folder / "r.csv"), KaggleTable(folder / "r.txt"), TerminalTable()]
+    for table in tables:
+        table.add(result)
+    assert result["status"] in ("scored", "failed")
+    for written in tables[:2]:
+        written.close()
+
+
+def results(data: bytes, folder: Path) -> None:
+    """Every table of results, of files with hostile names and messages."""
+    path, _, message = os.fsdecode(data).partition("\0")
+    failed = FAILED | {"path": path, "message": message}
+    scored = SCORED | {"path": path, "sync": None, "warnings": [message, path]}
+    found = {}
+    for kind in (CsvTable, KaggleTable, JsonLines, JsonDocument):
+        table = kind(folder / "table.txt")
+        for result in (failed, scored):
+            table.add(result)
+        table.close()
+        found[kind] = (folder / "table.txt").read_bytes().decode()  # not read_text: it would change \\r
+    rows = list(csv.DictReader(io.StringIO(found[CsvTable], newline=""), strict=True))
+    assert [row["path"] for row in rows] == [_no_formula(report.printable(path))] * 2
+    assert rows[0]["reason"] == _no_formula(report.printable(message))
+    assert [row["fake"] for row in rows] == ["", "0.5000"]
+    submitted = list(csv.reader(io.StringIO(found[KaggleTable], newline=""), strict=True))
+    assert submitted[1:] == [[report.printable(os.path.basename(path)), "0.500000"]] * 2
+    assert [json.loads(line) for line in found[JsonLines].split("\n")[:-1]] == [failed, scored]
+    assert json.loads(found[JsonDocument])["results"] == [failed, scored]
+
+
+def _no_formula(cell: str) -> str:
+    """What a spreadsheet must not calculate with stands behind an apostrophe."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell
+
+
+def ledger(data: bytes, folder: Path) -> None:
+    """A row of the scores that an evaluation resumes from."""
+    with Ledger(None, "abc") as opened:
+        row = opened._read("", data.decode(errors="replace"))
+    assert set(row) == set(RESULTS)
+
+
+def segments(data: bytes, folder: Path) -> None:
+    """Segments of one file, from the JSON of a dataset's metadata."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    assert all(0 <= start < end for start, end in clean_segments(value))
