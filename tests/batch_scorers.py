@@ -11,11 +11,11 @@ bug         an exception that is none of ours
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from jobs_tasks import log_or_die
 
 from avdetect.batch.options import attempt
 from avdetect.errors import ConfigError, MediaError, ModelError
@@ -42,11 +42,7 @@ def score(path: str) -> Result:
         text = Path(path).read_text()
     except OSError as error:
         raise MediaError(f"cannot open {path}: {error.strerror}") from error
-    with open(f"{path}.log", "a") as log:
-        log.write(f"{os.getpid()}\n")
-    if text == "die" or (text == "die once" and not os.path.exists(f"{path}.died")):
-        Path(f"{path}.died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    log_or_die(path, text)
     if text == "hang":
         time.sleep(3600)
     if text == "usage":

@@ -41,13 +41,18 @@ def begin_dead() -> Work:
     return begin()
 
 
-def work(path: str, report: Report) -> Any:
-    text = Path(path).read_text()
+def log_or_die(path: str, text: str) -> None:
+    """Write down who works on the file, and die where its text says so."""
     with open(f"{path}.log", "a") as log:
         log.write(f"{os.getpid()}\n")
     if text == "die" or (text == "die once" and not os.path.exists(f"{path}.died")):
         Path(f"{path}.died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work(path: str, report: Report) -> Any:
+    text = Path(path).read_text()
+    log_or_die(path, text)
     if text == "hang":
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as child:
             Path(f"{path}.child").write_text(str(child.pid))
