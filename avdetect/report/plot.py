@@ -86,7 +86,7 @@ def _headline(figure: Figure, detection: Detection) -> None:
     said += "".join(f"   {name} {p:.2f}" for name, p in parts if p is not None)
     name = os.path.basename(detection.path)[-100:]  # without its folders: a picture is passed on
     figure.text(_LEFT, 0.977, said, fontsize=12, weight="bold", color=TONES[words.tone][1])
-    lines = textwrap.wrap(f"{name}: {words.reason}", 150) + textwrap.wrap(f"{words.strength} {words.limit}", 150)
+    lines = textwrap.wrap(f"{name}: {words.reason}", 150) + textwrap.wrap(f"{words.measured} {words.limit}", 150)
     figure.text(_LEFT, 0.967, "\n".join(map(_plain, lines)), fontsize=8, color="0.2", va="top")
 
 

@@ -25,7 +25,7 @@ def render(detection: Detection) -> Text:
     out.append(detection.verdict.upper(), style=words.TONES[said.tone][0])
     p, thresholds = words.whole(detection)
     out.append(f"  P(fake) = {p} ({thresholds})\n" if p else "\n")
-    out.append(f"{said.reason}\n{said.strength}\n{printable(said.limit)}\n\n")
+    out.append(f"{said.reason}\n{said.measured}\n{printable(said.limit)}\n\n")
     scores = {score.name: score for score in detection.streams}
     tracks = len(scores["visual"].curves) if "visual" in scores else 0
     note = f"{tracks} face track{'' if tracks == 1 else 's'}"
@@ -50,7 +50,8 @@ def _offset(detection: Detection) -> str:
     if detection.sync is None:
         return ""
     sync = detection.sync
-    return f"offset {sync.offset_seconds:+.2f} s ({words.match_words(sync.offset_seconds, sync.confidence)})"
+    said = words.match_words(sync.offset_seconds, sync.confidence).partition(" by ")[0]  # the seconds stand before it
+    return f"offset {sync.offset_seconds:+.2f} s ({said})"
 
 
 def _line(out: Text, detection: Detection, name: str, stream: StreamName, track: str, note: str = "") -> None:

@@ -194,16 +194,16 @@ class Heading:
     title: str
     tone: Tone
     reason: str
-    strength: str  # what was measured of such a P(fake), a sentence
+    measured: str  # how many reach such a P(fake), a sentence
     limit: str  # the first sentence of the model's limits
 
 
 def heading(detection: Detection) -> Heading:
     look = VERDICTS[detection.verdict]
-    return Heading(look.title, look.tone, sentence(detection.reason), _strength(detection), sentence(detection.limit))
+    return Heading(look.title, look.tone, sentence(detection.reason), _rarity(detection), sentence(detection.limit))
 
 
-def _strength(detection: Detection) -> str:
+def _rarity(detection: Detection) -> str:
     rate = detection.rates.get("fake")
     if detection.verdict == "abstain":
         return "There was nothing to judge. That is no sign of manipulation, and none of its absence."
