@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, ManifestError, MediaError
+from avdetect.evaluation import scores as scores_module
 from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, RESULTS, TEXTS, Ledger
 from avdetect.evaluation.scores import FileScorer, masked, score_table
 from avdetect.evaluation.sources import CacheClips, CachedFeed, FileClips, Use, Without, clips_of
@@ -240,6 +242,22 @@ class Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         use(voice(row))
         return {}
+
+
+class Hanging:
+    """A source whose second file never ends."""
+
+    def feed(self, row: int, use: Use) -> dict[str, str]:
+        if row == 1:
+            time.sleep(3600)
+        use(voice(row))
+        return {}
+
+
+def test_a_file_that_hangs_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores_module, "FILE_SECONDS", 5.0)
+    found = score_table(TABLE[:3], Hanging(), bundle, workers=2, device="cpu")
+    assert found["error"].tolist() == ["", "LimitError: it took longer than 5 s", ""]
 
 
 def test_a_file_that_kills_its_worker_is_named_and_tried_again_by_the_next_run(bundle: Bundle, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from avdetect.bundle import Bundle, OnnxNetworks
+from avdetect.config import MediaLimits
 from avdetect.detector import probabilities
 from avdetect.errors import ConfigError, MediaError
 from avdetect.evaluation.ledger import NUMBERS, RESULTS, TEXTS, Ledger
@@ -35,6 +36,7 @@ from avdetect.types import Clip, Float
 
 T = TypeVar("T")
 Removed = Literal["", "video", "audio"]
+FILE_SECONDS = MediaLimits().max_file_seconds  # of a worker, for one file
 
 
 class FileScorer:
@@ -153,7 +155,7 @@ def _scored(
             assert scorer is not None
             yield row, scorer.score(partial(source.feed, row))
         return
-    pool = Pool(partial(_scoring, bundle, device, source), min(workers, len(rows)), math.inf)
+    pool = Pool(partial(_scoring, bundle, device, source), min(workers, len(rows)), FILE_SECONDS)
     with closing(pool.run(Item(str(row), row) for row in rows)) as events:
         for event in events:
             if isinstance(event, Done):
