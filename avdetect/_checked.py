@@ -1,5 +1,6 @@
-"""Settings with ranges, and settings from plain values. msgspec checks types and ranges; unknown keys are refused here,
-since it takes them for dataclasses.
+"""Settings with ranges, and settings from plain values or strict YAML: no key twice, no aliases, nothing that only
+PyYAML knows how to build. msgspec checks types and ranges; unknown keys are refused here, since it takes them for
+dataclasses.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import Meta
 
-from avdetect._yaml import read_yaml
 from avdetect.errors import ConfigError
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 ShareOrZero = Annotated[float, Meta(ge=0, le=1)]
 BelowOne = Annotated[float, Meta(ge=0, lt=1)]  # at 1 nothing would be left
 NOT_EMPTY = Meta(min_length=1)
+_MAX_YAML_BYTES, _MAX_YAML_DEPTH = 1 << 16, 30
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 
@@ -69,7 +70,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
 
 def load_yaml(cls: type[T], path: str | Path) -> T:
     """Read a YAML file of differences from the defaults. Raises ConfigError."""
-    return from_dict(cls, read_yaml(Path(path)), Path(path).name)
+    return from_dict(cls, _read_yaml(Path(path)), Path(path).name)
 
 
 @cache
@@ -110,12 +111,9 @@ def _check_plain(value: Any, where: str, depth: int = 0) -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             _check_plain(item, where, depth + 1)
-    elif not (
-        value is None or isinstance(value, bool | str | float) or (isinstance(value, int) and abs(value) < 2**63)
-    ):
-        raise ConfigError(
-            f"{where}: expected text, numbers, lists, or mappings with names as keys, got {_shown(value)}"
-        )
+    elif not (value is None or isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**63)):
+        said = "expected text, numbers, lists, or mappings with names as keys"
+        raise ConfigError(f"{where}: {said}, got {_shown(value)}")
 
 
 def _choices(hint: Any) -> list[str]:
@@ -140,3 +138,47 @@ def _as_number(hint: Any, value: Any) -> str:
         return f"; YAML reads that as text, write {float(value):.1e}" if is_number else ""
     except ValueError:
         return ""
+
+
+def _read_yaml(path: Path) -> Any:
+    """The one document in the file."""
+    import yaml  # scoring with the defaults needs none
+
+    class StrictLoader(yaml.SafeLoader):
+        """SafeLoader takes the last of two equal keys without a word; a file of differences must not."""
+
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+            problem = ""
+            if self.check_event(yaml.events.AliasEvent):
+                problem = "aliases (*name) are refused, for a few lines of them fill any memory: write the values out"
+            if self.depth > _MAX_YAML_DEPTH:  # PyYAML takes seconds for each thousand of brackets
+                problem = f"it is nested more than {_MAX_YAML_DEPTH} deep"
+            if problem:
+                raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            keys = [(key.tag, key.value) for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+            for key in keys:
+                if keys.count(key) > 1:
+                    problem = f"the key {key[1]!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_YAML_BYTES + 1)
+        if len(content) > _MAX_YAML_BYTES:
+            raise ConfigError(f"{path} is larger than {_MAX_YAML_BYTES >> 10} KiB: it is no configuration")
+        return StrictLoader(content.decode("utf-8")).get_single_data()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    # PyYAML's own constructors of numbers and dates raise what Python raises.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error

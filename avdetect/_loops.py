@@ -93,7 +93,7 @@ class FusionFitConfig(Checked):
     label_smoothing: BelowOne = 0.0
     forged: CountOrZero = 1  # forged copies of each real clip that are scored and fitted on beside the manifest's files
     mismatched: CountOrZero = 1  # copies of each real file with its own voice that get the voice of another person
-    # Of the shipped fusion; all are fitted and reported. The noisy-or alone is never below its largest part.
-    kind: Literal["mlp", "logistic", "parts"] = "parts"
+    # Of the shipped fusion; both are fitted and reported. The noisy-or alone is never below its largest part.
+    kind: Literal["logistic", "parts"] = "parts"
     # The upper threshold has the best balanced accuracy of those that call no more of the reals fake, out of fold.
     max_false_alarms: ShareOrZero = 0.1

@@ -37,19 +37,17 @@ def _check_kind(path: Path, status: os.stat_result) -> None:
 
 def read_arrays(content: bytes) -> dict[str, np.ndarray]:
     """The plain arrays of an .npz. Raises ValueError and what zipfile and NumPy raise."""
+    arrays = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
         if len(entries) > MAX_ARRAYS or sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
             raise ValueError(f"it holds more than {MAX_ARRAYS} arrays, or {MAX_UNPACKED_BYTES >> 20} MiB of them")
-        return {entry.filename.removesuffix(".npy"): _array(_unpacked(archive, entry)) for entry in entries}
-
-
-def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """As many bytes as the entry states, whatever is packed in it: only deflate stops where it is told to."""
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{entry.filename!r} is packed in a way that NumPy does not use")
-    with archive.open(entry) as file:
-        return file.read(entry.file_size)
+        for entry in entries:
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{entry.filename!r} is packed in a way that NumPy does not use")
+            with archive.open(entry) as file:  # as many bytes as it states: only deflate stops where it is told to
+                arrays[entry.filename.removesuffix(".npy")] = _array(file.read(entry.file_size))
+    return arrays
 
 
 def _array(content: bytes) -> np.ndarray:

@@ -31,7 +31,7 @@ import numpy as np
 from avdetect._onnx import FLOAT, UINT8, Port, check_graph, session_options
 from avdetect._untrusted import read_arrays, read_regular
 from avdetect.audio import N_MELS
-from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
+from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict, without_retired
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
 from avdetect.pooling import FEATURES
@@ -166,6 +166,8 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
             f"{path.parent} is a bundle of format {version[0]}, this avdetect reads format {FORMAT[0]}: "
             f"install avdetect {values.get('avdetect_version', 'of that time')} or export the bundle again"
         )
+    if "model" in values:
+        values["model"] = without_retired(values["model"])
     try:
         info = from_dict(BundleInfo, values, "bundle.json")
     except (ConfigError, TypeError) as error:
@@ -210,9 +212,7 @@ def execution_providers(device: str) -> list[str]:
         raise ModelError(
             f"this onnxruntime has no CUDA provider: use --device cpu, or exchange it; {how_to_install('gpu')}"
         )
-    return (
-        ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else ["CPUExecutionProvider"]
-    )
+    return [*(["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []), "CPUExecutionProvider"]
 
 
 class OnnxNetworks:
@@ -221,7 +221,9 @@ class OnnxNetworks:
     def __init__(self, bundle: Bundle, device: str = "auto", threads: int | None = None) -> None:
         import onnxruntime
 
-        options = session_options(_threads_for(bundle, threads))
+        # A small network loses more by sharing its work among threads than it gains, beside a decoder that is busy.
+        large = len(bundle.files["visual.onnx"]) > _LARGE_BYTES
+        options = session_options((threads or min(4, len(os.sched_getaffinity(0)))) if large else 1)
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn CPU
         providers = execution_providers(device)
@@ -272,21 +274,15 @@ class OnnxNetworks:
     def voice(self, frames: Float) -> Float:
         return self._vectors("voice", frames)
 
+    def fusion(self, features: Float) -> Float:
+        """(N, len(FEATURES)) -> (N, 4) logits."""
+        return self.run("fusion", features)
+
     def _vectors(self, graph: str, array: np.ndarray) -> Float:
         found = self.run(graph, array)
         if found.shape[2] != self._sync.embedding:
             raise ModelError(f"{graph}.onnx of {self._folder} gives vectors of another length: use another bundle")
         return found
-
-    def fusion(self, features: Float) -> Float:
-        """(N, len(FEATURES)) -> (N, 4) logits."""
-        return self.run("fusion", features)
-
-
-def _threads_for(bundle: Bundle, most: int | None) -> int:
-    """A small network loses more by sharing its work among threads than it gains, beside a decoder that is busy."""
-    large = len(bundle.files["visual.onnx"]) > _LARGE_BYTES
-    return (most or min(4, len(os.sched_getaffinity(0)))) if large else 1
 
 
 def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:
@@ -294,20 +290,14 @@ def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:
 
     Above GOLDEN_TOLERANCE the scores are not the trained ones.
     """
-    golden = bundle.golden()
+    golden, differences = bundle.golden(), {}
     try:
-        return {
-            graph: _largest_difference(networks.run(graph, golden[f"{graph}.input"]), golden[f"{graph}.output"])
-            for graph in GRAPHS
-        }
+        for graph in GRAPHS:
+            found, expected = networks.run(graph, golden[f"{graph}.input"]), golden[f"{graph}.output"]
+            same = found.shape == expected.shape and np.isfinite(expected).all()
+            differences[graph] = float(np.abs(found - expected).max(initial=0.0)) if same else float("inf")
     except AVDetectError:
         raise
     except Exception as error:  # a missing array or a shape that the graph refuses
         raise ModelError(f"the golden scores of {bundle.folder} cannot be replayed: {error}") from error
-
-
-def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
-        return float("inf")
-    difference = float(np.abs(found - expected).max(initial=0.0))
-    return difference if np.isfinite(difference) else float("inf")
+    return differences

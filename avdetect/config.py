@@ -19,34 +19,13 @@ from avdetect._checked import (
     NotNegative,
     Positive,
     Share,
-    from_dict,
-    load_yaml,
     to_dict,
 )
-from avdetect._loops import FusionFitConfig, LoopConfig, PairLoopConfig, StreamLoopConfig
+from avdetect._checked import from_dict as from_dict
+from avdetect._checked import load_yaml as load_yaml
+from avdetect._loops import FusionFitConfig, PairLoopConfig, StreamLoopConfig
+from avdetect._loops import LoopConfig as LoopConfig
 from avdetect.errors import ConfigError
-
-__all__ = [
-    "LARGEST_NUMBER",
-    "AudioConfig",
-    "FaceConfig",
-    "FusionConfig",
-    "FusionFitConfig",
-    "LoopConfig",
-    "MediaConfig",
-    "MediaLimits",
-    "ModelConfig",
-    "PairLoopConfig",
-    "PreprocessConfig",
-    "StreamLoopConfig",
-    "SyncConfig",
-    "TrainConfig",
-    "View",
-    "VisualConfig",
-    "from_dict",
-    "load_yaml",
-    "to_dict",
-]
 
 _RGB = Meta(min_length=3, max_length=3)
 
@@ -217,14 +196,20 @@ class SyncConfig(Checked):
 class FusionConfig(Checked):
     """Late fusion over the streams' outputs."""
 
-    hidden: CountOrZero = 16  # 0: logistic regression
     # Face, voice and match are each judged by their own stream alone, and the whole is fake if one of them is: three
-    # slopes and three biases.
-    parts: bool = False
+    # slopes and three biases. False: a logistic regression, which is fitted for comparison.
+    parts: bool = True
     # Streams of which nothing was learned: they are left out, and what they would judge abstains. Training sets it.
     silent: tuple[Literal["visual", "audio", "sync"], ...] = ()
-    dropout: BelowOne = 0.1
-    stream_dropout: BelowOne = 0.25  # probability of hiding each present stream while training
+    stream_dropout: BelowOne = 0.25  # of the logistic regression: probability of hiding a stream while training
+
+
+def without_retired(model: Any) -> Any:
+    """What an earlier version stored as ModelConfig, without the settings of its fusion with hidden units."""
+    if not isinstance(model, dict) or not isinstance(model.get("fusion"), dict):
+        return model
+    fusion = {key: value for key, value in model["fusion"].items() if key not in ("hidden", "dropout")}
+    return model | {"fusion": fusion}
 
 
 @dataclass(frozen=True)
@@ -255,9 +240,6 @@ class TrainConfig(Checked):
     visual: PairLoopConfig = field(default_factory=PairLoopConfig)
     audio: PairLoopConfig = field(default_factory=PairLoopConfig)
     sync: StreamLoopConfig = field(default_factory=StreamLoopConfig)
-    joint: StreamLoopConfig = field(
-        default_factory=lambda: StreamLoopConfig(steps=0)
-    )  # clips of which only `fake` is known
     fusion: FusionFitConfig = field(default_factory=FusionFitConfig)
 
     def __post_init__(self) -> None:
@@ -272,23 +254,19 @@ class TrainConfig(Checked):
             raise ConfigError("audio.reconstructed must be 0: the autoencoders are of faces")
         self._check_unit_features()
         for name in ("visual", "audio"):
-            if getattr(self.model, name).frozen and (getattr(self, name).evaluate_every or self.joint.steps):
+            if getattr(self.model, name).frozen and getattr(self, name).evaluate_every:
                 raise ConfigError(
-                    f"the encoder of model.{name} is frozen and its head is fitted to its optimum: "
-                    f"{name}.evaluate_every and joint.steps must be 0"
+                    f"{name}.evaluate_every must be 0: the encoder of model.{name} is frozen and its head is fitted to "
+                    "its optimum"
                 )
-        for name in ("visual", "audio", "sync", "joint") if self.release else ():
+        for name in ("visual", "audio", "sync") if self.release else ():
             if getattr(self, name).evaluate_every:
                 raise ConfigError(f"{name}.evaluate_every must be 0 with release: true, for dev is trained on")
-        for name in ("sync", "joint"):
-            if (parts := getattr(self, name).accumulate) != 1:
-                raise ConfigError(
-                    f"{name}.accumulate must be 1, got {parts}: its loss compares the items of a batch with each other "
-                    f"or divides by how many count, so parts would teach something else than the whole; lower "
-                    f"{name}.batch_size instead"
-                )
-        if self.joint.batch_size % 2:
-            raise ConfigError(f"joint.batch_size must be even, got {self.joint.batch_size}: half of it is real")
+        if self.sync.accumulate != 1:
+            raise ConfigError(
+                f"sync.accumulate must be 1, got {self.sync.accumulate}: its loss compares the items of a batch with "
+                "each other; lower sync.batch_size instead"
+            )
         trained = tuple(name for name in ModelConfig().streams if getattr(self, name).steps)
         if set(self.model.streams) not in (set(trained), set(ModelConfig().streams)):
             raise ConfigError(
@@ -297,7 +275,6 @@ class TrainConfig(Checked):
             )
 
     def _check_unit_features(self) -> None:
-        """What only some recipes of the face may ask for."""
         if self.audio.alignment or self.audio.uniformity:
             raise ConfigError("audio.alignment and audio.uniformity must be 0: the voice has no features of length 1")
         if not (self.visual.alignment or self.visual.uniformity):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +19,11 @@ from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.faces import build_detector
 from avdetect.media import MediaInfo
-from avdetect.pooling import FEATURES, NUM_VALUES, PART_OF, STREAM_OF_VALUE, STREAMS, SyncReading
+from avdetect.pooling import FEATURES, NUM_VALUES, PART_OF, STREAM_OF_VALUE, STREAMS, heard_per_second, per_second
 from avdetect.preprocess import ClipStream, Preprocessor
 from avdetect.scoring import HIDDEN, StreamOutputs, StreamScorer
 from avdetect.segments import find_segments
 from avdetect.types import (
-    SAMPLE_RATE,
     Clip,
     Curve,
     Detection,
@@ -74,9 +71,8 @@ def load_detector(
     """A Detector with the default bundle, or with the one in the folder `bundle`.
 
     device: auto, cpu or cuda. face_detector: mtcnn or scrfd; None takes the one the bundle was trained with.
-    face_model: weights of the face detector, where they are not in their default place. threads: the most CPU threads
-    of the decoder, and of a network (two networks run at a time; small ones always take one). None is the cores there
-    are, eight and four at most.
+    face_model: its weights, where they are not in their default place. threads: the most CPU threads of the decoder,
+    and of a network (two run at a time; small ones take one); None is the cores there are, eight and four at most.
     Raises ModelError or ConfigError.
     """
     if face_model is not None and face_detector is None:
@@ -103,16 +99,16 @@ class Detector:
         duration_seconds: float | None = None,
         video_track: int | None = None,
         audio_track: int | None = None,
+        sample: int | None = None,
         on_progress: Progress | None = None,
         observer: Observer | None = None,
     ) -> Detection:
         """Score the file at `path`, or the window of it that starts at `start_seconds`.
 
         Of several tracks (counted from 1) the default picture, of equals the largest, and the sound in which somebody
-        speaks are judged.
-        Raises MediaError when the file cannot be read as media, ends before the window or lacks the track, LimitError
-        when it exceeds a limit, ConfigError for a window that is no window. A file that can be read but shows neither a
-        face nor a voice gives a Detection whose verdict is "abstain".
+        speaks are judged. `sample`: see `Preprocessor.open`. A file that shows neither a face nor a voice gets the
+        verdict "abstain". Raises MediaError when the file cannot be read as media, ends before the window or lacks the
+        track, LimitError when it exceeds a limit, ConfigError for a window that is no window or a sample below 0.
         """
         began = time.perf_counter()
         stream = self.preprocessor.open(
@@ -122,10 +118,12 @@ class Detector:
             on_frames=observer.frames if observer else None,
             video_track=video_track,
             audio_track=audio_track,
+            sample=sample,
         )
         if observer:
             observer.opened(stream.info)
-        outputs, network_seconds, end_seconds = self._scorer.start(), 0.0, stream.start_seconds
+        outputs, network_seconds, scored_seconds = self._scorer.start(), 0.0, 0.0
+        end_seconds = stream.start_seconds
         with stream, ThreadPoolExecutor(2) as pool:
             running: list[Future[float]] = []
             looked_at: Clip | None = None
@@ -137,28 +135,29 @@ class Detector:
                 looked_at = clip
                 if clip is None:
                     break
-                running = [
-                    pool.submit(_timed, half, outputs, clip) for half in (self._scorer.look, self._scorer.listen)
-                ]
+                halves = (self._scorer.score_video, self._scorer.score_audio)
+                running = [pool.submit(_timed, half, outputs, clip) for half in halves]
                 end_seconds = clip.start_seconds + clip.duration_seconds
+                scored_seconds += clip.duration_seconds
                 if on_progress:
-                    on_progress(end_seconds - stream.start_seconds, stream.expected_seconds)
+                    on_progress(scored_seconds, stream.selected_seconds)
+        if stream.windows:
+            end_seconds = stream.start_seconds + (stream.expected_seconds or 0.0)
         self._scorer.finish(outputs, stream.missing)
         timing = {**stream.timing_seconds, "networks": network_seconds, "total": time.perf_counter() - began}
-        return self._detection(os.fspath(path), outputs, stream, end_seconds - stream.start_seconds, timing)
+        return self._detection(os.fspath(path), outputs, stream, end_seconds, timing)
 
     def _detection(
-        self, path: str, outputs: StreamOutputs, stream: ClipStream, duration: float, timing: dict[str, float]
+        self, path: str, outputs: StreamOutputs, stream: ClipStream, end_seconds: float, timing: dict[str, float]
     ) -> Detection:
-        info = self.bundle.info
+        info, media = self.bundle.info, stream.info
         found = probabilities(self.networks, info.calibration, outputs)
         verdict, reason = judge(found, info.calibration, outputs.missing)
-        reading = outputs.sync_reading()
-        faces = stream.faces_seen(outputs.visual) if stream.info.video else None
-        end_seconds = stream.start_seconds + duration
-        window = info.model.audio.window_seconds
-        heard = _heard(outputs.audio, window, stream.start_seconds, end_seconds)
-        streams = tuple(self._in_probabilities(score) for score in _stream_scores(outputs, heard))
+        if stream.judged and stream.expected_seconds:
+            judged = sum(end - start for start, end in stream.judged) / stream.expected_seconds
+            reason += f", in the {max(1.0, 100 * judged):.0f} % of the file that was judged"
+        faces = stream.faces_seen(outputs.visual) if media.video else None
+        streams = tuple(self._stream_scores(outputs, stream.start_seconds, end_seconds))
         return Detection(
             path=path,
             verdict=verdict,
@@ -170,13 +169,19 @@ class Detector:
             fake_threshold=info.calibration.fake_threshold,
             undecided_threshold=info.calibration.undecided_threshold,
             start_seconds=stream.start_seconds,
-            duration_seconds=round(duration, 3),
-            sync=_sync_score(*reading) if reading else None,
+            duration_seconds=round(end_seconds - stream.start_seconds, 3),
+            sync=_sync_score(outputs),
             streams=streams,
-            tracks=_track_summaries(outputs),
-            segments=find_segments(streams, stream.start_seconds, round(end_seconds, 3)),
+            tracks=tuple(_track_summaries(outputs)),
+            segments=find_segments(streams, stream.start_seconds, round(end_seconds, 3), stream.judged),
             missing=outputs.missing,
-            warnings=(*stream.warnings, *_face_warnings(faces, outputs), *self._own_warnings()),
+            windows=stream.judged,
+            warnings=(
+                *_sample_warning(stream),
+                *stream.warnings,
+                *_face_warnings(faces, outputs),
+                *self._own_warnings(),
+            ),
             model={
                 "bundle": info.name,
                 "bundle_digest": self.bundle.digest,
@@ -188,29 +193,51 @@ class Detector:
             },
             timing_seconds={stage: round(seconds, 4) for stage, seconds in timing.items()},
             faces=faces,
-            media=_tracks_of(stream.info, outputs.speech_seconds),
+            media=MediaTracks(
+                video=media.video.track if media.video else None,
+                videos=len(media.videos),
+                audio=media.audio.track if media.audio else None,
+                audios=len(media.audios),
+                speech_seconds=round(outputs.speech_seconds, 2),
+            ),
             rates=reached_rates(found, info.calibration),
             limit=first_limit(info.limits),
         )
 
     def cause_probabilities(self, stream: StreamName, scores: Sequence[float]) -> list[float]:
         """P of the cause that `stream`, visual or audio, judges: of a file that has this score and nothing else."""
+        if not scores:
+            return []
         place = STREAMS.index(stream)
         features = np.zeros((len(scores), len(FEATURES)), np.float32)
         features[:, STREAM_OF_VALUE.index(place)] = scores
         features[:, NUM_VALUES + place] = 1
-        logits = self.networks.fusion(features) if len(scores) else np.zeros((0, 4), np.float32)
-        return [float(p) for p in self.bundle.info.calibration.probabilities(logits)[:, 1 + place]]
+        found = self.bundle.info.calibration.probabilities(self.networks.fusion(features))
+        return [float(p) for p in found[:, 1 + place]]
 
-    def _in_probabilities(self, score: StreamScore) -> StreamScore:
-        """With the probabilities of its curves, where its scores are those of its cause."""
-        if score.name == "sync":
-            return score
-        curves = []
-        for curve in score.curves:
-            *seconds, whole = (round(p, 6) for p in self.cause_probabilities(score.name, [*curve.values, curve.score]))
-            curves.append(replace(curve, probabilities=tuple(seconds), probability=whole))
-        return replace(score, curves=tuple(curves))
+    def _stream_scores(self, outputs: StreamOutputs, start: float, end: float) -> Iterator[StreamScore]:
+        visual, audio, speaker = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
+        if visual is not None:
+            curves = [
+                self._judged_curve("visual", per_second(outputs.face_points(track)), outputs.track_logit(logits), track)
+                for track, logits in outputs.track_logits().items()
+            ]
+            yield StreamScore("visual", visual, tuple(curves))
+        if audio is not None:
+            heard = heard_per_second(outputs.audio, self.bundle.info.model.audio.window_seconds, start, end)
+            yield StreamScore("audio", audio, (self._judged_curve("audio", heard, audio),))
+        if speaker is not None:
+            readings = outputs.readings.items()
+            curves = [_curve(per_second(reading.curve), reading.at_zero, track) for track, reading in readings]
+            yield StreamScore("sync", speaker[1].at_zero, tuple(curves))
+
+    def _judged_curve(
+        self, stream: StreamName, cells: dict[int, float], score: float, track_id: int | None = None
+    ) -> Curve:
+        """With its probabilities: its scores are those of its cause."""
+        curve = _curve(cells, score, track_id)
+        *seconds, whole = (round(p, 6) for p in self.cause_probabilities(stream, [*curve.values, score]))
+        return replace(curve, probabilities=tuple(seconds), probability=whole)
 
     def _own_warnings(self) -> Iterator[str]:
         """Of how this detector was put together, whatever the file."""
@@ -221,14 +248,26 @@ class Detector:
             yield "scored on the CPU: CUDA could not be started (driver or CUDA libraries missing; see avdetect doctor)"
 
 
-def _tracks_of(info: MediaInfo, speech_seconds: float) -> MediaTracks:
-    return MediaTracks(
-        video=info.video.track if info.video else None,
-        videos=len(info.videos),
-        audio=info.audio.track if info.audio else None,
-        audios=len(info.audios),
-        speech_seconds=round(speech_seconds, 2),
-    )
+def probabilities(networks: OnnxNetworks, calibration: Calibration, outputs: StreamOutputs) -> dict[str, float | None]:
+    """P(fake), P(video_fake), P(audio_fake), P(mismatch) of finished outputs; None for what no stream says anything
+    of."""
+    parts = {part: stream not in outputs.missing for stream, part in PART_OF.items()}
+    judged = {"fake": any(parts.values()), **parts}
+    if not judged["fake"]:
+        return dict.fromkeys(judged)
+    found = calibration.probabilities(networks.fusion(outputs.features()[None])[0])
+    return {name: float(p) if there else None for (name, there), p in zip(judged.items(), found, strict=True)}
+
+
+def _sample_warning(stream: ClipStream) -> Iterator[str]:
+    if stream.judged and stream.expected_seconds:
+        judged = sum(end - start for start, end in stream.judged)
+        share = judged / stream.expected_seconds
+        stretches = "1 stretch" if len(stream.judged) == 1 else f"{len(stream.judged)} stretches"
+        yield (
+            f"a sample was judged: {stretches}, {judged:.0f} of {stream.expected_seconds:.0f} s ({100 * share:.0f} %); "
+            "--sample 0 judges all of it"
+        )
 
 
 def _face_warnings(faces: FacesSeen | None, outputs: StreamOutputs) -> Iterator[str]:
@@ -253,78 +292,23 @@ def _timed(half: Callable[[StreamOutputs, Clip], None], outputs: StreamOutputs, 
     return time.perf_counter() - began
 
 
-def probabilities(networks: OnnxNetworks, calibration: Calibration, outputs: StreamOutputs) -> dict[str, float | None]:
-    """P(fake), P(video_fake), P(audio_fake), P(mismatch) of finished outputs; None for what no stream says anything
-    of."""
-    parts = {part: stream not in outputs.missing for stream, part in PART_OF.items()}
-    judged = {"fake": any(parts.values()), **parts}
-    if not judged["fake"]:
-        return dict.fromkeys(judged)
-    found = calibration.probabilities(networks.fusion(outputs.features()[None])[0])
-    return {name: float(p) if there else None for (name, there), p in zip(judged.items(), found, strict=True)}
+def _sync_score(outputs: StreamOutputs) -> SyncScore | None:
+    speaker = outputs.sync_reading()
+    if speaker is None:
+        return None
+    track, reading = speaker
+    return SyncScore(round(reading.offset_seconds, 3), reading.confidence, reading.min_distance, track)
 
 
-def _sync_score(track_id: int, reading: SyncReading) -> SyncScore:
-    return SyncScore(
-        offset_seconds=round(reading.offset_seconds, 3),
-        confidence=reading.confidence,
-        min_distance=reading.min_distance,
-        track_id=track_id,
-    )
-
-
-def _per_second(points: Iterable[tuple[float, float]]) -> dict[int, float]:
-    """(seconds, value) points -> their means over each second of the file's clock."""
-    cells: dict[int, list[float]] = defaultdict(list)
-    for seconds, value in points:
-        cells[math.floor(seconds)].append(float(value))
-    return {second: float(np.mean(values)) for second, values in cells.items()}
-
-
-def _heard(points: Iterable[tuple[float, float]], window: float, start: float, end: float) -> dict[int, float]:
-    """(centre, value) of windows as long as `window`, all in seconds -> means over each second of the file's clock.
-
-    Windows overlap and outlast a second: each counts as much as it hears of it, from start to end.
-    """
-    total, heard = defaultdict[int, float](float), defaultdict[int, float](float)
-    for centre, value in points:
-        first, last = max(start, centre - window / 2), min(end, centre + window / 2)
-        for second in range(math.floor(first), math.ceil(last)):
-            share = min(last, second + 1) - max(first, second)
-            total[second] += share * float(value)
-            heard[second] += share
-    # Less than a sample is rounding.
-    return {second: total[second] / share for second, share in heard.items() if share > 1 / SAMPLE_RATE}
-
-
-def _curve(cells: dict[int, float], score: float, track_id: int | None = None) -> Curve:
+def _curve(cells: dict[int, float], score: float, track_id: int | None) -> Curve:
     """Each second's value at its middle."""
-    times = tuple(second + 0.5 for second in sorted(cells))
-    return Curve(times, tuple(round(cells[second], 4) for second in sorted(cells)), score, track_id)
+    seconds = sorted(cells)
+    times, values = (second + 0.5 for second in seconds), (round(cells[second], 4) for second in seconds)
+    return Curve(tuple(times), tuple(values), score, track_id)
 
 
-def _stream_scores(outputs: StreamOutputs, heard: dict[int, float]) -> tuple[StreamScore, ...]:
-    """`heard`: the audio logit of each second."""
-    scores = []
-    visual, audio, speaker = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
-    if visual is not None:
-        logits = outputs.track_logits()
-        curves = [
-            _curve(_per_second(points), outputs.track_logit(logits[t]), t) for t, points in outputs.visual.items()
-        ]
-        scores.append(StreamScore("visual", visual, tuple(curves)))
-    if audio is not None:
-        scores.append(StreamScore("audio", audio, (_curve(heard, audio),)))
-    if speaker is not None:
-        curves = [_curve(_per_second(reading.curve), reading.at_zero, t) for t, reading in outputs.readings.items()]
-        scores.append(StreamScore("sync", speaker[1].at_zero, tuple(curves)))
-    return tuple(scores)
-
-
-def _track_summaries(outputs: StreamOutputs) -> tuple[TrackSummary, ...]:
-    summaries = []
+def _track_summaries(outputs: StreamOutputs) -> Iterator[TrackSummary]:
     for track, points in sorted(outputs.boxes.items()):
         box = np.median([box for _, box in points], axis=0).round(1).tolist()
         seconds = [second for second, _ in points]
-        summaries.append(TrackSummary(track, round(min(seconds), 2), round(max(seconds), 2), tuple(box)))
-    return tuple(summaries)
+        yield TrackSummary(track, round(min(seconds), 2), round(max(seconds), 2), tuple(box))

@@ -14,19 +14,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from avdetect._version import __version__
 from avdetect.errors import AVDetectError, ModelError, ToolError
-from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, installed
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install
 
 _IMPORT_SECONDS = 120  # torch from a cold disk takes half a minute
-_IMPORT = """
-import importlib, sys
-for name in sys.argv[1:]:
-    print(name, flush=True)
-    importlib.import_module(name)
-"""
+_IMPORT = "import sys\nfor name in sys.argv[1:]:\n    print(name, flush=True)\n    __import__(name)"
 
 
 @dataclass(frozen=True)
@@ -38,18 +34,21 @@ class Check:
 
 def run_checks(bundle: Path | None = None, device: str = "auto") -> list[Check]:
     """Every check, in order; one that fails does not keep the next from running."""
-    return [
-        _check("avdetect", lambda: f"{__version__} on Python {platform.python_version()}, {platform.system()}"),
-        _check("ffmpeg", _ffmpeg),
-        _check("PyAV", _pyav),
-        _check("onnxruntime", lambda: _onnxruntime(device)),
-        _check("opencv", _opencv),
-        _check("face detector", _faces),
-        _check("bundle", lambda: _bundle(bundle)),
-        _check("parts", lambda: _parts(bundle)),
-        _check("golden scores", lambda: _golden(bundle, device)),
-        *(_check(f"extra {name}", partial(_extra, name)) for name in LIBRARIES if installed(name)),
-    ]
+    checks: dict[str, Callable[[], str]] = {
+        "avdetect": lambda: f"{__version__} on Python {platform.python_version()}, {platform.system()}",
+        "ffmpeg": _ffmpeg,
+        "PyAV": _pyav,
+        "sandbox": _sandbox,
+        "onnxruntime": lambda: _onnxruntime(device),
+        "opencv": _opencv,
+        "face detector": _faces,
+        "bundle": lambda: _bundle(bundle),
+        "parts": lambda: _parts(bundle),
+        "golden scores": lambda: _golden(bundle, device),
+    }
+    installed = [extra for extra, modules in LIBRARIES.items() if all(map(find_spec, modules))]
+    checks |= {f"extra {extra}": partial(_extra, extra) for extra in installed}
+    return [_check(name, action) for name, action in checks.items()]
 
 
 def _check(name: str, action: Callable[[], str]) -> Check:
@@ -74,6 +73,15 @@ def _pyav() -> str:
         raise ToolError(f"{error}; run `pip install --force-reinstall av`") from error
 
 
+def _sandbox() -> str:
+    from avdetect.media import sandbox
+
+    found = sandbox()
+    return (
+        f"{found} confines what reads a file" if found else "none: no Landlock in this kernel; nothing confines ffmpeg"
+    )
+
+
 def _onnxruntime(device: str) -> str:
     from avdetect.bundle import execution_providers
 
@@ -90,12 +98,8 @@ def _opencv() -> str:
 
 def _one_of(packages: Sequence[str], remedy: str) -> str:
     """Name and version of the one that is installed; they own the same folder. Raises ToolError for two."""
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = {package: version for package in packages if (version := _version(package))}
+    found = [f"{package} {version}" for package, version in versions.items()]
     if len(found) > 1:
         raise ToolError(
             f"{' and '.join(found)} are installed beside each other and have overwritten each other's files; keep one, "
@@ -104,9 +108,18 @@ def _one_of(packages: Sequence[str], remedy: str) -> str:
     return found[0] if found else f"{packages[0]}, not installed by pip"
 
 
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _extra(name: str) -> str:
     """Of an extra that is installed: what must go together does, and all of it imports. Raises ToolError."""
-    pins = _pins(name)
+    exact = re.compile(rf"""([\w.-]+)==([\w.]+)\s*;\s*extra == ["']{name}["']""")
+    found = map(exact.fullmatch, importlib.metadata.requires("avdetect") or ())
+    pins = {match[1]: match[2] for match in found if match}
     have = {package: importlib.metadata.version(package) for package in pins}
     wrong = [f"{package} is {have[package]}" for package in pins if have[package].partition("+")[0] != pins[package]]
     together = ", ".join(f"{package} {version}" for package, version in pins.items())
@@ -114,13 +127,6 @@ def _extra(name: str) -> str:
         raise ToolError(f"{' and '.join(wrong)}, but what goes together is {together}; {how_to_install(name)}")
     _import_all(LIBRARIES[name], how_to_install(name))
     return "imports" + (f", with {together}" if together else "")
-
-
-def _pins(extra: str) -> dict[str, str]:
-    """The packages that an extra wants in exactly one version, and which."""
-    exact = re.compile(rf"""([\w.-]+)==([\w.]+)\s*;\s*extra == ["']{extra}["']""")
-    found = map(exact.fullmatch, importlib.metadata.requires("avdetect") or ())
-    return {match[1]: match[2] for match in found if match}
 
 
 def _import_all(modules: Sequence[str], remedy: str) -> None:

@@ -6,12 +6,11 @@ import importlib.metadata
 import io
 import math
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,9 +55,8 @@ def export_bundle(
 ) -> Bundle:
     """Export `model` into `folder` and read it back.
 
-    `sample`: the clips of a redistributable file with a face and a voice; the golden inputs are cut from it.
-    out_of_fold: content of the table of that name (see avdetect.bundle), to travel with the bundle.
-    limits: what a reader of a report must know of the model, a sentence each.
+    sample: the clips of a redistributable file with a face and a voice, of which the golden inputs are cut.
+    out_of_fold: content of the table of that name. limits: what a reader of a report must know, a sentence each.
     Raises ModelError when a graph differs from torch by more than 1e-4.
     """
     model = model.cpu().eval()
@@ -74,9 +72,7 @@ def export_bundle(
         golden |= {f"{graph}.input": kept, f"{graph}.output": expected}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **golden)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
-    files["golden.npz"] = buffer.getvalue()
-    if out_of_fold is not None:
-        files[OUT_OF_FOLD] = out_of_fold
+    files |= {"golden.npz": buffer.getvalue()} | ({} if out_of_fold is None else {OUT_OF_FOLD: out_of_fold})
     info = BundleInfo(
         format=FORMAT,
         name=name,
@@ -166,52 +162,38 @@ def _versions() -> dict[str, str]:
 
 
 class _FixedPadding(nn.Module):
-    """A convolution whose "same" padding was computed for the sizes of its inputs: left, right, top, bottom of each."""
+    """A convolution whose TensorFlow-like padding is a constant of the graph, which ONNX Runtime takes into it.
 
-    def __init__(self, conv: nn.Conv2d, paddings: dict[tuple[int, ...], tuple[int, ...]]) -> None:
+    Else the graph computes it from each input's shape and pads into fresh memory: an eighth of the encoder's time.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.conv, self.paddings = conv, paddings
+        self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
-        padded = nn.functional.pad(x, self.paddings[tuple(int(side) for side in x.shape[2:])])
+        padding: list[int] = []  # of the last dimension first
+        for side, kernel, stride, dilation in zip(
+            x.shape[2:], conv.kernel_size, conv.stride, conv.dilation, strict=True
+        ):
+            missing = get_same_padding(int(side), kernel, stride, dilation)  # int: a constant when exported
+            padding = [missing // 2, missing - missing // 2, *padding]
+        padded = nn.functional.pad(x, padding)
         return nn.functional.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
-def _with_fixed_padding(module: nn.Module, example: Tensor) -> nn.Module:
-    """A copy of `module` whose TensorFlow-like paddings are constants, which ONNX Runtime takes into the convolution.
-
-    Else the graph computes them from each input's shape and pads into fresh memory: an eighth of the encoder's time.
-    """
+def _with_fixed_padding(module: nn.Module) -> nn.Module:
     module = deepcopy(module).eval()  # the copy of a traced encoder is in training mode again
-    sizes: dict[str, set[tuple[int, ...]]] = defaultdict(set)  # several where the encoder is shown several views
-    hooks = [
-        part.register_forward_pre_hook(lambda _, inputs, name=name: sizes[name].add(tuple(inputs[0].shape[2:])))
-        for name, part in module.named_modules()
-        if isinstance(part, Conv2dSame | Conv2dSameExport)
-    ]
-    with torch.inference_mode():
-        module(example)
-    for hook in hooks:
-        hook.remove()
-    for name, seen in sizes.items():
-        conv = cast(nn.Conv2d, module.get_submodule(name))
-        module.set_submodule(name, _FixedPadding(conv, {size: _padding(conv, size) for size in seen}))
+    for name, part in list(module.named_modules()):
+        if isinstance(part, Conv2dSame | Conv2dSameExport):
+            module.set_submodule(name, _FixedPadding(part))
     return module
-
-
-def _padding(conv: nn.Conv2d, size: tuple[int, ...]) -> tuple[int, ...]:
-    """The "same" padding of an input of `size` (height, width), in the order of torch's pad: last dimension first."""
-    padding: tuple[int, ...] = ()
-    for side, kernel, stride, dilation in zip(size, conv.kernel_size, conv.stride, conv.dilation, strict=True):
-        missing = get_same_padding(side, kernel, stride, dilation)
-        padding = (missing // 2, missing - missing // 2, *padding)
-    return padding
 
 
 def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> bytes:
     """variable_time: whether the second axis of the input, and of an output that has one, may be of any length."""
-    module = _with_fixed_padding(module, torch.from_numpy(example))
+    module = _with_fixed_padding(module)
     with torch.inference_mode():
         sides = module(torch.from_numpy(example)).ndim
     axes = {0: "batch"} | ({1: "time"} if variable_time else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -23,52 +23,32 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "serve": ("fastapi", "prometheus_client", "pydantic", "python_multipart", "uvicorn"),
 }
-# Module -> what pip knows it as, where that is another name.
-_PACKAGES = {
-    "PIL": "pillow",
-    "ffmpeg": "ffmpeg-python",
-    "prometheus_client": "prometheus-client",
-    "python_multipart": "python-multipart",
-    "pyworld": "pyworld-prebuilt",
-    "sklearn": "scikit-learn",
-}
 _INSTALL = "pip install -c .ci/constraints.txt"
 # Two builds of one library own the same folder: the last one overwrites the first, and uninstalling either takes files
 # of the other away. So both go, and one comes back.
 ONE_OPENCV = f"pip uninstall -y opencv-python opencv-python-headless && {_INSTALL} --no-deps opencv-python-headless"
 ONE_ONNXRUNTIME = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --no-deps onnxruntime-gpu"
-_THEN = {"scrfd": ONE_OPENCV, "gpu": ONE_ONNXRUNTIME}
+_THEN = {"scrfd": f" && {ONE_OPENCV}", "gpu": f" && {ONE_ONNXRUNTIME}"}
 
 
 def how_to_install(extra: str) -> str:
     """The words that end a message. No package index holds avdetect: only a checkout can be installed."""
-    commands = [f"{_INSTALL} '.[{extra}]'", *([_THEN[extra]] if extra in _THEN else [])]
-    return f"from the checkout: {' && '.join(commands)}"
-
-
-def installed(extra: str) -> bool:
-    """Whether all of its libraries are there. Imports none of them."""
-    return all(find_spec(name) is not None for name in LIBRARIES[extra])
-
-
-def package_of(module: str) -> str:
-    """What pip knows a module of LIBRARIES as."""
-    return _PACKAGES.get(module, module)
+    return f"from the checkout: {_INSTALL} '.[{extra}]'{_THEN.get(extra, '')}"
 
 
 def require(extra: str, purpose: str, only: str | None = None) -> None:
     """Raises ToolError, naming what is missing, where the extra is not installed. Imports nothing.
 
-    only: the one module of the extra that `purpose` needs.
+    only: the one module of the extra that `purpose` needs; pip knows it by the same name.
     """
     missing = [name for name in ((only,) if only else LIBRARIES.get(extra, ())) if find_spec(name) is None]
     if missing:
-        raise _missing(missing, extra, purpose, only)
+        raise _missing(", ".join(missing), extra, purpose, only)
 
 
-def _missing(modules: Sequence[str], extra: str, purpose: str, only: str | None) -> ToolError:
-    how = f"from the checkout: {_INSTALL} {package_of(only)}" if only else how_to_install(extra)
-    return ToolError(f"{purpose} needs {', '.join(map(package_of, modules))}; {how}")
+def _missing(names: str, extra: str, purpose: str, only: str | None) -> ToolError:
+    how = f"from the checkout: {_INSTALL} {only}" if only else how_to_install(extra)
+    return ToolError(f"{purpose} needs {names}; {how}")
 
 
 @contextmanager
@@ -83,7 +63,7 @@ def importing(extra: str, purpose: str, only: str | None = None) -> Iterator[Non
         if name == "avdetect":
             raise  # a mistake of ours
         if isinstance(error, ModuleNotFoundError):
-            raise _missing([name], extra, purpose, only) from error
+            raise _missing(name, extra, purpose, only) from error
         reason = str(error).strip().partition("\n")[0]
         raise ToolError(
             f"{purpose} needs the extra {extra}, which is installed but cannot be imported ({reason}); see "

@@ -49,6 +49,15 @@ def replacing(target: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
         replacement.abandon()
 
 
+def sync_folder(folder: Path) -> None:
+    """Put the names of its files on the disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def follow_no_link(name: str, flags: int) -> int:
     """An `opener` for `open`: a link is an OSError, and what it makes only we can write."""
     return os.open(name, flags | os.O_NOFOLLOW, 0o644)
@@ -56,11 +65,7 @@ def follow_no_link(name: str, flags: int) -> int:
 
 def not_ours(path: Path) -> str | None:
     """Why what stands at `path` may hold what others put there; None where it is ours alone. Raises OSError."""
-    return others_share(os.lstat(path))
-
-
-def others_share(status: os.stat_result) -> str | None:
-    """As `not_ours`, of a status."""
+    status = os.lstat(path)
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
     if status.st_uid != os.geteuid():

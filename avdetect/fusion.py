@@ -23,7 +23,7 @@ _NEVER = -1e4  # logit of a combination with a part that is missing
 
 
 class Fusion(nn.Module):
-    """MLP (or, with `hidden: 0`, logistic regression) over standardised features; or, with `parts`, a noisy-or.
+    """A noisy-or of the parts; or, without `parts`, a logistic regression over standardised features.
 
     The noisy-or (Pearl, 1988) says that a clip is fake if its face or its voice is, or if these lips do not speak this
     voice, and judges each by its own stream alone. It cannot learn what a stream of one part says of another, which on
@@ -42,18 +42,12 @@ class Fusion(nn.Module):
         self.register_buffer("stream_of_value", torch.tensor(STREAM_OF_VALUE), persistent=False)
         heard = torch.tensor([float(name not in config.silent) for name in STREAMS])
         self.register_buffer("heard", heard, persistent=False)
-        width = len(FEATURES)
         self.stream_dropout = config.stream_dropout
         self.parts = config.parts
         if config.parts:
             self.slope, self.bias = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))  # face, voice, match
-            return
-        if config.hidden:
-            self.body = nn.Sequential(nn.Linear(width, config.hidden), nn.Tanh(), nn.Dropout(config.dropout))
-            width = config.hidden
         else:
-            self.body = nn.Sequential()
-        self.head = nn.Linear(width, len(OUTPUTS))
+            self.head = nn.Linear(len(FEATURES), len(OUTPUTS))
 
     def fit_scale(self, features: Tensor) -> None:
         """Set the standardisation from (N, F) training features, over the rows in which each value exists."""
@@ -71,10 +65,9 @@ class Fusion(nn.Module):
             return noisy_or(self.slope * signs * values[:, PART_VALUES] + self.bias, mask)
         if self.training and self.stream_dropout:
             keep = (torch.rand_like(mask) >= self.stream_dropout).float()
-            keep = torch.where((mask * keep).sum(1, keepdim=True) > 0, keep, torch.ones_like(keep))
-            mask = mask * keep
+            mask = torch.where((mask * keep).sum(1, keepdim=True) > 0, mask * keep, mask)
         scaled = ((values - self.mean) / self.std).clamp(-5, 5) * mask[:, self.stream_of_value]
-        return self.head(self.body(torch.cat([scaled, mask], dim=1)))
+        return self.head(torch.cat([scaled, mask], dim=1))
 
 
 def noisy_or(parts: Tensor, present: Tensor) -> Tensor:

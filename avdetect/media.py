@@ -1,28 +1,24 @@
 """Media files in, frames and samples out, on one clock: the only way in. Hostile input stops here.
 
-Two other places run ffmpeg, and to write: `datasets.forgeries.files` (forged files) and `datasets.augment` (codecs, and
-re-encoded copies). They give it our own frames and samples, or a file that was probed here, by the same closed formats.
+One other place runs ffmpeg, and to write: `datasets.encode` (forged files, codecs, re-encoded copies). It gives it our
+own frames and samples, or a file that was probed here, by the same closed formats.
 
 The clock. Time 0 is the container's time zero: the earliest start of the streams, as ffmpeg shifts it by default; what
-an encoder put before it (the priming of AAC or Opus) is dropped.
-Frame n is shown at n / 25 s and sample n at n / 16000 s, whatever the frame rate, the edit lists or the start of either
-stream. Video that starts late has a later `first_frame`; audio that starts late begins with zeros.
+an encoder put before it (the priming of AAC or Opus) is dropped. Frame n is shown at n / 25 s and sample n at
+n / 16000 s, whatever the frame rate, the edit lists or the start of either stream.
 
-The channels, and what becomes of them: `_media.channels`. Gaps between pictures: `_media.timeline`.
-
-The child. A file is described by PyAV in a process of its own, which may lie (`_media.facts` checks it), and each
-iterator runs one ffmpeg at a time: an argument list, no shell, its own session, bounded memory and CPU seconds. It
-reads /proc/self/fd/N, a regular file that this process opened and checked, so that no file name can be
-taken for an option, an address or a pattern. It may use the file protocol and self-contained formats only (none that
-can name another file). It dies when the iterator is closed; if this process is killed outright, by its broken pipe or
-CPU limit.
+The children. PyAV describes a file in a process of its own, which may lie (`_media.facts` checks it). Each iterator
+runs one ffmpeg at a time: an argument list, no shell, its own session, bounded memory and CPU seconds. Both read
+/proc/self/fd/N, a regular file that this process opened and checked, so that no name can be taken for an option, an
+address or a pattern; by the file protocol and formats that name no other file. They die when the iterator is closed; if
+this process is killed outright, by a broken pipe or their CPU limit.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +31,23 @@ from avdetect._media.ffmpeg import Decoder, decoder_threads
 from avdetect._media.info import AudioStream, MediaInfo, VideoStream, chosen, passed_over, ranked
 from avdetect._media.messages import quoted
 from avdetect._media.probe import read_info
-from avdetect._media.timeline import TICKS
+from avdetect._media.sandbox import sandbox
 from avdetect._media.tool import check_ffmpeg, ffmpeg_path
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import MediaError
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames, Waveform
 
-__all__ = ["AudioStream", "MediaInfo", "MediaReader", "VideoStream", "check_ffmpeg", "ffmpeg_path", "probe", "ranked"]
+__all__ = [
+    "AudioStream",
+    "MediaInfo",
+    "MediaReader",
+    "VideoStream",
+    "check_ffmpeg",
+    "ffmpeg_path",
+    "probe",
+    "ranked",
+    "sandbox",
+]
 
 NOTHING = {"video": "gives no picture", "audio": "gives no sound"}  # a track that decodes to nothing
 # One slash: a Path leaves no more of them.
@@ -58,7 +64,6 @@ def probe(path: str | os.PathLike[str], limits: MediaLimits | None = None) -> Me
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
-    """The path of a file on this machine. Raises MediaError for an address."""
     text = os.fsdecode(path)
     if text.lower().startswith("file:/"):
         raise MediaError(f"{text!r} is an address; addresses are not opened: give the path alone")
@@ -67,21 +72,11 @@ def _local(path: str | os.PathLike[str]) -> Path:
     return Path(text)
 
 
-def _passed_over(name: str, streams: Sequence[Any], used: Any) -> list[str]:
-    """A warning for each stream that would have been read before `used`."""
-    return [
-        f"{name}: track {stream.track} is passed over ({stream.problem or 'its beginning cannot be decoded'}); "
-        f"track {used.track} is read"
-        for stream in passed_over(streams, used)
-    ]
-
-
 class MediaReader:
     """Frames and samples of one file, on one clock, decoded as they are asked for.
 
     The constructor probes the file (errors as `probe`). `video_track` and `audio_track` choose among several, counted
-    from 1 as players do; without them the best that can be decoded is read (`MediaInfo`). Raises MediaError for one
-    that is not there.
+    from 1 as players do (MediaError for one that is not there); without them the best that can be decoded is read.
 
     Use it as a context manager, or call `close`: that ends ffmpeg. `warnings` grows with what is survived: a sentence
     for each track that was passed over, and for the damage in each half of the file.
@@ -102,23 +97,26 @@ class MediaReader:
         self.info = read_info(_local(path), self.limits, video_track, audio_track)
         self.warnings = [f"{name}: it cannot be decoded: {problem}" for name, problem in self.info.unusable.items()]
         if self.info.video and video_track is None:
-            self.warnings += _passed_over("video", self.info.videos, self.info.video)
+            self.warnings += passed_over("video", self.info.videos, self.info.video)
         if self.info.audio and audio_track is None:
-            self.warnings += _passed_over("audio", self.info.audios, self.info.audio)
-        self.video_start_seconds: float | None = None  # of the first real frame; known after a first batch from time 0
-        self.audio_start_seconds: float | None = None  # of the first real sample; known after the first chunk
+            self.warnings += passed_over("audio", self.info.audios, self.info.audio)
         self.empty: set[str] = set()  # "video"/"audio": its track was decoded without a complaint and gave nothing
         self.damaged = False  # whether one of the warnings is of damage
         self._iterators: list[Generator[Any]] = []
 
-    def hear(self, track: int) -> None:
+    @property
+    def seeks(self) -> bool:
+        """Whether a window of the video is decoded from near its start: there is an index that leads there."""
+        return self.info.container in SEEKABLE
+
+    def choose_audio(self, track: int) -> None:
         """Read audio track `track` (from 1) instead of the one that was chosen. Raises MediaError."""
         before, audio = self.info.audio, chosen(self.info.audios, track, "audio")
         if before is None or audio is None or audio is before:
             return
-        outdated = _passed_over("audio", self.info.audios, before)
+        outdated = passed_over("audio", self.info.audios, before)
         self.warnings = [warning for warning in self.warnings if warning not in outdated]
-        self.warnings += _passed_over("audio", self.info.audios, audio)
+        self.warnings += passed_over("audio", self.info.audios, audio)
         self.info = replace(self.info, audio=audio)
 
     def __enter__(self) -> MediaReader:
@@ -138,11 +136,9 @@ class MediaReader:
         """Frames at 25 fps, `batch` at a time (the first and last may be fewer): upright, deinterlaced, of square
         pixels, with even sides of at most `config.max_side`. HDR is not tone-mapped.
 
-        A window gives exactly the frames that a whole read gives there. None stands before the first real frame, so the
-        first batch may begin after `start_seconds`: see `first_frame`. Damage gives fewer frames and a warning.
-
-        Raises MediaError if there is no video; while iterating MediaError if none of it can be decoded, LimitError, and
-        ToolError if ffmpeg cannot run.
+        A window gives exactly the frames that a whole read gives there; none stands before the first real frame.
+        Damage gives fewer frames and a warning. Raises MediaError if there is no video; while iterating MediaError if
+        none of it can be decoded, LimitError, and ToolError if ffmpeg cannot run.
         """
         self._check("video", self.info.video, "audio")
         assert self.info.video is not None
@@ -160,15 +156,11 @@ class MediaReader:
         track: int | None = None,
     ) -> Generator[Waveform]:
         """Mono 16 kHz audio in consecutive chunks of `chunk_seconds` (the last may be shorter), of the chosen track or
-        of audio track `track` (from 1).
+        of audio track `track` (from 1). `_media.channels` makes one of several channels.
 
-        The first chunk stands at `start_seconds`: audio that starts later, and gaps, are zeros. Channels are averaged,
-        unless that cancels them (`_media.channels`). NaN becomes 0; samples above full scale stay, to 24 dB above it.
-        A window gives exactly the samples that a whole read gives there: audio is always decoded from the start (a CPU
-        second for ten minutes), since codecs carry state. Damage gives fewer samples and a warning.
-
-        Raises MediaError if there is no audio; while iterating MediaError if none of it can be decoded, LimitError, and
-        ToolError if ffmpeg cannot run.
+        The first chunk stands at `start_seconds`: audio that starts later, and gaps, are zeros. A window gives exactly
+        the samples that a whole read gives there: audio is always decoded from the start (a CPU second for ten
+        minutes), since codecs carry state. Damage gives fewer samples and a warning. Raises as `video`.
         """
         audio = self.info.audio if track is None else chosen(self.info.audios, track, "audio")
         self._check("audio", audio, "video")
@@ -187,7 +179,7 @@ class MediaReader:
 
     def _video(self, video: VideoStream, first: int, stop: int | None, batch: int) -> Generator[VideoFrames]:
         # One second early for reordered frames; whole seconds are exact in any time base, so a window rounds alike.
-        origin = max(0, first // FPS - 1) if self.info.container in SEEKABLE else 0
+        origin = max(0, first // FPS - 1) if self.seeks else 0
         threads, position, waited = self._threads, first, 0.0
         while True:
             with Decoder(self.info.path, self.limits, "video", threads, waited) as child:
@@ -205,15 +197,13 @@ class MediaReader:
         what they find half decoded. ffmpeg complains before it shows what it made of the damage. So a damaged file is
         decoded a second time up to that place, and from there on by one thread.
         """
-        start_video(child, self.info, self.config, origin)
+        size = start_video(child, self.info, video, self.config, origin)
         full_range = video.full_range and video.pix_fmt in PASSED
         begun = False
-        for number, frames in child.pictures(batch):
+        for number, frames in child.pictures(*size, batch):
             number += origin * FPS
             if not begun and origin and number > first:
                 return first, "late"
-            if not begun and not origin:
-                self.video_start_seconds = max(0, number) / FPS
             begun = True
             if child.threads > 1 and child.complains():
                 return first, "damage"
@@ -247,24 +237,21 @@ class MediaReader:
                 end = position + chunk if position >= first else min(first, position + chunk)
                 samples = np.empty((end if stop is None else min(end, stop)) - position, np.float32)
                 count = mix.read(samples)
-                if position == 0 and not count:
-                    child.finish()
-                    raise self._nothing("audio", child)
-                if position == 0:
-                    self.audio_start_seconds = max(0.0, child.await_start() / TICKS)
                 if count and position >= first:
                     yield Waveform(samples[:count], position / SAMPLE_RATE)
                 position += count
                 child.check_duration(position / SAMPLE_RATE)
                 if count < len(samples):
                     child.finish()
+                    if not position:
+                        raise self._nothing("audio", child)
                     self._note("audio", child)
                     return
 
     def _nothing(self, name: str, child: Decoder) -> MediaError:
         """Why there is none of it. Raises ToolError if the fault is ffmpeg's own."""
         error = child.failure()
-        if not child.log.is_clean(child.status):
+        if child.status != 0 or child.log.errors:
             return error
         self.empty.add(name)
         why = f"the {name} track {NOTHING[name]}: it is empty, or holds no {name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from avdetect.config import ModelConfig
@@ -29,13 +29,9 @@ class Model(nn.Module):
         self.sync = SyncStream(config.sync, config.audio)
         self.fusion = Fusion(config.fusion)
 
-    def save(self, path: str | Path) -> None:
-        """Write the weights as safetensors."""
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, str(path))
-
     @classmethod
     def load(cls, config: ModelConfig, path: str | Path) -> Model:
-        """Rebuild from `config` and the weights in `path`. Raises ModelError when they do not fit."""
+        """Rebuild from `config` and the safetensors in `path`. Raises ModelError when they do not fit."""
         model = cls(config, load_pretrained=False)
         try:
             model.load_state_dict(load_file(str(path)))

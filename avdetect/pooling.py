@@ -6,12 +6,14 @@ this file turns them into one number a stream, the lip-sync quantities, and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from avdetect.types import FPS, Float, StreamName
+from avdetect.types import FPS, SAMPLE_RATE, Float, StreamName
 
 PRIOR_CROPS = 2.0  # a track's logit counts half when it rests on so many face crops
 MIN_SYNC_WINDOWS = 50  # 2 s of mouth embeddings with their voice: with less no match of a file is judged
@@ -43,9 +45,34 @@ def track_logit(logits: Float, pooling: str = "confident") -> float:
 
 
 def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident") -> float | None:
-    """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video.
-    Arguments as of `track_logit`."""
+    """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video."""
     return max((track_logit(values, pooling) for values in logits.values() if len(values)), default=None)
+
+
+def per_second(points: Iterable[tuple[float, float]]) -> dict[int, float]:
+    """(seconds, value) points -> their means over each second of the file's clock."""
+    cells: dict[int, list[float]] = defaultdict(list)
+    for seconds, value in points:
+        cells[math.floor(seconds)].append(value)
+    return {second: float(np.mean(values)) for second, values in cells.items()}
+
+
+def heard_per_second(
+    points: Iterable[tuple[float, float]], window: float, start: float, end: float
+) -> dict[int, float]:
+    """(centre, value) of windows as long as `window`, all in seconds -> means over each second of the file's clock.
+
+    Windows overlap and outlast a second: each counts as much as it hears of it, from start to end.
+    """
+    total, heard = defaultdict[int, float](float), defaultdict[int, float](float)
+    for centre, value in points:
+        first, last = max(start, centre - window / 2), min(end, centre + window / 2)
+        for second in range(math.floor(first), math.ceil(last)):
+            share = min(last, second + 1) - max(first, second)
+            total[second] += share * value
+            heard[second] += share
+    # Less than a sample is rounding.
+    return {second: total[second] / share for second, share in heard.items() if share > 1 / SAMPLE_RATE}
 
 
 @dataclass(frozen=True)
@@ -60,15 +87,18 @@ class SyncDistances:
     mouth: np.ndarray  # (S, E) sum of the mouth embeddings of the frames with speech
     spoken: np.ndarray  # (S,) number of those frames
 
+    @property
+    def _sums(self) -> tuple[np.ndarray, ...]:
+        return self.seconds, self.total, self.count, self.mouth, self.spoken
+
     @staticmethod
     def join(parts: Sequence[SyncDistances]) -> SyncDistances:
-        names = ("seconds", "total", "count", "mouth", "spoken")
-        return SyncDistances(parts[0].offsets, *(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+        sums = zip(*(part._sums for part in parts), strict=True)
+        return SyncDistances(parts[0].offsets, *map(np.concatenate, sums))
 
     def within(self, inside: np.ndarray) -> SyncDistances:
         """Only the seconds of the mask `inside` (S,)."""
-        sums = (self.seconds, self.total, self.count, self.mouth, self.spoken)
-        return SyncDistances(self.offsets, *(values[inside] for values in sums))
+        return SyncDistances(self.offsets, *(values[inside] for values in self._sums))
 
     def speaking(self) -> float:
         """How much the mouth moves while there is speech: 1 - |mean embedding|; 0: it stands still."""
@@ -86,18 +116,18 @@ def sync_distances(
 
     mouth (W, E) and voice (V, E) unit vectors, one a video frame, which is the one that each is centred on; the first
     belong to frames `mouth_frame` and `voice_frame` of the file's clock; voice_valid (V,) False where there is no
-    speech or no embedding. SyncNet pads with zeros at the edges, which favours offsets other than 0; pairs that do not
-    exist are left out here. Some embeddings are near to all others and would draw the offset to themselves (hubs:
-    Radovanovic et al., JMLR 2010), so what one is nearer on average, over the whole clip, is taken off; the mean of all
-    distances stays.
+    speech or no embedding. SyncNet pads with zeros at the edges, which favours offsets other than 0. Some embeddings
+    are near to all others and would draw the offset to themselves (hubs: Radovanovic et al., JMLR 2010), so what one is
+    nearer on average, over the whole clip, is taken off.
     """
     offsets = np.arange(-max_offset, max_offset + 1)
     frames = mouth_frame + np.arange(len(mouth))
+    if not len(voice):
+        voice, voice_valid = np.zeros((1, mouth.shape[1]), np.float32), np.zeros(1, bool)
     index = frames[:, None] - voice_frame + offsets  # (W, O) voice embedding of each pair
-    clipped = np.clip(index, 0, max(len(voice) - 1, 0))
-    valid = (index == clipped) & voice_valid[clipped] if len(voice) else np.zeros(index.shape, bool)
-    similarity = mouth @ voice.T if len(voice) else np.zeros((len(mouth), 1), np.float32)  # (W, V)
-    distances = np.sqrt(np.maximum(0, 2 - 2 * similarity))
+    clipped = np.clip(index, 0, len(voice) - 1)
+    valid = (index == clipped) & voice_valid[clipped]
+    distances = np.sqrt(np.maximum(0, 2 - 2 * (mouth @ voice.T)))  # (W, V)
     if valid.any():
         by_mouth, by_voice = distances[:, voice_valid].mean(1, keepdims=True), distances.mean(0, keepdims=True)
         distances = distances - by_mouth - by_voice + 2 * by_mouth.mean()
@@ -139,7 +169,6 @@ def read_sync(distances: SyncDistances, least: int = MIN_SYNC_WINDOWS) -> SyncRe
         return None
     mean = np.where(searched, distances.total.sum(0, dtype=np.float64) / np.maximum(count, 1), np.nan)
     distance_from_zero = np.where(searched, np.abs(distances.offsets), np.inf)
-    nearest_zero = int(np.argmin(distance_from_zero))
     # Equal up to rounding: the offset nearest 0, so that a flat curve does not read as out of step.
     best = int(np.argmin(np.where(mean <= np.nanmin(mean) + 1e-6, distance_from_zero, np.inf)))
     seen = distances.count[:, best] > 0
@@ -148,7 +177,7 @@ def read_sync(distances: SyncDistances, least: int = MIN_SYNC_WINDOWS) -> SyncRe
         offset_seconds=float(distances.offsets[best]) / FPS,
         confidence=float(np.nanmedian(mean) - mean[best]),
         min_distance=float(mean[best]),
-        at_zero=float(mean[nearest_zero]),
+        at_zero=float(mean[np.argmin(distance_from_zero)]),
         match=float(np.nanmedian(mean) - mean[near].min()),
         curve=tuple(zip((distances.seconds[seen] + 0.5).tolist(), curve.tolist(), strict=True)),
     )
@@ -157,12 +186,9 @@ def read_sync(distances: SyncDistances, least: int = MIN_SYNC_WINDOWS) -> SyncRe
 def sync_over_time(distances: SyncDistances, window_seconds: int) -> tuple[tuple[float, SyncReading | None], ...]:
     """(middle of the second, what `read_sync` says of the seconds around it), for every second with a mouth embedding.
 
-    window_seconds: odd, how many whole seconds are read together. An offset is unsure on one moment and settles as more
-    are averaged (Chung & Zisserman, 2016, table 1). None where a stretch has too few valid pairs. The parts of
-    a second that a cut between two clips divides count together.
+    window_seconds: odd, how many whole seconds are read together: an offset settles as more moments are averaged
+    (Chung & Zisserman, 2016, table 1). None where a stretch has too few valid pairs.
     """
-    if window_seconds < 1 or window_seconds % 2 == 0:
-        raise ValueError(f"window_seconds must be odd and positive, got {window_seconds}")
     points = []
     for second in np.unique(distances.seconds).tolist():
         near = np.abs(distances.seconds - second) <= window_seconds // 2
@@ -190,12 +216,6 @@ STREAM_OF_VALUE = (0, 1, 2, 2, 2, 2)  # index into STREAMS
 
 def fusion_features(visual: float | None, audio: float | None, sync: SyncReading | None) -> Float:
     """(len(FEATURES),) float32; any of the three may be None."""
-    values = [
-        0.0 if visual is None else visual,
-        0.0 if audio is None else audio,
-        *([0.0] * 4 if sync is None else [sync.confidence, sync.min_distance, sync.match, abs(sync.offset_seconds)]),
-        float(visual is not None),
-        float(audio is not None),
-        float(sync is not None),
-    ]
-    return np.array(values, np.float32)
+    values = [0.0 if visual is None else visual, 0.0 if audio is None else audio]
+    values += [0.0] * 4 if sync is None else [sync.confidence, sync.min_distance, sync.match, abs(sync.offset_seconds)]
+    return np.array([*values, *(stream is not None for stream in (visual, audio, sync))], np.float32)

@@ -6,27 +6,26 @@ It stops at uint8 crops and waveform. Log-mels and normalisation belong to `avde
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TypeVar
 
-import numpy as np
-
 from avdetect.audio import MIN_AUDIO_SECONDS, SILENCE_RMS, rms
-from avdetect.config import FaceConfig, MediaLimits, PreprocessConfig
+from avdetect.config import MediaLimits, PreprocessConfig
 from avdetect.errors import ConfigError, LimitError, MediaError
-from avdetect.faces.crops import as_uint8, frames_from_rgb
 from avdetect.faces.detector import FaceDetector
-from avdetect.faces.tracking import FaceTracker, TrackedFace
-from avdetect.media import NOTHING, MediaInfo, MediaReader
+from avdetect.faces.tracking import FaceTracker, TrackedFace, group_tracks
+from avdetect.media import NOTHING, MediaReader
 from avdetect.tracks import spoken_track
-from avdetect.types import FPS, Clip, FacesSeen, FaceTrack, VideoFrames, Waveform
+from avdetect.types import FPS, Clip, FacesSeen, VideoFrames, Waveform
 
 T = TypeVar("T")
-STILLS = frozenset({".jpg", ".jpeg", ".png"})  # photographs, which `still_clips` reads
 MAX_SECONDS = 1e6
+LONG_SECONDS, SAMPLED_CLIPS = 1200, 6  # of a longer file so many clips are scored, unless a number is given
+EMPTY = "the file is damaged, or shorter than it says"  # why a stretch of a sample may hold nothing
 MIN_LOST_SECONDS = 1.0  # at the end of a damaged file: less is not worth a warning
 MIN_GAP_FRAMES = FPS  # without a picture, all together: less is not worth a warning
 # To be raised by whoever changes what comes out for the same file, configuration and detector: crops, tracks, sound.
@@ -51,12 +50,15 @@ class Preprocessor:
         on_frames: Callable[[VideoFrames], None] | None = None,
         video_track: int | None = None,
         audio_track: int | None = None,
+        sample: int | None = 0,
     ) -> ClipStream:
         """Probe `path` and return its clips, not decoded yet. Raises ConfigError, MediaError or LimitError.
 
         `start_seconds` is rounded to the nearest frame, so that frames and samples of a window are those of the file.
         `on_frames` is shown every batch of whole frames before its faces are sought; what it keeps it must copy.
         Tracks count from 1; without `audio_track` the one with speech is read (`avdetect.tracks`).
+        `sample`: at most so many clips, spread evenly; 0: all; None: all, or SAMPLED_CLIPS of a stretch longer than
+        LONG_SECONDS. A file that does not state its length gives all of them.
         """
         for name, value in (("start", start_seconds), ("duration", duration_seconds)):
             if value is not None and not 0 <= value < MAX_SECONDS:
@@ -64,13 +66,15 @@ class Preprocessor:
         for name, track in (("video", video_track), ("audio", audio_track)):
             if track is not None and track < 1:
                 raise ConfigError(f"{name} tracks are counted from 1, got {track}")
-        limits, threads = self.limits, self.threads
+        if sample is not None and sample < 0:
+            raise ConfigError(f"sample must be a number of clips, 0 for all of them, got {sample}")
         began = time.perf_counter()
-        reader = MediaReader(path, self.config.media, limits, threads, video_track=video_track, audio_track=audio_track)
+        tracks = {"video_track": video_track, "audio_track": audio_track}
+        reader = MediaReader(path, self.config.media, self.limits, self.threads, **tracks)
         start_seconds = round(start_seconds * FPS) / FPS
         if audio_track is None and (spoken := spoken_track(reader, start_seconds, duration_seconds)) is not None:
-            reader.hear(spoken)
-        stream = ClipStream(self, reader, start_seconds, duration_seconds, on_frames)
+            reader.choose_audio(spoken)
+        stream = ClipStream(self, reader, start_seconds, duration_seconds, on_frames, sample)
         stream.timing_seconds["probe"] = time.perf_counter() - began
         return stream
 
@@ -79,16 +83,12 @@ class Preprocessor:
         with self.open(path) as stream:
             return list(stream)
 
-    def still_config(self) -> FaceConfig:
-        """The face configuration for a photograph: one frame is a whole track."""
-        return dataclasses.replace(self.config.faces, min_track=1)
-
 
 class ClipStream:
     """The clips of one file, in order; decoding goes on while they are consumed, so memory stays bounded.
 
-    `missing`, `warnings` and `timing_seconds` are complete once the stream is exhausted. Close it (or use `with`) to
-    end the decoder of a stream that is abandoned.
+    `missing`, `warnings`, `judged` and `timing_seconds` are complete once the stream is exhausted. Close it (or use
+    `with`) to end the decoder of a stream that is abandoned.
     """
 
     def __init__(
@@ -97,7 +97,8 @@ class ClipStream:
         reader: MediaReader,
         start: float,
         duration: float | None,
-        on_frames: Callable[[VideoFrames], None] | None = None,
+        on_frames: Callable[[VideoFrames], None] | None,
+        sample: int | None = 0,
     ) -> None:
         self.config = preprocessor.config
         self.start_seconds = start
@@ -105,8 +106,14 @@ class ClipStream:
         self._deadline = time.monotonic() + self._most_seconds
         self._reader, self.info = reader, reader.info
         self._duration, self._on_frames = duration, on_frames
+        self._step = round(self.config.clip_seconds * FPS)
+        self.sampled = self._sample(sample)  # first frames of the clips, where they are not all
+        self._judged: list[tuple[int, int]] = []  # first frame of each clip that came, and the one after its last
+        self._faults: list[str] = []  # of windows whose video cannot be decoded
         self._broken: dict[str, MediaError] = {}  # "video"/"audio" -> why it cannot be decoded
-        self._tracker = FaceTracker(preprocessor.detector, self.config.faces, _stated_origin(self.info))
+        video, zero = self.info.video, self.info.start_seconds or 0.0
+        origin = round((video.start_seconds - zero) * FPS) if video else 0  # the first picture, as the file states it
+        self._tracker = FaceTracker(preprocessor.detector, self.config.faces, origin)
         self._reduced = 1.0  # pixels of the file's picture to one of the frames
         self._unseen_frames = 0  # between two pictures, where there was none
         self._saw_face = self._heard = False
@@ -131,44 +138,63 @@ class ClipStream:
         left = None if stated is None else max(0.0, stated - self.start_seconds)
         return left if limit is None else limit if left is None else min(left, limit)
 
+    def _sample(self, clips: int | None) -> tuple[int, ...]:
+        seconds = self.expected_seconds or 0.0
+        clips = SAMPLED_CLIPS * (seconds > LONG_SECONDS) if clips is None else clips
+        count = math.ceil(seconds / self.config.clip_seconds)
+        if not 0 < clips < count:
+            return ()
+        first = round(self.start_seconds * FPS)
+        return tuple(first + self._step * ((2 * k + 1) * count // (2 * clips)) for k in range(clips))
+
+    @property
+    def selected_seconds(self) -> float | None:
+        """How much of that is to be decoded and scored."""
+        return sum(length for _, length in self.windows) or self.expected_seconds
+
+    @property
+    def windows(self) -> tuple[tuple[float, float], ...]:
+        """What is read, where that is not all: start and length in seconds."""
+        last = self.start_seconds + (self.expected_seconds or 0.0)
+        starts = [begin / FPS for begin in self.sampled]
+        return tuple((start, min(self.config.clip_seconds, last - start)) for start in starts)
+
+    @property
+    def judged(self) -> tuple[tuple[float, float], ...]:
+        """Start and end, in seconds, of what the windows were found to hold; (): all is read."""
+        return tuple((begin / FPS, end / FPS) for begin, end in self._judged) if self.sampled else ()
+
     @property
     def warnings(self) -> tuple[str, ...]:
-        broken = (
-            str(error) if kind in self._reader.empty else f"the {kind} cannot be decoded: {error}"
-            for kind, error in self._broken.items()
-        )
-        gaps = f"there is no picture for {self._unseen_frames / FPS:.1f} s in between; nothing is judged there"
-        gap = [gaps] if self._unseen_frames >= MIN_GAP_FRAMES else []
-        return (*self._lost(), *self._reader.warnings, *broken, *gap)
-
-    def _lost(self) -> Iterator[str]:
-        """How much of a damaged file could be read, where its container states how much there should be."""
-        read, expected = self._read_seconds, self.expected_seconds
-        if self._reader.damaged and read is not None and expected and expected - read > MIN_LOST_SECONDS:
-            yield f"only {read:.1f} of {expected:.1f} s could be read"
+        found = list(dict.fromkeys(self._reader.warnings))
+        read, expected = self._read_seconds, self.expected_seconds or 0.0
+        if read is not None and self._reader.damaged and not self.sampled and expected - read > MIN_LOST_SECONDS:
+            found.insert(0, f"only {read:.1f} of {expected:.1f} s could be read")
+        empty = len(self.sampled) - len(self._judged)
+        if self.sampled and read is not None and empty:
+            found.insert(0, f"{empty} of {len(self.sampled)} stretches hold nothing: {EMPTY}")
+        found += self._faults
+        for kind, error in self._broken.items():
+            found.append(str(error) if kind in self._reader.empty else f"the {kind} cannot be decoded: {error}")
+        if self._unseen_frames >= MIN_GAP_FRAMES:
+            unseen = self._unseen_frames / FPS
+            found.append(f"there is no picture for {unseen:.1f} s in between; nothing is judged there")
+        return tuple(found)
 
     @property
     def missing(self) -> dict[str, str]:
         """Why "video" or "audio" gives the streams nothing; empty when both do."""
-        missing = {}
-        if "video" in self._broken or "video" in self.info.unusable:
-            missing["video"] = self._undecoded("video")
-        elif self.info.video is None:
-            missing["video"] = "no video stream"
-        elif not self._saw_face:
-            missing["video"] = self._no_face()
-        if "audio" in self._broken or "audio" in self.info.unusable:
-            missing["audio"] = self._undecoded("audio")
-        elif self.info.audio is None:
-            missing["audio"] = "no audio stream"
-        elif self._audio_seconds < MIN_AUDIO_SECONDS:
-            missing["audio"] = f"less than {MIN_AUDIO_SECONDS} s of audio"
-        elif not self._heard:
-            missing["audio"] = "silent"
-        return missing
-
-    def _undecoded(self, kind: str) -> str:
-        return f"the {kind} track {NOTHING[kind]}" if kind in self._reader.empty else f"the {kind} cannot be decoded"
+        silent = "" if self._heard else "silent"
+        if self._audio_seconds < MIN_AUDIO_SECONDS:
+            silent = f"less than {MIN_AUDIO_SECONDS} s of audio"
+        found = {"video": "" if self._saw_face else self._no_face(), "audio": silent}
+        for kind, stream in (("video", self.info.video), ("audio", self.info.audio)):
+            if kind in self._broken or kind in self.info.unusable:
+                empty = kind in self._reader.empty
+                found[kind] = f"the {kind} track {NOTHING[kind]}" if empty else f"the {kind} cannot be decoded"
+            elif stream is None:
+                found[kind] = f"no {kind} stream"
+        return {kind: reason for kind, reason in found.items() if reason}
 
     def faces_seen(self, judged: Container[int]) -> FacesSeen:
         """How many faces there were at once, so far; `judged` holds the ids of the tracks that were."""
@@ -188,20 +214,25 @@ class ClipStream:
         return f"no face (followed for {self.config.faces.min_track / FPS:.1f} s or more)"
 
     def __iter__(self) -> Iterator[Clip]:
-        step = round(self.config.clip_seconds * FPS)
-        begin = last = round(self.start_seconds * FPS)
+        first = read = round(self.start_seconds * FPS)
         sounds = self._sounds()
-        for faces, video_end in self._faces(begin, step):
+        for begin, faces, video_end in self._faces(self.sampled or itertools.count(first, self._step)):
             waveform = next(sounds, None)
             audio_end = begin if waveform is None else begin + round(waveform.duration_seconds * FPS)
             end = max(video_end, audio_end)
-            if end <= begin:
-                self._read_seconds = last / FPS - self.start_seconds
-                if begin and begin == round(self.start_seconds * FPS):
-                    raise MediaError(f"{str(self.info.path)!r} ends before {self.start_seconds:g} s; begin earlier")
-                return
-            yield self._clip(begin, end, faces, waveform)
-            begin, last = begin + step, end
+            if end > begin:
+                self._judged.append((begin, end))
+                yield self._clip(begin, end, faces, waveform)
+                read = end
+            elif not self.sampled:
+                break
+        self._read_seconds = (read - first) / FPS
+        if self.sampled and not self._judged:
+            raise MediaError(
+                f"{str(self.info.path)!r} holds nothing where it was sampled: {EMPTY}; judge what is there (--sample 0)"
+            )
+        if first and read == first:
+            raise MediaError(f"{str(self.info.path)!r} ends before {self.start_seconds:g} s; begin earlier")
 
     def _clip(self, begin: int, end: int, faces: list[TrackedFace], waveform: Waveform | None) -> Clip:
         tracks = group_tracks(faces, self.config.faces)
@@ -212,25 +243,56 @@ class ClipStream:
         return Clip(begin / FPS, (end - begin) / FPS, tracks, waveform)
 
     def _sounds(self) -> Iterator[Waveform]:
+        """The sound of each clip; it is decoded from the first to the last, since no codec can begin in between."""
         if self.info.audio is not None:
-            yield from self._read(
-                "audio",
-                self._reader.audio(
-                    self.config.clip_seconds, start_seconds=self.start_seconds, duration_seconds=self._duration
-                ),
-            )
+            start, length = self._stretch()
+            sounds = self._reader.audio(self.config.clip_seconds, start_seconds=start, duration_seconds=length)
+            for waveform in self._read("audio", sounds):
+                if not self.sampled or round(waveform.start_seconds * FPS) in self.sampled:
+                    yield waveform
 
-    def _faces(self, begin: int, step: int) -> Iterator[tuple[list[TrackedFace], int]]:
-        """For each clip, without end: its tracked faces and the number of the frame after its last one."""
+    def _pictures(self) -> Iterator[VideoFrames]:
+        """Where an index leads to each clip, only they are decoded."""
+        if not self.windows or not self._reader.seeks:
+            start, length = self._stretch()
+            for batch in self._reader.video(start_seconds=start, duration_seconds=length):
+                yield from self._within(batch) if self.windows else (batch,)
+            return
+        for start, length in self.windows:
+            self._check_time()
+            try:
+                yield from self._reader.video(start_seconds=start, duration_seconds=length)
+            except LimitError:
+                raise
+            except MediaError as error:  # what is damaged there need not be elsewhere
+                self._faults.append(f"the video cannot be decoded from {start:g} to {start + length:g} s: {error}")
+                if len(self._faults) == len(self.windows):
+                    self._faults = []
+                    raise
+
+    def _within(self, frames: VideoFrames) -> Iterator[VideoFrames]:
+        """What of them lies in the clips."""
+        for begin in self.sampled:
+            start = max(begin, frames.first_frame)
+            part = slice(start - frames.first_frame, max(0, begin + self._step - frames.first_frame))
+            if len(i420 := frames.i420[part]):
+                yield dataclasses.replace(frames, i420=i420, first_frame=start)
+
+    def _stretch(self) -> tuple[float, float | None]:
+        """Start and length, in seconds, of what holds all clips."""
+        if not self.windows:
+            return self.start_seconds, self._duration
+        (first, _), (last, length) = self.windows[0], self.windows[-1]
+        return first, last + length - first
+
+    def _faces(self, begins: Iterable[int]) -> Iterator[tuple[int, list[TrackedFace], int]]:
+        """For each clip: its first frame, its tracked faces, and the number of the frame after its last one."""
         pending: list[TrackedFace] = []
-        seen, ended, started = begin, self.info.video is None, False
-        batches: Iterator[VideoFrames] = iter(())
-        if not ended:
-            batches = self._read(
-                "video", self._reader.video(start_seconds=self.start_seconds, duration_seconds=self._duration)
-            )
-        while True:
-            end = begin + step
+        seen, ended, started = 0, self.info.video is None, False
+        stops: dict[int, int] = {}  # of the clips of a sample: the frame after the last one that was seen
+        batches: Iterator[VideoFrames] = iter(()) if ended else self._read("video", self._pictures())
+        for begin in begins:
+            end = begin + self._step
             while not ended and seen < end + self._tracker.lag:
                 batch = next(batches, None)
                 began = time.perf_counter()
@@ -238,19 +300,20 @@ class ClipStream:
                     pending += self._tracker.flush()
                     ended = True
                 else:
-                    if not started and not self.start_seconds:
+                    if not started and not self.start_seconds and not self.sampled:
                         self._tracker.origin = batch.first_frame  # some containers state another one
                     self._reduced = self._reduction(batch)
-                    self._unseen_frames += max(0, batch.first_frame - seen) if started else 0
+                    self._unseen_frames += max(0, batch.first_frame - seen) if started and not self.sampled else 0
                     started = True
                     if self._on_frames:
                         self._on_frames(batch)
                     pending += self._tracker.push(batch)
                     seen = batch.first_frame + len(batch)
+                    stops |= {n: seen for n in self.sampled if n <= batch.first_frame < n + self._step}
                 self.timing_seconds["faces"] += time.perf_counter() - began
-            yield [face for face in pending if face.frame < end], min(seen, end)
+            video_end = stops.get(begin, begin) if self.sampled else min(seen, end)
+            yield begin, [face for face in pending if face.frame < end], video_end
             pending = [face for face in pending if face.frame >= end]
-            begin = end
 
     def _reduction(self, frames: VideoFrames) -> float:
         video = self.info.video
@@ -274,52 +337,12 @@ class ClipStream:
                 self.timing_seconds["decode"] += time.perf_counter() - began
             if item is None:
                 return
-            if time.monotonic() > self._deadline:  # a file that grows as it is read, or is slow to look at
-                what = f"it took more than {self._most_seconds:g} s"
-                raise LimitError(
-                    f"{str(self.info.path)!r} is refused: {what}; raise limits.max_file_seconds if you trust the file"
-                )
+            self._check_time()
             yield item
 
-
-def _stated_origin(info: MediaInfo) -> int:
-    """Number of the file's first picture, as its container states it."""
-    return round((info.video.start_seconds - (info.start_seconds or 0.0)) * FPS) if info.video else 0
-
-
-def group_tracks(faces: Sequence[TrackedFace], config: FaceConfig) -> tuple[FaceTrack, ...]:
-    """Tracked faces of one clip, by track id; the longest track first."""
-    by_id: dict[int, list[TrackedFace]] = {}
-    for face in faces:
-        by_id.setdefault(face.track_id, []).append(face)
-    tracks = [_face_track(track_id, members, config) for track_id, members in by_id.items()]
-    return tuple(sorted(tracks, key=lambda track: (-len(track.mouth_crops), track.track_id)))
-
-
-def _face_track(track_id: int, faces: list[TrackedFace], config: FaceConfig) -> FaceTrack:
-    faces = sorted(faces, key=lambda face: face.frame)
-    shown = [face for face in faces if face.face_crop is not None]
-    size = config.crop_size
-    return FaceTrack(
-        track_id=track_id,
-        first_frame=faces[0].frame,
-        mouth_crops=np.stack([face.mouth_crop for face in faces]),
-        face_crops=np.array([face.face_crop for face in shown], np.uint8).reshape(-1, size, size, 3),
-        face_frames=np.array([face.frame for face in shown], np.int64),
-        boxes=np.array([face.box for face in shown], np.float32).reshape(-1, 4),
-        landmarks=np.array([face.landmarks for face in shown], np.float32).reshape(-1, 5, 2),
-        confidences=np.array([face.confidence for face in shown], np.float32),
-    )
-
-
-def still_clips(preprocessor: Preprocessor, path: str) -> list[Clip]:
-    """A photograph as a Clip of one frame: its faces, cropped by the tracker that crops video. Raises MediaError."""
-    import cv2
-
-    image = cv2.imread(path)
-    if image is None:
-        raise MediaError(f"{path} is not a readable picture")
-    frames = frames_from_rgb(as_uint8(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)))
-    config = preprocessor.still_config()
-    tracker = FaceTracker(preprocessor.detector, config)
-    return [Clip(0.0, 1 / FPS, group_tracks(tracker.push(frames) + tracker.flush(), config), None)]
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:  # a file that grows as it is read, or is slow to look at
+            raise LimitError(
+                f"{str(self.info.path)!r} is refused: it took more than {self._most_seconds:g} s; "
+                "raise limits.max_file_seconds if you trust the file"
+            )

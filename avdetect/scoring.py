@@ -40,6 +40,7 @@ HIDDEN = "the mouth seems hidden"  # why a face is not judged
 # Longer side of the smallest face that is judged by its pictures, in pixels. Below 110, fakes and real faces are hardly
 # told apart (AUC .64, and one real face in six looks forged); the stream has learned from none below this.
 MIN_FACE_SIDE = 64
+HELD_SECONDS = 3.0  # a judged picture says nothing of what is further away
 NOT_IN_PICTURE = "the speaker is not in the picture"  # why no match is
 LEARNED_NOTHING = "the model learned nothing of it"
 
@@ -75,9 +76,7 @@ class StreamOutputs:
     audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit)
     sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))  # by track id, like visual
     boxes: dict[int, list[tuple[float, Float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, XYXY)
-    hidden: dict[int, list[float]] = field(
-        default_factory=lambda: defaultdict(list)
-    )  # seconds of unseen mouths, not judged
+    hidden: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # seconds of mouths not seen
     small_side: float = 0.0  # of the largest face that was too small to judge
     readings: dict[int, SyncReading] = field(default_factory=dict)
     speech_seconds: float = 0.0  # of the sound that was heard
@@ -92,8 +91,18 @@ class StreamOutputs:
         return pooling.track_logit(logits, self.pooling)
 
     def track_logits(self) -> dict[int, Float]:
-        """Frame logits (F,) of each track."""
+        """Frame logits (F,) by track."""
         return {track: np.array([logit for _, logit in points], np.float32) for track, points in self.visual.items()}
+
+    def face_points(self, track: int) -> list[tuple[float, float]]:
+        """(seconds, logit) of every picture of a judged track whose mouth is seen, by the judged one next to it: few of
+        a clip are judged, each for the time around it."""
+        times, logits = np.array(sorted(self.visual[track])).T
+        hidden = set(self.hidden.get(track, ()))
+        seconds = np.array([second for second, _ in self.boxes[track] if second not in hidden])
+        nearest = np.searchsorted((times[1:] + times[:-1]) / 2, seconds)
+        near = np.abs(seconds - times[nearest]) <= HELD_SECONDS
+        return list(zip(seconds[near].tolist(), logits[nearest][near].tolist(), strict=True))
 
     def visual_logit(self) -> float | None:
         return pooling.pool_tracks(self.track_logits(), self.pooling)
@@ -159,8 +168,7 @@ def speech_frames(
 
 
 def spoken_frames(speech: Bool) -> Bool:
-    """`speech_mask` (num_samples // HOP,) -> (V,) the whole video frames that are speech for at least half of their
-    time."""
+    """`speech_mask` (num_samples // HOP,) -> (V,) whether a whole video frame is speech for half of its time."""
     count = len(speech) // MELS_PER_FRAME
     return 2 * speech[: count * MELS_PER_FRAME].reshape(count, MELS_PER_FRAME).sum(1) >= MELS_PER_FRAME
 
@@ -184,7 +192,7 @@ def voice_by_frame(windows: Sequence[SpeechWindow], embeddings: Sequence[Float],
 
 
 def mouths_of(networks: Networks, track: FaceTrack, config: SyncConfig) -> tuple[int, Float]:
-    """Of a track of `seen_mouths`: the frame that its first mouth embedding belongs to, and (W, E), one a frame."""
+    """The frame that the first mouth embedding of a track of `seen_mouths` belongs to, and (W, E), one a frame."""
     return track.first_frame + config.mouth_frames // 2, networks.mouth(track.mouth_crops[None])[0]
 
 
@@ -201,10 +209,9 @@ def seen_mouths(clip: Clip, config: SyncConfig) -> list[FaceTrack]:
 
 
 class StreamScorer:
-    """Feeds a file's clips, in order, through the networks."""
+    """Feeds a file's clips, in order, through the networks. faces: how the faces of the clips were cut."""
 
     def __init__(self, networks: Networks, config: ModelConfig, faces: FaceConfig | None = None) -> None:
-        """faces: how the faces of the clips were cut (the defaults)."""
         self.networks, self.config, self.faces = networks, config, faces or FaceConfig()
         self._judged = tuple(name for name in config.streams if name not in config.fusion.silent)
 
@@ -213,16 +220,13 @@ class StreamScorer:
         return StreamOutputs(self.config.visual.pooling)
 
     def add(self, outputs: StreamOutputs, clip: Clip) -> None:
-        """Add what the networks say of `clip` to `outputs`."""
-        self.look(outputs, clip)
-        self.listen(outputs, clip)
+        """Add what the networks say of `clip`, picture and sound; each half may also run beside the other."""
+        self.score_video(outputs, clip)
+        self.score_audio(outputs, clip)
 
-    def look(self, outputs: StreamOutputs, clip: Clip) -> None:
-        """The half of `add` that is about the picture alone; it may run beside the other half.
-
-        Faces whose mouth is hidden are not judged: no network has learned from any, and a cover looks forged to them.
-        Nor are small ones.
-        """
+    def score_video(self, outputs: StreamOutputs, clip: Clip) -> None:
+        """What is about the picture alone. Faces whose mouth is hidden are not judged: no network has learned from any,
+        and a cover looks forged to them. Nor are small ones."""
         for track in clip.tracks if "visual" in self._judged else ():
             if not len(track.face_crops):
                 continue
@@ -239,8 +243,8 @@ class StreamScorer:
                 logits = self.networks.visual(track.face_crops[judged])
                 outputs.visual[track.track_id] += zip(seconds[judged].tolist(), logits.tolist(), strict=True)
 
-    def listen(self, outputs: StreamOutputs, clip: Clip) -> None:
-        """The half of `add` that needs the sound: the voice, and its match with the mouths."""
+    def score_audio(self, outputs: StreamOutputs, clip: Clip) -> None:
+        """What needs the sound: the voice, and its match with the mouths."""
         if clip.waveform is None:
             return
         speech = speech_mask(clip.waveform.samples)
@@ -255,18 +259,13 @@ class StreamScorer:
                 outputs.audio += zip(seconds, self.networks.audio(frames).tolist(), strict=True)
             if tracks:
                 embeddings += list(self.networks.voice(frames))
-        if embeddings:
-            voice, valid = voice_by_frame(windows, embeddings, speech)
-            self._match(outputs, tracks, voice, valid, round(clip.waveform.start_seconds * FPS))
-
-    def _match(
-        self, outputs: StreamOutputs, tracks: Sequence[FaceTrack], voice: Float, valid: Bool, voice_frame: int
-    ) -> None:
+        if not embeddings:
+            return
+        voice, valid = voice_by_frame(windows, embeddings, speech)
+        voice_frame, sync = round(clip.waveform.start_seconds * FPS), self.config.sync
         for track in tracks if valid.any() else ():
-            mouth_frame, mouth = mouths_of(self.networks, track, self.config.sync)
-            distances = pooling.sync_distances(
-                mouth, mouth_frame, voice, voice_frame, valid, self.config.sync.max_offset
-            )
+            mouth_frame, mouth = mouths_of(self.networks, track, sync)
+            distances = pooling.sync_distances(mouth, mouth_frame, voice, voice_frame, valid, sync.max_offset)
             outputs.sync[track.track_id].append(distances)
 
     def finish(self, outputs: StreamOutputs, missing: dict[str, str]) -> StreamOutputs:
@@ -290,16 +289,12 @@ class StreamScorer:
             reason = missing.get("video") or unheard
             if not reason and any(d.stands_still() for track, d in joined.items() if track not in hidden):
                 reason = NOT_IN_PICTURE
-            if not reason:
-                reason = no_face if "visual" in outputs.missing or read else self._too_short()
-            outputs.missing["sync"] = reason
+            needed = (pooling.MIN_SYNC_WINDOWS + self.config.sync.mouth_frames - 1) / FPS
+            too_short = f"less than {needed:.1f} s of a face with voice"
+            outputs.missing["sync"] = reason or (no_face if "visual" in outputs.missing or read else too_short)
         for stream, article in (("visual", "a"), ("audio", "an"), ("sync", "a")):
             if stream not in self.config.streams:
                 outputs.missing[stream] = f"the model was trained without {article} {stream} stream"
             elif stream not in self._judged:
                 outputs.missing[stream] = LEARNED_NOTHING
         return outputs
-
-    def _too_short(self) -> str:
-        seconds = (pooling.MIN_SYNC_WINDOWS + self.config.sync.mouth_frames - 1) / FPS
-        return f"less than {seconds:.1f} s of a face with voice"

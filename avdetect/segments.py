@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,20 +25,29 @@ HIGH: dict[StreamName, float] = {"visual": 2.0, "audio": 4.5}
 
 
 def find_segments(
-    streams: Sequence[StreamScore], start_seconds: float = 0.0, end_seconds: float = math.inf
+    streams: Sequence[StreamScore],
+    start_seconds: float = 0.0,
+    end_seconds: float = math.inf,
+    windows: Sequence[tuple[float, float]] = (),
 ) -> tuple[Segment, ...]:
     """Segments of the streams in HIGH, of each curve (face track, voice) by itself, in the order of their start.
 
-    What was scored lies between start_seconds and end_seconds: the first and the last second are cut to it.
+    What was scored lies between start_seconds and end_seconds, and in `windows`, their starts and ends in order, if not
+    all of that was: the first and the last second are cut to it.
     """
-    found = [
-        segment
-        for stream in streams
-        if stream.name in HIGH
-        for curve in stream.curves
-        for segment in curve_segments(curve, stream.name, HIGH[stream.name], start_seconds, end_seconds)
-    ]
+    found = []
+    for stream in streams:
+        for curve in stream.curves if stream.name in HIGH else ():
+            found += curve_segments(curve, stream.name, HIGH[stream.name], start_seconds, end_seconds)
+    if windows:
+        found = [_judged(segment, windows) for segment in found]
     return tuple(sorted(found, key=lambda segment: (segment.start_seconds, segment.end_seconds)))
+
+
+def _judged(segment: Segment, windows: Sequence[tuple[float, float]]) -> Segment:
+    first = min((start for start, end in windows if end > segment.start_seconds), default=0.0)
+    last = max((end for start, end in windows if start < segment.end_seconds), default=math.inf)
+    return replace(segment, start_seconds=max(segment.start_seconds, first), end_seconds=min(segment.end_seconds, last))
 
 
 def curve_segments(

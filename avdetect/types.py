@@ -275,4 +275,5 @@ class Detection:
     media: MediaTracks | None = None  # None: the result is of an older version
     # Of each probability that was judged, the rarest measured rate that it reaches; without those not measured.
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    windows: tuple[tuple[float, float], ...] = ()  # start and end of what was scored, in seconds; (): all of it
     limit: str = ""  # the first sentence of the model's limits, to be shown beside every verdict

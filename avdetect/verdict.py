@@ -51,9 +51,8 @@ def judge(
     fake = probabilities["fake"]
     if fake is None:
         return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(missing.values()))}"
-    # Where the face or the voice is missing, so is the match.
-    unseen = [_CAUSES[name] for name in ("video_fake", "audio_fake") if probabilities[name] is None]
-    unseen = unseen or ["the match"] * (probabilities["mismatch"] is None)
+    unseen = [_CAUSES[name] for name in _CAUSES if probabilities[name] is None]
+    unseen = [name for name in unseen if name != "the match"] or unseen  # without face or voice there is none
     but = f"; {' and '.join(unseen)} could not be judged" if unseen else ""
     thresholds = calibration.undecided_threshold, calibration.fake_threshold
     alone = {name: verdict_of(p, *thresholds) for name in _SIGNS if (p := probabilities[name]) is not None}

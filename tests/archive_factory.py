@@ -29,9 +29,6 @@ def make_archive(
         writer = store.writer()
         outcomes = []
         for path, parts in zip(table["path"], clips, strict=True):
-            if writer.full:
-                writer.close()
-                writer = store.writer()
             sha256 = hashlib.sha256(str(path).encode()).hexdigest()
             key, source = sample_key(sha256), Source(str(path), 0, 0)
             writer.begin()

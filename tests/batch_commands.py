@@ -15,9 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def start(*arguments: object, cwd: Path, **options) -> subprocess.Popen[str]:
+def start(*arguments: object, cwd: Path, before: str = "true", **options) -> subprocess.Popen[str]:
+    """before: a command of the shell that becomes the process."""
+    words = [sys.executable, "-m", "avdetect.cli", "score", *map(str, arguments)]
     return subprocess.Popen(
-        [sys.executable, "-m", "avdetect.cli", "score", *map(str, arguments)],
+        ["bash", "-c", f'{before}; exec "$@"', "-", *words],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         text=True,
@@ -29,9 +31,11 @@ def start(*arguments: object, cwd: Path, **options) -> subprocess.Popen[str]:
     )
 
 
-def score(*arguments: object, cwd: Path, code: int, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def score(
+    *arguments: object, cwd: Path, code: int, given: str | None = None, before: str = "true"
+) -> subprocess.CompletedProcess[str]:
     stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
-    with start(*arguments, cwd=cwd, stdin=stdin) as process:
+    with start(*arguments, cwd=cwd, before=before, stdin=stdin) as process:
         out, err = process.communicate(given, timeout=120)
     assert process.returncode == code, err
     assert "Traceback" not in err
@@ -70,6 +74,17 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def named_like(command: bytes, pid: int) -> list[int]:
+    """The processes below `pid` whose command line holds that."""
+    found = []
+    for child in family(pid)[1:]:
+        try:
+            found += [child] if command in Path(f"/proc/{child}/cmdline").read_bytes() else []
+        except OSError:
+            pass
+    return found
+
+
 def gone(pids: list[int]) -> bool:
     def state(pid: int) -> str:
         try:
@@ -78,3 +93,13 @@ def gone(pids: list[int]) -> bool:
             return "X"
 
     return all(state(pid) in "XZ" for pid in pids)
+
+
+def all_gone(pids: list[int], seconds: float) -> bool:
+    """Whether they have ended, or do so within that time."""
+    deadline = time.monotonic() + seconds
+    while not gone(pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from media_factory import MediaFactory
+from readme_media import SAMPLE
 
+from avdetect import Detection, Detector, load_detector
+from avdetect._media import tool
 from avdetect.extras import how_to_install
 from avdetect.jobs import ray
 
@@ -26,6 +29,34 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def media(tmp_path_factory: pytest.TempPathFactory) -> MediaFactory:
     """`media("clap.mp4")` is the path of that rendered file (see media_factory)."""
     return MediaFactory(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture(scope="session")
+def detector() -> Detector:
+    """The default bundle, on one thread of the CPU."""
+    return load_detector(device="cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def sample(detector: Detector) -> Detection:
+    """What it says of the sample clip."""
+    return detector.score(SAMPLE)
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Makes a program called ffmpeg that does what these lines of shell say; the environment names it."""
+    tool._checked.cache_clear()
+
+    def make(lines: str) -> Path:
+        script = tmp_path / "ffmpeg"
+        script.write_text(f"#!/bin/sh\n{lines}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv(tool.VARIABLE, str(script))
+        return script
+
+    yield make
+    tool._checked.cache_clear()
 
 
 @pytest.fixture(scope="module")

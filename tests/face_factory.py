@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import skimage.data
 
-from avdetect.faces import frames_from_rgb
+from avdetect.faces.crops import frames_from_rgb
 from avdetect.types import VideoFrames
 
 HEIGHT, WIDTH = 360, 640

@@ -43,9 +43,12 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
+def matmul() -> NodeProto:
+    return helper.make_node("MatMul", ["input", "w"], ["output"])
+
+
 def honest() -> ModelProto:
-    weight = numpy_helper.from_array(np.ones((9, 4), np.float32), "w")
-    return model(helper.make_node("MatMul", ["input", "w"], ["output"]), tensors=[weight])
+    return model(matmul(), tensors=[numpy_helper.from_array(np.ones((9, 4), np.float32), "w")])
 
 
 def external(location: str, count: int = 36) -> TensorProto:
@@ -58,10 +61,6 @@ def external(location: str, count: int = 36) -> TensorProto:
 
 def constant(name: str, tensor: TensorProto) -> NodeProto:
     return helper.make_node("Constant", [], [name], value=tensor)
-
-
-def matmul() -> NodeProto:
-    return helper.make_node("MatMul", ["input", "w"], ["output"])
 
 
 def branch(graph: GraphProto) -> NodeProto:
@@ -100,11 +99,7 @@ def _loop() -> ModelProto:
         [helper.make_tensor_value_info("on", 9, [])],
     )
     count = numpy_helper.from_array(np.array(2**62, np.int64), "m")
-    return model(constant("m", count), helper.make_node("Loop", ["m", ""], [], body=body), *honest().graph.node)
-
-
-def _functions(made: ModelProto) -> None:
-    made.functions.add(name="f", domain="")
+    return model(constant("m", count), helper.make_node("Loop", ["m", ""], [], body=body), matmul())
 
 
 def _sparse(made: ModelProto) -> None:
@@ -161,8 +156,8 @@ GRAPHS: dict[str, tuple[Callable[[], ModelProto | bytes], str]] = {
         lambda: model(helper.make_node("Gelu", ["input"], ["output"], domain="com.microsoft")),
         "com.microsoft",
     ),
-    "custom opset": (lambda: model(*honest().graph.node, domains=("", "my.ops")), r"my\.ops"),
-    "functions": (lambda: _with(_functions), "functions of its own"),
+    "custom opset": (lambda: model(matmul(), domains=("", "my.ops")), r"my\.ops"),
+    "functions": (lambda: _with(lambda m: m.functions.add(name="f")), "functions of its own"),
     "training": (lambda: _with(lambda m: m.training_info.add()), "training"),
     "sparse": (lambda: _with(_sparse), "sparse tensors"),
     "sparse attribute": (_sparse_attribute, "sparse tensors"),
@@ -179,7 +174,7 @@ GRAPHS: dict[str, tuple[Callable[[], ModelProto | bytes], str]] = {
     "shorter than the file": (lambda: model(matmul(), tensors=[stated([1], raw=bytes(108))]), "not as long as it says"),
     "a type of halves": (lambda: model(constant("w", stated([2], 22, b"x")), matmul()), "of type 22"),
     "text": (lambda: model(constant("w", helper.make_tensor("w", 8, [1], [b"x"])), matmul()), "text"),
-    "other input": (lambda: model(*honest().graph.node, input_type=TensorProto.INT64), "its input must be"),
+    "other input": (lambda: model(matmul(), input_type=TensorProto.INT64), "its input must be"),
     "two inputs": (lambda: _with(lambda m: m.graph.input.add().CopyFrom(m.graph.output[0])), "its input must be"),
     "no output": (lambda: _with(lambda m: m.graph.ClearField("output")), "its output must be"),
     "other sides": (lambda: _with(lambda m: m.graph.output[0].type.tensor_type.shape.dim.pop()), "its output must be"),

@@ -94,7 +94,6 @@ COMMANDS: dict[str, str] = {
     "odd444.mkv": solid("gray", "-c:v ffv1 -pix_fmt yuv444p", size="33x31"),
     "one_pixel.mkv": solid("gray", "-c:v ffv1 -pix_fmt yuv420p", size="1x1"),
     "wide.mkv": solid("gray", "-c:v libx264 -pix_fmt yuv420p", size="402x30"),
-    "one_frame.mp4": solid("gray", f"{X264} -frames:v 1 -pix_fmt yuv420p"),
     "interlaced.mkv": f'-f lavfi -i "color=black:size={SIZE}:rate=50:duration=0.4,'
     f"geq=lum='255*between(X,mod(N*5,40),mod(N*5,40)+20)':cb=128:cr=128\" "
     f"-vf tinterlace=interleave_top -c:v libx264 -flags +ildct+ilme -pix_fmt yuv420p {{out}}",
@@ -111,7 +110,6 @@ COMMANDS: dict[str, str] = {
     "full_444.mkv": colored("bt709", "pc", "yuv444p", X264),
     "rgb.mkv": solid("0xC83C78", "-c:v ffv1 -pix_fmt gbrp"),
     "bgra.mkv": solid("0xC83C78", "-c:v ffv1 -pix_fmt bgra"),
-    "gif.gif": solid("0xC83C78", "-c:v gif"),
     "gray.mkv": solid("0x787878", "-c:v ffv1 -pix_fmt gray"),
     # streams
     "silent_film.mp4": solid("gray", f"{X264} -pix_fmt yuv420p"),
@@ -131,7 +129,6 @@ COMMANDS: dict[str, str] = {
     "cover.m4a": f'-f lavfi -i "{TONE}" -f lavfi -i "color=red:size=32x32" -map 0 -map 1 -frames:v 1 -c:v mjpeg '
     "-disposition:v attached_pic {out}",
     "stereo.wav": '-f lavfi -i "aevalsrc=0.8*sin(2*PI*440*t)|0.8*sin(2*PI*440*t):duration=1" {out}',
-    "surround.mkv": f'-f lavfi -i "{TONE}" -af "pan=5.1|FC=c0|FL=c0|FR=c0|LFE=c0|BL=c0|BR=c0" -c:a ac3 {{out}}',
     # 0.25 s of 1.5 s, and NaN: what no encoder should write
     "wild.wav": "-f lavfi -i \"aevalsrc='if(between(t,0.2,0.25),0/0,4*sin(2*PI*440*t))':duration=1\" "
     "-c:a pcm_f32le {out}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -22,23 +21,23 @@ from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.worker import Score
 
-ROOT = Path(__file__).parents[1]
 TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+BODY = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'  # the beginning of one
 ENDED = ("done", "failed", "cancelled")
 
 
-@dataclass
-class Running:
-    """A server, and a client of it."""
+class Client:
+    """What a program does with a server."""
 
-    url: str
-    service: Service
     http: httpx.Client
 
     def send(self, text: str | bytes = "0.9", name: str = "clip.mp4", **fields: str) -> httpx.Response:
         return self.http.post("/v1/score", files={"file": (name, text, "video/mp4")}, data=fields)
 
-    def submit(self, text: str = "0.9", name: str = "clip.mp4") -> str:
+    def submit(self, text: str | bytes = "0.9", name: str = "clip.mp4") -> str:
         answer = self.send(text, name)
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
@@ -51,6 +50,15 @@ class Running:
 
     def scoring(self, id: str) -> dict[str, Any]:
         return eventually(lambda: (job := self.job(id))["stage"] == "scoring" and job)
+
+
+@dataclass
+class Running(Client):
+    """A server in this process."""
+
+    url: str
+    service: Service
+    http: httpx.Client
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
@@ -79,15 +87,15 @@ def running(data: Path, score: Score, **settings: Any) -> Iterator[Running]:
             thread.join()
 
 
-class Command:
-    """The server as `avdetect serve` runs it, with a scorer of the tests; ended on leaving."""
+class Command(Client):
+    """The server as `avdetect serve` runs it, with a scorer of the tests; ended on leaving. before: code of Python."""
 
-    def __init__(self, data: Path, score: str = "by_text") -> None:
+    def __init__(self, data: Path, before: str = "") -> None:
         code = (
             f"import sys; from pathlib import Path; import serve_scorers; from avdetect.serve import command\n"
-            f"from avdetect.serve.settings import ServeSettings\nfrom avdetect import cli\n"
+            f"from avdetect.serve.settings import ServeSettings\nfrom avdetect import cli\n{before}\n"
             f"settings = ServeSettings(data=Path({str(data)!r}), port=0)\n"
-            f"cli.app = lambda **_: command.serve(settings, lambda t: print(t, flush=True), serve_scorers.{score})\n"
+            f"cli.app = lambda **_: command.serve(settings, lambda t: print(t, flush=True), serve_scorers.by_text)\n"
             f"sys.exit(cli.run())"
         )
         self.process = subprocess.Popen(
@@ -99,16 +107,19 @@ class Command:
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
+        assert self.process.stdout is not None
+        self.first_line = self.process.stdout.readline()
 
     def __enter__(self) -> Command:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "listening on " in line, self.process.communicate()
-        self.http = httpx.Client(base_url=line.split()[3], timeout=30)
+        assert "listening on " in self.first_line, self.process.communicate()
+        self.http = httpx.Client(base_url=self.first_line.split()[3], timeout=30)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
+        self.kill()
+
+    def kill(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
@@ -118,9 +129,3 @@ class Command:
         os.killpg(self.process.pid, number)
         _, err = self.process.communicate(timeout=30)
         return self.process.returncode, err
-
-    def submit(self, text: str) -> str:
-        return self.http.post("/v1/score", files={"file": ("clip.mp4", text, "video/mp4")}).json()["id"]
-
-    def wait(self, id: str, key: str, *values: str) -> dict[str, Any]:
-        return eventually(lambda: (job := json.loads(self.http.get(f"/v1/jobs/{id}").text))[key] in values and job)

@@ -23,16 +23,15 @@ import time
 from pathlib import Path
 
 from avdetect.errors import MediaError, ModelError
-from avdetect.serve.worker import UPLOAD, Say, Task, Watched, named
+from avdetect.serve.worker import UPLOAD, Say, Task
 from avdetect.types import Detection
 
 SECRET = "/srv/secret/bundle"
-REPORT = "<!doctype html><title>{name}</title><h1 id='name'>{name}</h1><p id='click'>not yet</p>{script}"
 SCRIPT = "<script>document.getElementById('click').textContent = 'script ran'</script>"
 
 
 def page(name: str) -> str:
-    return REPORT.format(name=name, script=SCRIPT)
+    return f"<!doctype html><title>{name}</title><h1>{name}</h1><p id='click'>not yet</p>{SCRIPT}"
 
 
 def made_up(task: Task, fake: float | None) -> Detection:
@@ -40,20 +39,12 @@ def made_up(task: Task, fake: float | None) -> Detection:
         path=task.name,
         verdict="abstain" if fake is None else "fake" if fake >= 0.5 else "no sign found",
         reason="nothing to judge" if fake is None else "the voice looks manipulated",
-        fake=fake,
-        video_fake=None,
-        audio_fake=fake,
-        mismatch=None,
-        fake_threshold=0.5,
-        undecided_threshold=0.5,
         start_seconds=task.options.start_seconds,
         duration_seconds=task.options.duration_seconds or 2.0,
-        sync=None,
-        streams=(),
-        tracks=(),
-        segments=(),
+        **{"fake": fake, "audio_fake": fake, "fake_threshold": 0.5, "undecided_threshold": 0.5},
+        **dict.fromkeys(("video_fake", "mismatch", "sync")),
+        **dict.fromkeys(("streams", "tracks", "segments", "warnings"), ()),
         missing={"visual": "no face"},
-        warnings=(),
         model={},
         timing_seconds={"total": 0.1},
         limit="A score is not proof.",
@@ -93,22 +84,3 @@ def by_text(task: Task, say: Say) -> tuple[Detection, str]:
     except ValueError:
         raise MediaError(f"{UPLOAD!r} cannot be read as audio or video (moov atom not found)") from None
     return made_up(task, fake), page(task.name)
-
-
-def really(task: Task, say: Say) -> tuple[Detection, str]:
-    """The real detector, with a report of one line."""
-    detector = task.options.load(task.threads)
-    say("reading", 0.0)
-    detection = detector.score(UPLOAD, observer=Watched(_Blind(), say, 0.0, None))
-    say("explaining", 0.0)
-    return named(detection, task.name), page(task.name)
-
-
-class _Blind:
-    """Keeps nothing."""
-
-    def opened(self, info) -> None: ...
-
-    def frames(self, frames) -> None: ...
-
-    def scored(self, clip, outputs) -> None: ...

@@ -46,9 +46,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Autoencoder
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda d: d[0])
-@pytest.mark.parametrize("side", [48, 45])
-def test_a_picture_of_any_side_keeps_its_shape(design: tuple[str, int, int], side: int) -> None:
-    assert Autoencoder(*design)(torch.zeros(2, 3, side, side)).shape == (2, 3, side, side)
+def test_a_picture_of_any_side_keeps_its_shape(design: tuple[str, int, int]) -> None:
+    for side in (48, 45):
+        assert Autoencoder(*design)(torch.zeros(2, 3, side, side)).shape == (2, 3, side, side)
 
 
 def test_they_learn_to_draw_what_they_saw(trained: tuple[Path, Autoencoders], tmp_path: Path) -> None:

@@ -7,9 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,14 +14,13 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from batch_commands import ROOT, family, gone, kept_in, rows_in, score, start, wait_for
+from batch_commands import ROOT, all_gone, family, kept_in, named_like, rows_in, score, start, wait_for
 from clips import speech, write_wav
 from media_factory import MediaFactory
 
 from avdetect import load_detector
-from avdetect.batch.sources import source_of
-from avdetect.errors import ConfigError
-from avdetect.report.data import CSV_COLUMNS, CSV_NUMBERS, SCHEMA_FILE, Failure, to_csv, to_dict
+from avdetect.cli import run
+from avdetect.report.data import CSV_COLUMNS, CSV_NUMBERS, SCHEMA_FILE, to_dict
 
 SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
 MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4", "clap.mkv", "empty.mp4")
@@ -58,16 +54,6 @@ def straight(folder: Path) -> bytes:
     return out.read_bytes()
 
 
-def workers_of(pid: int) -> list[int]:
-    def is_worker(child: int) -> bool:
-        try:
-            return b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-        except OSError:
-            return False
-
-    return [child for child in family(pid)[1:] if is_worker(child)]
-
-
 def test_a_killed_run_goes_on_to_the_same_table(folder: Path, straight: bytes, tmp_path: Path) -> None:
     out, journal = tmp_path / "r.csv", tmp_path / "r.csv.journal"
     command = ("media", "--workers", 2, "--out", out, "--duration", 1)
@@ -77,10 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_table(folder: Path, straight: bytes, t
             everybody = family(process.pid)
             process.kill()
             process.communicate()
-        deadline = time.monotonic() + 10
-        while not gone(everybody):
-            assert time.monotonic() < deadline, "a process outlived its parent"
-            time.sleep(0.02)
+        assert all_gone(everybody, 10), "a process outlived its parent"
         assert straight.startswith(out.read_bytes()[: out.read_bytes().rfind(b"\n") + 1])
         written = rows_in(out)
     kept = len(kept_in(journal))
@@ -97,8 +80,7 @@ def test_a_killed_worker_costs_nothing(folder: Path, straight: bytes, tmp_path: 
     with start("media", "--workers", 2, "--out", out, "--duration", 1, cwd=folder.parent) as process:
         for reached in (2, 9):
             wait_for(lambda enough=reached: rows_in(out) >= enough, process)
-            victim = workers_of(process.pid)[0]
-            os.kill(victim, signal.SIGKILL)
+            os.kill(named_like(b"spawn_main", process.pid)[0], signal.SIGKILL)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert out.read_bytes() == straight
@@ -118,10 +100,7 @@ def test_an_interrupt_keeps_what_was_scored(folder: Path, straight: bytes, tmp_p
     rows = [json.loads(line)["path"] for line in out.read_text().splitlines()]
     assert rows == kept_in(journal)
     assert 3 <= len(rows) < 19
-    deadline = time.monotonic() + 5
-    while not gone(everybody):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert all_gone(everybody, 5)
 
 
 def test_scores_do_not_depend_on_workers_or_threads(folder: Path, tmp_path: Path) -> None:
@@ -142,11 +121,6 @@ def test_scores_do_not_depend_on_workers_or_threads(folder: Path, tmp_path: Path
             for stream, other in zip(result["streams"], expected["streams"], strict=True):
                 assert stream["score"] == pytest.approx(other["score"], abs=1e-6)
     jsonschema.validate({"schema": "avdetect.results/2", "results": found[1]}, json.loads(SCHEMA_FILE.read_text()))
-
-
-def texts(column: pd.Series) -> list[str]:
-    """Empty and missing are one in CSV."""
-    return ["" if pd.isna(cell) else cell for cell in column]
 
 
 def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
@@ -180,7 +154,7 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
         if name in CSV_NUMBERS:
             np.testing.assert_allclose(other[name].astype(float), table[name].astype(float), atol=1e-4)
         else:
-            assert texts(other[name]) == texts(table[name])
+            assert other[name].fillna("").tolist() == table[name].fillna("").tolist()
     score("--manifest", "lists/m.csv", "--out", "r.json", *seconds, cwd=tmp_path, code=1)
     written = json.loads((tmp_path / "r.json").read_text())
     assert [r["path"] for r in written["results"]] == [f"lists/../{name}" for name in names]
@@ -204,29 +178,10 @@ def test_a_file_that_changed_is_scored_again_and_other_options_are_refused(folde
     assert (tmp_path / "r.csv").read_bytes() == before
 
 
-def test_a_list_that_comes_slowly_is_scored_as_it_comes(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "r.csv"
-    with start("-", "--out", out, cwd=folder, stdin=subprocess.PIPE) as process:
-        for number, name in enumerate(["0_text.mp4\n", "0_empty.mp4\n"], 1):
-            process.stdin.write(name)
-            process.stdin.flush()
-            wait_for(lambda reached=number: rows_in(out) == reached, process)
-        process.communicate(timeout=60)
-    assert process.returncode == 1
-
-
 def test_a_full_disk_ends_the_run_and_keeps_what_is_scored(folder: Path, straight: bytes, tmp_path: Path) -> None:
     command = ("media", "--out", tmp_path / "r.csv", "--duration", 1)
-    inner = " ".join([sys.executable, "-m avdetect.cli score", *(f"'{word}'" for word in command)])
-    limited = subprocess.run(
-        ["bash", "-c", f"ulimit -f 20; {inner}"],  # no file may grow beyond 20 KiB: what a full disk is to the writer
-        cwd=folder.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert limited.returncode == 1
+    # No file may grow beyond 20 KiB: what a full disk is to the writer.
+    limited = score(*command, cwd=folder.parent, code=1, before="ulimit -f 20")
     assert "what is done is kept, run again" in limited.stderr
     assert len(limited.stderr.splitlines()) == 1
     kept = len(kept_in(tmp_path / "r.csv.journal"))
@@ -252,17 +207,16 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_scored(folder: Path, straigh
         (["--manifest", "empty_cell.csv"], "no path"),
         (["--manifest", "none.csv"], "lists no file"),
         (["a.mp4", "b.mp4", "--out", "x.xlsx"], "must end in .csv, .jsonl, .json or .parquet"),
-        (["a.mp4", "--excel"], "--excel is about a CSV file"),
         (["a.mp4", "--out", "x.json", "--excel"], "--excel is about a CSV file"),
         (["a.mp4", "--out", "x.csv", "--kaggle", "./x.csv"], "the same file"),
         (["a.mp4", "--kaggle", "nowhere/x.csv"], "--kaggle nowhere/x.csv: it cannot be written there"),
+        (["a.mp4", "--engine", "slurm"], "must be process or ray, got slurm"),
+        (["a.mp4", "--ray-address", "auto"], "goes with --engine ray"),
     ],
 )
 def test_refusals_are_one_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    from avdetect.cli import run
-
     monkeypatch.chdir(tmp_path)
     Path("no_path.csv").write_text("file\na\n")
     Path("short.csv").write_text("path,x\na,1\nb\n")
@@ -281,25 +235,3 @@ def test_refusals_are_one_line(
 def test_a_worker_that_cannot_begin_is_one_line(folder: Path, tmp_path: Path) -> None:
     done = score(".", "--start", "2000000", "--out", tmp_path / "r.csv", cwd=folder, code=2)
     assert done.stderr == "avdetect: start must be a number of seconds from 0 to 1e+06, got 2000000.0\n"
-
-
-def test_names_on_standard_input_are_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "list"
-    path.write_bytes(b"a b.mp4\n\n\xff.mp4\nlast")
-    with path.open() as file:
-        monkeypatch.setattr(sys, "stdin", file)
-        assert list(source_of(["x", "-", "y"], None).open()) == ["x", "a b.mp4", "\udcff.mp4", "last", "y"]
-    path.write_bytes(b"x" * 200_000)
-    with path.open() as file:
-        monkeypatch.setattr(sys, "stdin", file)
-        with pytest.raises(ConfigError, match="--null"):
-            list(source_of(["-"], None).open())
-
-
-def test_what_csv_makes_of_odd_cells() -> None:
-    text = to_csv([Failure('a,"b"\n\udcff\r.mp4', "MediaError", "two\nlines, =1")])
-    rows = list(csv.DictReader(text.splitlines()))
-    assert len(rows) == 1
-    assert rows[0]["path"] == 'a,"b"\\n\\udcff\\r.mp4'
-    assert rows[0]["reason"] == "two\\nlines, =1"
-    assert rows[0]["fake"] == ""

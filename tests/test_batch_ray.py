@@ -17,7 +17,7 @@ from unittest.mock import Mock
 
 import jobs_tasks
 import pytest
-from batch_commands import family, gone, kept_in, rows_in, score, start, wait_for
+from batch_commands import all_gone, kept_in, named_like, rows_in, score, start, wait_for
 from media_factory import MediaFactory
 
 from avdetect.batch.options import ScoringOptions
@@ -44,13 +44,7 @@ def folder(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def actors() -> list[int]:
     """The processes of the Ray that this process has started which hold an actor of ours."""
 
-    def is_actor(child: int) -> bool:
-        try:
-            return b"ray::WorkerActor" in Path(f"/proc/{child}/cmdline").read_bytes()
-        except OSError:
-            return False
-
-    return [child for child in family(os.getpid()) if is_actor(child)]
+    return named_like(b"ray::WorkerActor", os.getpid())
 
 
 def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
@@ -80,10 +74,7 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
         process.kill()
         process.communicate()
     assert working
-    deadline = time.monotonic() + 30
-    while not gone(working):
-        assert time.monotonic() < deadline, "an actor outlived the command"
-        time.sleep(0.05)
+    assert all_gone(working, 30), "an actor outlived the command"
     before = len(kept_in(journal))
     assert 5 <= before <= 8
     with begun(12, *on_ray) as process:
@@ -98,10 +89,8 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
     assert len(set(kept_in(journal))) == len(kept_in(journal)) == COPIES * len(MEDIA)
 
 
-def skip_without_ray() -> None:
-    """Does not import it: that fixes settings which our own Ray needs."""
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip(how_to_install("ray"))
+# Does not import it: that fixes settings which our own Ray needs.
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=how_to_install("ray"))
 
 
 def answers_of(pool: RayPool, paths: list[str]) -> list[float]:
@@ -177,24 +166,8 @@ def test_a_machine_with_another_bundle_or_device_scores_nothing() -> None:
     assert options.scorer_like(identity, 1)("absent.mp4").error == "MediaError"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--engine", "slurm"], "must be process or ray, got slurm"),
-        (["--ray-address", "auto"], "goes with --engine ray"),
-    ],
-)
-def test_refusals_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from avdetect.cli import run
-
-    assert run(["score", "a.mp4", *arguments]) == 2
-    shown = capsys.readouterr()
-    assert message in shown.err
-    assert len(shown.err.splitlines()) == 1
-
-
-def test_an_address_where_nobody_answers_is_one_line(folder: Path, tmp_path: Path) -> None:
-    skip_without_ray()
+@needs_ray
+def test_an_address_where_nobody_answers_is_one_line(folder: Path) -> None:
     done = score("media", "--engine", "ray", "--ray-address", "127.0.0.1:1", cwd=folder.parent, code=1)
     assert "no Ray to be used at 127.0.0.1:1" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -218,16 +191,14 @@ def test_our_own_ray_asks_for_a_token(local_ray: str) -> None:
         assert "nauthenticated" in done.stderr
 
 
+@needs_ray
 @pytest.mark.parametrize(("settings", "found"), [({}, "0"), ({"RAY_USAGE_STATS_ENABLED": "1"}, "1")])
 def test_ray_reports_to_nobody_unless_the_user_wants_it(settings: dict[str, str], found: str) -> None:
-    skip_without_ray()
     code = "import os; from avdetect.jobs.ray import ray; ray(); print(os.environ['RAY_USAGE_STATS_ENABLED'])"
     assert in_a_process(code, **settings).stdout.strip() == found
 
 
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "expected"), [(1.0, 0.0, 9), (2.0, 0.0, 4), (1.0, 1.0, 2), (1.0, 0.25, 8), (10.0, 0.0, 1)]
-)
+@pytest.mark.parametrize(("cpus", "gpus", "expected"), [(2.0, 0.0, 4), (1.0, 0.25, 8), (10.0, 0.0, 1)])
 def test_as_many_actors_as_there_is_room_for(cpus: float, gpus: float, expected: int) -> None:
     assert ray.places({"CPU": 9.5, "GPU": 2.0, "memory": 1e9}, cpus, gpus) == expected
     assert ray.places({}, cpus, gpus) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -23,26 +24,19 @@ def test_a_process_is_measured_with_its_children() -> None:
     assert used.cpu_seconds > 0.02
     assert 80 < used.peak("python") == used.peak() < used.tree_mib < 200
     assert used.peak("ffmpeg") == 0
-
-
-def test_a_command_that_fails_ends_the_benchmark() -> None:
     with pytest.raises(SystemExit, match="exited with 3\nwhy"):
         measure([sys.executable, "-c", "import sys; print('why', file=sys.stderr); sys.exit(3)"])
 
 
-def test_the_table_is_csv_with_the_machine_above(tmp_path: Path) -> None:
-    out = tmp_path / "p.csv"
-    options = ["decode", "score", "--clips", "120:11", "--runs", "2", "--out", str(out)]
+def test_the_table_is_csv_with_the_machine_above() -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}
-    command = [sys.executable, "-m", "benchmark.rates", *options]
+    command = [sys.executable, "-m", "benchmark.rates", "decode", "score", "--clips", "120:11", "--runs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == out.read_text()
     assert "# cores: " in done.stdout
     assert "x the CPU of decode" in done.stdout.splitlines()[-1]
-    table = pd.read_csv(out, comment="#")
-    runs = [[run, command, "120:11"] for run in (0, 1) for command in ("decode", "score")]
-    assert table[["run", "command", "clip"]].to_numpy().tolist() == runs
+    table = pd.read_csv(io.StringIO(done.stdout), comment="#")
+    assert table[["run", "command", "clip"]].to_numpy().tolist() == [[0, "decode", "120:11"], [0, "score", "120:11"]]
     assert (table.wall_seconds > 0).all()
     assert (table.cpu_per_media_second < table.cpu_seconds).all()
     assert (table.python_mib[table.command == "score"] > 50).all()

@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import avdetect
-from avdetect import pooling
 from avdetect.audio import N_MELS
 from avdetect.bundle import (
     DEFAULT_BUNDLE,
@@ -48,8 +47,7 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.export import PARITY_TOLERANCE, check_parity, export_bundle, golden_inputs
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
-from avdetect.scoring import StreamScorer
-from avdetect.training.streams import TorchNetworks, score_clips
+from avdetect.training.streams import TorchNetworks
 from avdetect.types import Rate
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
@@ -57,7 +55,7 @@ CONFIG = ModelConfig(
     visual=VisualConfig(encoder="test_efficientnet", pretrained="/home/someone/encoder.safetensors"),
     audio=AudioConfig(channels=(4, 8, 8), embedding=8),
     sync=SyncConfig(embedding=8, channels=(4, 4, 8, 8)),
-    fusion=FusionConfig(hidden=4),
+    fusion=FusionConfig(parts=False),
 )
 CALIBRATION = Calibration((1.0, 2.0, 0.5, 1.5), (0.0, -1.0, 0.3, 0.9), 0.01, 0.6, 0.5)
 Edit = Callable[[dict[str, Any]], None]
@@ -136,43 +134,18 @@ def random_input(graph: str, rows: int, rng: np.random.Generator, time: int = 20
     }[graph]()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7, 65])
+@pytest.mark.parametrize(("rows", "time"), [(1, 200), (7, 151), (65, 200)])
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_onnx_equals_torch(model: Model, networks: OnnxNetworks, graph: str, rows: int) -> None:
-    x = random_input(graph, rows, np.random.default_rng(rows))
-    torch_side = TorchNetworks(model)
-    if graph == "fusion":
-        with torch.inference_mode():
-            expected = model.fusion(torch.from_numpy(x)).numpy()
-    else:
-        expected = getattr(torch_side, graph)(x)
+def test_onnx_equals_torch(model: Model, networks: OnnxNetworks, graph: str, rows: int, time: int) -> None:
+    x = random_input(graph, rows, np.random.default_rng(rows), time)
+    with torch.inference_mode():
+        fused = model.fusion(torch.from_numpy(x)).numpy() if graph == "fusion" else None
+    expected = getattr(TorchNetworks(model), graph)(x) if fused is None else fused
     found = getattr(networks, graph)(x)
-    assert found.shape == expected.shape
-    assert found.dtype == np.float32
+    assert (found.shape, found.dtype) == (expected.shape, np.float32)
     np.testing.assert_allclose(found, expected, atol=PARITY_TOLERANCE, rtol=0)
     if rows == 7:
-        assert expected.std(0).max() > 10 * PARITY_TOLERANCE, "constant outputs would agree too"
-
-
-@pytest.mark.parametrize("time", [130, 151, 199, 200, 333])
-@pytest.mark.parametrize("graph", ["speech", "audio", "mouth", "voice"])
-def test_stretches_of_any_length_agree(model: Model, networks: OnnxNetworks, graph: str, time: int) -> None:
-    x = random_input(graph, 3, np.random.default_rng(0), time)
-    found, expected = (getattr(side, graph)(x) for side in (networks, TorchNetworks(model)))
-    np.testing.assert_allclose(found, expected, atol=PARITY_TOLERANCE, rtol=0)
-
-
-def test_a_file_scores_alike_on_both(model: Model, networks: OnnxNetworks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pooling, "MIN_SPEAKING", -1.0)  # to a tower that learned nothing all mouths look alike
-    clips = [talking_clip(70, lag=2), talking_clip(70, seed=3, start_frame=70)]
-    scorer = StreamScorer(networks, model.config)
-    outputs = scorer.start()
-    for clip in clips:
-        scorer.add(outputs, clip)
-    scorer.finish(outputs, {})
-    expected = score_clips(StreamScorer(TorchNetworks(model), model.config), clips)
-    assert outputs.missing == expected.missing == {}
-    np.testing.assert_allclose(outputs.features(), expected.features(), atol=1e-3)
+        assert expected.std(0).max() > 5 * PARITY_TOLERANCE, "constant outputs would agree too"
 
 
 @pytest.mark.parametrize("encoder", ["test_vit", "test_resnet"])
@@ -192,100 +165,73 @@ def test_other_encoders_export(encoder: str) -> None:
     np.testing.assert_allclose(session.run(None, {"input": x})[0], expected, atol=PARITY_TOLERANCE, rtol=0)
 
 
-def test_a_graph_that_differs_from_torch_is_not_shipped(model: Model, networks: OnnxNetworks) -> None:
-    other = build_model()
+def test_what_differs_from_torch_or_has_diverged_is_not_shipped(
+    model: Model, networks: OnnxNetworks, tmp_path: Path
+) -> None:
+    other, inputs = build_model(), golden_inputs(model, [talking_clip(80)])
     with torch.no_grad():
         other.fusion.head.bias.add_(0.01)
-    modules = {"fusion": other.fusion}
-    inputs = golden_inputs(model, [talking_clip(80)])
+        other.audio.head.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match=r"fusion\.onnx differs"):
-        check_parity(modules, networks, inputs)
+        check_parity({"fusion": other.fusion}, networks, inputs)
     assert check_parity({"fusion": model.fusion}, networks, inputs)["fusion"] <= PARITY_TOLERANCE
-
-
-def test_a_diverged_model_is_not_shipped(tmp_path: Path) -> None:
-    model = build_model()
-    with torch.no_grad():
-        model.audio.head.weight[0, 0] = float("nan")
     with pytest.raises(ModelError, match=r"audio\.onnx"):
-        export(model, tmp_path / "nan")
+        export(other, tmp_path / "nan")
 
 
-@pytest.mark.parametrize("lacking", ["clips", "face", "voice", "sound"])
-def test_a_sample_without_face_or_voice_is_refused(model: Model, lacking: str) -> None:
+def test_a_sample_without_face_or_voice_is_refused(model: Model) -> None:
     clip = talking_clip(80)
     assert clip.waveform is not None
     silent = dataclasses.replace(clip.waveform, samples=np.zeros_like(clip.waveform.samples))
-    sample = {
-        "clips": [],
-        "face": [dataclasses.replace(clip, tracks=())],
-        "voice": [dataclasses.replace(clip, waveform=None)],
-        "sound": [dataclasses.replace(clip, waveform=silent)],
-    }[lacking]
+    for change in ({"tracks": ()}, {"waveform": None}, {"waveform": silent}):
+        with pytest.raises(ModelError, match="sample"):
+            golden_inputs(model, [dataclasses.replace(clip, **change)])
     with pytest.raises(ModelError, match="sample"):
-        golden_inputs(model, sample)
+        golden_inputs(model, [])
 
 
 # -- what is in it
 
 
-def test_a_bundle_states_where_it_comes_from(exported: Bundle) -> None:
+def test_a_bundle_states_where_it_comes_from_and_no_path_of_there(exported: Bundle) -> None:
     info = exported.info
-    assert info.format == FORMAT
-    assert (info.name, info.licence, info.calibration) == ("tiny", "MIT", CALIBRATION)
-    assert info.preprocess == PreprocessConfig()
-    assert info.preprocess_digest == PreprocessConfig().digest()
+    assert (info.format, info.name, info.licence, info.calibration) == (FORMAT, "tiny", "MIT", CALIBRATION)
+    assert (info.preprocess, info.preprocess_digest) == (PreprocessConfig(), PreprocessConfig().digest())
     assert info.training["manifest_digest"] == "0" * 16
     assert {"torch", "onnxruntime", "timm"} <= set(info.versions)
+    assert info.model == dataclasses.replace(CONFIG, visual=dataclasses.replace(CONFIG.visual, pretrained=False))
     assert {p.name for p in exported.folder.iterdir()} == {"bundle.json", "golden.npz", *(f"{g}.onnx" for g in GRAPHS)}
-
-
-def test_no_path_of_the_training_machine_is_shipped(exported: Bundle) -> None:
-    assert exported.info.model == dataclasses.replace(
-        CONFIG, visual=dataclasses.replace(CONFIG.visual, pretrained=False)
-    )
     for path in exported.folder.iterdir():
-        assert b"/home/someone" not in path.read_bytes()
-        assert str(Path(__file__).parents[1]).encode() not in path.read_bytes(), (
-            f"{path.name} holds this machine's paths"
-        )
+        for place in ("/home/someone", str(Path(__file__).parents[1])):
+            assert place.encode() not in path.read_bytes(), f"{path.name} holds this machine's paths"
 
 
 # -- what is refused
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"cannot read .*nowhere"):
-        Bundle.load(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"bundle\.json"):
-        Bundle.load(tmp_path / "empty")
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ModelError, match=rf"cannot read {folder}/bundle\.json"):
+            Bundle.load(folder)
 
 
 @pytest.mark.parametrize("name", ["golden.npz", "voice.onnx"])
-def test_a_missing_file_is_named(copy: Path, name: str) -> None:
-    (copy / name).unlink()
-    with pytest.raises(ModelError, match=f"lacks {name}"):
-        Bundle.load(copy)
-
-
-@pytest.mark.parametrize("name", ["golden.npz", "voice.onnx"])
-def test_an_altered_byte_is_noticed(copy: Path, name: str) -> None:
+def test_an_altered_or_missing_file_is_named(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
     with pytest.raises(ModelError, match=f"{name} differs from its hash"):
         Bundle.load(copy)
-
-
-@pytest.mark.parametrize("format", [[FORMAT[0] + 1, 0], [1, 3]])
-def test_another_major_format_is_refused_clearly(copy: Path, format: list[int]) -> None:
-    edit(copy, lambda v: v.update(format=format, avdetect_version="9.9.9", unheard_of=1))
-    with pytest.raises(ModelError, match=rf"format {format[0]}.*reads format {FORMAT[0]}.*avdetect 9\.9\.9"):
+    (copy / name).unlink()
+    with pytest.raises(ModelError, match=f"lacks {name}"):
         Bundle.load(copy)
 
 
-def test_another_minor_format_is_read(copy: Path) -> None:
+def test_another_major_format_is_refused_and_another_minor_one_read(copy: Path) -> None:
+    for format in ([FORMAT[0] + 1, 0], [1, 3]):
+        edit(copy, lambda v: v.update(format=format, avdetect_version="9.9.9"))  # noqa: B023  # called at once
+        with pytest.raises(ModelError, match=rf"format {format[0]}.*reads format {FORMAT[0]}.*avdetect 9\.9\.9"):
+            Bundle.load(copy)
     edit(copy, lambda v: v.update(format=[FORMAT[0], FORMAT[1] + 1]))
     assert Bundle.load(copy).info.format == (FORMAT[0], FORMAT[1] + 1)
 
@@ -312,31 +258,39 @@ def test_a_probability_has_the_rarest_rate_that_it_reaches() -> None:
     assert calibration.rate("fake", 0.9) is None, "not measured"
 
 
+def within(*keys: str, **values: Any) -> Edit:
+    """Change that part of the description; a value of `...` is taken away."""
+
+    def change(description: dict[str, Any]) -> None:
+        for key in keys:
+            description = description[key]
+        for key, value in values.items():
+            description.pop(key) if value is ... else description.update({key: value})
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda v: v["model"]["audio"].update(kernel=3),
-            r"bundle\.json\.model\.audio: unknown key 'kernel'; known keys: ",
-        ),
-        (lambda v: v.pop("calibration"), "calibration"),
-        (lambda v: v["calibration"].pop("bias"), "bias"),
-        (lambda v: v["calibration"].update(scale=[1.0, 1.0]), "four"),
-        (lambda v: v["calibration"].update(scale=[1.0, 1.0, float("nan")]), "calibration"),
-        (lambda v: v["calibration"].update(fake_threshold=float("inf")), "calibration"),
-        (lambda v: v["calibration"].update(undecided_threshold=0.9), "above"),
-        (lambda v: v["calibration"].update(rates={"fake": [RARE, OFTEN]}), "in order"),
-        (lambda v: v["calibration"].update(rates={"fake": [OFTEN | {"fakes": float("nan")}]}), "shares"),
-        (lambda v: v["calibration"].update(rates={"fake": [{"probability": 0.5}]}), "damaged"),
-        (lambda v: v.update(format=[2, 0]), "format 2"),
-        (lambda v: v["calibration"].update(clip=0.5), "calibration"),
-        (lambda v: v.update(name=5), "bundle.json.name"),
-        (lambda v: v.update(format="1.0"), "states no format"),
-        (lambda v: v.update(format=[]), "states no format"),
-        (lambda v: v.pop("format"), "states no format"),
-        (lambda v: v["files"].pop("voice.onnx"), "voice.onnx"),
-        (lambda v: v["files"].update({"../../x.onnx": "0"}), "lists the files"),
-        (lambda v: v["preprocess"].update(clip_seconds=6.0), "prepares video differently"),
+        (within("model", "audio", kernel=3), r"bundle\.json\.model\.audio: unknown key 'kernel'; known keys: "),
+        (within(calibration=...), "calibration"),
+        (within("calibration", bias=...), "bias"),
+        (within("calibration", scale=[1.0, 1.0]), "four"),
+        (within("calibration", scale=[1.0, 1.0, 1.0, float("nan")]), "calibration"),
+        (within("calibration", fake_threshold=float("inf")), "calibration"),
+        (within("calibration", clip=0.5), "calibration"),
+        (within("calibration", undecided_threshold=0.9), "above"),
+        (within("calibration", rates={"fake": [RARE, OFTEN]}), "in order"),
+        (within("calibration", rates={"fake": [OFTEN | {"fakes": float("nan")}]}), "shares"),
+        (within("calibration", rates={"fake": [{"probability": 0.5}]}), "damaged"),
+        (within(name=5), "bundle.json.name"),
+        (within(format="1.0"), "states no format"),
+        (within(format=[]), "states no format"),
+        (within(format=...), "states no format"),
+        (within("files", **{"voice.onnx": ...}), "voice.onnx"),
+        (within("files", **{"../../x.onnx": "0"}), "lists the files"),
+        (within("preprocess", clip_seconds=6.0), "prepares video differently"),
     ],
 )
 def test_a_changed_description_is_refused(copy: Path, change: Edit, message: str) -> None:
@@ -345,16 +299,10 @@ def test_a_changed_description_is_refused(copy: Path, change: Edit, message: str
         Bundle.load(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"bundle"', "\udcff", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\udcff", "[" * 100_000])
 def test_a_description_that_is_no_json_object_is_refused(copy: Path, text: str) -> None:
     (copy / "bundle.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ModelError, match=r"bundle\.json"):
-        Bundle.load(copy)
-
-
-def test_a_file_that_is_no_graph_is_refused(copy: Path) -> None:
-    put(copy, "audio.onnx", b"not a graph")
-    with pytest.raises(ModelError, match=r"audio\.onnx is refused"):
         Bundle.load(copy)
 
 
@@ -372,22 +320,9 @@ def npz(**arrays: Any) -> bytes:
     return buffer.getvalue()
 
 
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "content",
-    [
-        npz(**{"visual.input": np.array([Bomb()], dtype=object)}),
-        pickle.dumps(Bomb()),
-        npy(np.zeros(3)),
-        b"",
-        b"PK\x03\x04 truncated",
-    ],
-    ids=["object array", "pickle", "npy", "empty", "broken zip"],
+    [npz(**{"visual.input": np.array([Bomb()], dtype=object)}), pickle.dumps(Bomb()), b"PK\x03\x04 truncated"],
 )
 def test_golden_scores_that_are_no_plain_arrays_are_refused(copy: Path, networks: OnnxNetworks, content: bytes) -> None:
     put(copy, "golden.npz", content)
@@ -412,19 +347,20 @@ def test_loading_and_scoring_never_unpickle(exported: Bundle, monkeypatch: pytes
 # -- golden scores
 
 
-def test_golden_scores_replay(exported: Bundle, networks: OnnxNetworks) -> None:
-    differences = replay_golden(exported, networks)
+def noticed(differences: dict[str, float]) -> set[str]:
     assert set(differences) == set(GRAPHS)
-    assert max(differences.values()) <= PARITY_TOLERANCE
+    return {graph for graph, difference in differences.items() if not difference <= GOLDEN_TOLERANCE}
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_an_altered_golden_score_is_noticed(exported: Bundle, copy: Path, networks: OnnxNetworks, graph: str) -> None:
-    golden = exported.golden()
-    golden[f"{graph}.output"].flat[-1] += 0.01
-    put(copy, "golden.npz", npz(**golden))
-    differences = replay_golden(Bundle.load(copy), networks)
-    assert {g for g, d in differences.items() if d > GOLDEN_TOLERANCE} == {graph}
+    output = exported.golden()[f"{graph}.output"]
+    off = output.copy()
+    off.flat[-1] += 0.01
+    for wrong in (off, output * np.nan, output[:0]):
+        put(copy, "golden.npz", npz(**(exported.golden() | {f"{graph}.output": wrong})))
+        assert noticed(replay_golden(Bundle.load(copy), networks)) == {graph}
+    assert max(replay_golden(exported, networks).values()) <= PARITY_TOLERANCE
 
 
 def test_other_weights_are_noticed(exported: Bundle, copy: Path, tmp_path: Path) -> None:
@@ -433,8 +369,7 @@ def test_other_weights_are_noticed(exported: Bundle, copy: Path, tmp_path: Path)
         model.audio.head.bias.add_(0.05)
     put(copy, "audio.onnx", export(model, tmp_path / "other").files["audio.onnx"])
     bundle = Bundle.load(copy)
-    differences = replay_golden(bundle, OnnxNetworks(bundle, "cpu", threads=1))
-    assert {g for g, d in differences.items() if d > GOLDEN_TOLERANCE} == {"audio"}
+    assert noticed(replay_golden(bundle, OnnxNetworks(bundle, "cpu", threads=1))) == {"audio"}
 
 
 @pytest.mark.parametrize("change", [{"mouth_frames": 9}, {"embedding": 6}])
@@ -445,19 +380,6 @@ def test_towers_of_another_shape_are_a_model_error(exported: Bundle, copy: Path,
     altered = OnnxNetworks(Bundle.load(copy), "cpu", threads=1)
     with pytest.raises(ModelError, match=r"mouth\.onnx of .* gives .*use another bundle"):
         altered.mouth(random_input("mouth", 1, np.random.default_rng(0)))
-
-
-@pytest.mark.parametrize("how", ["nan", "shape"])
-def test_a_golden_score_that_is_no_number_is_noticed(
-    exported: Bundle, copy: Path, networks: OnnxNetworks, how: str
-) -> None:
-    golden = exported.golden()
-    output = golden["voice.output"]
-    golden["voice.output"] = output * np.nan if how == "nan" else output[:1]
-    put(copy, "golden.npz", npz(**golden))
-    differences = replay_golden(Bundle.load(copy), networks)
-    assert max(differences, key=lambda graph: differences[graph]) == "voice"
-    assert differences["voice"] > GOLDEN_TOLERANCE
 
 
 def test_golden_scores_of_other_graphs_are_a_model_error(exported: Bundle, copy: Path, networks: OnnxNetworks) -> None:
@@ -474,33 +396,27 @@ def test_golden_scores_of_other_graphs_are_a_model_error(exported: Bundle, copy:
 # -- providers
 
 
-def test_devices() -> None:
-    assert execution_providers("cpu") == ["CPUExecutionProvider"]
-    assert execution_providers("auto")[-1] == "CPUExecutionProvider"
-    with pytest.raises(ConfigError, match="auto, cpu or cuda"):
-        execution_providers("gpu")
+CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
-def test_cuda_without_a_cuda_build_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigError, match="auto, cpu or cuda"):
+        execution_providers("gpu")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: CUDA[1:])
     with pytest.raises(ModelError, match="onnxruntime-gpu"):
         execution_providers("cuda")
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
-    assert execution_providers("auto") == ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert execution_providers("cpu") == ["CPUExecutionProvider"]
+    assert execution_providers("auto") == CUDA[1:]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: CUDA)
+    assert [execution_providers(device) for device in ("auto", "cuda", "cpu")] == [CUDA, CUDA, CUDA[1:]]
 
 
 def test_falling_back_from_cuda_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose ONNX Runtime knows CUDA, but cannot start it: said with every result, refused where asked for."""
     import onnxruntime
 
-    monkeypatch.setattr(
-        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    )
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: CUDA)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ONNX Runtime's own
         detector = avdetect.load_detector(device="auto")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from clips import talking_clip
-from test_bundle import CALIBRATION, build_model, edit, put
+from test_bundle import CALIBRATION, build_model, edit
 
 from avdetect.bundle import OUT_OF_FOLD, Bundle, OnnxNetworks, replay_golden
 from avdetect.config import PreprocessConfig
@@ -48,30 +48,12 @@ def test_the_table_travels_with_the_bundle(exported: Bundle) -> None:
     assert max(replay_golden(again, OnnxNetworks(again, "cpu", threads=1)).values()) <= PARITY_TOLERANCE
 
 
-def test_the_table_is_part_of_the_bundles_name(exported: Bundle, copy: Path) -> None:
-    put(copy, OUT_OF_FOLD, TABLE + b"\0")
-    assert Bundle.load(copy).digest != exported.digest
-
-
-@pytest.mark.parametrize("place", [0, len(TABLE) // 2, len(TABLE) - 1])
-def test_an_altered_byte_is_noticed(copy: Path, place: int) -> None:
-    content = bytearray(TABLE)
-    content[place] ^= 1
-    (copy / OUT_OF_FOLD).write_bytes(content)
-    with pytest.raises(ModelError, match=f"{OUT_OF_FOLD} differs from its hash"):
-        Bundle.load(copy)
-
-
-def test_a_table_cut_short_or_replaced_is_noticed(copy: Path) -> None:
-    for content in (TABLE[:-5], b"", gzip.compress(gzip.decompress(TABLE).replace(b"0.93", b"0.99"), mtime=0)):
-        (copy / OUT_OF_FOLD).write_bytes(content)
-        with pytest.raises(ModelError, match=f"{OUT_OF_FOLD} differs from its hash"):
-            Bundle.load(copy)
-
-
-def test_a_table_that_is_listed_must_be_there(copy: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", TABLE[:-5], bytes([TABLE[0] ^ 1]) + TABLE[1:]])
+def test_a_table_that_is_gone_or_altered_is_noticed(copy: Path, content: bytes | None) -> None:
     (copy / OUT_OF_FOLD).unlink()
-    with pytest.raises(ModelError, match=f"lacks {OUT_OF_FOLD}"):
+    if content is not None:
+        (copy / OUT_OF_FOLD).write_bytes(content)
+    with pytest.raises(ModelError, match=f"lacks {OUT_OF_FOLD}|{OUT_OF_FOLD} differs from its hash"):
         Bundle.load(copy)
 
 
@@ -84,9 +66,7 @@ def test_a_bundle_without_it_loads(copy: Path, left: bool) -> None:
     assert OUT_OF_FOLD not in Bundle.load(copy).files
 
 
-@pytest.mark.parametrize(
-    "name", ["out_of_fold.csv", "OUT_OF_FOLD.CSV.GZ", f"../{OUT_OF_FOLD}", "notes.txt", "sixth.onnx", "bundle.json", ""]
-)
+@pytest.mark.parametrize("name", ["OUT_OF_FOLD.CSV.GZ", f"../{OUT_OF_FOLD}", "sixth.onnx", "bundle.json", ""])
 @pytest.mark.parametrize("beside", [True, False])
 def test_any_other_file_is_refused(copy: Path, name: str, beside: bool) -> None:
     def add(values: dict) -> None:
@@ -95,11 +75,4 @@ def test_any_other_file_is_refused(copy: Path, name: str, beside: bool) -> None:
 
     edit(copy, add)
     with pytest.raises(ModelError, match="lists the files"):
-        Bundle.load(copy)
-
-
-@pytest.mark.parametrize("name", ["voice.onnx", "golden.npz"])
-def test_it_takes_no_other_files_place(copy: Path, name: str) -> None:
-    edit(copy, lambda values: values["files"].pop(name))
-    with pytest.raises(ModelError, match=f"lists the files.*a bundle has.*{name}"):
         Bundle.load(copy)

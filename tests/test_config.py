@@ -46,13 +46,8 @@ class Sample:
     inner: Inner = field(default_factory=Inner)
 
 
-def test_nothing_given_is_the_defaults() -> None:
-    assert from_dict(Sample, None) == Sample()
-    assert from_dict(Sample, {}) == Sample()
-    assert from_dict(Sample, {"inner": None}) == Sample()
-
-
 def test_differences_are_taken_over() -> None:
+    assert from_dict(Sample, None) == from_dict(Sample, {"inner": None}) == Sample()
     values = {"count": 3, "maybe": 2, "either": "path", "sizes": [4, 5, 6], "mode": "slow", "inner": {"rate": 2}}
     config = from_dict(Sample, values)
     assert config == Sample(count=3, maybe=2.0, either="path", sizes=(4, 5, 6), mode="slow", inner=Inner(2.0))
@@ -68,20 +63,14 @@ def test_differences_are_taken_over() -> None:
     ("values", "named"),
     [
         ({"cuont": 3}, r"config: unknown key 'cuont'; known keys: count, flag, .*, inner$"),
-        ({7: 1}, "config: unknown key 7"),
         ({"inner": {"speed": 1.0}}, r"config\.inner: unknown key 'speed'; known keys: rate"),
         ({"count": "3"}, r"config\.count: expected int, got '3'; YAML reads that as text, write 3\.0e\+00"),
-        ({"count": 3.0}, r"config\.count: expected int, got 3\.0"),
         ({"flag": 1}, r"config\.flag: expected bool, got 1"),
-        ({"either": 5}, r"config\.either: expected bool \| str, got 5"),
         ({"maybe": True}, r"config\.maybe: expected float \| null, got True"),
         ({"sizes": "45"}, r"config\.sizes: expected array, got '45'"),
-        ({"extra": [1]}, r"config\.extra: expected object, got \[1\]"),
         ({"extra": {1: 2}}, r"config\.extra: .*names as keys, got \{1: 2\}"),
-        ({"weights": {"a": 1.0, "b": "lots"}}, r"config\.weights: expected float, got \{'a': 1\.0, 'b': 'lots'\}"),
         ({"scale": [1, "x"]}, r"config\.scale: expected float, got \[1, 'x'\]"),
         ({"mode": "middling"}, r"config\.mode: must be one of fast, slow, got 'middling'"),
-        ({"inner": 1.0}, r"config\.inner: expected a mapping, got float"),
         ({"inner": {"rate": True}}, r"config\.inner\.rate"),
         ([1], "config: expected a mapping, got list"),
     ],
@@ -96,12 +85,6 @@ def test_a_dataclass_survives_the_way_to_json_and_back() -> None:
         assert from_dict(type(config), to_dict(config)) == config
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
-def test_every_shipped_config_is_read(path: Path) -> None:
-    config = load_yaml(TrainConfig, path)
-    assert config != TrainConfig(), "a file of differences without a difference"
-
-
 def test_there_are_shipped_configs() -> None:
     assert {path.stem for path in CONFIGS} == {"smoke", "small", "release", "base", "baseline", "dfdc", "whisper"}
 
@@ -110,16 +93,12 @@ def test_there_are_shipped_configs() -> None:
     ("text", "message"),
     [
         ("seed: [", "not valid YAML"),
-        ("- 1", "expected a mapping"),
         ("sead: 1", "sead"),
-        ("seed: one", "train.yaml.seed"),
         ("audio: {lr: 1e-3}", r"audio\.lr.*write 1\.0e-03"),  # YAML 1.1 reads this as text
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("seed: 1\nseed: 2", "twice"),
-        ("visual: {lr: 0.1}\nseed: 1\nvisual: {lr: 0.2}", "twice"),
         ("visual: &a {lr: 0.1}\naudio: *a", r"aliases .* are refused"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", r"aliases .* are refused"),
-        ("visual: &a {lr: 0.1}\naudio: {<<: *a}", r"aliases .* are refused"),
         ("seed: &a [*a]", r"aliases .* are refused"),
         ("[" * 40_000, "nested more than"),
         ("a: {" * 10_000, "nested more than"),
@@ -128,37 +107,26 @@ def test_there_are_shipped_configs() -> None:
             "seed: 0x" + "f" * 5000,
             r"train\.yaml\.seed: expected int <= 1000000000000000, got a number that is too large",
         ),
-        ("seed: -0x" + "f" * 5000, r"train\.yaml\.seed: expected int >= 0, got a number that is too large"),
         ("visual: {lr: 0x" + "f" * 5000 + "}", r"visual\.lr: Number out of range, got a number that is too large"),
-        ("name: 0x" + "f" * 5000, "expected str, got a number that is too large"),
         ("seed: " + "9" * 5000, "not valid YAML"),
         ("steps: !!int ''", "not valid YAML"),
-        ("seed: !!map x", "not valid YAML"),
         ("model: {visual: {encoder_kwargs: {a: 2001-01-01}}}", r"encoder_kwargs\.a: expected text"),
         ("model: {visual: {encoder_kwargs: {a: {1: 2}}}}", r"encoder_kwargs\.a: .*names as keys"),
         ("visual: {lr: -1.0}", r"train\.yaml\.visual\.lr: expected float > 0\.0, got -1\.0"),
-        ("visual: {forged: 1.5}", r"train\.yaml\.visual\.forged: expected float <= 1\.0, got 1\.5"),
         ("fusion: {label_smoothing: 1}", r"fusion\.label_smoothing: expected float < 1\.0, got 1"),
-        ("folds: 1", r"folds: expected int >= 2, got 1"),
         ("preprocess: {faces: {min_confidence: 90}}", r"preprocess\.faces\.min_confidence: expected float <= 1\.0"),
-        ("preprocess: {detector: foo}", r"preprocess\.detector: must be one of mtcnn, scrfd"),
         ("model: {streams: [visual, smell]}", r"model\.streams: must be one of visual, audio, sync, got .*'smell'"),
-        ("model: {audio: {channels: []}}", r"model\.audio\.channels: expected array of length >= 1, got \[\]"),
         ("model: {audio: {window_seconds: .001}}", r"window_seconds: expected float >= 0\.5"),
         ("model: {sync: {mouth_frames: 12}}", r"mouth_frames must be odd, got 12"),
-        ("model: {sync: {mouth_frames: 3}}", r"mouth_frames: expected int >= 5, got 3"),
         ("model: {visual: {views: [{share: 2}]}}", r"model\.visual\.views\.share: expected float <= 1\.0, got 2"),
         ("model: {visual: {views: [{size: 2}]}}", r"model\.visual\.views: unknown key 'size'"),
         ("model: {visual: {views: [{mean: [1, 2]}]}}", r"views\.mean: expected array of length >= 3, got \[1, 2\]"),
-        ("model: {visual: {views: [{std: [1, 0, 1]}]}}", r"views\.std: expected float > 0\.0, got \[1, 0, 1\]"),
         (
             "visual: {forgeries: {self_blend: -1}}",
             r"visual\.forgeries: expected float >= 0\.0, got \{'self_blend': -1\}",
         ),
-        ("visual: {forgeries: {cut: 1.0e+300}}", r"visual\.forgeries: expected float <= 1000000000000000"),
         ("visual: {forgeries: {" + "x" * 999 + ": a}}", "expected float"),
         ("audio: {forgeries: {cut: .nan}}", r"audio\.forgeries: expected float >= 0\.0, got \{'cut': nan\}"),
-        ("audio: {forgeries: {cut: .inf}}", r"audio\.forgeries: expected float <= "),
         ("visual: {forgeries: {self_blend: 0, mouth_swap: 0}}", r"train\.yaml\.visual: .*every weight is 0"),
         ("model: {visual: {views: [{highpass: 4}]}}", r"model\.visual\.views: View\.highpass must be odd, or 0, got 4"),
         (
@@ -172,7 +140,16 @@ def test_there_are_shipped_configs() -> None:
         ("release: true\nvisual: {evaluate_every: 5}", r"visual\.evaluate_every must be 0 with release"),
         ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
         ("audio: {batch_size: 30, accumulate: 4}", "accumulate 4"),
-        ("joint: {batch_size: 5}", "joint.batch_size"),
+        ("joint: {steps: 5}", "unknown key 'joint'"),
+        ("model: {fusion: {hidden: 5}}", "unknown key 'hidden'"),
+        ("release: true\nsync: {evaluate_every: 5}", r"sync\.evaluate_every must be 0 with release"),
+        ("model: {visual: {tune: none}}\nvisual: {evaluate_every: 5}", r"visual\.evaluate_every must be 0.*frozen"),
+        ("audio: {alignment: 0.1}", r"audio\.alignment"),
+        ("visual: {uniformity: 0.1}", r"need model\.visual\.unit_features"),
+        (
+            "model: {visual: {unit_features: true}}\nvisual: {alignment: 0.1, accumulate: 2}",
+            r"visual\.accumulate must be 1",
+        ),
         ("sync: {accumulate: 2}", r"sync\.accumulate must be 1, got 2"),
         ("model: {streams: [visual]}", "the streams with steps are visual, audio, sync"),
         ("model: {streams: [visual, audio]}\naudio: {steps: 0}", "the streams with steps are visual, sync"),
@@ -188,7 +165,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "model: {fusion: {hidden: 0, dropout: 0, stream_dropout: 0}, visual: {views: [{mean: 0, std: [1, 2, 3]}]}}",
+        "model: {fusion: {stream_dropout: 0}, visual: {views: [{mean: 0, std: [1, 2, 3]}]}}",
         "model: {audio: {window_seconds: 0.5}}\npreprocess: {detector: scrfd, faces: {min_iou: 1, shot_change: 1}}",
         "visual: {accumulate: 2, ema_decay: 0, label_smoothing: 0, forgeries: {self_blend: 3, mouth_swap: 0}}",
         "model: {streams: [sync, visual]}\naudio: {steps: 0}",
@@ -199,19 +176,6 @@ def test_the_ends_of_the_ranges_are_taken(tmp_path: Path, text: str) -> None:
     (tmp_path / "train.yaml").write_text(text)
     config = load_yaml(TrainConfig, tmp_path / "train.yaml")
     assert from_dict(TrainConfig, to_dict(config)) == config
-
-
-def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml"):
-        load_yaml(TrainConfig, tmp_path / "none.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ConfigError, match=r"binary\.yaml"):
-        load_yaml(TrainConfig, tmp_path / "binary.yaml")
-
-
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert load_yaml(TrainConfig, tmp_path / "empty.yaml") == TrainConfig()
 
 
 def changed(config: Any) -> list[Any]:
@@ -241,11 +205,6 @@ def test_every_field_of_the_preprocessing_counts_in_its_digest() -> None:
 def test_the_digest_of_the_defaults_is_the_one_that_caches_and_bundles_state() -> None:
     """Another digest refuses every cache and bundle there is: change it only with what comes out of preprocessing."""
     assert PreprocessConfig().digest() == "ab06158098952bc4"
-
-
-def test_configs_cannot_be_changed_in_place() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        PreprocessConfig().detector = "scrfd"  # type: ignore[misc]
 
 
 def test_limits_may_be_as_large_as_a_number_may_be() -> None:

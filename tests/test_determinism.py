@@ -83,7 +83,7 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], rel
             assert same, (name, value, other[name])
 
 
-@pytest.mark.parametrize(("threads", "repeat"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(("threads", "repeat"), [(4, 2)])
 def test_neither_threads_nor_what_went_before_change_anything(
     files: list[Path], expected: list[dict[str, Any]], threads: int, repeat: int
 ) -> None:
@@ -102,11 +102,10 @@ def test_batches_change_nothing(
     assert_same(in_process(files), expected, relative=2e-5)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict[str, Any]], workers: int) -> None:
-    order = [1, 0, 2] if workers == 2 else [2, 1, 0]
+def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict[str, Any]]) -> None:
+    order = [1, 0, 2]
     command = [sys.executable, "-m", "avdetect.cli", "score", *(str(files[i]) for i in order), "--json"]
-    command += ["--device", "cpu", "--workers", str(workers)]
+    command += ["--device", "cpu", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     found = [numbers(result) for result in json.loads(done.stdout)["results"]]
     assert_same(found, [expected[i] for i in order])

@@ -71,30 +71,10 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert broken(path) == []
 
 
-def test_a_broken_link_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("test_documents.ROOT", tmp_path)
-    (tmp_path / "b.md").write_text("# One & two\n## One & two\n```sh\n# no heading\n```\n")
-    (tmp_path / "c.py").write_text("")
-    good = "[a](b.md) [a](b.md#one--two) [a](b.md#one--two-1) [a](#top) ![a](c.py) [a](https://example.org/x#y)"
-    bad = ["b.txt", "b.md#one", "b.md#no-heading", "#bottom", "../outside.md", "c.py#L1"]
-    document = tmp_path / "a.md"
-    document.write_text(f"# Top\n{good}\n" + "".join(f"[a]({link})\n" for link in bad))
-    assert broken(document) == bad
-
-
 @pytest.mark.parametrize("path", READMES, ids=name_of)
 def test_paths_in_the_text_exist(path: Path) -> None:
     missing = [found for found in PATH.findall(path.read_text(encoding="utf-8")) if not (ROOT / found).exists()]
     assert missing == []
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_every_row_of_a_table_has_as_many_cells_as_its_head(path: Path) -> None:
-    width = 0
-    for number, line in enumerate(prose(path).splitlines(), 1):
-        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
-        assert not (cells and width) or cells == width, f"row {number} of {name_of(path)}: {line}"
-        width = cells
 
 
 def test_readme_is_short() -> None:

@@ -1,4 +1,4 @@
-"""`avdetect evaluate` and tools/evaluate.py from a manifest to the report, on media made here."""
+"""`avdetect evaluate` from a manifest to the report, on media made here."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import re
 import subprocess
 import wave
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 from clips import speech
+from documents import results_table
 from media_factory import RENDERER
 from readme_media import SAMPLE
+from sklearn.metrics import roc_auc_score
 
 from avdetect import cli
 from avdetect.bundle import OUT_OF_FOLD, Bundle, write_bundle
@@ -30,30 +31,23 @@ from avdetect.evaluation.steps import container_facts
 from avdetect.pooling import FEATURES
 from avdetect.preprocess import Preprocessor
 
-ROOT = Path(__file__).parents[1]
 RECORDED = 48
 LOOKS = ("null", "hflip", "hue=h=40")
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    return importlib.import_module("evaluate")
-
-
 def manifest(folder: Path, names: list[str], **columns: object) -> Path:
     """Reals and fakes in turn, of two sources; all in dev."""
-    fake = [i % 2 for i in range(len(names))]
-    table = pd.DataFrame({"path": names, "fake": fake, "group": [f"g{i}" for i in range(len(names))], "split": "dev"})
-    table["video_fake"] = table["audio_fake"] = table["fake"]
-    table["method"], table["dataset"] = (
-        np.where(table["fake"] == 1, "made", ""),
-        [f"d{i % 4 // 2}" for i in range(len(names))],
-    )
-    path = folder / "manifest.csv"
-    table["path"] = [str(folder / name) for name in names]
-    table["original"], table["fake_segments"] = "", [()] * len(names)
-    write_manifest(table.assign(**columns), path)
-    return path
+    fake = np.arange(len(names)) % 2
+    table = pd.DataFrame({"path": [str(folder / name) for name in names], "fake": fake, "video_fake": fake})
+    table = table.assign(audio_fake=fake, group=[f"g{i}" for i in range(len(names))], split="dev", original="")
+    table = table.assign(method=np.where(fake == 1, "made", ""), dataset=[f"d{i % 4 // 2}" for i in range(len(names))])
+    table["fake_segments"] = [()] * len(names)
+    write_manifest(table.assign(**columns), folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 # -- clips with a face and a voice, through the whole command
@@ -73,9 +67,9 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(talking: Path, tool: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluated") / "results"
-    assert tool.main([str(talking), "--out", str(out)]) == 0
+    assert importlib.import_module("evaluate").main([str(talking), "--out", str(out)]) == 0
     return out
 
 
@@ -85,16 +79,12 @@ def test_every_file_has_its_row_and_the_detectors_numbers(evaluated: Path, talki
     assert scores["error"].notna().tolist() == [False] * 5 + [True]
     assert scores["error"].iloc[5].startswith("MediaError: ")
     first = load_detector(device="cpu").score(scores["path"][0])
-    assert scores["p_fake"][0] == first.fake
-    assert scores["p_video_fake"][0] == first.video_fake
-    # The fusion is a noisy-or: with one stream alone the whole is its cause.
-    assert scores["no_video:p_fake"][:5].tolist() == pytest.approx(scores["masked:audio"][:5].tolist(), abs=1e-5)
-    assert scores["no_audio:p_fake"][:5].tolist() == pytest.approx(scores["masked:visual"][:5].tolist(), abs=1e-5)
+    assert (scores["p_fake"][0], scores["p_video_fake"][0]) == (first.fake, first.video_fake)
 
 
 def test_tables_pictures_and_page_are_there_and_agree(evaluated: Path) -> None:
     metrics = pd.read_csv(evaluated / "metrics.csv")
-    assert {"modality", "output", "stream", "modality removed"} <= set(metrics["table"])
+    assert {"modality", "output", "stream"} <= set(metrics["table"])
     assert set(metrics["part"]) == {"all"}
     row = metrics[(metrics["table"] == "output") & (metrics["score"] == "p_fake")].iloc[0]
     assert (row["n"], row["fakes"], row["abstained"]) == (5, 2, 1)
@@ -103,9 +93,7 @@ def test_tables_pictures_and_page_are_there_and_agree(evaluated: Path) -> None:
     assert "1 of 6 files could not be read" in page
     for name in ("sync", "sync_shifts", "localisation", "missing"):
         assert len(pd.read_csv(evaluated / f"{name}.csv"))
-    assert len(pd.read_csv(evaluated / "sync_shifts.csv")) == 31
-    for name in ("auc_all", "sync"):
-        assert (evaluated / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (evaluated / "sync.png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads((evaluated / "summary.json").read_text())
     assert summary["bundle"]["digest"] == Bundle.load().digest
     assert any("audit" in sentence for sentence in summary["not_measured"])  # five files are too few
@@ -118,23 +106,23 @@ def test_a_second_run_scores_nothing_and_changes_nothing(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a file was read again")
 
-    before = {path.name: path.read_bytes() for path in evaluated.iterdir() if path.is_file()}
+    before = contents(evaluated)
     for owner, name in ((Preprocessor, "open"), (steps, "measure_sync"), (steps, "measure_localisation")):
         monkeypatch.setattr(owner, name, never)
     assert cli.run(["evaluate", str(talking), "--out", str(evaluated), "--workers", "2"]) == 0
-    assert {path.name: path.read_bytes() for path in evaluated.iterdir() if path.is_file()} == before
+    assert contents(evaluated) == before
 
 
 def test_a_cache_gives_the_same_numbers(evaluated: Path, talking: Path, tmp_path: Path) -> None:
     table, bundle = read_manifest(talking), Bundle.load()
     preprocess(table, tmp_path / "cache", bundle.info.preprocess, Options())
-    found = evaluate(table, bundle, tmp_path / "out", cache=tmp_path / "cache", audit=False, rounds=20)
+    found = evaluate(table, bundle, tmp_path / "out", cache=tmp_path / "cache", audit=False, sync=False, rounds=20)
     scores = pd.read_csv(evaluated / "scores.csv")
     assert found.scores["p_fake"].tolist() == pytest.approx(scores["p_fake"].tolist(), abs=1e-6, nan_ok=True)
     assert found.scores["error"].iloc[5].startswith("MediaError: ")
 
 
-# -- out of fold: speech whose length gives it away
+# -- out of fold: speech whose length gives it away; two bundles side by side
 
 
 @pytest.fixture(scope="module")
@@ -150,64 +138,79 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return manifest(folder, names, kind="speech", video_fake=None, split=["train"] * 24 + ["dev"] * 25)
 
 
-@pytest.fixture(scope="module")
-def trained(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default bundle with out-of-fold outputs of these files that are right four times out of five."""
-    table = read_manifest(spoken).iloc[:-1]
-    p = np.where(np.arange(RECORDED) % 5 == 0, 0.5, 0.3 + 0.4 * table["fake"].to_numpy(float))
-    held = pd.DataFrame({"sha256": [file_sha256(path) for path in table["path"]], "fold": np.arange(RECORDED) // 4 % 2})
-    held = held.assign(**dict.fromkeys(FEATURES, 0.0)).assign(audio_logit=p, has_audio=1.0)
-    held = held.assign(
-        p_fake=p, p_video_fake=np.nan, p_audio_fake=p, p_mismatch=np.nan, **{"ablation:audio:logistic": p}
-    )
+def trained(spoken: Path, folder: Path, p: np.ndarray) -> Path:
+    """The default bundle with the out-of-fold outputs `p` (RECORDED,) of these files."""
+    paths = read_manifest(spoken)["path"][:RECORDED]
+    held = pd.DataFrame({"sha256": [file_sha256(path) for path in paths], "fold": np.arange(RECORDED) // 4 % 2})
+    held = held.assign(**dict.fromkeys(FEATURES, 0.0)).assign(audio_logit=p, has_audio=1.0, p_fake=p, p_audio_fake=p)
+    held = held.assign(p_video_fake=np.nan, p_mismatch=np.nan, **{"ablation:audio:logistic": p})
     held.loc[RECORDED] = held.loc[0]  # a file that the manifests here do not hold, with a face
     held.loc[RECORDED, ["sha256", "has_visual"]] = ["f" * 64, 1.0]
-    bundle = Bundle.load()
-    content = gzip.compress(held.to_csv(index=False).encode(), mtime=0)
-    folder = tmp_path_factory.mktemp("bundle")
+    bundle, content = Bundle.load(), gzip.compress(held.to_csv(index=False).encode(), mtime=0)
     write_bundle(folder, bundle.info, bundle.files | {OUT_OF_FOLD: content})
     return folder
 
 
-def test_out_of_fold_and_the_audit(spoken: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    out = tmp_path / "out"
-    assert cli.run(["evaluate", str(spoken), "--out", str(out), "--bundle", str(trained), "--out-of-fold"]) == 0
-    scores = pd.read_csv(out / "scores.csv")
+def run(spoken: Path, bundle: Path, out: Path, *options: str) -> int:
+    asked = ["evaluate", str(spoken), "--bundle", str(bundle), "--out", str(out), "--out-of-fold", "--no-sync"]
+    return cli.run([*asked, *options])
+
+
+RIGHT = np.where(np.arange(RECORDED) % 5 == 0, 0.5, 0.3 + 0.4 * (np.arange(RECORDED) % 2))  # four times out of five
+
+
+@pytest.fixture(scope="module")
+def good(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(spoken, tmp_path_factory.mktemp("good"), RIGHT)
+
+
+@pytest.fixture(scope="module")
+def poor(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle that knows nothing, and its evaluation."""
+    bundle = trained(spoken, tmp_path_factory.mktemp("poor"), 0.2 + 0.01 * np.arange(RECORDED))
+    out = tmp_path_factory.mktemp("results") / "poor"
+    assert run(spoken, bundle, out, "--no-audit") == 0
+    return bundle, out
+
+
+def test_out_of_fold_the_audit_and_another_bundle_beside(
+    spoken: Path, good: Path, poor: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, (other, theirs) = tmp_path / "out", poor
+    beside = ["--beside", f"plain CNN={theirs}"]
+    assert run(spoken, good, out, *beside) == 0
+    error = capsys.readouterr().err
+    assert re.search(r"note: all files: speech/audio_fake: the model's AUC \.\d+ does not beat", error)
+    scores, metrics = pd.read_csv(out / "scores.csv"), pd.read_csv(out / "metrics.csv")
     assert scores["fold"].notna().sum() == RECORDED
     assert scores["error"].iloc[RECORDED].startswith("NotScored: ")
     reasons = scores[["missing_visual", "missing_sync"]].iloc[:RECORDED].drop_duplicates().to_numpy().tolist()
     assert reasons == [["not recorded out of fold", "the folds trained no such stream"]]
-    metrics = pd.read_csv(out / "metrics.csv")
     assert metrics["part"].drop_duplicates().tolist() == ["all", "dev"]
     audit = metrics[(metrics["table"] == "audit") & (metrics["label"] == "audio_fake")].set_index(["part", "score"])
-    assert audit.loc[("all", "duration"), "auc"] == 1
-    assert audit.loc[("all", "duration"), "n"] == RECORDED
+    assert audit.loc[("all", "duration"), ["auc", "n"]].tolist() == [1, RECORDED]
     assert audit.loc[("dev", "duration"), "n"] == 24
+    rows = metrics[(metrics["table"] == "comparison") & (metrics["label"] == "audio_fake") & (metrics["part"] == "all")]
+    rows = rows.set_index("score")
+    want = [roc_auc_score(np.arange(RECORDED) % 2, p) for p in (RIGHT, np.arange(RECORDED))]
+    assert rows.loc[["p_audio_fake", "plain CNN"], "auc"].tolist() == pytest.approx(want, abs=0.02)
+    assert rows.loc["plain CNN", "auc_gap"] > 0
+    stated, summary = Bundle.load(other).digest, json.loads((out / "summary.json").read_text())
+    assert summary["audit_folds"] == {"by": "given", "number": 2}
+    assert summary["beside"] == [{"name": "plain CNN", "bundle": stated}]
+    command = f"avdetect evaluate {spoken} --bundle {good} --out-of-fold --no-sync --beside 'plain CNN={theirs}'"
+    assert summary["command"] == command
     page = (out / "report.html").read_text()
-    assert "every file was scored by streams that never saw its" in page
-    assert "does not beat" in page
-    assert "1 of 49 files have no out-of-fold output" in page
-    error = capsys.readouterr().err
-    assert re.search(r"note: all files: speech/audio_fake: the model's AUC \.\d+ does not beat", error)
-    assert json.loads((out / "summary.json").read_text())["audit_folds"] == {"by": "given", "number": 2}
-
-
-def test_documents_are_updated_from_a_folder(
-    spoken: Path, trained: Path, tmp_path: Path, tool: ModuleType, capsys: pytest.CaptureFixture
-) -> None:
-    out, document = tmp_path / "out", tmp_path / "README.md"
-    document.write_text("<!-- results: outputs -->\n<!-- end results -->\n")
-    arguments = [str(spoken), "--out", str(out), "--bundle", str(trained), "--out-of-fold", "--no-audit", "--no-sync"]
-    assert tool.main([*arguments, "--update-docs", str(document)]) == 0
-    text = document.read_text()
-    assert "| speech | voice (audio_fake) | 48 (24) |" in text
-    assert tool.main(["--out", str(out), "--update-docs", str(document)]) == 0
-    assert document.read_text() == text
-    assert capsys.readouterr().out.endswith("up to date\n")
-    document.write_text("<!-- results: wrong -->\n<!-- end results -->\n")
-    assert tool.main(["--out", str(out), "--update-docs", str(document)]) == 1
-    assert "there is no results table 'wrong'" in capsys.readouterr().err
-    assert tool.main(["--update-docs", str(document)]) == 2
+    for said in ("scored by streams that never saw its", "1 of 49 files have no out-of-fold output", "does not beat"):
+        assert said in page
+    assert f"plain CNN ({stated})" in page
+    assert "| speech | audio_fake | plain CNN | 48 (24) |" in results_table(out, "comparison")
+    before = contents(out)
+    assert run(spoken, good, out, *beside) == 0
+    assert contents(out) == before
+    capsys.readouterr()
+    assert run(spoken, good, out) == 2
+    assert f"belongs to another run (beside.plain CNN: {stated} there, None now)" in capsys.readouterr().err
 
 
 def test_facts_of_a_missing_file_are_tried_again(spoken: Path, tmp_path: Path) -> None:
@@ -218,45 +221,28 @@ def test_facts_of_a_missing_file_are_tried_again(spoken: Path, tmp_path: Path) -
     assert pd.read_csv(tmp_path / "facts.csv")["path"].tolist() == paths[:1]
 
 
-# -- refusals
-
-
-def refused(arguments: list[str], capsys: pytest.CaptureFixture, code: int = 2) -> str:
-    assert cli.run(["evaluate", *arguments]) == code
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert len(captured.err.splitlines()) == 1
-    return captured.err
-
-
-def test_refusals_are_one_line(
-    spoken: Path, trained: Path, evaluated: Path, talking: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_refusals_are_one_line_and_claim_no_folder(
+    spoken: Path, good: Path, poor: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    asked = [str(spoken), "--out", str(tmp_path / "new")]
-    bundle = Bundle.load()
+    bundle, out = Bundle.load(), str(tmp_path / "new")
     files = {name: content for name, content in bundle.files.items() if name != OUT_OF_FOLD}
     write_bundle(tmp_path / "bare", bundle.info, files)
-    bare = ["--bundle", str(tmp_path / "bare")]
-    assert "holds no out_of_fold.csv.gz" in refused([*asked, "--out-of-fold", *bare], capsys)
-    assert "trained on other files" in refused([*asked, "--out-of-fold"], capsys)
-    assert not (tmp_path / "new").exists(), "a refusal claims no folder"
-    assert "--split training: it must be one of train, dev, test" in refused([*asked, "--split", "training"], capsys)
-    assert "no files of the split test" in refused([*asked, "--split", "test"], capsys, 1)
-    assert "is no folder of an evaluation" in refused([str(spoken), "--out", str(tmp_path / "other")], capsys)
-    error = refused([str(talking), "--out", str(evaluated), "--bundle", str(trained)], capsys)
-    assert "belongs to another run (bundle: " in error
-    assert "name another --out, or delete the folder" in error
-    error = refused([str(talking), "--out", str(tmp_path / "x"), "--bundle", str(trained), "--out-of-fold"], capsys)
-    assert "was trained on other files" in error
-
-
-def test_help_names_every_option(tool: ModuleType, capsys: pytest.CaptureFixture) -> None:
-    assert tool.main(["--help"]) == 0
-    text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
-    for (
-        option
-    ) in "--out --bundle --cache --split --out-of-fold --beside --robustness --workers --no-audit --no-sync".split():
-        assert option in text
-    assert "--update-docs" in text
+    refusals: list[tuple[str, int, list[str]]] = [
+        ("holds no out_of_fold.csv.gz", 2, ["--out", out, "--out-of-fold", "--bundle", str(tmp_path / "bare")]),
+        ("trained on other files", 2, ["--out", out, "--out-of-fold"]),
+        ("--split training: it must be one of train, dev, test", 2, ["--out", out, "--split", "training"]),
+        ("no files of the split test", 1, ["--out", out, "--split", "test"]),
+        ("is no folder of an evaluation", 2, ["--out", str(tmp_path / "other")]),
+        ("--beside poor: it must be NAME=FOLDER", 2, ["--out", out, "--beside", "poor"]),
+        ("it holds no finished evaluation", 2, ["--out", out, "--beside", f"a={tmp_path}"]),
+        ("belongs to another run (bundle: ", 2, ["--out", str(poor[1]), "--bundle", str(good), "--out-of-fold"]),
+    ]
+    capsys.readouterr()
+    for said, code, options in refusals:
+        assert cli.run(["evaluate", str(spoken), *options]) == code
+        captured = capsys.readouterr()
+        assert said in captured.err
+        assert (captured.out, len(captured.err.splitlines())) == ("", 1)
+    assert not (tmp_path / "new").exists()

@@ -8,23 +8,24 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import documents
 import numpy as np
 import pandas as pd
 import pytest
 from documents import markdown, results_table, update_documents
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.errors import ConfigError
 from avdetect.evaluation import plots, views
-from avdetect.evaluation.cells import COLUMNS, SCORES, View, interval, number
+from avdetect.evaluation.cells import SCORES, interval, number
 from avdetect.evaluation.comparison import comparison
-from avdetect.evaluation.report import Results, write_report
-from avdetect.evaluation.tables import TABLES, measurements, missing_streams
+from avdetect.evaluation.report import TABLES, Results, write_report
+from avdetect.evaluation.tables import measurements, missing_streams
+from avdetect.evaluation.views import View
 from avdetect.pooling import FEATURES
 
 HOSTILE = '<script>alert("x")</script>|a&b'  # the name of a source
-VOID = {"meta", "img", "br", "link"}
 
 
 def scores_table(count: int = 96) -> pd.DataFrame:
@@ -59,28 +60,17 @@ def results() -> Results:
     shifts = pd.DataFrame({"shift_frames": [-1, 0, 1], "n": 3, "recovered": [0.5, 1, 0.5], "mean_error_frames": 1.0})
     for name in ("recovered", "mean_error_frames"):
         shifts[f"{name}_low"], shifts[f"{name}_high"] = shifts[name] / 2, shifts[name]
-    curve = pd.DataFrame(
-        {
-            "subset": "clips",
-            "condition": ["clean", "h264", "h264"],
-            "severity": [np.nan, 18, 43],
-            "unit": ["", "crf", "crf"],
-        }
-    ).assign(score="p_fake", n=4, fakes=2, abstained=0, auc=[0.9, 0.8, 0.6], auc_low=0.5, auc_high=1.0)
-    ap = {"files": 2, "segments": 3, "failed": 0, "ap_50": 0.25, "ap_mean": 0.1}
-    own = {"score": "visual", "method": "segments", "real": 1, "false_alarms": 0.125}
-    located = pd.DataFrame([{"score": "visual", "method": "proposals"} | ap, own | ap])
-    tables = {
-        "metrics": pd.concat([*frames, audit], ignore_index=True),
-        "missing": missing_streams(scores.assign(has_sync=0.0, missing_sync="no face")),
-        "sync_shifts": shifts,
-        "sync": pd.DataFrame([{"subset": "shifted", "score": "offset", "n": 3, "recovered": 0.7}]),
-        "robustness": curve.assign(mean_p_real=0.3, mean_p_fake=0.7),
-        "localisation": located,
-    }
+    curve = pd.DataFrame({"condition": ["clean", "h264", "h264"], "severity": [np.nan, 18, 43], "auc": [0.9, 0.8, 0.6]})
     return Results(
         scores=scores,
-        tables=tables,
+        tables={
+            "metrics": pd.concat([*frames, audit], ignore_index=True),
+            "missing": missing_streams(scores.assign(has_sync=0.0, missing_sync="no face")),
+            "sync_shifts": shifts,
+            "sync": pd.DataFrame([{"subset": "shifted", "score": "offset", "n": 3, "recovered": 0.7}]),
+            "robustness": curve.assign(subset="clips", score="p_fake", unit="crf", auc_low=0.5, auc_high=1.0),
+            "localisation": pd.DataFrame([{"score": "visual", "method": "segments", "ap_50": 0.25}]),
+        },
         parts=parts,
         about={"Bundle": "test (0123)", "Command": "avdetect evaluate <m>.csv"},
         summary={"parts": list(parts), "sync_measured_on": "dev", "out_of_fold": False},
@@ -99,18 +89,18 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Page(HTMLParser):
     """Open tags, the text of cells, and what the page would load."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
         self.open: list[str] = []
         self.words: list[str] = []
         self.loads: list[str] = []
         self.tags: set[str] = set()
-        self.feed(text)
+        self.feed((folder / "report.html").read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-        if tag not in VOID:
+        if tag not in {"meta", "img", "br", "link"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -121,126 +111,87 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_whole_and_loads_nothing(folder: Path) -> None:
-    text = (folder / "report.html").read_text()
-    page = Page(text)
+    page, text = Page(folder), (folder / "report.html").read_text()
     assert page.open == []
     assert "script" not in page.tags
     assert HOSTILE in "".join(page.words)
     assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
     assert {load for load in page.loads if load.startswith("#")} <= {f"#{i}" for i in re.findall(r' id="(s\d+)"', text)}
-    assert "prefers-color-scheme: dark" in text
-    assert 'name="viewport"' in text
     assert "url(" not in text
 
 
 def test_pictures_stand_in_the_page_and_beside_it(folder: Path) -> None:
-    page = Page((folder / "report.html").read_text())
-    shown = {base64.b64decode(load.split(",")[1]) for load in page.loads if load.startswith("data:")}
+    shown = {base64.b64decode(load.split(",")[1]) for load in Page(folder).loads if load.startswith("data:")}
     written = {path.name: path.read_bytes() for path in folder.glob("*.png")}
     assert set(written.values()) == shown
     assert all(content.startswith(b"\x89PNG") for content in shown)
-    parts = {
-        f"{name}_{part}.png"
-        for name in ("auc", "roc", "reliability", "ablations", "sources")
-        for part in ("dev", "all")
-    }
+    parts = {f"{name}_{part}.png" for name in ("roc", "reliability") for part in ("dev", "all")}
     assert set(written) == parts | {"sync.png", "robustness.png"}
 
 
-def test_the_page_says_what_the_csv_says(folder: Path, results: Results) -> None:
-    words = "".join(Page((folder / "report.html").read_text()).words)
+def test_the_page_says_what_the_csv_says_and_names_the_rest(folder: Path, results: Results) -> None:
+    words = "".join(Page(folder).words)
     metrics = pd.read_csv(folder / "metrics.csv")
-    for row in metrics[metrics["table"].isin(["output", "stream", "ablation", "source", "audit"])].to_dict("records"):
+    for row in metrics[metrics["table"].isin(["output", "kind", "method"])].to_dict("records"):
         few, bounds = " (too few)", f" [{row['auc_low']:.2f}–{row['auc_high']:.2f}]"
         assert f"{row['auc']:.3f}{few if row['note'] == 'too few' else bounds}" in words
-    assert metrics["note"].eq("too few").any()
     assert metrics.loc[metrics["note"] == "too few", "auc_low"].isna().all()
-    assert "abstained" in words
+    assert all(f"{name}.csv: " in words and (folder / f"{name}.csv").exists() for name in TABLES)
     for sentence in (*results.warnings, *results.unmeasured, results.about["Command"]):
         assert sentence in words
     assert len(pd.read_csv(folder / "scores.csv")) == len(results.scores)
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["warnings"] == results.warnings
-    assert summary["not_measured"] == results.unmeasured
+    assert (summary["warnings"], summary["not_measured"]) == (results.warnings, results.unmeasured)
 
 
-def test_every_view_names_columns_that_there_are_and_every_column_is_shown() -> None:
-    specs = [*views.VIEWS.values(), *views.TABLE_VIEWS.values()]
-    assert {name for spec in specs for name in spec.columns.split()} == set(COLUMNS)
-    assert {spec.rows for spec in specs} - {""} == {*TABLES, "comparison", "audit"}
-
-
-def test_the_best_shortcut_stands_beside_each_output(results: Results) -> None:
+def test_best_shortcut_and_worst_source_stand_beside_each_output(results: Results) -> None:
     metrics = results.tables["metrics"]
     table = views.view("outputs", metrics, "all")
-    place = table.columns.index("best shortcut: balanced AUC")
+    shortcut, worst = map(table.columns.index, ("best shortcut: balanced AUC", "worst source's false alarms"))
     for row, cells in zip(views.rows_of(metrics, "all", "output"), table.rows, strict=True):
-        assert cells[place] == f"duration: {interval(row, 'auc')}"
-    assert {cells[place] for cells in views.view("outputs", metrics, "dev").rows} == {"not measured"}
-
-
-def test_the_same_results_give_the_same_bytes(results: Results, folder: Path, tmp_path: Path) -> None:
-    write_report(results, tmp_path)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
-def test_what_an_earlier_run_measured_does_not_stay(results: Results, tmp_path: Path) -> None:
-    write_report(results, tmp_path)
-    fewer = {name: results.tables[name] for name in ("metrics", "missing")}
-    write_report(Results(results.scores, fewer, results.parts, results.about, results.summary), tmp_path)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert not left & {
-        "sync.csv",
-        "sync_shifts.csv",
-        "robustness.csv",
-        "localisation.csv",
-        "sync.png",
-        "robustness.png",
-    }
-    assert "Robustness" not in (tmp_path / "report.html").read_text()
-
-
-def test_one_class_alone_draws_no_curves(results: Results) -> None:
-    reals = results.scores[results.scores["fake"] == 0]
-    assert [picture.name for picture in plots.of_outputs(reals, results.tables["metrics"], "all")] == ["auc_all"]
-    assert plots.of_details(results.tables["metrics"], "test") == []
-    assert plots.robustness(pd.DataFrame()) == []
-    assert plots.sync_shifts(pd.DataFrame()) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(0.12345, "0.123"), (1, "1.000"), (float("nan"), "–"), (None, "–"), ("", "–"), (pd.NA, "–")]
-)
-def test_numbers(value: object, shown: str) -> None:
-    assert number(value) == shown
-
-
-def test_the_worst_source_is_named_where_it_has_enough_files(results: Results) -> None:
-    metrics = results.tables["metrics"]
-    table = views.view("outputs", metrics, "all")
-    place = table.columns.index("worst source's false alarms")
-    told = {cells[:2]: cells[place] for cells in table.rows}
+        assert cells[shortcut] == f"duration: {interval(row, 'auc')}"
+    assert {cells[shortcut] for cells in views.view("outputs", metrics, "dev").rows} == {"not measured"}
+    told = {cells[:2]: cells[worst] for cells in table.rows}
     for cells in views.view("alarms", metrics, "all").rows:
         subset, _, source = cells[0].partition(": ")
         if source == "plain":  # a larger share of its real files than of the other source's
             assert told[subset, cells[1]].startswith(f"{cells[3]} (plain, ")
     few = metrics.assign(n=metrics["n"].mask(metrics["table"] == "false alarms", 9))
-    assert {cells[place] for cells in views.view("outputs", few, "all").rows} == {"–"}
+    assert {cells[worst] for cells in views.view("outputs", few, "all").rows} == {"–"}
+
+
+def test_a_report_replaces_what_an_earlier_run_left(results: Results, folder: Path, tmp_path: Path) -> None:
+    write_report(results, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {p.name: p.read_bytes() for p in folder.iterdir()}
+    fewer = {name: results.tables[name] for name in ("metrics", "missing")}
+    write_report(Results(results.scores, fewer, results.parts, results.about, results.summary), tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    gone = {"sync.csv", "sync_shifts.csv", "robustness.csv", "localisation.csv", "sync.png", "robustness.png"}
+    assert not left & gone
+    assert "Robustness" not in (tmp_path / "report.html").read_text()
+
+
+def test_one_class_alone_draws_no_curves(results: Results) -> None:
+    reals = results.scores[results.scores["fake"] == 0]
+    assert plots.of_outputs(reals, "all") == []
+    assert plots.robustness(pd.DataFrame()) == []
+
+
+def test_numbers_and_intervals() -> None:
+    shown = {"0.123": 0.12345, "1.000": 1}
+    assert {text: number(value) for text, value in shown.items()} == dict(zip(shown, shown, strict=True))
+    assert {number(value) for value in (float("nan"), None, "", pd.NA)} == {"–"}
+    assert interval({"auc": 0.5, "auc_low": 0.25, "auc_high": 0.75}, "auc") == "0.500 [0.25–0.75]"
+    assert interval({"auc": 0.5, "auc_low": float("nan"), "auc_high": 0.75}, "auc") == "0.500"
+    assert interval({}, "auc") == "–"
 
 
 def test_the_terminal_says_what_the_csv_says(results: Results) -> None:
     metrics = results.tables["metrics"]
-    lines = views.in_words(metrics, "all")
     rows = [row for row in views.rows_of(metrics, "all", "output") if pd.notna(row["auc"])]
-    for line, row in zip(lines, rows, strict=True):
+    for line, row in zip(views.in_words(metrics, "all"), rows, strict=True):
         assert line.startswith(f"{row['subset']}, {SCORES[row['score']]}: balanced AUC {interval(row, 'auc')}")
         assert f"pooled {row['auc_pooled']:.3f}, within sources {number(row['auc_within'])}" in line
-
-
-def test_an_interval_needs_its_bounds() -> None:
-    assert interval({"auc": 0.5, "auc_low": 0.25, "auc_high": 0.75}, "auc") == "0.500 [0.25–0.75]"
-    assert interval({"auc": 0.5, "auc_low": float("nan"), "auc_high": 0.75}, "auc") == "0.500"
-    assert interval({}, "auc") == "–"
 
 
 # -- documents
@@ -249,7 +200,7 @@ MARKED = "# Title\n\n<!-- results: {} -->\nold\n<!-- end results -->\ntail\n"
 
 
 def test_documents_are_generated_once(folder: Path, tmp_path: Path) -> None:
-    names = sorted(set(views.NAMES) - {"removed", "audit"})  # what these scores have of dev
+    names = [*views.VIEWS, "outputs all"]  # without a part: dev, which the report shows first
     document, other = tmp_path / "README.md", tmp_path / "CARD.md"
     document.write_text("\n".join(MARKED.format(name) for name in names), encoding="utf-8")
     other.write_text("no markers\n")
@@ -257,18 +208,11 @@ def test_documents_are_generated_once(folder: Path, tmp_path: Path) -> None:
     text = document.read_text()
     assert "old" not in text
     for name in names:
-        assert f"<!-- results: {name} -->\n{results_table(folder, name)}<!-- end results -->\ntail\n" in text
+        table = results_table(folder, *name.split())
+        assert f"<!-- results: {name} -->\n{table}<!-- end results -->\ntail\n" in text
+    assert results_table(folder, "outputs") != results_table(folder, "outputs", "all")
     assert update_documents(folder, [document, other]) == []
     assert document.read_text() == text
-
-
-def test_a_marker_may_name_the_part(folder: Path, tmp_path: Path) -> None:
-    assert results_table(folder, "outputs") == results_table(folder, "outputs", "dev")  # the report shows it first
-    assert results_table(folder, "outputs", "all") != results_table(folder, "outputs", "dev")
-    document = tmp_path / "a.md"
-    document.write_text(MARKED.format("outputs all"))
-    update_documents(folder, [document])
-    assert results_table(folder, "outputs", "all") in document.read_text()
 
 
 def test_each_evaluation_fills_the_markers_with_its_label(folder: Path, tmp_path: Path) -> None:
@@ -283,54 +227,33 @@ def test_each_evaluation_fills_the_markers_with_its_label(folder: Path, tmp_path
     assert results_table(folder, "outputs") in document.read_text()
 
 
-def test_the_numbers_are_those_of_the_csv(folder: Path) -> None:
-    metrics = pd.read_csv(folder / "metrics.csv")
-    rows = metrics[(metrics["part"] == "dev") & (metrics["table"] == "output")]
-    lines = results_table(folder, "readme").splitlines()[2:]
-    assert len(lines) == len(rows)
-    for line, row in zip(lines, rows.to_dict("records"), strict=True):
-        assert f"| {row['auc']:.3f} {'(too few)' if row['note'] == 'too few' else '['}" in line
-        assert f"| {row['n']} ({row['fakes']}) |" in line
-
-
-def test_the_short_table_has_the_causes_of_clips_and_the_whole_of_the_rest(folder: Path) -> None:
-    metrics = pd.read_csv(folder / "metrics.csv")
-    rows = metrics[(metrics["part"] == "dev") & (metrics["table"] == "output")]
-    rows = rows[(rows["subset"] == "clips") | (rows["score"] == "p_fake")]
-    lines = results_table(folder, "short").splitlines()[2:]
-    assert len(lines) == len(rows) > 1
-    for line, row in zip(lines, rows.to_dict("records"), strict=True):
-        assert line.startswith(f"| {row['subset']} | {SCORES[row['score']]} | {row['n']} ({row['fakes']}) |")
-        assert f" | {interval(row, 'auc')} | " in line
-        assert line.endswith(f" | {interval(row, 'tpr_at_fpr_5')} |")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (MARKED.format("nonsense"), r"a\.md:3: there is no results table 'nonsense'; known ones: readme, modalities"),
-        (MARKED.format(""), "no results table ''"),
         (MARKED.format("outputs test"), "did not measure the part 'test'"),
-        (MARKED.format("removed"), "no measurement for the results table 'removed'"),
+        (MARKED.format("comparison none"), "did not measure the part 'none'"),
         ("<!-- results: outputs -->\n", r"a\.md:1: the results that begin here have no"),
         ("<!-- results: outputs -->\n" * 2 + "<!-- end results -->\n", "begin in line 1 have no"),
         ("<!-- end results -->\n", r"a\.md:1: .* without a"),
     ],
 )
-def test_a_bad_marker_changes_nothing(folder: Path, tmp_path: Path, text: str, message: str) -> None:
+def test_a_bad_marker_changes_nothing(
+    folder: Path, tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture
+) -> None:
     good, bad = tmp_path / "good.md", tmp_path / "a.md"
     good.write_text(MARKED.format("outputs"))
     bad.write_text(text)
     with pytest.raises(ConfigError, match=message):
         update_documents(folder, [good, bad])
+    assert documents.main(["--out", str(folder), str(good), str(bad)]) == 1
+    assert re.search(message, capsys.readouterr().err)
     assert (good.read_text(), bad.read_text()) == (MARKED.format("outputs"), text)
+    assert documents.main(["--out", str(folder), str(good)]) == 0
+    assert results_table(folder, "outputs") in good.read_text()
 
 
-def test_a_folder_without_an_evaluation_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds no metrics\.csv"):
-        results_table(tmp_path, "outputs")
-
-
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["C", "Z"])), min_size=2, max_size=2), max_size=4))
 def test_no_cell_breaks_a_markdown_table(rows: list[list[str]]) -> None:
     lines = markdown(View("", "", ("a", "b"), tuple(map(tuple, rows)))).splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -9,8 +10,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -24,7 +23,7 @@ from media_factory import RENDERER, MediaFactory
 from readme_media import SAMPLE
 
 import avdetect
-from avdetect.bundle import Bundle, OnnxNetworks
+from avdetect.bundle import Bundle
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
@@ -32,8 +31,8 @@ from avdetect.detector import Detector
 from avdetect.errors import ConfigError, ManifestError, MediaError
 from avdetect.evaluation import scores as scores_module
 from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, RESULTS, TEXTS, Ledger
-from avdetect.evaluation.scores import FileScorer, masked, score_table
-from avdetect.evaluation.sources import CacheClips, CachedFeed, FileClips, Use, Without, clips_of
+from avdetect.evaluation.scores import masked, score_table
+from avdetect.evaluation.sources import CacheClips, ClipSource, FileClips, Use
 from avdetect.pooling import FEATURES, STREAMS
 from avdetect.types import Clip, Waveform
 
@@ -77,7 +76,8 @@ def files(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> pd.D
 
 @pytest.fixture(scope="module")
 def scores(files: pd.DataFrame, detector: Detector) -> pd.DataFrame:
-    return score_table(files, FileClips(files, detector.preprocessor), detector.bundle, device="cpu")
+    source = copy.copy(FileClips(files, detector.bundle.info.preprocess))  # what a worker process gets
+    return score_table(files, source, detector.bundle)
 
 
 # -- from files
@@ -94,37 +94,22 @@ def test_the_numbers_are_those_of_the_detector(scores: pd.DataFrame, detector: D
         by_name = {stream.name: stream.score for stream in found.streams}
         assert row["visual_logit"] == np.float32(by_name.get("visual", 0)), "features are float32"
         assert row["audio_logit"] == np.float32(by_name.get("audio", 0))
-        assert (row["sync_match"] != 0) == ("sync" in by_name)
         offset = found.sync.offset_seconds if found.sync else np.nan
         np.testing.assert_allclose(row["sync_offset_seconds"], offset, atol=1e-9)
 
 
-def test_the_table_keeps_the_manifest_and_its_order(scores: pd.DataFrame, files: pd.DataFrame) -> None:
+def test_a_row_keeps_the_manifest_and_says_what_is_missing(scores: pd.DataFrame, files: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(scores[list(files)], files)
     assert list(scores)[len(files.columns) :] == list(RESULTS)
-    assert set(scores["treatment"]) == {""}
-
-
-def test_what_cannot_be_read_has_an_error_and_no_numbers(scores: pd.DataFrame) -> None:
-    row = scores.iloc[4]
-    assert row["error"].startswith("MediaError: ")
-    assert row[list(NUMBERS)].isna().all()
+    _, _, silent, photo, unread = (scores.iloc[row] for row in range(5))
+    assert silent[list(OUTPUTS)].isna().all()
+    assert silent[list(FEATURES)].eq(0).all()
+    assert silent["missing_audio"] == photo["missing_audio"] == "no audio stream"
+    assert (photo["has_visual"], photo["has_audio"], photo["has_sync"]) == (1, 0, 0)
+    assert 0 < photo["p_video_fake"] < 1
     assert (scores["error"][:4] == "").all()
-
-
-def test_what_shows_nothing_abstains(scores: pd.DataFrame) -> None:
-    row = scores.iloc[2]
-    assert row[list(OUTPUTS)].isna().all()
-    assert row[list(FEATURES)].eq(0).all()
-    assert row["missing_audio"] == "no audio stream"
-
-
-def test_a_photograph_is_judged_by_its_face(scores: pd.DataFrame) -> None:
-    row = scores.iloc[3]
-    assert (row["has_visual"], row["has_audio"], row["has_sync"]) == (1, 0, 0)
-    assert 0 < row["p_video_fake"] < 1
-    assert np.isnan(row["p_audio_fake"])
-    assert row["missing_audio"] == "no audio stream"
+    assert unread["error"].startswith("MediaError: ")
+    assert unread[list(NUMBERS)].isna().all()
 
 
 def test_a_cache_of_the_files_gives_their_numbers(
@@ -132,7 +117,7 @@ def test_a_cache_of_the_files_gives_their_numbers(
 ) -> None:
     preprocess(files, tmp_path / "cache", detector.bundle.info.preprocess, Options())
     source = CacheClips(ClipArchive(tmp_path / "cache"), files)
-    cached = score_table(files, source, detector.bundle, device="cpu")
+    cached = score_table(files, source, detector.bundle)
     pd.testing.assert_frame_equal(cached[list(NUMBERS)], scores[list(NUMBERS)])
     assert cached["error"].iloc[4].startswith("MediaError: ")
     assert cached["missing_visual"].iloc[2] == "no face"
@@ -160,19 +145,15 @@ class Clips:
         return {}
 
 
-def talking(seed: int, frames: int = 50) -> Clip:
-    return talking_clip(frames, seed=seed, size=480)
-
-
 def mute(seed: int) -> Clip:
-    return dataclasses.replace(talking(seed, 15), waveform=None)
+    return dataclasses.replace(talking_clip(15, seed=seed, size=480), waveform=None)
 
 
 def voice(seed: int) -> Clip:
     return Clip(0, 1, (), Waveform(speech(1, seed)))
 
 
-CLIPS = [[talking(0)], [mute(1)], [], [voice(2)], [talking(3)]]
+CLIPS = [[talking_clip(50, seed=0, size=480)], [mute(1)], [], [voice(2)], [talking_clip(50, seed=3, size=480)]]
 TABLE = manifest([f"/media/{i}.mp4" for i in range(len(CLIPS))])
 
 
@@ -183,24 +164,24 @@ def bundle(detector: Detector) -> Bundle:
 
 @pytest.fixture(scope="module")
 def whole(bundle: Bundle) -> pd.DataFrame:
-    return score_table(TABLE, Clips(CLIPS), bundle, device="cpu")
+    return score_table(TABLE, Clips(CLIPS), bundle)
 
 
 def test_a_killed_run_goes_on_where_it_stopped(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
     out = tmp_path / "scores.sqlite"
     first, second, third = Clips(CLIPS, stop_at=3), Clips(CLIPS), Clips(CLIPS)
     with pytest.raises(KeyboardInterrupt):
-        score_table(TABLE, first, bundle, out, device="cpu")
+        score_table(TABLE, first, bundle, out)
     with Ledger(out, bundle.digest) as ledger:
         assert len(ledger.rows) == 3
-    found = score_table(TABLE, second, bundle, out, device="cpu")
+    found = score_table(TABLE, second, bundle, out)
     assert (first.asked, second.asked) == ([0, 1, 2], [3, 4])
     pd.testing.assert_frame_equal(found, whole)
-    pd.testing.assert_frame_equal(score_table(TABLE, third, bundle, out, device="cpu"), whole)
+    pd.testing.assert_frame_equal(score_table(TABLE, third, bundle, out), whole)
     assert third.asked == []
     longer = manifest(["/media/new.mp4", *TABLE["path"]])
     fourth = Clips([[mute(9)], *CLIPS])
-    again = score_table(longer, fourth, bundle, out, device="cpu")
+    again = score_table(longer, fourth, bundle, out)
     assert fourth.asked == [0], "of a longer manifest only what is new"
     pd.testing.assert_frame_equal(again[list(RESULTS)][1:].reset_index(drop=True), whole[list(RESULTS)])
     assert [path.name for path in tmp_path.iterdir()] == ["scores.sqlite"]
@@ -209,33 +190,20 @@ def test_a_killed_run_goes_on_where_it_stopped(bundle: Bundle, whole: pd.DataFra
 def test_processes_find_what_one_finds(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
     given = [row for row in range(len(CLIPS)) if CLIPS[row]]
     table = TABLE.iloc[given].reset_index(drop=True)
-    source = CacheClips(make_archive(tmp_path / "cache", table, [CLIPS[row] for row in given]))
-    found = score_table(table, source, bundle, tmp_path / "scores.sqlite", workers=2, device="cpu")
+    source = CacheClips(make_archive(tmp_path / "cache", table, [CLIPS[row] for row in given]), table)
+    found = score_table(table, source, bundle, tmp_path / "scores.sqlite", workers=2)
     expected = whole.iloc[given].reset_index(drop=True)
     pd.testing.assert_frame_equal(found[list(NUMBERS)], expected[list(NUMBERS)], atol=1e-6)
     assert found["path"].tolist() == expected["path"].tolist()
-
-
-def test_a_source_of_files_can_be_sent_to_a_process(detector: Detector, files: pd.DataFrame) -> None:
-    make, arguments = FileClips(files, detector.preprocessor).__reduce__()
-    again = make(*arguments)
-    (here,), (there,) = (clips_of(s, 0) for s in (FileClips(files, detector.preprocessor), again))
-    np.testing.assert_array_equal(here.tracks[0].face_crops, there.tracks[0].face_crops)
-    paths, config, limits, name, _, face_model = arguments
-    with pytest.raises(ConfigError, match=r"of fingerprint .* name the detector's weights"):
-        make(paths, config, limits, name, "0" * 16, face_model)
-
-
-def test_zero_workers_are_refused(bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match="workers must be at least 1"):
         score_table(TABLE, Clips(CLIPS), bundle, workers=0)
 
 
-class Deadly:
-    """A source whose second file kills whoever reads it, unless told otherwise."""
+@dataclasses.dataclass
+class Deadly(ClipSource):
+    """A source whose second file kills whoever reads it, until `harmless` exists."""
 
-    def __init__(self, harmless: Path) -> None:
-        self.harmless = harmless
+    harmless: Path
 
     def feed(self, row: int, use: Use) -> dict[str, str]:
         if row == 1 and not self.harmless.exists():
@@ -244,7 +212,7 @@ class Deadly:
         return {}
 
 
-class Hanging:
+class Hanging(ClipSource):
     """A source whose second file never ends."""
 
     def feed(self, row: int, use: Use) -> dict[str, str]:
@@ -256,35 +224,33 @@ class Hanging:
 
 def test_a_file_that_hangs_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores_module, "FILE_SECONDS", 5.0)
-    found = score_table(TABLE[:3], Hanging(), bundle, workers=2, device="cpu")
+    found = score_table(TABLE[:3], Hanging(), bundle, workers=2)
     assert found["error"].tolist() == ["", "LimitError: it took longer than 5 s", ""]
 
 
 def test_a_file_that_kills_its_worker_is_named_and_tried_again_by_the_next_run(bundle: Bundle, tmp_path: Path) -> None:
     progress, table, source = tmp_path / "scores.sqlite", TABLE[:3], Deadly(tmp_path / "harmless")
-    found = score_table(table, source, bundle, progress, workers=2, device="cpu")
+    found = score_table(table, source, bundle, progress, workers=2)
     assert found["error"].tolist()[::2] == ["", ""]
     assert found["error"][1].startswith("WorkerError: its worker was ended 2 times, the last time by SIGKILL")
     source.harmless.touch()
-    again = score_table(table, source, bundle, progress, workers=2, device="cpu")
+    again = score_table(table, source, bundle, progress, workers=2)
     assert again["error"].tolist() == ["", "", ""]
 
 
 def test_scores_of_something_else_are_not_mixed_in(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
     out = tmp_path / "scores.sqlite"
-    score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu")
+    score_table(TABLE, Clips(CLIPS), bundle, out)
     other = dataclasses.replace(bundle, digest="f" * 16)
     with pytest.raises(ConfigError, match=rf"bundle: {bundle.digest} there, f{{16}} now\): name another folder"):
-        score_table(TABLE, Clips(CLIPS), other, out, device="cpu")
-    removed = score_table(TABLE, Clips(CLIPS), bundle, out, device="cpu", remove="audio")
-    assert set(removed["treatment"]) == {"without audio"}
-    pd.testing.assert_frame_equal(score_table(TABLE, Clips(CLIPS, stop_at=0), bundle, out, device="cpu"), whole)
+        score_table(TABLE, Clips(CLIPS), other, out)
+    pd.testing.assert_frame_equal(score_table(TABLE, Clips(CLIPS, stop_at=0), bundle, out), whole)
     (tmp_path / "scores.csv").write_text("path,fake\na.mp4,1\n")
     with pytest.raises(ConfigError, match="no ledger of scores"):
-        score_table(TABLE, Clips(CLIPS), bundle, tmp_path / "scores.csv", device="cpu")
+        score_table(TABLE, Clips(CLIPS), bundle, tmp_path / "scores.csv")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", json.dumps(dict.fromkeys((*NUMBERS, *TEXTS), "x"))])
+@pytest.mark.parametrize("text", ["", "[1]", "{}", json.dumps(dict.fromkeys((*NUMBERS, *TEXTS), "x"))])
 def test_a_damaged_row_is_said(text: str, tmp_path: Path) -> None:
     with Ledger(tmp_path / "scores.sqlite", "d") as ledger:
         ledger.add("a\n\udcff.mp4", "", dict.fromkeys(NUMBERS, 0.1) | {"p_fake": math.nan} | dict.fromkeys(TEXTS, "ü"))
@@ -299,19 +265,11 @@ def test_a_damaged_row_is_said(text: str, tmp_path: Path) -> None:
 # -- streams left out
 
 
-def test_removing_a_half_is_masking_its_streams(bundle: Bundle, whole: pd.DataFrame) -> None:
-    """The same clips without their sound say what the fusion says with audio and sync masked out."""
-    shipped = masked(whole, bundle, device="cpu")
-    for part, streams in (("audio", "visual"), ("video", "audio")):
-        found = score_table(TABLE, Clips(CLIPS), bundle, device="cpu", remove=part)
-        np.testing.assert_allclose(found["p_fake"], shipped[f"masked:{streams}"], atol=1e-6)
-        read = found["error"] == ""
-        assert (found.loc[read, f"missing_{'visual' if part == 'video' else 'audio'}"] == f"no {part} stream").all()
-        assert set(found["treatment"]) == {f"without {part}"}
-
-
 def test_masks_of_every_subset(bundle: Bundle, whole: pd.DataFrame) -> None:
-    found = masked(whole, bundle, device="cpu")
+    found = masked(whole, bundle)
+    deaf = [[dataclasses.replace(clip, waveform=None) for clip in clips] for clips in CLIPS]
+    removed = score_table(TABLE, Clips(deaf), bundle)["p_fake"]
+    np.testing.assert_allclose(removed, found["masked:visual"], atol=1e-6)  # a mask is as good as no sound
     assert not bundle.info.model.fusion.silent
     names = ["visual", "audio", "sync", "visual+audio", "visual+sync", "audio+sync"]
     assert list(found)[len(whole.columns) :] == [f"masked:{name}" for name in names]
@@ -324,26 +282,6 @@ def test_masks_of_every_subset(bundle: Bundle, whole: pd.DataFrame) -> None:
         np.testing.assert_allclose(found[f"masked:{stream}"], whole[output], atol=1e-6)
     pair = found["masked:visual+audio"]
     assert (pair.dropna() >= found[["masked:visual", "masked:audio"]].max(axis=1)[pair.notna()] - 1e-6).all()
-    assert (pair.dropna() <= whole["p_fake"][pair.notna()] + 1e-6).all()
-
-
-def test_the_masked_table_counts_only_what_is_there(bundle: Bundle, whole: pd.DataFrame) -> None:
-    """A value that a mask hides does not reach the fusion."""
-    changed = whole.assign(visual_logit=whole["visual_logit"] + 3)
-    here, there = masked(whole, bundle, device="cpu"), masked(changed, bundle, device="cpu")
-    pd.testing.assert_series_equal(here["masked:audio"], there["masked:audio"])
-    assert not here["masked:visual"].equals(there["masked:visual"])
-
-
-def test_only_video_and_audio_can_be_removed() -> None:
-    with pytest.raises(ConfigError, match="not 'sync'"):
-        Without(Clips(CLIPS), "sync")
-
-
-def test_held_clips_are_made_once(bundle: Bundle) -> None:
-    source = Clips(CLIPS)
-    held = CachedFeed(partial(source.feed, 0))
-    scorer = FileScorer(bundle, OnnxNetworks(bundle, "cpu"))
-    score: Callable[[], dict[str, object]] = partial(scorer.score, held)
-    np.testing.assert_equal(score(), score())
-    assert source.asked == [0]
+    there = masked(whole.assign(visual_logit=whole["visual_logit"] + 3), bundle)
+    pd.testing.assert_series_equal(found["masked:audio"], there["masked:audio"])  # what a mask hides is not seen
+    assert not found["masked:visual"].equals(there["masked:visual"])

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from avdetect.evaluation.columns import COLUMNS, Files
-from avdetect.evaluation.metrics import METRICS, PLAIN, PROPER, TOO_FEW, alarm_limit, weights
-from avdetect.evaluation.modalities import MODALITIES
+from avdetect.evaluation.metrics import METRICS, PROPER, TOO_FEW, weights
 from avdetect.evaluation.tables import (
+    MODALITIES,
     TABLES,
     as_result,
     joined_pairs,
@@ -29,16 +27,14 @@ from avdetect.pooling import FEATURES, NUM_VALUES, SyncReading, fusion_features
 
 READING = SyncReading(0.04, 0.5, 0.6, 0.7, 0.4, ((0.5, 0.7),))
 CLASS_OF_ROW = ("real", "faceswap", "tts-dub", "mixed", "audio-swap")  # RVRA, FVRA, RVFA, FVFA, mismatch
-PARTS = ((0, 0, 0), (1, 1, 0), (1, 0, 1), (1, 1, 1), (1, 0, 0))  # fake, video_fake, audio_fake
-
-
+CAUSES = ((0, 0, 0), (1, 1, 0), (1, 0, 1), (1, 1, 1), (1, 0, 0))  # fake, video_fake, audio_fake
 OUTPUT_OF = {"visual": "p_video_fake", "audio": "p_audio_fake", "sync": "p_mismatch"}
 
 
 def clips(rows: int = 60, seed: int = 0) -> pd.DataFrame:
     """Clips of five classes in turn, 12 of each, in two sources; row 0 lacks a face, row 1 a voice, row 5 both."""
     rng = np.random.default_rng(seed)
-    labels = np.array([PARTS[i % 5] for i in range(rows)])
+    labels = np.array([CAUSES[i % 5] for i in range(rows)])
     features = np.stack(
         [
             fusion_features(
@@ -50,9 +46,7 @@ def clips(rows: int = 60, seed: int = 0) -> pd.DataFrame:
         ]
     )
     swapped = np.arange(rows) % 5 == 4
-    p = np.clip(
-        np.column_stack([labels, swapped]) * 0.4 + 0.3 + 0.2 * rng.standard_normal((rows, 4)), 0.01, 0.99
-    ).astype(np.float32)
+    p = np.column_stack([labels, swapped]) * 0.4 + 0.3 + 0.2 * rng.standard_normal((rows, 4))
     table = pd.DataFrame(labels, columns=["fake", "video_fake", "audio_fake"]).astype("Int8")
     table["path"] = [f"{i}.mp4" for i in range(rows)]
     table["group"] = [f"g{i // 10}" for i in range(rows)]
@@ -60,7 +54,7 @@ def clips(rows: int = 60, seed: int = 0) -> pd.DataFrame:
     table["kind"] = [CLASS_OF_ROW[i % 5] for i in range(rows)]
     table["method"] = ["" if i % 5 == 0 else "m" if i % 10 == 1 else "n" for i in range(rows)]
     table["original"] = ""
-    return with_outputs(table, features, p)
+    return with_outputs(table, features, np.clip(p, 0.01, 0.99).astype(np.float32))
 
 
 def mixed() -> pd.DataFrame:
@@ -88,7 +82,7 @@ def one(frame: pd.DataFrame, table: str, subset: str, score: str) -> pd.Series:
     return found.iloc[0]
 
 
-@pytest.mark.parametrize(("label", "abstained"), [("fake", 1), ("video_fake", 2), ("audio_fake", 2)])
+@pytest.mark.parametrize(("label", "abstained"), [("fake", 1), ("video_fake", 2)])
 def test_outputs_equal_scikit_learn_and_count_abstentions(label: str, abstained: int) -> None:
     scores = clips()
     scores.loc[7, label] = pd.NA
@@ -101,57 +95,43 @@ def test_outputs_equal_scikit_learn_and_count_abstentions(label: str, abstained:
     assert row["auc"] == pytest.approx(roc_auc_score(y, p, sample_weight=share))
     assert row["auc_pooled"] == pytest.approx(roc_auc_score(y, p))
     assert row["log_loss"] == pytest.approx(log_loss(y, p, sample_weight=share))
-    threshold = 0.6  # the shipped one is that of the whole, and of what each part alone would make of a file
-    assert row["false_alarms"] == pytest.approx(np.average(p[y == 0] >= threshold, weights=share[y == 0]))
+    assert row["false_alarms"] == pytest.approx(np.average(p[y == 0] >= 0.6, weights=share[y == 0]))
     assert row[[f"{name}_low" for name in METRICS]].notna().all()
-
-
-def test_abstentions_stand_even_where_nothing_can_be_measured() -> None:
-    scores = clips().query("fake == 1").reset_index(drop=True).assign(p_fake=np.nan)
-    row = one(measured(scores, "output"), "output", "clips", "p_fake")
-    assert (row["n"], row["abstained"]) == (0, 48)
-    assert np.isnan(row["auc"])
 
 
 def test_each_stream_answers_for_its_own_label() -> None:
     scores = clips()
     swapped = scores["kind"] == "audio-swap"
     scores["sync_confidence"] = np.where(swapped, 0.1, 0.9) * scores["has_sync"]
-    found = measured(scores, "stream")
-    for score, label, has in (("visual_logit", "video_fake", "has_visual"), ("audio_logit", "audio_fake", "has_audio")):
-        row, kept = one(found, "stream", "clips", score), scores[has] == 1
-        assert (row["label"], row["n"], row["abstained"]) == (label, 58, 2)
-        assert row["auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], label, score))
-        assert np.isnan(row["log_loss"]), "a logit is no probability"
+    found = measured(scores, "stream", "output")
+    row, kept = one(found, "stream", "clips", "visual_logit"), scores["has_visual"] == 1
+    assert (row["label"], row["n"], row["abstained"]) == ("video_fake", 58, 2)
+    assert row["auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], "video_fake", "visual_logit"))
+    assert np.isnan(row["log_loss"]), "a logit is no probability"
     low_is_suspicious = one(found, "stream", "clips", "-sync_confidence")
     # Of 12 real clips two have no match; that the other fakes match says nothing of their match.
     assert (low_is_suspicious["label"], low_is_suspicious["auc"], low_is_suspicious["n"]) == ("mismatch", 1, 10 + 12)
-    assert one(found, "stream", "clips", "-sync_match")["auc"] == 0.5
-
-
-def test_the_match_is_measured_on_exchanged_voices_and_real_clips() -> None:
-    scores = clips()
-    row = one(measured(scores, "output"), "output", "clips", "p_mismatch")
-    kept = scores[scores["kind"].isin(["real", "audio-swap"]) & scores["p_mismatch"].notna()]
-    y = (kept["kind"] == "audio-swap").astype(int)
+    row = one(found, "output", "clips", "p_mismatch")
+    kept = scores["kind"].isin(["real", "audio-swap"]) & scores["p_mismatch"].notna()
     assert (row["label"], row["n"], row["fakes"], row["abstained"]) == ("mismatch", 22, 12, 2)
-    assert row["auc"] == pytest.approx(roc_auc_score(y, kept["p_mismatch"], sample_weight=weights(y, kept)))
     stranger = measured(scores.assign(own_voice=0), "output")
     assert one(stranger, "output", "clips", "p_mismatch")["n"] == 12, "a real clip of another's voice is no match"
 
 
-def test_a_silent_stream_judges_nothing() -> None:
-    table, features = clips(), np.zeros((3, len(FEATURES)), np.float32)
+def test_outputs_without_their_stream_or_of_a_silent_one_are_missing_never_half() -> None:
+    scores = clips()
+    assert scores.loc[[0, 5], "p_video_fake"].isna().all()
+    assert np.flatnonzero(scores["p_fake"].isna()).tolist() == [5]
+    features = np.zeros((3, len(FEATURES)), np.float32)
     features[:, NUM_VALUES:] = [[1, 1, 1], [0, 0, 1], [1, 0, 0]]
-    found = with_outputs(table.iloc[:3], features, np.full((3, 4), 0.7, np.float32), silent=("sync",))
+    found = with_outputs(scores.iloc[:3], features, np.full((3, 4), 0.7, np.float32), silent=("sync",))
     assert found["p_mismatch"].isna().all()
     assert found["p_fake"].isna().tolist() == [False, True, False]
-    assert found["p_video_fake"].isna().tolist() == [False, True, False]
     assert (found["has_sync"] == [1, 1, 0]).all(), "that it was there stays known"
 
 
 def test_speech_and_stills_are_kept_apart() -> None:
-    found = measured(mixed(), "output", "stream", "source", "pairs", "kind")
+    found = measured(mixed(), "output", "stream", "source")
     counted = found[(found["table"] == "output") & (found["score"] == "p_fake")].set_index("subset")
     assert (counted["n"] + counted["abstained"]).to_dict() == {"clips": 60, "speech": 40, "stills": 30}
     assert set(found[(found["table"] == "stream") & (found["subset"] == "speech")]["score"]) == {"audio_logit"}
@@ -168,12 +148,12 @@ def test_classes_are_measured_against_whole_real_clips() -> None:
     for name, kind in (("FVRA", "faceswap"), ("RVFA", "tts-dub"), ("FVFA", "mixed"), ("mismatch", "audio-swap")):
         kept = whole & scores["kind"].isin(["real", kind])
         assert found.loc[name, "auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], "fake", "p_fake"))
-        assert found.loc[name, "n"] == kept.sum()
-        assert found.loc[name, "fakes"] == (kept & (scores["kind"] == kind)).sum()
+        assert found.loc[name, ["n", "fakes"]].tolist() == [kept.sum(), (kept & (scores["kind"] == kind)).sum()]
 
 
 def test_a_kind_is_measured_by_what_should_see_it_against_reals_with_the_same_streams() -> None:
-    found = measured(clips(), "kind")
+    scores = clips()
+    found = measured(scores, "kind")
     by_kind = {kind: set(rows["score"]) for kind, rows in found.groupby("subset")}
     assert by_kind == {
         "faceswap": {"p_fake", "visual_logit"},
@@ -183,12 +163,7 @@ def test_a_kind_is_measured_by_what_should_see_it_against_reals_with_the_same_st
     }
     # Fakes of the kind faceswap: row 1 has no voice, the others both; row 0, a real file, has a voice only.
     assert one(found, "kind", "faceswap", "p_fake")["n"] == 12 + 10
-    assert one(found, "kind", "tts-dub", "p_fake")["n"] == 12 + 10
-
-
-def test_methods_need_five_fakes() -> None:
-    scores = clips()
-    scores.loc[scores["method"] == "m", "method"] = [f"rare{i // 4}" for i in range(6)]  # 4 and 2
+    scores.loc[scores["method"] == "m", "method"] = [f"rare{i // 4}" for i in range(6)]  # 4 and 2: too few
     assert set(measured(scores, "method")["subset"]) == {"clips: n"}
 
 
@@ -214,7 +189,6 @@ def test_sources_weigh_alike_in_their_mean() -> None:
     assert (large["n"], small["n"]) == (32, 25), "the rows that lack a face or a voice have none of the other class"
     within = one(found, "output", "clips", "p_fake")["auc_within"]
     assert within == pytest.approx((large["auc"] + small["auc"]) / 2)
-    assert large["auc_within"] == pytest.approx(large["auc"])
 
 
 def test_a_missing_sound_track_gives_nothing_away_inside_a_source() -> None:
@@ -242,8 +216,6 @@ def test_false_alarms_are_told_by_source_the_worst_first() -> None:
     assert found["note"].tolist() == [TOO_FEW, "", ""]
     # Each source is a quarter of the reals, and each file of the tiny one a twelfth: none of them may alarm.
     assert (found["false_alarms_at_5"] == 0).all()
-    assert found["fakes"].eq(0).all()
-    assert found["auc"].isna().all()
 
 
 def test_at_five_percent_every_source_weighs_the_same() -> None:
@@ -256,19 +228,8 @@ def test_at_five_percent_every_source_weighs_the_same() -> None:
     assert found.drop(index="clips: large")["false_alarms_at_5"].eq(0).all()
 
 
-def test_recall_of_a_generator_is_that_of_one_operating_point() -> None:
-    scores = clips(200)
-    whole = (scores["has_visual"] == 1) & (scores["has_audio"] == 1)
-    real, made = whole & (scores["fake"] == 0), scores["method"] == "n"
-    p = scores["p_fake"][real].to_numpy(float)
-    refused = p[p < alarm_limit(p, weights(np.zeros(real.sum()), scores[real]))].max()  # one alarm too many
-    row = one(measured(scores, "method"), "method", "clips: n", "p_fake")
-    assert (whole | ~made).all(), "its fakes are whole, so that it is compared with whole reals"
-    assert row["tpr_at_fpr_5"] == pytest.approx((scores["p_fake"][made] > refused).mean())
-
-
-def speech_pairs() -> pd.DataFrame:
-    """Group a: a recording and two fakes of it (one right, one wrong, one tied below); group b: two recordings."""
+def speech_pairs(number: int = 0, page: str = "page") -> pd.DataFrame:
+    """Group a: a recording and two fakes of it, one right, one wrong; group b: two recordings; c: nobody."""
     rows = [
         ("a0", "a", 0, "", 0.0),
         ("a1", "a", 1, "a0", 1.0),
@@ -281,40 +242,33 @@ def speech_pairs() -> pd.DataFrame:
         ("d1", "d", 0, "", 9.0),
     ]
     table = pd.DataFrame(rows, columns=["path", "group", "audio_fake", "original", "audio_logit"])
-    return table.assign(kind="speech", dataset="page", fake=table["audio_fake"], has_audio=1.0)
+    table = table.assign(kind="speech", dataset=page, fake=table["audio_fake"], has_audio=1.0)
+    return table.assign(group=table["group"] + str(number), path=table["path"] + str(number) * (number > 0))
 
 
-def test_pairs_are_counted_by_hand() -> None:
-    row = one(measured(speech_pairs(), "pairs"), "pairs", "speech", "audio_logit")
+def test_pairs_are_counted_by_hand_inside_their_original_or_their_group() -> None:
+    scores = speech_pairs()
+    row = one(measured(scores, "pairs"), "pairs", "speech", "audio_logit")
     assert row["auc"] == pytest.approx((1 / 2 + (1 + 0.5) / 2 + 1) / 3)
-    assert (row["pairs"], row["n"], row["fakes"]) == (5, 7, 4)
-    assert row["note"] == TOO_FEW
+    assert (row["pairs"], row["n"], row["fakes"], row["note"]) == (5, 7, 4, TOO_FEW)
     assert np.isnan(row["auc_low"])
     assert pd.isna(row["abstained"])
-    many = [speech_pairs().assign(path=lambda t, k=k: t["path"] + str(k), original="") for k in range(5)]
-    row = one(measured(pd.concat(many, ignore_index=True), "pairs"), "pairs", "speech", "audio_logit")
-    assert row["note"] == ""
-    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
-
-
-def test_pairs_stay_inside_their_original_or_their_group() -> None:
-    scores = speech_pairs()
-    files = Files(scores, 0.5, 1)
+    files, paths = Files(scores, 0.5, 1), scores["path"].to_numpy(object)
     fake, real = joined_pairs(files, "audio_logit", "audio_fake", files.masks["speech"])
-    paths = scores["path"].to_numpy(object)
-    assert list(zip(paths[fake], paths[real], strict=True)) == [
-        ("a1", "a0"), ("a2", "a0"), ("b2", "b0"), ("b2", "b1"), ("d0", "a0")
-    ]  # fmt: skip
+    pairs = "a1 a0, a2 a0, b2 b0, b2 b1, d0 a0"
+    assert ", ".join(f"{paths[f]} {paths[r]}" for f, r in zip(fake, real, strict=True)) == pairs
     scores.loc[scores["path"] == "a0", "has_audio"] = 0
     assert one(measured(scores, "pairs"), "pairs", "speech", "audio_logit")["pairs"] == 3, "d0 has its group's d1"
 
 
-def test_pairs_by_source_need_five_groups() -> None:
-    parts = [speech_pairs().assign(group=lambda t, k=k: t["group"] + str(k), dataset=f"page{k % 2}") for k in range(4)]
-    scores = pd.concat(parts[:2], ignore_index=True)
-    assert set(measured(scores, "pairs")["subset"]) == {"speech"}
-    scores = pd.concat([parts[0], parts[2]], ignore_index=True)
-    assert set(measured(scores, "pairs")["subset"]) == {"speech", "speech: page0"}
+def test_pairs_of_many_groups_have_bounds_and_those_of_a_source_need_five_groups() -> None:
+    many = pd.concat([speech_pairs(k) for k in range(5)], ignore_index=True).assign(original="")
+    row = one(measured(many, "pairs"), "pairs", "speech", "audio_logit")
+    assert row["note"] == ""
+    assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+    apart = pd.concat([speech_pairs(k, f"page{k}") for k in range(2)], ignore_index=True)
+    assert set(measured(apart, "pairs")["subset"]) == {"speech"}
+    assert set(measured(apart.assign(dataset="page0"), "pairs")["subset"]) == {"speech", "speech: page0"}
 
 
 def test_ablations_are_probabilities_on_each_subset_that_has_them() -> None:
@@ -323,10 +277,8 @@ def test_ablations_are_probabilities_on_each_subset_that_has_them() -> None:
     scores["ablation:visual:max"] = scores["p_fake"].where(scores["has_visual"] == 1)
     found = measured(scores, "ablation", "output")
     for subset in ("clips", "speech", "stills"):
-        both = one(found, "ablation", subset, "visual+audio:mlp")
-        output = one(found, "output", subset, "p_fake")
-        for name in (*PROPER, "auc", "balanced_accuracy"):
-            assert both[name] == output[name]
+        both, output = one(found, "ablation", subset, "visual+audio:mlp"), one(found, "output", subset, "p_fake")
+        assert all(both[name] == output[name] for name in (*PROPER, "auc", "balanced_accuracy"))
     alone = found[(found["table"] == "ablation") & (found["score"] == "visual:max")]
     assert list(alone["subset"]) == ["clips", "stills"]
     assert alone["abstained"].iloc[0] == 2
@@ -341,23 +293,13 @@ def test_modalities_are_measured_on_the_same_clips() -> None:
     found = measured(scores, "modality")
     assert list(dict.fromkeys(found["score"])) == list(MODALITIES)
     assert set(found["subset"]) == {"clips", "RVFA", "FVRA", "FVFA", "mismatch"}
-    whole = scores[list(OUTPUT_OF.values())].notna().all(axis=1)
     for _, rows in found.groupby(["subset", "label"]):
         assert rows["n"].nunique() == 1, "every line is of the same clips"
         assert rows["abstained"].eq(0).all()
     alone = found[(found["score"] == "visual_logit") & (found["subset"] == "FVRA")].iloc[0]
-    kept = whole & scores["kind"].isin(["real", "faceswap"])
+    kept = scores[list(OUTPUT_OF.values())].notna().all(axis=1) & scores["kind"].isin(["real", "faceswap"])
     assert alone["n"] == kept.sum()
     assert alone["auc"] == pytest.approx(balanced(roc_auc_score, scores[kept], "fake", "visual_logit"))
-
-
-def test_modalities_of_a_model_with_two_streams() -> None:
-    scores = clips().assign(has_sync=0, p_mismatch=np.nan)
-    scores["masked:visual"], scores["masked:audio"] = scores["p_video_fake"], scores["p_audio_fake"]
-    table = view("modalities", measured(scores, "modality").assign(part="all"), "all")
-    assert [row[0] for row in table.rows] == [
-        *("files (fakes)", "face, raw", "voice, raw", "face, P", "voice, P", "all three"),
-    ]
 
 
 def test_the_first_table_is_the_same_on_page_and_terminal() -> None:
@@ -365,7 +307,6 @@ def test_the_first_table_is_the_same_on_page_and_terminal() -> None:
     metrics = measured(scores, "modality").assign(part="all")
     table, lines = view("modalities", metrics, "all"), modalities_in_words(metrics, "all")
     assert len(table.rows) == 1 + len(MODALITIES)
-    assert all(len(row) == len(table.columns) for row in table.rows)
     raw, last = table.rows[1], table.rows[-1]
     assert raw[-1] == "–", "a ranking calls nothing fake"
     assert last[-1].endswith(" %")
@@ -374,19 +315,10 @@ def test_the_first_table_is_the_same_on_page_and_terminal() -> None:
     assert shown[0] == ["streams", "fake", "face", "voice", "match", "RVFA", "FVRA", "FVFA", "swap", "RVRA"]
     assert shown[1][1] == table.rows[0][1].partition("(")[2].rstrip(")")
     assert shown[-1][2:4] == [last[1].split()[0], last[2].split()[0]]
-    for title in table.columns[1:]:
-        assert f"  {title}" in lines, "each name is explained where it stands"
-
-
-def test_a_removed_half_is_compared_with_the_whole_on_the_same_clips() -> None:
-    scores = clips()
-    scores["no_video:p_fake"] = (1 - scores["p_fake"]).where(scores["has_audio"] == 1)
-    found = measured(scores, "modality removed")
-    assert list(found["score"]) == ["no_video:p_fake", "p_fake"]
-    assert set(found["subset"]) == {"clips, video removed"}
-    assert (found["n"] == 58).all()
-    assert found["auc"].sum() == pytest.approx(1)
-    assert found["log_loss"].notna().all()
+    two = scores.drop(columns=[name for name in scores if "sync" in name]).assign(p_mismatch=np.nan)
+    names = [row[0] for row in view("modalities", measured(two, "modality").assign(part="all"), "all").rows]
+    assert names == ["files (fakes)", "face, raw", "voice, raw", "face, P", "voice, P", "face + voice", "all three"]
+    assert modalities_in_words(metrics, "dev") == []
 
 
 def test_missing_streams_are_counted_with_their_reason() -> None:
@@ -397,61 +329,27 @@ def test_missing_streams_are_counted_with_their_reason() -> None:
     found = missing_streams(scores).set_index(["stream", "reason"])["files"].to_dict()
     assert found == {
         ("visual", "no face"): 1,
-        ("visual", "not read: MediaError"): 1,
         ("audio", "silent"): 1,
-        ("audio", "not read: MediaError"): 1,
         ("sync", "not stated"): 2,
-        ("sync", "not read: MediaError"): 1,
+        **{(stream, "not read: MediaError"): 1 for stream in OUTPUT_OF},
     }
     assert missing_streams(scores)["share"].max() == pytest.approx(2 / 60)
-    assert missing_streams(scores[10:20]).empty
 
 
-def test_a_table_from_csv_measures_the_same() -> None:
+def test_rows_are_unique_typed_complete_and_the_same_from_csv() -> None:
     scores = mixed()
-    text = scores.to_csv(index=False)
-    again = pd.read_csv(io.StringIO(text), keep_default_na=True)
-    pd.testing.assert_frame_equal(measured(again), measured(scores), rtol=1e-6)
-
-
-def test_rows_are_unique_typed_and_complete() -> None:
-    found = measured(mixed())
-    assert set(found["table"]) == set(TABLES) - {"ablation", "modality removed"}
+    found = measured(scores)
+    assert set(found["table"]) == set(TABLES) - {"ablation"}
     assert not found.duplicated(["table", "subset", "score", "label"]).any()
     assert list(found.columns[: len(COLUMNS)]) == list(COLUMNS)
+    again = pd.read_csv(io.StringIO(scores.to_csv(index=False)), keep_default_na=True)
+    pd.testing.assert_frame_equal(measured(again), found, rtol=1e-6)
+    key, backwards = ["table", "subset", "score", "label"], measured(scores[::-1].reset_index(drop=True))
+    one_way, other = (frame.set_index(key)[["n", "auc", "auc_within"]].sort_index() for frame in (found, backwards))
+    pd.testing.assert_frame_equal(one_way, other)
     empty = measured(clips()[:0])
     assert empty.empty
     assert list(empty.columns) == list(found.columns)
-
-
-def test_results_are_json_without_nan() -> None:
-    scores = clips()
-    result = as_result(measured(scores, "output", "stream", "kind", "source"))
-    text = json.dumps(result, allow_nan=False)
-    assert json.loads(text) == result
-    auc = one(measured(scores, "output"), "output", "clips", "p_fake")["auc"]
-    assert result["summary"]["clips/p_fake"]["auc"] == round(auc, 4)
-    assert set(result["summary"]["clips/visual_logit"]) == {"auc", "auc_pooled", "auc_within"}
-
-
-def test_outputs_without_their_stream_are_missing_never_half() -> None:
-    scores = clips()
-    assert scores.loc[[0, 5], "p_video_fake"].isna().all()
-    assert scores.loc[[1, 5], "p_audio_fake"].isna().all()
-    assert np.flatnonzero(scores["p_fake"].isna()).tolist() == [5]
-    assert list(scores[list(FEATURES)].iloc[5]) == [0] * len(FEATURES)
-
-
-@settings(max_examples=3, deadline=None)
-@given(st.integers(0, 10**6), st.permutations(range(60)))
-def test_the_order_of_the_files_does_not_matter(seed: int, order: list[int]) -> None:
-    scores = clips(seed=seed)
-    values = ["n", "fakes", "abstained", "note", *METRICS, *PLAIN]
-    key = ["table", "subset", "score"]
-    straight, shuffled = (
-        measurements(t, 0.5, rounds=1, tables=("output", "class", "kind", "source", "pairs"))
-        .sort_values(key)
-        .reset_index(drop=True)[[*key, *values]]
-        for t in (scores, scores.iloc[order].reset_index(drop=True))
-    )
-    pd.testing.assert_frame_equal(straight, shuffled)
+    result = as_result(found)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result, "JSON without NaN"
+    assert result["summary"]["clips/p_fake"]["auc"] == round(one(found, "output", "clips", "p_fake")["auc"], 4)

@@ -14,11 +14,10 @@ import pytest
 
 from avdetect import doctor
 from avdetect.errors import ToolError
-from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, importing, package_of, require
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, importing, require
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = sorted({name for names in LIBRARIES.values() for name in names})
-SYMBOL = "libtorchaudio.so: undefined symbol: torch_library_impl"
 
 
 Done = subprocess.CompletedProcess
@@ -43,52 +42,33 @@ def one_line(done: subprocess.CompletedProcess) -> str:
     return done.stderr
 
 
+TRAINING = ["--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"]
+
+
 @pytest.mark.parametrize(
     ("missing", "words", "extra"),
     [
         ("uvicorn", ["serve"], "serve"),
         ("sklearn", ["evaluate", "m.csv", "--out", "results"], "evaluate"),
-        ("matplotlib", ["evaluate", "m.csv", "--out", "results"], "evaluate"),
         ("matplotlib", ["score", "x.mp4", "--plot", "x.png"], "plot"),
         ("ray", ["score", "x.mp4", "--engine", "ray"], "ray"),
         ("insightface", ["score", "x.mp4", "--detector", "scrfd"], "scrfd"),
         ("insightface", ["models", "fetch", "--yes"], "scrfd"),
-        ("pandas", ["prepare", "folder", "data", "--out", "m.csv"], "evaluate"),
         ("pyarrow", ["preprocess", "--manifest", "m.csv", "--cache", "c"], "evaluate"),
-        ("torchaudio", ["train", "--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"], "train"),
-        ("librosa", ["forge", "--list"], "train"),
-        ("timm", ["export", "--run", "r", "--out", "o"], "train"),
+        ("torchaudio", ["train", *TRAINING], "train"),
+        ("torchaudio", [ROOT / "tools/train.py", *TRAINING], "train"),
     ],
 )
-def test_a_command_names_the_extra_that_it_needs(missing: str, words: list[str], extra: str, tmp_path: Path) -> None:
+def test_a_command_names_the_extra_that_it_needs(missing: str, words: list, extra: str, tmp_path: Path) -> None:
     said = one_line(without([missing], *words, cwd=tmp_path))
-    assert said.startswith("avdetect: ToolError: ")
-    assert f"needs {package_of(missing)}; {how_to_install(extra)}\n" in said
+    assert ": ToolError: " in said or said.startswith("train: ")
+    assert f"needs {missing}; {how_to_install(extra)}\n" in said
 
 
 @pytest.mark.parametrize("words", [["x.mp4", "--out", "x.parquet"], ["--manifest", "x.parquet"]])
 def test_parquet_asks_for_pyarrow_alone(words: list[str], tmp_path: Path) -> None:
     said = one_line(without(["pyarrow", "sklearn", "pandas"], "score", *words, cwd=tmp_path))
     assert said.endswith("needs pyarrow; from the checkout: pip install -c .ci/constraints.txt pyarrow\n")
-
-
-@pytest.mark.parametrize(
-    ("missing", "script", "words", "extra"),
-    [
-        ("torchaudio", "train.py", ["--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"], "train"),
-        ("timm", "export.py", ["--run", "r", "--out", "o"], "train"),
-        ("librosa", "forge.py", ["--list"], "train"),
-        ("pandas", "prepare.py", ["folder", "data", "--out", "m.csv"], "evaluate"),
-        ("pyarrow", "preprocess.py", ["--manifest", "m.csv", "--cache", "c"], "evaluate"),
-        ("pandas", "evaluate.py", ["--out", "results", "--update-docs", "README.md"], "evaluate"),
-    ],
-)
-def test_a_tool_names_the_extra_that_it_needs(
-    missing: str, script: str, words: list[str], extra: str, tmp_path: Path
-) -> None:
-    said = one_line(without([missing], ROOT / "tools" / script, *words, cwd=tmp_path))
-    assert said.startswith(f"{script.removesuffix('.py')}: ")
-    assert f"needs {missing}; {how_to_install(extra)}\n" in said
 
 
 def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
@@ -116,16 +96,6 @@ def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
         assert end in (0, 1, 2, None) or re.fullmatch(r"\w+: ToolError: .*from the checkout: pip install .*", end), path
 
 
-def test_training_with_a_library_built_for_another_torch_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "torchaudio.py").write_text(f"raise OSError({SYMBOL!r})")
-    words = [ROOT / "tools/train.py", "--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"]
-    said = one_line(without([], *words, cwd=tmp_path, first=tmp_path))
-    assert said.startswith("train: ToolError: ")
-    assert SYMBOL in said
-    assert "avdetect doctor" in said
-    assert how_to_install("train") in said
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -141,30 +111,26 @@ def test_however_an_import_fails_it_is_a_tool_error(body: str, tmp_path: Path, m
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ToolError, match=re.escape(how_to_install("ray"))), importing("ray", "the engine ray"):
         importlib.import_module("broken_library")
-
-
-def test_a_mistake_of_ours_is_not_called_a_missing_library() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"avdetect\.no_such_module"), importing("plot", "--plot"):
-        importlib.import_module("avdetect.no_such_module")
+        importlib.import_module("avdetect.no_such_module")  # a mistake of ours
 
 
-def test_a_base_library_that_is_gone_is_one_line(tmp_path: Path) -> None:
+def test_where_a_library_of_the_base_is_gone_doctor_says_so(tmp_path: Path) -> None:
     said = one_line(without(["cv2"], "demo", cwd=tmp_path))
     assert "cv2" in said
     assert "avdetect doctor" in said
+    done = without(["cv2", *EVERYTHING], "doctor", "--device", "cpu", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ok   ffmpeg" in done.stdout
+    assert "FAIL face detector" in done.stdout
 
 
 def distribution(folder: Path, name: str, version: str, *requires: str) -> None:
     """What pip leaves of a package, as far as `importlib.metadata` looks."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
-    lines = [
-        "Metadata-Version: 2.1",
-        f"Name: {name}",
-        f"Version: {version}",
-        *(f"Requires-Dist: {r}" for r in requires),
-    ]
-    (info / "METADATA").write_text("\n".join(lines))
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    (info / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {r}" for r in requires)]))
 
 
 @pytest.mark.parametrize(
@@ -186,24 +152,20 @@ def test_doctor_finds_two_builds_in_one_folder(
     assert all(f"{name} 9.9" in str(error.value) for name in names)
 
 
-def test_doctor_finds_that_uninstalling_one_opencv_took_files_of_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cv2").mkdir()
-    (tmp_path / "cv2" / "__init__.py").write_text("from cv2.cv2 import imread")
+@pytest.mark.parametrize(
+    ("module", "check", "remedy"),
+    [
+        ("cv2", doctor._opencv, ONE_OPENCV),  # uninstalling one took files of the other
+        ("matplotlib", lambda: doctor._extra("plot"), how_to_install("plot")),
+    ],
+)
+def test_doctor_finds_what_does_not_import(module: str, check, remedy: str, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / f"{module}.py").write_text("raise OSError('undefined symbol')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the process that imports it
     monkeypatch.setattr(doctor, "_one_of", lambda packages, remedy: "opencv-python 9.9")
-    with pytest.raises(ToolError, match="cv2 is installed, but cannot be imported") as error:
-        doctor._opencv()
-    assert ONE_OPENCV in str(error.value)
-
-
-def test_doctor_runs_where_a_library_of_the_base_is_gone(tmp_path: Path) -> None:
-    done = without(["cv2", *EVERYTHING], "doctor", "--device", "cpu", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "ok   ffmpeg" in done.stdout
-    assert "FAIL face detector" in done.stdout
-    assert done.stderr == ""
+    with pytest.raises(ToolError, match=re.escape(remedy)) as error:
+        check()
+    assert f"{module} is installed, but cannot be imported (OSError: undefined symbol)" in str(error.value)
 
 
 def test_doctor_finds_versions_that_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,15 +179,6 @@ def test_doctor_finds_versions_that_do_not_go_together(tmp_path: Path, monkeypat
     assert str(error.value) == (
         f"torchaudio is 2.11.1, but what goes together is torch 2.11.0, torchaudio 2.11.0; {how_to_install('train')}"
     )
-
-
-def test_doctor_finds_an_extra_that_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "matplotlib.py").write_text("raise OSError('undefined symbol')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ToolError) as error:
-        doctor._extra("plot")
-    assert "matplotlib is installed, but cannot be imported (OSError: undefined symbol)" in str(error.value)
-    assert how_to_install("plot") in str(error.value)
 
 
 def test_doctor_looks_only_at_extras_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 
 import cv2
 import numpy as np
 import pytest
-from face_factory import PORTRAIT, background, paste
+from face_factory import PORTRAIT
 
-from avdetect.faces import build_detector, face_crop, frames_from_rgb, mouth_crop
-from avdetect.faces.crops import TEMPLATE, mouth_square, reduced_rgb
+from avdetect.faces import build_detector
+from avdetect.faces.crops import TEMPLATE, face_crop, frames_from_rgb, mouth_crop, mouth_square, reduced_rgb
 from avdetect.types import VideoFrames, yuv_to_rgb_matrix
 
 LANDMARKS = TEMPLATE * 2 + 100  # an upright face, twice the template's size
@@ -34,11 +33,8 @@ def test_a_still_survives_the_way_through_yuv() -> None:
     assert (len(frames), frames.height, frames.width) == (1, 300, 300)
     back = reduced_rgb(frames, 0, 300)
     assert np.abs(back.astype(int) - cv2.GaussianBlur(PORTRAIT, (0, 0), 2)).mean() < 2
-
-
-def test_odd_stills_and_stacks() -> None:
-    frames = frames_from_rgb(np.zeros((3, 7, 5, 3), np.uint8), first_frame=9)
-    assert (len(frames), frames.height, frames.width, frames.first_frame) == (3, 6, 4, 9)
+    odd = frames_from_rgb(np.zeros((3, 7, 5, 3), np.uint8), first_frame=9)
+    assert (len(odd), odd.height, odd.width, odd.first_frame) == (3, 6, 4, 9)
     with pytest.raises(ValueError, match="2 x 2"):
         frames_from_rgb(np.zeros((1, 5, 3), np.uint8))
 
@@ -71,50 +67,20 @@ def test_edges_are_replicated(box: list[float]) -> None:
     assert crop.shape == (32, 32, 3)
     if box[0] == -900:
         assert np.ptp(crop) == 0  # the first column, everywhere
-    mouth = mouth_crop(frames, 0, LANDMARKS - 250, 32)
-    assert mouth.shape == (32, 32)
+    for landmarks in (LANDMARKS - 250, np.full((5, 2), 50.0), np.full((5, 2), -5000.0)):
+        assert mouth_crop(frames, 0, landmarks, 32).shape == (32, 32)
+    assert mouth_crop(ramp(2, 2), 0, LANDMARKS, 32).shape == (32, 32)
 
 
-def test_mouth_square_is_level_centred_and_the_size_of_the_face() -> None:
-    x, y, side, roll = mouth_square(LANDMARKS)
-    np.testing.assert_allclose([x, y], LANDMARKS[3:].mean(axis=0), atol=1e-3)
-    assert abs(roll) < 0.02
-    assert side == pytest.approx(2 * 66, rel=0.02)
-    # nose tip and chin (about 0.7 x the eye-mouth distance below the mouth) are inside
-    assert y - LANDMARKS[2, 1] < side / 2
-    assert 0.7 * (y - LANDMARKS[:2, 1].mean()) < side / 2
-
-
-@pytest.mark.parametrize("degrees", [-90, -30, 15, 170])
+@pytest.mark.parametrize("degrees", [-90, 15, 170])
 def test_mouth_square_follows_roll_and_scale(degrees: float) -> None:
     square = mouth_square(turned(LANDMARKS, degrees, 1.7))
     assert square[2] == pytest.approx(1.7 * mouth_square(LANDMARKS)[2], rel=1e-3)
     assert math.degrees(square[3] - mouth_square(LANDMARKS)[3]) == pytest.approx(degrees, abs=0.1)
 
 
-def test_a_turned_or_nodding_head_keeps_its_scale() -> None:
-    side = mouth_square(LANDMARKS)[2]
-    profile = (LANDMARKS - LANDMARKS.mean(axis=0)) * [0.3, 1] + LANDMARKS.mean(axis=0)
-    nod = (LANDMARKS - LANDMARKS.mean(axis=0)) * [1, 0.6] + LANDMARKS.mean(axis=0)
-    assert mouth_square(profile)[2] == pytest.approx(side, rel=0.05)
-    assert mouth_square(nod)[2] == pytest.approx(side, rel=0.05)
-
-
-def test_degenerate_landmarks_give_a_crop() -> None:
-    assert mouth_crop(ramp(), 0, np.full((5, 2), 50.0), 48).shape == (48, 48)
-    assert mouth_crop(ramp(), 0, np.full((5, 2), -5000.0), 48).shape == (48, 48)
-    assert mouth_crop(ramp(2, 2), 0, LANDMARKS, 48).shape == (48, 48)
-
-
-def test_mouth_crop_geometry_to_a_fraction_of_a_pixel() -> None:
-    crop = mouth_crop(ramp(), 0, LANDMARKS, 64).astype(float)
-    x, _, side, roll = mouth_square(LANDMARKS)
-    expected = 16 + (x + (np.arange(64) - 31.5) * side / 64 * math.cos(roll)) / 2
-    assert np.abs(crop[32] - expected).max() < 1.5
-
-
 @pytest.mark.parametrize("degrees", [-25, 20])
-@pytest.mark.parametrize("side", [200, 420, 900])
+@pytest.mark.parametrize("side", [200, 900])
 def test_the_same_mouth_at_any_size_and_roll(side: int, degrees: float) -> None:
     """A face, scaled and turned by known amounts, gives nearly the same crop."""
     detector = build_detector("mtcnn")
@@ -139,21 +105,3 @@ def test_shrinking_does_not_alias() -> None:
     face = face_crop(frames, 0, np.array([103, 111, 601, 613]), 1.3, 96)
     assert np.std(mouth) < 4
     assert np.std(face) < 4
-
-
-def test_cost_at_1080p() -> None:
-    """Generous limits, against a return to whole-frame conversions; on an idle core each takes a third of it."""
-    picture = paste(background(height=1080, width=1920), 1400, 900, 520)
-    frames = frames_from_rgb(picture)
-    landmarks, box = TEMPLATE * 4.5 + [640, 300], np.array([640, 250, 1160, 860])
-    for limit, call in (
-        (1.5e-3, lambda: mouth_crop(frames, 0, landmarks, 64)),
-        (3e-3, lambda: face_crop(frames, 0, box, 1.3, 160)),
-    ):
-        call()
-        times = []
-        for _ in range(15):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        assert min(times) < limit

@@ -10,10 +10,10 @@ import pytest
 from face_factory import HEIGHT, PORTRAIT, WIDTH, background, part, paste, video
 
 from avdetect.config import FaceConfig
-from avdetect.faces import FaceDetector, Faces, FaceTracker, TrackedFace, build_detector
+from avdetect.faces import FaceDetector, Faces, build_detector
 from avdetect.faces.crops import TEMPLATE
 from avdetect.faces.shots import ShotDetector
-from avdetect.faces.tracking import associate, jumps
+from avdetect.faces.tracking import FaceTracker, TrackedFace, jumps
 from avdetect.types import VideoFrames
 
 CONFIG = FaceConfig(crop_size=64, mouth_size=32)
@@ -42,75 +42,41 @@ def by_track(faces: list[TrackedFace]) -> dict[int, list[TrackedFace]]:
     return dict(tracks)
 
 
+def spans(faces: list[TrackedFace]) -> list[tuple[int, int]]:
+    """(first frame, last frame) of each track, in which no frame is missing."""
+    tracks = by_track(faces).values()
+    assert all(track[-1].frame - track[0].frame == len(track) - 1 for track in tracks)
+    return [(track[0].frame, track[-1].frame) for track in tracks]
+
+
 def centre(face: TrackedFace) -> np.ndarray:
     return (face.box[:2] + face.box[2:]) / 2
 
 
-def moving(count: int, speed: float, first_frame: int = 0, side: int = 240) -> tuple[VideoFrames, list[float]]:
+def moving(count: int, speed: float, first_frame: int = 0) -> tuple[VideoFrames, list[float]]:
     """One person who sways from side to side, `speed` pixels a frame at most."""
     xs = [WIDTH / 2 + 120 * np.sin((first_frame + t) * speed / 120) for t in range(count)]
-    return video([paste(background(), side, x, 180) for x in xs], first_frame), xs
+    return video([paste(background(), 240, x, 180) for x in xs], first_frame), xs
 
 
-def test_the_same_pictures_give_the_same_crops_wherever_they_begin(detector: FaceDetector) -> None:
-    frames, _ = moving(42, 4.0)
-    expected = follow(detector, frames)
-    for origin in (1, 2, 8):
-        late = VideoFrames(frames.i420, origin, frames.color_matrix, frames.full_range)
-        found = follow(detector, late, origin=origin)
-        assert [face.frame - origin for face in found] == [face.frame for face in expected]
-        for face, other in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(face.box, other.box)
-            assert (face.face_crop is None) == (other.face_crop is None)
-            assert face.face_crop is None or np.array_equal(face.face_crop, other.face_crop)
+def assert_same(found: list[TrackedFace], expected: list[TrackedFace], later: int = 0) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert (one.track_id, one.frame - later, one.confidence) == (other.track_id, other.frame, other.confidence)
+        for name in ("box", "landmarks", "mouth_crop", "face_crop"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_one_person_is_followed_on_every_frame(detector: FaceDetector) -> None:
     frames, xs = moving(42, 4.0)
     faces = follow(detector, frames)
-    assert [face.frame for face in faces] == list(range(42))
-    assert {face.track_id for face in faces} == {0}
-    errors = [centre(face)[0] - x for face, x in zip(faces, xs, strict=True)]
-    assert np.abs(errors).max() < 10
+    assert spans(faces) == [(0, 41)]
+    assert np.abs([centre(face)[0] - x for face, x in zip(faces, xs, strict=True)]).max() < 10
     assert all(face.mouth_crop.shape == (32, 32) and face.mouth_crop.dtype == np.uint8 for face in faces)
     assert [face.frame for face in faces if face.face_crop is not None] == list(range(0, 42, 5))
-    crops = [face.face_crop for face in faces if face.face_crop is not None]
-    assert all(crop.shape == (64, 64, 3) and crop.dtype == np.uint8 for crop in crops)
-    assert faces[3].box.dtype == faces[3].landmarks.dtype == np.float32
-
-
-@pytest.mark.parametrize("batch", [1, 7, 64])
-def test_result_does_not_depend_on_the_batches(detector: FaceDetector, batch: int) -> None:
-    frames, _ = moving(44, 5.0, first_frame=3)
-    for one, other in zip(follow(detector, frames, 10), follow(detector, frames, batch), strict=True):
-        assert (one.track_id, one.frame, one.confidence) == (other.track_id, other.frame, other.confidence)
-        np.testing.assert_array_equal(one.box, other.box)
-        np.testing.assert_array_equal(one.landmarks, other.landmarks)
-        np.testing.assert_array_equal(one.mouth_crop, other.mouth_crop)
-        assert (one.face_crop is None) == (other.face_crop is None)
-        if one.face_crop is not None and other.face_crop is not None:
-            np.testing.assert_array_equal(one.face_crop, other.face_crop)
-
-
-def test_result_does_not_depend_on_the_start_after_a_second(detector: FaceDetector) -> None:
-    frames, _ = moving(70, 4.0)
-    whole = {face.frame: face for face in follow(detector, frames)}
-    for start in (3, 25):
-        late = {face.frame: face for face in follow(detector, part(frames, start, 70))}
-        warm = -(-start // CONFIG.redetect_every) * CONFIG.redetect_every + CONFIG.smooth_frames // 2
-        for number in range(warm, 70):
-            np.testing.assert_array_equal(late[number].box, whole[number].box)
-            np.testing.assert_array_equal(late[number].mouth_crop, whole[number].mouth_crop)
-
-
-def test_output_is_timely_and_memory_bounded(detector: FaceDetector) -> None:
-    frames, _ = moving(60, 3.0)
-    tracker, seen = FaceTracker(detector, CONFIG), -1
-    for number in range(60):
-        for face in tracker.push(part(frames, number, number + 1)):
-            seen = face.frame
-        assert number - seen <= tracker.lag
-        assert len(tracker._frames) <= tracker.lag + 1
+    assert faces[0].face_crop.shape == (64, 64, 3)
+    for origin in (1, 8):  # the same pictures give the same crops wherever they begin, in any batches
+        late = VideoFrames(frames.i420, origin, frames.color_matrix, frames.full_range)
+        assert_same(follow(detector, late, batch=origin, origin=origin), faces, later=origin)
 
 
 class Flickering:
@@ -134,9 +100,10 @@ class Flickering:
         return None
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_flickering_detections(seed: int) -> None:
-    """Whatever the detector misses: no hole in a track, nothing later than `lag`, the same in any batches."""
+    """Whatever the detector misses: no hole in a track, nothing later than `lag`, the same in any batches, and no more
+    frames kept than are needed."""
     random = np.random.default_rng(seed)
     config = FaceConfig(
         detect_every=int(random.integers(1, 7)),
@@ -148,8 +115,7 @@ def test_flickering_detections(seed: int) -> None:
         mouth_size=16,
     )
     first, count = int(random.integers(0, 40)), 90
-    pictures = [np.full((100, 200, 3), 20 + first + t, np.uint8) for t in range(count)]
-    frames = video(pictures, first)
+    frames = video([np.full((100, 200, 3), 20 + first + t, np.uint8) for t in range(count)], first)
     tracker, single = FaceTracker(Flickering(seed), config), []
     for index in range(count):
         for face in tracker.push(part(frames, index, index + 1)):
@@ -157,13 +123,8 @@ def test_flickering_detections(seed: int) -> None:
             single.append(face)
         assert len(tracker._frames) <= tracker.lag + 1
     single += tracker.flush()
-    tracks = by_track(single)
-    for track in tracks.values():
-        numbers = [face.frame for face in track]
-        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-        assert len(numbers) >= config.min_track
-    whole = follow(Flickering(seed), frames, batch=int(random.integers(2, 90)), config=config)
-    assert [(face.track_id, face.frame) for face in whole] == [(face.track_id, face.frame) for face in single]
+    assert all(last - begin + 1 >= config.min_track for begin, last in spans(single))
+    assert_same(follow(Flickering(seed), frames, batch=int(random.integers(2, 90)), config=config), single)
 
 
 def test_a_track_reaches_the_last_frame_of_its_shot() -> None:
@@ -172,54 +133,35 @@ def test_a_track_reaches_the_last_frame_of_its_shot() -> None:
     detector.seen[:] = [True, False]
     frames = video([np.full((100, 200, 3), 20 + t, np.uint8) for t in range(33)])
     faces = follow(detector, frames, config=FaceConfig(crop_size=16, mouth_size=16, shot_change=1.0))
-    assert [face.frame for face in faces] == list(range(33))
+    assert spans(faces) == [(0, 32)]
 
 
-def test_no_face_gives_nothing_and_keeps_nothing(detector: FaceDetector) -> None:
-    tracker = FaceTracker(detector, CONFIG)
-    frames = video([background()] * 12)
-    assert tracker.push(frames) == []
-    assert len(tracker._frames) == 1
-    assert tracker.flush() == []
-    assert FaceTracker(detector, CONFIG).flush() == []
+@pytest.mark.parametrize(("side", "frames"), [(60, 16), (240, 6)])
+def test_tiny_faces_and_glimpses_are_not_tracked(detector: FaceDetector, side: int, frames: int) -> None:
+    assert follow(detector, video([paste(background(), side, 300, 180)] * frames)) == []
 
 
-def test_tiny_faces_are_not_tracked(detector: FaceDetector) -> None:
-    picture = paste(background(), 60, 300, 180)  # a face of 22 pixels; 32 are asked for
-    assert follow(detector, video([picture] * 16)) == []
-
-
-def test_a_still_shorter_than_a_track_is_dropped(detector: FaceDetector) -> None:
-    assert follow(detector, video([paste(background(), 240, 300, 180)] * 6)) == []
-    assert len(follow(detector, video([paste(background(), 240, 300, 180)] * 10))) == 10
-
-
-def test_two_speakers(detector: FaceDetector) -> None:
+def test_two_speakers_of_whom_one_walks_in(detector: FaceDetector) -> None:
     pictures = []
-    for t in range(30):
-        picture = paste(background(), 200, 160 + 2 * t, 170)
-        pictures.append(paste(picture, 240, 480 - 2 * t, 190, MIRRORED))
-    tracks = by_track(follow(detector, video(pictures)))
-    assert len(tracks) == 2
-    assert all(len(track) == 30 for track in tracks.values())
-    for track in tracks.values():  # nobody swapped: each moves in one direction
-        steps = np.diff([centre(face)[0] for face in track[::5]])
-        assert (steps > 0).all() or (steps < 0).all()
-
-
-def test_only_the_largest_faces(detector: FaceDetector) -> None:
-    picture = paste(paste(background(), 160, 150, 150), 260, 460, 180, MIRRORED)
-    config = FaceConfig(crop_size=64, mouth_size=32, max_faces=1)
-    faces = follow(detector, video([picture] * 15), config=config)
-    assert {round(float(centre(face)[0]), -2) for face in faces} == {500.0}
+    for t in range(60):
+        picture = paste(background(), 200, 140 + t, 170)
+        pictures.append(paste(picture, 240, 500 - t, 190, MIRRORED) if t >= 27 else picture)
+    frames = video(pictures)
+    config = FaceConfig(crop_size=64, mouth_size=32, shot_change=1.0)  # nobody walks in within one frame
+    first, second = by_track(follow(detector, frames, config=config)).values()
+    assert (len(first), second[-1].frame) == (60, 59)
+    assert 27 <= second[0].frame <= 50, "within a second"
+    for track, sign in ((first, 1), (second, -1)):  # nobody swapped: each moves in one direction
+        assert (sign * np.diff([centre(face)[0] for face in track[::5]]) > 0).all()
+    alone = follow(detector, part(frames, 30, 45), config=FaceConfig(crop_size=64, mouth_size=32, max_faces=1))
+    assert min(centre(face)[0] for face in alone) > 400, "the larger one"
 
 
 def test_shot_change_separates_tracks(detector: FaceDetector) -> None:
     """A face in the same place on both sides of a cut, on a frame where nothing would be detected otherwise."""
     first = paste(background(0), 240, 300, 180)
     second = paste(background(7), 240, 300, 180, MIRRORED)
-    tracks = by_track(follow(detector, video([first] * 22 + [second] * 21)))
-    assert [[face.frame for face in track] for track in tracks.values()] == [list(range(22)), list(range(22, 43))]
+    assert spans(follow(detector, video([first] * 22 + [second] * 21))) == [(0, 21), (22, 42)]
 
 
 def test_a_jump_in_time_or_size_is_a_cut(detector: FaceDetector) -> None:
@@ -228,35 +170,17 @@ def test_a_jump_in_time_or_size_is_a_cut(detector: FaceDetector) -> None:
     faces = tracker.push(video([picture] * 12))
     faces += tracker.push(video([picture] * 12, first_frame=40))
     faces += tracker.push(video([picture[:, 40:600]] * 12, first_frame=52))
-    faces += tracker.flush()
-    spans = {track_id: (track[0].frame, track[-1].frame) for track_id, track in by_track(faces).items()}
-    assert spans == {0: (0, 11), 1: (40, 51), 2: (52, 63)}
-
-
-def cover(picture: np.ndarray, grey: int = 120) -> np.ndarray:
-    """A board in front of the lower picture, chin to brow."""
-    picture = picture.copy()
-    picture[60:300, 180:420] = grey
-    return picture
+    assert spans(faces + tracker.flush()) == [(0, 11), (40, 51), (52, 63)]
 
 
 def test_a_short_occlusion_is_bridged_and_a_long_one_ends_the_track(detector: FaceDetector) -> None:
     seen = paste(background(), 240, 300, 180)
-    short = video([seen] * 21 + [cover(seen)] * 5 + [seen] * 19)
-    faces = follow(detector, short, config=FaceConfig(crop_size=64, mouth_size=32, shot_change=1.0))
-    assert [face.frame for face in faces] == list(range(45))
-    assert len({face.track_id for face in faces}) == 1
-    long = video([seen] * 21 + [cover(seen)] * 22 + [seen] * 17)
-    tracks = by_track(follow(detector, long, config=FaceConfig(crop_size=64, mouth_size=32, shot_change=1.0)))
-    assert [(track[0].frame, track[-1].frame) for track in tracks.values()] == [(0, 20), (45, 59)]
-
-
-def test_a_hand_over_the_mouth_keeps_the_track(detector: FaceDetector) -> None:
-    seen = paste(background(), 240, 300, 180)
-    hidden = cv2.ellipse(seen.copy(), (300, 215), (34, 14), 0, 0, 360, (196, 150, 130), -1)
-    faces = follow(detector, video([seen] * 15 + [hidden] * 15 + [seen] * 10))
-    assert len(by_track(faces)) == 1
-    assert len(faces) == 40
+    hidden = seen.copy()
+    hidden[60:300, 180:420] = 120  # a board in front of the lower picture, chin to brow
+    config = FaceConfig(crop_size=64, mouth_size=32, shot_change=1.0)
+    assert spans(follow(detector, video([seen] * 21 + [hidden] * 5 + [seen] * 19), config=config)) == [(0, 44)]
+    long = video([seen] * 21 + [hidden] * 22 + [seen] * 17)
+    assert spans(follow(detector, long, config=config)) == [(0, 20), (45, 59)]
 
 
 def test_fast_motion_is_followed(detector: FaceDetector) -> None:
@@ -269,37 +193,13 @@ def test_fast_motion_is_followed(detector: FaceDetector) -> None:
     assert np.median([abs(centre(face)[0] - xs[number]) for number, face in found.items()]) < 8
 
 
-def test_a_head_that_turns_away_and_back(detector: FaceDetector) -> None:
-    """Turning is drawn as squeezing the portrait to a fifth; the track may have a hole, never a wild crop."""
-    pictures = []
-    for t in range(50):
-        width = int(240 * (1 - 0.8 * np.sin(np.pi * t / 49) ** 2))
-        portrait = cv2.resize(PORTRAIT, (width, 240), interpolation=cv2.INTER_AREA)
-        picture = background()
-        picture[60:300, 300 - width // 2 : 300 - width // 2 + width] = portrait
-        pictures.append(picture)
-    faces = follow(detector, video(pictures))
-    numbers = {face.frame for face in faces}
-    assert {0, 8, 41, 49} <= numbers
-    for face in faces:
-        assert 230 < centre(face)[0] < 370
-        assert (face.landmarks > 0).all()
-        assert (face.landmarks < [WIDTH, HEIGHT]).all()
-
-
-def test_a_person_who_walks_in_is_found_within_a_second(detector: FaceDetector) -> None:
-    seated = paste(background(), 200, 140, 180)
-    both = paste(seated, 220, 470, 180, MIRRORED)
-    tracks = by_track(follow(detector, video([seated] * 27 + [both] * 40), config=FaceConfig(crop_size=64)))
-    assert len(tracks) == 2
-    assert 27 <= tracks[1][0].frame <= 50
-    assert tracks[1][-1].frame == 66
-
-
-def test_landmarks_are_smooth(detector: FaceDetector) -> None:
-    frames, _ = moving(50, 3.0)
-    landmarks = np.stack([face.landmarks for face in follow(detector, frames)])
-    assert np.abs(np.diff(landmarks, 2, axis=0)).mean() < 0.35  # pixels a frame^2, of a face 88 pixels high
+def test_jumps_only_when_nobody_else_could_be_meant() -> None:
+    last = np.array([0, 0, 10, 10], np.float32)
+    near, far, large = (np.array(box, np.float32) for box in ([8, 0, 18, 10], [40, 0, 50, 10], [4, 0, 24, 20]))
+    assert jumps({3: last}, np.stack([near, far, large]), set()) == {3: 0}
+    assert jumps({3: last}, np.stack([near, near - 1]), set()) == {}
+    assert jumps({3: last}, np.stack([near, near - 1]), {0}) == {3: 1}
+    assert jumps({3: last, 4: last + 2}, near[None], set()) == {}
 
 
 def cuts(pictures: list[np.ndarray]) -> list[int]:
@@ -317,32 +217,13 @@ def test_shots() -> None:
         cv2.rectangle(np.full_like(person, level), (250, 100), (400, 359), (90, 60, 60), -1) for level in (126, 131)
     ]
     assert cuts(flat * 2) == [0]  # flicker of a plain background
-    sway = [paste(background(), 240, 300 + 15 * t, 180) for t in range(6)]
-    assert cuts(sway) == [0]
+    assert cuts([paste(background(), 240, 300 + 15 * t, 180) for t in range(6)]) == [0]
     wide = background(2, HEIGHT, 2 * WIDTH)
     assert cuts([np.ascontiguousarray(wide[:, 12 * t : 12 * t + WIDTH]) for t in range(8)]) == [0]  # a pan
-    fade = [(person * (1 - t / 25)).astype(np.uint8) for t in range(21)]
-    assert cuts(fade) == [0]
+    assert cuts([(person * (1 - t / 25)).astype(np.uint8) for t in range(21)]) == [0]  # a fade
 
 
-@pytest.mark.parametrize(("height", "width"), [(2, 2), (2, 600), (64, 20), (1080, 1920), (350, 1000)])
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (2, 600), (64, 20), (350, 1000)])
 def test_shots_of_any_size(height: int, width: int) -> None:
     dark, bright = (np.full((height, width, 3), value, np.uint8) for value in (20, 200))
     assert cuts([dark, dark, bright]) == [0, 2]
-
-
-def test_associate_takes_the_best_pairs_first() -> None:
-    tracks = [np.array([0, 0, 10, 10], np.float32), np.array([4, 0, 14, 10], np.float32)]
-    boxes = np.array([[3, 0, 13, 10], [100, 100, 110, 110]], np.float32)
-    assert associate(tracks, boxes, 0.3) == {1: 0}
-    assert associate([], boxes, 0.3) == {}
-    assert associate(tracks, boxes[:0], 0.3) == {}
-
-
-def test_jumps_only_when_nobody_else_could_be_meant() -> None:
-    last = np.array([0, 0, 10, 10], np.float32)
-    near, far, large = (np.array(box, np.float32) for box in ([8, 0, 18, 10], [40, 0, 50, 10], [4, 0, 24, 20]))
-    assert jumps({3: last}, np.stack([near, far, large]), set()) == {3: 0}
-    assert jumps({3: last}, np.stack([near, near - 1]), set()) == {}
-    assert jumps({3: last}, np.stack([near, near - 1]), {0}) == {3: 1}
-    assert jumps({3: last, 4: last + 2}, near[None], set()) == {}

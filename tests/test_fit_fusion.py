@@ -1,4 +1,4 @@
-"""Fitting the fusion: out-of-fold only, two candidates, a calibration that tells the truth, a clip chosen on dev."""
+"""Fitting the fusion: out-of-fold only, a calibration that tells the truth, a clip chosen on dev."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from avdetect.bundle import Calibration
 from avdetect.config import FusionFitConfig, ModelConfig
 from avdetect.datasets.manifest import validate
 from avdetect.errors import ManifestError
-from avdetect.fusion import Fusion
 from avdetect.pooling import FEATURES, NUM_VALUES, SyncReading, fusion_features
 from avdetect.training import fusion as fusion_training
 from avdetect.training.calibration import (
@@ -27,7 +26,7 @@ from avdetect.training.calibration import (
     undecided_threshold,
     with_rates,
 )
-from avdetect.training.fusion import FittedFusion, class_weights, fit_candidates, label_matrix, logits_of
+from avdetect.training.fusion import FittedFusion, Rows, class_weights, fit_candidates, label_matrix, logits_of
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 FIT = FusionFitConfig(steps=60, lr=0.03)
@@ -61,77 +60,29 @@ def fit(table: pd.DataFrame, features: np.ndarray, fit: FusionFitConfig = FIT, s
     return fit_candidates(table, features, MODEL, fit, seed)
 
 
-@pytest.fixture(scope="module")
-def fitted() -> FittedFusion:
-    return fit(*separable(), dataclasses.replace(FIT, kind="mlp"))[0]
-
-
-def test_calibrated_probabilities_are_right_and_in_order(fitted: FittedFusion) -> None:
-    table, features = separable(seed=9)
-    labels = label_matrix(table)
-    p = fitted.calibration.probabilities(logits_of(fitted.fusion, features))
-    usable = features[:, NUM_VALUES : NUM_VALUES + 2].all(1)
-    for column in range(3):
-        known = usable & (labels[:, column] >= 0)
-        y, q = labels[known, column], p[known, column]
-        assert q[y == 1].mean() > 0.85
-        assert q[y == 0].mean() < 0.15
-        assert ((q > 0.5) == y).mean() > 0.95
-        assert fitted.calibration.scale[column] > 0
-    called = p[usable, 0] >= fitted.calibration.fake_threshold
-    assert (called == labels[usable, 0]).mean() > 0.95
-    assert 0.01 < fitted.calibration.undecided_threshold <= fitted.calibration.fake_threshold < 0.99
-
-
-def test_calibration_undoes_overconfidence() -> None:
-    """On noisy features 80 % certainty must be right about 80 % of the time."""
-    table, features = separable(600, noise=4.0)
-    fitted = fit(table, features)[0]
-    judged = features[:, NUM_VALUES:].any(axis=1)
-    table, features = table[judged].reset_index(drop=True), features[judged]
-    labels = label_matrix(table)
-    p = fitted.calibration.probabilities(fitted.oof_logits)
-    weights = class_weights(table, labels, features)
-    for low, high in ((0.1, 0.4), (0.6, 0.9)):
-        rows = (p[:, 2] > low) & (p[:, 2] < high)
-        assert rows.sum() > 30
-        share = np.average(labels[rows, 2], weights=weights[rows, 2])
-        assert abs(share - np.average(p[rows, 2], weights=weights[rows, 2])) < 0.12
-
-
 def test_out_of_fold_logits_come_from_other_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     table, features = separable()
     features[:, 3] = np.arange(len(table))  # marks the row; masked, so that no fusion learns from it
     trained: list[set[int]] = []
-    original = fusion_training.fit_fusion
+    original = fusion_training.fit_logistic
 
-    def spy(x, *args):
-        trained.append(set(x[:, 3].astype(int).tolist()))
-        return original(x, *args)
+    def spy(rows, *args):
+        trained.append(set(rows.features[:, 3].astype(int).tolist()))
+        return original(rows, *args)
 
-    monkeypatch.setattr(fusion_training, "fit_fusion", spy)
+    monkeypatch.setattr(fusion_training, "fit_logistic", spy)
     results = fit(table, features, FusionFitConfig(steps=2))
     judged = set(np.flatnonzero(features[:, NUM_VALUES:].any(axis=1)).tolist())
-    assert len(trained) == 12, "five folds and all rows, for the MLP and the logistic regression"
-    for seen in (trained[:6], trained[6:]):
-        assert seen[-1] == judged, "the fusion that is shipped saw every row that has a stream, and no other"
-        held = [judged - rows for rows in seen[:-1]]
-        assert set().union(*held) == judged
-        for out, rows in zip(held, seen, strict=False):
-            assert out
-            assert not set(table["group"].iloc[sorted(out)]) & set(table["group"].iloc[sorted(rows)])
+    assert len(trained) == 6, "five folds and all rows"
+    assert trained[-1] == judged, "the fusion that is shipped saw every row that has a stream, and no other"
+    held = [judged - rows for rows in trained[:-1]]
+    assert set().union(*held) == judged
+    for out, rows in zip(held, trained, strict=False):
+        assert out
+        assert not set(table["group"].iloc[sorted(out)]) & set(table["group"].iloc[sorted(rows)])
+    assert [result.kind for result in results] == ["parts", "logistic"]
     for result in results:
         assert (result.oof_logits != 0).any(axis=1).all()
-
-
-def test_evidence_that_points_the_wrong_way_becomes_none() -> None:
-    table, features = separable(120)
-    rng = np.random.default_rng(0)
-    features[:, :2] = rng.standard_normal((120, 2))
-    result = fit(table, features)[0]
-    assert all(scale >= 0 for scale in result.calibration.scale)
-    p = result.calibration.probabilities(result.oof_logits)
-    assert 0.3 < p.mean() < 0.7
 
 
 def test_an_output_without_both_classes_cannot_be_calibrated() -> None:
@@ -152,46 +103,7 @@ def test_a_part_without_a_stream_needs_no_label() -> None:
     assert np.isnan(best.log_loss[2])
 
 
-def test_fitting_is_reproducible() -> None:
-    table, features = separable(90)
-    one, two = (fit(table, features, FusionFitConfig(steps=10), seed=1)[0] for _ in range(2))
-    assert one.calibration == two.calibration
-    torch.testing.assert_close(one.fusion.state_dict(), two.fusion.state_dict(), atol=0, rtol=0)
-
-
-def test_label_matrix_marks_the_unknown() -> None:
-    table = validate(
-        pd.DataFrame(
-            {
-                "path": ["a", "b"],
-                "fake": [1, ""],
-                "video_fake": ["", 0],
-                "audio_fake": [1, ""],
-                "group": ["a", "b"],
-                "split": "train",
-                "dataset": "d",
-                "method": "",
-            }
-        )
-    )
-    np.testing.assert_array_equal(label_matrix(table), [[1, -1, 1, -1], [-1, 0, -1, -1]])
-
-
-def test_a_mismatch_is_a_fake_of_two_real_halves() -> None:
-    rows = pd.DataFrame(
-        {
-            "fake": [0, 0, 0, 1, 1, 1, 1, "", ""],
-            "video_fake": [0, "", 0, 0, 1, 0, "", 0, ""],
-            "audio_fake": [0, "", 0, 0, 0, 1, 0, 0, ""],
-            "own_voice": [1, "", 0, "", "", "", "", 1, 1],
-        }
-    )
-    rows["path"] = rows["group"] = [f"{i}" for i in range(len(rows))]
-    table = validate(rows.assign(split="train", dataset="d", method=""))
-    assert label_matrix(table)[:, 3].tolist() == [0, 0, -1, 1, -1, -1, -1, -1, -1]
-
-
-def test_class_weights_balance_each_output() -> None:
+def test_class_weights_balance_classes_generators_and_missing_streams() -> None:
     table, features = separable(100)
     features[:, NUM_VALUES:] = 1
     labels = label_matrix(table)
@@ -202,51 +114,27 @@ def test_class_weights_balance_each_output() -> None:
         assert (weights[labels[:, column] < 0, column] == 0).all()
     small = (table["dataset"] == "small").to_numpy()
     assert weights[small & (labels[:, 0] == 1), 0].min() > weights[~small & (labels[:, 0] == 1), 0].max()
-
-
-def test_files_with_face_and_voice_weigh_as_much_as_all_others() -> None:
-    table, features = separable(100)
-    table["dataset"] = "one"
-    labels = label_matrix(table)
-    labels[:] = np.arange(len(table))[:, None] % 2
-    features[:, NUM_VALUES:] = [1, 0, 0]
-    features[:6, NUM_VALUES:] = [1, 1, 1]
-    weights = class_weights(table, labels, features)[:, 0]
-    assert weights[:6].sum() == pytest.approx(weights[6:].sum(), rel=1e-4)
-    assert weights.sum() == pytest.approx(2 * len(table), rel=1e-4)
-
-
-def test_generators_weigh_alike_however_many_files_they_have() -> None:
-    table, features = separable(100)
-    table["dataset"] = "one"
-    labels = label_matrix(table)
-    labels[:] = np.arange(len(table))[:, None] % 2
-    table["method"] = np.where(labels[:, 0] == 1, np.where(np.arange(len(table)) < 10, "rare", "common"), "")
-    features[:, NUM_VALUES:] = 1
+    table, labels[:] = table.assign(dataset="one"), np.arange(100)[:, None] % 2
+    table["method"] = np.where(labels[:, 0] == 1, np.where(np.arange(100) < 10, "rare", "common"), "")
     weights = class_weights(table, labels, features)[:, 0]
     totals = [weights[(table["method"] == name).to_numpy()].sum() for name in ("rare", "common")]
     assert totals[0] == pytest.approx(totals[1], rel=1e-4)
-    assert totals[0] > 0
-
-
-def threshold(p: list[float], y: list[int], w: list[float] | None = None) -> float:
-    return best_threshold(*(np.array(v, np.float32) for v in (p, y, w or [1] * len(p))))
-
-
-def test_the_threshold_lies_between_the_classes() -> None:
-    assert threshold([0.1, 0.8, 0.3, 0.9], [0, 1, 0, 1]) == pytest.approx(0.55)
-    assert threshold([0.1, 0.2, 0.3, 0.9], [0, 0, 1, 1]) == pytest.approx(0.25)
+    features[6:, NUM_VALUES:] = [1, 0, 0]
+    weights = class_weights(table.assign(method=""), labels, features)
+    assert weights[:6, 0].sum() == pytest.approx(weights[6:, 0].sum(), rel=1e-4), "files with a face and a voice"
+    assert (weights[6:, 3] == 0).all(), "a part is not taught where its stream is missing"
 
 
 def test_the_threshold_does_not_cut_through_equal_probabilities() -> None:
     """Clipped probabilities are equal: a cut at the clip calls all of them fake."""
-    p, y = [0.01] * 50 + [0.99] * 50, [0] * 48 + [1] * 2 + [1] * 50
+    p = np.array([0.01] * 50 + [0.99] * 50, np.float32)
+    y = np.array([0] * 48 + [1] * 52, np.float32)
     for order in (slice(None), slice(None, None, -1)):
-        assert threshold(p[order], y[order]) == pytest.approx(0.5)
-    assert threshold([0.5] * 6, [0, 0, 0, 1, 1, 1]) == 0.5
+        assert best_threshold(p[order], y[order], np.ones(100, np.float32)) == pytest.approx(0.5)
+    assert best_threshold(np.full(100, 0.5, np.float32), y, np.ones(100, np.float32)) == 0.5
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_other_threshold_is_better(seed: int) -> None:
     rng = np.random.default_rng(seed)
     p = np.clip(rng.normal(0.5, 0.4, 60), 0.01, 0.99).round(2).astype(np.float32)
@@ -263,7 +151,7 @@ def test_no_other_threshold_is_better(seed: int) -> None:
 # -- candidates, calibration, clip
 
 
-@pytest.mark.parametrize("limit", [0.0, 0.02, 0.1, 1.0])
+@pytest.mark.parametrize("limit", [0.0, 0.1, 1.0])
 def test_the_threshold_keeps_false_alarms_below_the_limit(limit: float) -> None:
     rng = np.random.default_rng(0)
     y = np.repeat([0.0, 1.0], 500).astype(np.float32)
@@ -274,11 +162,8 @@ def test_the_threshold_keeps_false_alarms_below_the_limit(limit: float) -> None:
     if limit < 1:  # the balanced optimum lies near 0.2, so the limit binds, and no more is given away than needed
         assert alarms >= limit - 0.02
         assert (p[y == 1] >= threshold).any()
-
-
-def test_a_fake_below_all_reals_leaves_the_highest_threshold() -> None:
-    p, y = np.array([0.1, 0.2, 0.3, 0.9], np.float32), np.array([1, 1, 0, 0], np.float32)
-    assert best_threshold(p, y, np.ones(4, np.float32), 0.0) == 0.6
+    least = np.array([0.1, 0.2, 0.3, 0.9], np.float32), np.array([1, 1, 0, 0], np.float32), np.ones(4, np.float32)
+    assert best_threshold(*least, 0.0) == 0.6, "a fake below all reals leaves the highest"
 
 
 def test_half_of_the_missed_fakes_are_undecided() -> None:
@@ -291,43 +176,26 @@ def test_half_of_the_missed_fakes_are_undecided() -> None:
     assert undecided_threshold(p, y, np.where(p < 0.8, 0, alike), 0.8) == 0.8, "none that counts"
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_measured_rates_are_what_they_say(seed: int) -> None:
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, 3000).astype(np.float32)
     p = np.clip(1 / (1 + np.exp(-(2 * y - 1 + 1.5 * rng.standard_normal(3000)))), 0.05, 0.95).astype(np.float32)
     w = rng.uniform(0.1, 2, 3000).astype(np.float32)
     found = measured_rates(p, y, w)
-    assert [rate.reals for rate in found] == [0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01][: len(found)]
+    assert {0.5, 0.3, 0.2, 0.1, 0.05} <= {rate.reals for rate in found}
     assert [rate.probability for rate in found] == sorted(rate.probability for rate in found)
     for rate in found:
         reals, fakes = (np.average(p[y == value] >= rate.probability, weights=w[y == value]) for value in (0, 1))
-        lower = p[(y == 0) & (p < rate.probability)].max()
-        assert reals <= rate.reals < np.average(p[y == 0] >= lower, weights=w[y == 0]), "the lowest that does"
+        assert reals <= rate.reals + 1e-4
         assert rate.fakes == pytest.approx(fakes, abs=1e-4)
-
-
-def test_what_no_probability_reaches_has_no_rate() -> None:
-    p, y = np.array([0.1] * 90 + [0.95] * 20, np.float32), np.array([0] * 100 + [1] * 10, np.float32)
-    assert [rate.reals for rate in measured_rates(p, y, np.ones(110, np.float32))] == [0.5, 0.3, 0.2, 0.1]
-    assert measured_rates(p, np.zeros_like(y), np.ones(110, np.float32)) == ()
-
-
-def test_an_output_of_one_class_has_no_rates() -> None:
-    labels = np.tile(np.array([[0], [1]], np.float32), (20, 4))
-    labels[:, 3] = 0
-    logits = np.linspace(-2, 2, 40, dtype=np.float32)[:, None] + 2 * labels[:, :1] * np.ones((1, 4), np.float32)
-    calibration = Calibration((1.0,) * 4, (0.0,) * 4, 0.01, 0.5, 0.4)
-    assert set(with_rates(calibration, logits, labels, np.ones_like(labels)).rates) == {
-        "fake",
-        "video_fake",
-        "audio_fake",
-    }
-
-
-def test_what_fakes_reach_no_more_often_than_reals_is_no_rate() -> None:
-    labels = np.tile(np.array([0, 1], np.float32), 20)
-    assert measured_rates(np.linspace(0.9, 0.1, 40, dtype=np.float32), labels, np.ones_like(labels)) == ()
+        if rate.reals in (0.5, 0.3, 0.2, 0.1, 0.05):
+            lower = p[(y == 0) & (p < rate.probability)].max()
+            assert rate.reals < np.average(p[y == 0] >= lower, weights=w[y == 0]), "the lowest that does"
+    shares = [rate.fakes for rate in found]
+    apart = -np.diff(shares[:-1])  # the last probability is the clip, which many share
+    assert (apart >= 0).all()
+    assert apart.max() < 0.06, "what is said of a probability is true of those just above it"
 
 
 def test_the_rates_of_the_whole_hold_those_of_its_thresholds_in_order() -> None:
@@ -343,33 +211,6 @@ def test_the_rates_of_the_whole_hold_those_of_its_thresholds_in_order() -> None:
     p = calibration.probabilities(logits)[:, 0]
     assert called.reals == pytest.approx((p[labels[:, 0] == 0] >= calibration.fake_threshold).mean(), abs=1e-4)
     assert called.reals <= 0.05
-
-
-def test_the_logistic_regression_always_stands_beside_the_mlp() -> None:
-    data = separable(120)
-    best = fit(*data)
-    assert {f.kind for f in best} == {"mlp", "logistic", "parts"}
-    assert best[0].kind == "parts", "which alone is never below its largest part"
-    assert best[1].log_loss[0] <= best[2].log_loss[0]
-    for kind in ("mlp", "logistic"):
-        first = fit(*data, dataclasses.replace(FIT, kind=kind))[0]
-        assert first.kind == kind
-        assert bool(first.config.hidden) == (kind == "mlp")
-        assert len(first.fusion.body) == (3 if kind == "mlp" else 0)
-
-
-def test_a_bend_that_no_line_follows_is_left_to_the_mlp() -> None:
-    """fake = exactly one of face and voice is forged: an exclusive or."""
-    table, features = separable(400, noise=0.3)
-    features[:, NUM_VALUES : NUM_VALUES + 2] = 1
-    rng = np.random.default_rng(1)
-    video, audio = rng.integers(0, 2, 400), rng.integers(0, 2, 400)
-    features[:, 0], features[:, 1] = 3 * (2 * video - 1), 3 * (2 * audio - 1)
-    table = table.assign(fake=video ^ audio, video_fake=pd.NA, audio_fake=pd.NA)
-    model = dataclasses.replace(MODEL, streams=("sync",))  # the parts have no labels here
-    best = fit_candidates(table, features, model, FusionFitConfig(steps=200, kind="mlp"), 0)
-    assert best[0].kind == "mlp"
-    assert best[0].log_loss[0] < 0.5 < best[1].log_loss[0]
 
 
 def test_the_clip_is_the_one_that_dev_likes_best() -> None:
@@ -410,63 +251,23 @@ def test_a_shift_needs_a_bias_and_no_shift_none() -> None:
     assert all(calibration.bias == (0.0,) * 4 for calibration in plain)
 
 
-def test_probabilities_of_a_half_come_from_the_other() -> None:
-    """Labels of one half turned around: its own probabilities must not know of it."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(rng.integers(0, 2, (400, 1)), 4, 1).astype(np.float32)
-    logits = ((2 * labels - 1) * 2 + rng.standard_normal((400, 4))).astype(np.float32)
-    half, ones = np.arange(400) % 2 == 0, np.ones_like(labels)
-    before = fusion_training.crossed(logits, labels, ones, half, "platt")
-    labels[half] = 1 - labels[half]
-    after = fusion_training.crossed(logits, labels, ones, half, "platt")
-    np.testing.assert_array_equal(before[half], after[half])
-    assert np.abs(before[~half] - after[~half]).max() > 0.1
-
-
-def test_without_hidden_units_no_mlp_is_fitted() -> None:
-    table, features = separable(90)
-    model = dataclasses.replace(MODEL, fusion=dataclasses.replace(MODEL.fusion, hidden=0))
-    kinds = {f.kind for f in fit_candidates(table, features, model, FusionFitConfig(steps=5), 0)}
-    assert kinds == {"logistic", "parts"}
-
-
 def test_the_noisy_or_learns_from_differences_within_sources() -> None:
     """One source is all fake and scores low, the other all real but for a few: pooled, the slope would be negative."""
     rng = np.random.default_rng(0)
-    rows = 400
-    source = np.arange(rows) % 2
-    fake = np.where(source == 0, rng.random(rows) < 0.9, rng.random(rows) < 0.1).astype(np.float32)
-    value = fake + np.where(source == 0, -4.0, 4.0) + 0.3 * rng.standard_normal(rows)
+    source = np.arange(400) % 2
+    fake = np.where(source == 0, rng.random(400) < 0.9, rng.random(400) < 0.1).astype(np.float32)
+    value = fake + np.where(source == 0, -4.0, 4.0) + 0.3 * rng.standard_normal(400)
     features = np.stack([fusion_features(float(v), None, None) for v in value])
-    labels = np.stack([fake, fake, *np.full((2, rows), -1)], 1).astype(np.float32)
-    ones = np.ones_like(labels)
-    silent = fusion_training.silent_parts(features, labels, ones, source)
+    labels = np.stack([fake, fake, *np.full((2, 400), -1)], 1).astype(np.float32)
+    rows = Rows(features, labels, np.ones_like(labels), source)
+    silent = fusion_training.silent_parts(rows)
     assert silent == ("audio", "sync"), "no voice and no match was judged"
-    config = dataclasses.replace(MODEL.fusion, hidden=0, parts=True, silent=silent)
-    fitted = fusion_training.fit_parts(features, labels, ones, source, config)
+    fitted = fusion_training.fit_parts(rows, dataclasses.replace(MODEL.fusion, silent=silent))
     assert fitted.slope[0] > 0.5
     assert fitted.slope[1] == fitted.slope[2] == 0
     p = 1 / (1 + np.exp(-logits_of(fitted, features)))
     assert p[:, 1].mean() == pytest.approx(fake.mean(), abs=1e-3)
     np.testing.assert_allclose(p[:, 0], p[:, 1], atol=1e-6)
-
-
-def test_a_part_that_is_missing_says_nothing() -> None:
-    fusion = Fusion(dataclasses.replace(MODEL.fusion, hidden=0, parts=True)).eval()
-    with torch.no_grad():
-        fusion.slope.copy_(torch.tensor([2.0, 3.0, 4.0]))
-        fusion.bias.copy_(torch.tensor([0.5, -0.5, 1.0]))
-    fit = SyncReading(0.0, 0.5, 0.7, 0.7, 0.25, ())
-    face, voice, match, both, neither = (
-        logits_of(fusion, fusion_features(*values)[None])[0]
-        for values in ((1.0, None, None), (None, -1.0, None), (None, None, fit), (1.0, -1.0, None), (None, None, None))
-    )
-    np.testing.assert_allclose(face, [2.5, 2.5, 0, 0], atol=1e-4)
-    np.testing.assert_allclose(voice, [-3.5, 0, -3.5, 0], atol=1e-4)
-    np.testing.assert_allclose(match, [0, 0, 0, 0], atol=1e-4)
-    np.testing.assert_array_equal(neither, [0, 0, 0, 0])
-    p = 1 / (1 + np.exp(-both))
-    assert p[0] == pytest.approx(1 - (1 - p[1]) * (1 - p[2]), abs=1e-5)
 
 
 # -- three causes
@@ -494,9 +295,7 @@ def three_causes(
 @pytest.fixture(scope="module")
 def parts() -> tuple[pd.DataFrame, np.ndarray, FittedFusion]:
     table, features = three_causes(match=2.0)
-    model = dataclasses.replace(MODEL, fusion=dataclasses.replace(MODEL.fusion, hidden=0))
-    fit = dataclasses.replace(FIT, steps=2, kind="parts")
-    return table, features, fit_candidates(table, features, model, fit, 0, "dataset")[0]
+    return table, features, fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2), 0, "dataset")[0]
 
 
 def test_the_whole_and_its_parts_are_calibrated_together(parts: tuple[pd.DataFrame, np.ndarray, FittedFusion]) -> None:
@@ -534,8 +333,7 @@ def test_no_other_biases_are_more_likely(parts: tuple[pd.DataFrame, np.ndarray, 
 
 def test_a_part_that_carries_no_information_is_silent() -> None:
     table, features = three_causes(match=0.0)
-    model = dataclasses.replace(MODEL, fusion=dataclasses.replace(MODEL.fusion, hidden=0))
-    fitted = fit_candidates(table, features, model, dataclasses.replace(FIT, steps=2, kind="parts"), 0, "dataset")[0]
+    fitted = fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2), 0, "dataset")[0]
     assert fitted.config.silent == ("sync",)
     assert fitted.fusion.slope[2] == 0
     assert np.isnan(fitted.log_loss[3])
@@ -551,27 +349,10 @@ def test_information_that_a_few_sources_alone_have_is_none() -> None:
     features[one, match] -= 3 * (table["method"][one] == "other_voice").to_numpy()
     labels = label_matrix(table)
     weights = class_weights(table, labels, features)
-    source = table["dataset"].to_numpy()
-    assert "sync" in fusion_training.silent_parts(features, labels, weights, source)
+    assert "sync" in fusion_training.silent_parts(Rows(features, labels, weights, table["dataset"].to_numpy()))
 
 
-def test_exchanged_voices_weigh_as_one_generator() -> None:
-    table, features = three_causes()
-    labels = label_matrix(table)
-    weights = class_weights(table, labels, features)[:, 0]
-    totals = [weights[(table["method"] == name).to_numpy()].sum() for name in ("swap", "vocoder", "other_voice")]
-    assert totals == pytest.approx([totals[0]] * 3, rel=1e-4)
-
-
-def test_a_part_is_not_taught_where_its_stream_is_missing() -> None:
-    table, features = three_causes(120)
-    features[::2, NUM_VALUES + 2] = 0
-    weights = class_weights(table, label_matrix(table), features)
-    assert (weights[::2, 3] == 0).all()
-    assert (weights[::2, 0] > 0).all()
-
-
-@pytest.mark.parametrize("kind", ["mlp", "logistic", "parts"])
+@pytest.mark.parametrize("kind", ["logistic", "parts"])
 def test_where_no_mismatch_is_known_the_match_is_silent(kind: str) -> None:
     table, features = three_causes(120)
     kept = (table["method"] != "other_voice").to_numpy()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_model
 
 from avdetect.config import AudioConfig, FusionConfig, ModelConfig, SyncConfig, VisualConfig
 from avdetect.errors import ModelError
@@ -24,7 +25,7 @@ TINY = ModelConfig(
     visual=VisualConfig(encoder="test_efficientnet"),
     audio=AudioConfig(channels=(4, 8), embedding=8),
     sync=SyncConfig(embedding=8, channels=(4, 4, 4, 4)),
-    fusion=FusionConfig(hidden=4),
+    fusion=FusionConfig(parts=False),
 )
 
 
@@ -34,21 +35,16 @@ def features(rows: int = 6, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([values, np.ones((rows, 3))], 1).astype(np.float32))
 
 
-@pytest.fixture(params=[16, 0], ids=["mlp", "logistic"])
-def fusion(request: pytest.FixtureRequest) -> Fusion:
+LOGISTIC = FusionConfig(parts=False)
+
+
+@pytest.fixture
+def fusion() -> Fusion:
+    """The logistic regression."""
     torch.manual_seed(1)
-    module = Fusion(FusionConfig(hidden=request.param))
+    module = Fusion(LOGISTIC)
     module.fit_scale(features(50, 9))
     return module.eval()
-
-
-@pytest.mark.parametrize("present", SUBSETS)
-def test_any_subset_gives_four_finite_outputs(fusion: Fusion, present: tuple[int, int, int]) -> None:
-    x = features()
-    x[:, NUM_VALUES:] = torch.tensor(present, dtype=torch.float32)
-    logits = fusion(x)
-    assert logits.shape == (6, len(OUTPUTS)) == (6, 4)
-    assert torch.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("present", SUBSETS)
@@ -56,6 +52,8 @@ def test_a_missing_stream_has_no_influence(fusion: Fusion, present: tuple[int, i
     x = features()
     x[:, NUM_VALUES:] = torch.tensor(present, dtype=torch.float32)
     expected = fusion(x)
+    assert expected.shape == (6, len(OUTPUTS)) == (6, 4)
+    assert torch.isfinite(expected).all()
     for value in (0.0, 1e6, -1e6, float("inf")):
         changed = x.clone()
         for column, stream in enumerate(STREAM_OF_VALUE):
@@ -72,49 +70,20 @@ def test_a_present_stream_has_influence(fusion: Fusion, column: int) -> None:
     assert (fusion(changed) - fusion(x)).abs().max() > 1e-3
 
 
-def test_being_there_is_itself_seen(fusion: Fusion) -> None:
-    x = torch.zeros(1, len(FEATURES))
-    x[:, :NUM_VALUES] = fusion.mean
-    outputs = []
-    for present in SUBSETS:
-        x[:, NUM_VALUES:] = torch.tensor(present, dtype=torch.float32)
-        outputs.append(fusion(x)[0])
-    assert torch.pdist(torch.stack(outputs)).min() > 1e-4
-
-
 def test_scale_is_fitted_on_the_rows_that_have_the_value() -> None:
     x = features(40)
     x[::2, NUM_VALUES] = 0  # every other row without a face
     x[::2, 0] = 1000.0
-    module = Fusion(FusionConfig())
+    module = Fusion(LOGISTIC)
     module.fit_scale(x)
     assert module.mean[0] == pytest.approx(x[1::2, 0].mean().item(), rel=1e-5)
     assert module.std[0] == pytest.approx(x[1::2, 0].std().item(), rel=1e-5)
     assert module.mean[1] == pytest.approx(x[:, 1].mean().item(), rel=1e-5)
 
 
-def test_a_stream_that_never_occurs_keeps_the_scale_finite() -> None:
-    x = features(10)
-    x[:, NUM_VALUES + 2] = 0
-    x[:, 1] = 3.0  # constant
-    module = Fusion(FusionConfig())
-    module.fit_scale(x)
-    assert torch.isfinite(module.mean).all()
-    assert (module.std > 0).all()
-    assert torch.isfinite(module(features())).all()
-
-
-def test_a_wild_value_is_bounded(fusion: Fusion) -> None:
-    x = features(1)
-    x[0, 0] = fusion.mean[0] + 5 * fusion.std[0]
-    wild = x.clone()
-    wild[0, 0] = 1e9
-    torch.testing.assert_close(fusion(wild), fusion(x))
-
-
 def test_stream_dropout_hides_streams_but_never_all() -> None:
     torch.manual_seed(0)
-    module = Fusion(FusionConfig(hidden=0, dropout=0.0, stream_dropout=0.9)).train()
+    module = Fusion(FusionConfig(parts=False, stream_dropout=0.9)).train()
     seen = []
     module.head.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, NUM_VALUES:].detach()))
     module(features(500))
@@ -126,10 +95,7 @@ def test_stream_dropout_hides_streams_but_never_all() -> None:
     only_voice[:, NUM_VALUES + 2] = 0
     module(only_voice)
     torch.testing.assert_close(seen[1], only_voice[:, NUM_VALUES:])
-
-
-def test_stream_dropout_is_off_when_scoring() -> None:
-    module = Fusion(FusionConfig(stream_dropout=0.9, dropout=0.9)).eval()
+    module.eval()
     torch.testing.assert_close(module(features()), module(features()), atol=0, rtol=0)
 
 
@@ -137,7 +103,7 @@ def test_stream_dropout_is_off_when_scoring() -> None:
 
 
 def noisy_or_of(slope: list[float], bias: list[float], silent: tuple[str, ...] = ()) -> Fusion:
-    module = Fusion(FusionConfig(hidden=0, parts=True, silent=silent)).eval()
+    module = Fusion(FusionConfig(silent=silent)).eval()
     with torch.no_grad():
         module.slope.copy_(torch.tensor(slope))
         module.bias.copy_(torch.tensor(bias))
@@ -190,11 +156,10 @@ def test_a_perfect_match_is_no_sign_of_truth() -> None:
         assert module(x)[0, 0] >= module(without)[0, 0]
 
 
-@pytest.mark.parametrize("kind", ["mlp", "logistic", "parts"])
-def test_a_silent_stream_has_no_influence(kind: str) -> None:
+@pytest.mark.parametrize("parts", [True, False])
+def test_a_silent_stream_has_no_influence(parts: bool) -> None:
     torch.manual_seed(0)
-    hidden = 4 if kind == "mlp" else 0
-    module = Fusion(FusionConfig(hidden=hidden, parts=kind == "parts", silent=("sync",))).eval()
+    module = Fusion(FusionConfig(parts=parts, silent=("sync",))).eval()
     x = features()
     gone = x.clone()
     gone[:, 2:NUM_VALUES] = 7
@@ -209,7 +174,7 @@ def test_a_model_survives_safetensors(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Model(TINY)
     model.fusion.fit_scale(features(30))
-    model.save(tmp_path / "model.safetensors")
+    save_model(model, str(tmp_path / "model.safetensors"))
     again = Model.load(TINY, tmp_path / "model.safetensors")
     torch.testing.assert_close(again.state_dict(), model.state_dict(), atol=0, rtol=0)
     assert not again.training
@@ -220,8 +185,8 @@ def test_weights_that_do_not_fit_are_a_model_error(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         Model.load(TINY, path)
-    Model(TINY).save(path)
-    other = dataclasses.replace(TINY, fusion=FusionConfig(hidden=5))
+    save_model(Model(TINY), str(path))
+    other = dataclasses.replace(TINY, fusion=FusionConfig())
     with pytest.raises(ModelError, match="cannot load"):
         Model.load(other, path)
     path.write_bytes(path.read_bytes()[:100])

@@ -18,7 +18,7 @@ from avdetect.datasets.cache.records import CLIP_COLUMNS
 DEEP = b"[" * 3000
 HUGE = b"1" + b"0" * 400
 REJECTED = {  # seeds that are there to be refused: target -> their numbers
-    **{"y4m": {2}, "facts": {2}, "bundle_json": {1}, "yaml_config": {3, 4}, "manifest": {1}, "ledger": {2}},
+    **{"facts": {2}, "bundle_json": {1}, "yaml_config": {3, 4}, "manifest": {1}, "ledger": {2}},
     **{"segments": {2, 3}, "cache_json": {1}, "journal": {2}},
 }
 SLOW = {"parquet_manifest", "adapter", "manifest", "shard", "shard_header", "record", "out_of_fold"}
@@ -58,13 +58,6 @@ FOUND: dict[str, list[bytes]] = {
         b"\xff0, 0, " + b"9" * 5000 + b", 1, 1, 0x0\n",
         b"\xff0, 0, " + b"9" * 19 + b", 1, 1, 0x0\n0, 0, -" + b"9" * 19 + b", 1, 1, 0x0\n",
         b"\x000, 0, 0, 1, 1, 0x0\n" * 50,
-    ],
-    "y4m": [
-        b"YUV4MPEG2 W2\x1aF2 H2\nFRAME\n",
-        b"YUV4MPEG2 W2\n",
-        b"YUV4MPEG2 W-2 H-2\nFRAME\n",
-        b"YUV4MPEG2 W999999 H999999 F25:1\nFRAME\n",
-        b"W" * 2000,
     ],
     "bundle_json": [
         _bundle(b'"clip_seconds": 12.0', b'"clip_seconds": ' + HUGE),

@@ -13,7 +13,7 @@ from hostile_graphs import GRAPHS, bomb, bundle_with, constant, content, externa
 from onnx import helper, numpy_helper
 
 from avdetect._onnx import FLOAT, MAX_RUN_BYTES, Port, check_graph
-from avdetect.bundle import DEFAULT_BUNDLE, Bundle, OnnxNetworks
+from avdetect.bundle import Bundle, OnnxNetworks
 from avdetect.errors import ModelError
 from avdetect.faces import build_detector
 
@@ -73,25 +73,23 @@ def test_every_graph_is_one_that_protobuf_reads() -> None:
     assert list(merged.dims) == [4, 4]
 
 
-@pytest.mark.parametrize("way", ["raw", "floats", "packed", "unpacked", "doubles", "int32", "branch", "empty"])
+ONES = [1.0] * 36
+TENSORS = {
+    "raw": numpy_helper.from_array(np.ones((9, 4), np.float32), "w"),
+    "floats": helper.make_tensor("w", 1, [9, 4], ONES),
+    "packed": helper.make_tensor("w", 7, [9, 4], [-1] * 36),
+    "doubles": helper.make_tensor("w", 11, [9, 4], ONES),
+    "int32": helper.make_tensor("w", 10, [9, 4], np.ones(36, np.float16)),
+    "empty": stated([0, 3]),
+}
+
+
+@pytest.mark.parametrize("way", TENSORS)
 def test_every_way_to_write_a_tensor_is_read(way: str) -> None:
-    tensors = {
-        "raw": lambda: numpy_helper.from_array(np.ones((9, 4), np.float32), "w"),
-        "floats": lambda: helper.make_tensor("w", 1, [9, 4], [1.0] * 36),
-        "packed": lambda: helper.make_tensor("w", 7, [9, 4], [-1] * 36),
-        "unpacked": lambda: helper.make_tensor("w", 1, [9, 4], [1.0] * 36),
-        "doubles": lambda: helper.make_tensor("w", 11, [9, 4], [1.0] * 36),
-        "int32": lambda: helper.make_tensor("w", 10, [9, 4], np.ones(36, np.float16)),
-        "branch": lambda: stated([9, 4], raw=bytes(144)),
-        "empty": lambda: stated([0, 3]),
-    }
-    tensor = tensors[way]()
-    made = model(matmul(), tensors=[tensor]).SerializeToString()
-    if way == "branch":
-        made = model(
-            helper.make_node("If", ["c"], ["w"], then_branch=nested(1, constant("w", tensor))), matmul()
-        ).SerializeToString()
-    check_graph(made, "x.onnx", FUSION)
+    check_graph(model(matmul(), tensors=[TENSORS[way]]).SerializeToString(), "x.onnx", FUSION)
+    branch = nested(1, constant("w", TENSORS[way]))
+    made = model(helper.make_node("If", ["c"], ["w"], then_branch=branch), matmul())
+    check_graph(made.SerializeToString(), "x.onnx", FUSION)
 
 
 def test_packed_sides_are_read_too() -> None:
@@ -178,7 +176,3 @@ def test_a_hostile_scrfd_is_refused(tmp_path: Path, name: str, monkeypatch: pyte
     (tmp_path / "det.onnx").write_bytes(content(name))
     with pytest.raises(ModelError, match=rf"det\.onnx is refused: .*{GRAPHS[name][1]}"):
         build_detector("scrfd", path=tmp_path / "det.onnx")
-
-
-def test_the_default_bundle_is_what_the_factory_copies(tmp_path: Path) -> None:
-    assert Bundle.load(bundle_with(tmp_path / "b")).files == Bundle.load(DEFAULT_BUNDLE).files

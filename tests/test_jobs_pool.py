@@ -19,9 +19,9 @@ import pytest
 from batch_commands import ROOT, family, gone
 
 from avdetect.errors import AVDetectError, ConfigError, ModelError
-from avdetect.jobs import process as process_module
+from avdetect.jobs import pool as pool_module
 from avdetect.jobs.pool import Done, Failed, Item, Pool, Progress
-from avdetect.jobs.process import try_task
+from avdetect.jobs.process import Process, try_task
 from avdetect.jobs.ray import RayPool
 
 
@@ -134,12 +134,6 @@ def test_closing_a_run_leaves_no_process(pool: Callable, tmp_path: Path) -> None
     wait_until_gone(pids)
 
 
-@pytest.mark.parametrize("kind", [Pool, RayPool])
-def test_the_number_of_workers_is_checked(kind: Callable) -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        kind(jobs_tasks.begin, 0, 60)
-
-
 # -- processes of this machine
 
 
@@ -150,28 +144,22 @@ def test_what_a_worker_prints_is_no_answer(tmp_path: Path, capfd: pytest.Capture
     assert '{"answer": 0}' in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("data", [b"\x80\x04K\x00.", b"[1]", b"{", b"[" * 5000, b"\xff", b""])
-def test_what_is_no_message_counts_as_a_death(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_message_counts_as_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pickles above all: nothing unpickles them."""
-    process = process_module.Process(jobs_tasks.begin)
+    process = Process(jobs_tasks.begin)
     try:
         assert process.receive() == {"ready": True}
-        monkeypatch.setattr(process.connection, "recv_bytes", lambda most: data)
-        assert process.receive() is None
+        for data in (b"\x80\x04K\x00.", b"[1]", b"{", b"[" * 5000, b"\xff", b""):
+            monkeypatch.setattr(process.connection, "recv_bytes", lambda most, data=data: data)
+            assert process.receive() is None
     finally:
         process.kill()
 
 
-def test_progress_comes_before_the_answer(tmp_path: Path) -> None:
-    events = [e for e in Pool(jobs_tasks.begin, 1, 60).run(items_of(tmp_path, a="news")) if e is not None]
-    assert [e.news for e in events[:3] if isinstance(e, Progress)] == [0, 1, 2]
-    assert isinstance(events[3], Done)
-
-
-def test_fresh_workers_do_one_item_each(tmp_path: Path) -> None:
-    pool = Pool(jobs_tasks.begin, 1, 60, fresh=True)
-    ends = run(pool, items_of(tmp_path, a="0.1", b="0.2", c="die once"))
-    assert ends == {"a": 0.1, "b": 0.2, "c": 0.9}
+def test_fresh_workers_do_one_item_each_and_tell_their_progress(tmp_path: Path) -> None:
+    events = list(Pool(jobs_tasks.begin, 1, 60, fresh=True).run(items_of(tmp_path, a="0.1", b="news", c="die once")))
+    assert [e.answer for e in events if isinstance(e, Done)] == [0.1, 1, 0.9]
+    assert [e.news for e in events if isinstance(e, Progress)] == [0, 1, 2]
     assert len({pid for name in "abc" for pid in pids_of(tmp_path, name)}) == 4
 
 
@@ -195,7 +183,9 @@ def test_a_cancelled_item_is_dead_and_heard_of_no_more(tmp_path: Path, fresh: bo
     pool.cancel("never there")
 
 
-def test_an_item_can_be_cancelled_before_it_is_submitted(tmp_path: Path) -> None:
+def test_an_item_can_be_cancelled_before_it_is_submitted_and_workers_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        Pool(jobs_tasks.begin, 0, 60)
     pool = Pool(jobs_tasks.begin, 1, 60, fresh=True)
     (item,) = items_of(tmp_path, a="hang")
     with closing(pool.run([item, None])) as events:
@@ -211,14 +201,14 @@ def test_where_no_more_processes_can_be_had_those_that_there_are_do_the_work(
 ) -> None:
     began, most = [], 1
 
-    class Rare(process_module.Process):
+    class Rare(pool_module.ProcessWorker):
         def __init__(self, task) -> None:
             if len(began) >= most:
                 raise OSError(11, "try again")
             began.append(task)
             super().__init__(task)
 
-    monkeypatch.setattr("avdetect.jobs.pool.Process", Rare)
+    monkeypatch.setattr(pool_module, "ProcessWorker", Rare)
     ends = run(Pool(jobs_tasks.begin, 3, 60), items_of(tmp_path, a="0.1", b="0.2", c="0.3"))
     assert (ends, len(began)) == ({"a": 0.1, "b": 0.2, "c": 0.3}, 1)
     most = 0
@@ -234,36 +224,30 @@ def test_trying_a_task_says_what_is_wrong_with_it() -> None:
         try_task(jobs_tasks.begin_dead)
 
 
-def test_a_run_that_nobody_closes_does_not_hold_up_the_exit(tmp_path: Path) -> None:
-    (item,) = items_of(tmp_path, a="hang")
-    code = (
-        "import sys, jobs_tasks; from avdetect.jobs.pool import Item, Pool; from pathlib import Path\n"
-        "events = Pool(jobs_tasks.begin, 1, 60).run([Item('a', sys.argv[1])])\n"
-        "while not Path(sys.argv[1] + '.log').exists(): next(events)\n"
-        "sys.kept = events"
-    )
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
-    done = subprocess.run([sys.executable, "-c", code, item.value], env=environment, timeout=60, capture_output=True)
-    assert (done.returncode, done.stderr) == (0, b"")
-    wait_until_gone(pids_of(tmp_path, "a"))
-
-
-PARENT = """
+HEAD = """
 import sys, jobs_tasks
 from contextlib import closing
+from pathlib import Path
 from avdetect.jobs.pool import Item, Pool
-with closing(Pool(jobs_tasks.begin, 1, 60).run([Item("a", sys.argv[1])])) as events:
-    for event in events: pass
+events = Pool(jobs_tasks.begin, 1, 60).run([Item("a", sys.argv[1])])
 """
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
+
+
+def test_a_run_that_nobody_closes_does_not_hold_up_the_exit(tmp_path: Path) -> None:
+    (item,) = items_of(tmp_path, a="hang")
+    code = f"{HEAD}while not Path(sys.argv[1] + '.log').exists(): next(events)\nsys.kept = events"
+    done = subprocess.run([sys.executable, "-c", code, item.value], env=ENVIRONMENT, timeout=60, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    wait_until_gone(pids_of(tmp_path, "a"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_workers_die_with_their_parent(tmp_path: Path, number: int) -> None:
     (item,) = items_of(tmp_path, a="wait")
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, item.value],
-        env=environment,
+        [sys.executable, "-c", f"{HEAD}with closing(events): list(events)", item.value],
+        env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -39,16 +39,27 @@ def test_what_was_added_is_there_the_next_time(path: Path) -> None:
     with Store(path, KIND, dict(reversed(IDENTITY.items()))) as store:
         assert add(store, "b")
         assert not store.change("DELETE FROM notes WHERE text = 'c'")
+        with pytest.raises(ZeroDivisionError), store.transaction() as db:
+            print(db.execute("INSERT INTO notes VALUES ('half')").rowcount / 0)
+        with pytest.raises(AVDetectError, match=r"cannot write .*UNIQUE.*; what is done is kept, run again"):
+            add(store, "a")
     with Store(path, KIND, IDENTITY) as store:
         assert texts(store) == ["a", "b"]
     assert [file.name for file in path.parent.iterdir()] == ["notes"]
 
 
+def in_a_process(code: str, *arguments: object, first: str = "") -> subprocess.CompletedProcess[str]:
+    """Run code that has `add` and `store`, a Store of the path that is its first argument. first: a shell command."""
+    head = "import os, signal, sys\nfrom pathlib import Path\nfrom test_jobs_store import IDENTITY, KIND, Store, add\n"
+    head += (
+        "from avdetect.errors import ServerError\nstore = Store(Path(sys.argv[1]), KIND, IDENTITY, error=ServerError)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
+    command = ["bash", "-c", f'{first} exec "$@"', "-", sys.executable, "-c", head + code, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
 KILLED = """
-import os, signal, sys
-from pathlib import Path
-from test_jobs_store import IDENTITY, KIND, Store, add
-store = Store(Path(sys.argv[1]), KIND, IDENTITY)
 for number in range(int(sys.argv[2])):
     add(store, f"{number:03d}")
 store._db.execute("BEGIN IMMEDIATE")
@@ -59,20 +70,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("count", [0, 1, 200])
 def test_a_kill_loses_no_row_and_keeps_no_half(tmp_path: Path, count: int) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "notes"), str(count)]
-    assert subprocess.run(command, env=environment, timeout=60).returncode == -signal.SIGKILL
+    assert in_a_process(KILLED, tmp_path / "notes", count).returncode == -signal.SIGKILL
     with Store(tmp_path / "notes", KIND, IDENTITY) as store:
         assert texts(store) == [f"{number:03d}" for number in range(count)]
-
-
-def test_a_transaction_happens_whole_or_not_at_all(path: Path) -> None:
-    with Store(path, KIND, IDENTITY) as store:
-        with pytest.raises(ZeroDivisionError), store.transaction() as db:
-            print(db.execute("INSERT INTO notes VALUES ('b')").rowcount / 0)
-        with pytest.raises(AVDetectError, match=r"cannot write .*UNIQUE.*; what is done is kept, run again"):
-            add(store, "a")
-        assert texts(store) == ["a"]
 
 
 def test_another_identity_is_refused_and_nothing_is_lost(path: Path) -> None:
@@ -97,19 +97,12 @@ def test_another_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
     assert os.listdir(tmp_path) == ["notes"]
 
 
-@pytest.mark.parametrize(
-    ("statement", "whose"),
-    [
-        ("PRAGMA user_version = 99", "another version"),
-        ("PRAGMA application_id = 1", "another program"),
-        ("PRAGMA application_id = 0", "another program"),
-    ],
-)
-def test_a_database_of_another_kind_is_refused(path: Path, statement: str, whose: str) -> None:
+@pytest.mark.parametrize("statement", ["user_version = 99", "application_id = 1", "application_id = 0"])
+def test_a_database_of_another_kind_is_refused(path: Path, statement: str) -> None:
     with closing(sqlite3.connect(path)) as db:
-        db.execute(statement)
+        db.execute(f"PRAGMA {statement}")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=whose):
+    with pytest.raises(ConfigError, match="another version" if "99" in statement else "another program"):
         Store(path, KIND, IDENTITY)
     assert path.read_bytes() == before
 
@@ -121,24 +114,21 @@ def test_a_damaged_database_is_a_typed_error(path: Path) -> None:
         texts(store)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_who_may_read_while_a_run_writes(path: Path, shared: bool) -> None:
+def test_who_may_read_while_a_run_writes(path: Path) -> None:
     read = "import sqlite3, sys; print(len(sqlite3.connect(sys.argv[1], 0).execute('SELECT * FROM notes').fetchall()))"
-    with Store(path, KIND, IDENTITY, shared=shared) as store:
-        add(store, "b")
-        done = subprocess.run([sys.executable, "-c", read, str(path)], capture_output=True, text=True)
-        assert (done.stdout == "2\n") == shared
-        assert ("locked" in done.stderr) != shared
-        if not shared:
-            with pytest.raises(ConfigError, match="is being written by another run"):
-                Store(path, KIND, IDENTITY)
-
-
-def test_reading_waits_for_nobody_who_writes(path: Path) -> None:
-    with Store(path, KIND, IDENTITY, shared=True) as store, closing(sqlite3.connect(path)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        store._db.execute("PRAGMA busy_timeout = 0")
-        assert texts(store) == ["a"]
+    for shared, said in ((False, "locked"), (True, "")):
+        with Store(path, KIND, IDENTITY, shared=shared) as store:
+            add(store, f"{shared}")
+            done = subprocess.run([sys.executable, "-c", read, str(path)], capture_output=True, text=True)
+            assert (done.stdout, said in done.stderr) == ("3\n" if shared else "", True)
+            if not shared:
+                with pytest.raises(ConfigError, match="is being written by another run"):
+                    Store(path, KIND, IDENTITY)
+                continue
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                store._db.execute("PRAGMA busy_timeout = 0")
+                assert len(texts(store)) == 3  # reading waits for nobody who writes
 
 
 def test_without_a_name_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,23 +162,16 @@ def test_the_disk_is_told_when_it_is_time_to(path: Path, monkeypatch: pytest.Mon
 
 
 FULL = """
-import sys
-from pathlib import Path
-from test_jobs_store import IDENTITY, KIND, Store, add
-from avdetect.errors import ServerError
-with Store(Path(sys.argv[1]), KIND, IDENTITY, error=ServerError) as store:
-    try:
-        for number in range(200):
-            add(store, f"{number:03d}" + "x" * 1000)
-    except ServerError as error:
-        print(error)
+try:
+    for number in range(200):
+        add(store, f"{number:03d}" + "x" * 1000)
+except ServerError as error:
+    print(error)
 """
 
 
 def test_a_full_disk_is_a_typed_error_and_keeps_what_was_added(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
-    command = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", sys.executable, "-c", FULL, str(tmp_path / "notes")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = in_a_process(FULL, tmp_path / "notes", first="ulimit -f 200;")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"cannot write {tmp_path / 'notes'}: disk I/O error; what is done is kept")
     with Store(tmp_path / "notes", KIND, IDENTITY) as store:
@@ -210,29 +193,23 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 # -- what others may have put there
 
 
-def test_what_another_user_put_there_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beside", ["", "-wal", "-shm", "-journal"])
+def test_what_others_can_write_own_or_link_is_refused(path: Path, beside: str, monkeypatch) -> None:
+    file, victim = path.with_name(path.name + beside), path.with_name("victim")
+    victim.touch()
+    file.touch()
+    for mode in (0o620, 0o602, 0o666):
+        file.chmod(mode)
+        with pytest.raises(ConfigError, match=f"notes{beside} can be written by others"):
+            Store(path, KIND, IDENTITY)
+    file.unlink()
+    file.symlink_to(victim)
+    with pytest.raises(ConfigError, match="is a link"):
+        Store(path, KIND, IDENTITY)
+    assert victim.read_bytes() == b""
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(ConfigError, match=r"belongs to another user.*name another --file"):
-        Store(path, KIND, IDENTITY)
-
-
-@pytest.mark.parametrize("beside", ["", "-wal", "-shm", "-journal"])
-@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_what_others_can_write_is_refused(path: Path, beside: str, mode: int) -> None:
-    file = path.with_name(path.name + beside)
-    file.touch()
-    file.chmod(mode)
-    with pytest.raises(ConfigError, match=f"notes{beside} can be written by others"):
-        Store(path, KIND, IDENTITY)
-
-
-@pytest.mark.parametrize("beside", ["", "-wal", "-shm", "-journal"])
-def test_a_link_is_not_written_through(tmp_path: Path, beside: str) -> None:
-    (tmp_path / "victim").touch()
-    (tmp_path / f"notes{beside}").symlink_to(tmp_path / "victim")
-    with pytest.raises(ConfigError, match="is a link"):
-        Store(tmp_path / "notes", KIND, IDENTITY)
-    assert (tmp_path / "victim").read_bytes() == b""
+        Store(path.with_name("theirs"), KIND, IDENTITY)
 
 
 def test_what_comes_to_stand_beside_it_meanwhile_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

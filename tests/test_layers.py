@@ -13,24 +13,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avdetect"
 # From the bottom up; a module may import what stands to its left, and its own package.
 ORDER = (
+    *("_version", "errors", "files", "extras", "jobs", "types", "_checked", "_loops", "config", "_untrusted", "_onnx"),
     *(
-        "_version",
-        "errors",
-        "files",
-        "extras",
-        "jobs",
-        "types",
-        "_yaml",
-        "_checked",
-        "_loops",
-        "config",
-        "_untrusted",
-        "_protobuf",
-        "_onnx",
         "_media",
         "media",
+        "faces",
+        "audio",
+        "speech",
+        "tracks",
+        "preprocess",
+        "stills",
+        "pooling",
+        "scoring",
+        "segments",
     ),
-    *("faces", "audio", "speech", "tracks", "preprocess", "pooling", "scoring", "segments"),
     *("streams", "fusion", "model", "bundle", "verdict", "detector", "report"),
 )
 # What stands beside: it may import the layers, and of each other only what is named here. No layer imports it.
@@ -61,26 +57,11 @@ INSIDE_FUNCTIONS = {
 }
 
 UNPICKLERS = {
-    "pickle",
-    "_pickle",
-    "cPickle",
-    "cloudpickle",
-    "dill",
-    "joblib",
-    "shelve",
-    "marshal",
-    "hickle",
-    "jsonpickle",
+    *("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "hickle", "jsonpickle"),
 }
 # Calls that build what a file asks for, by the last part of their name: `import pandas as p` hides nothing.
 UNPICKLING_CALLS = {
-    "read_pickle",
-    "unsafe_load",
-    "unsafe_load_all",
-    "full_load",
-    "full_load_all",
-    "load_all",
-    "read_hdf",
+    *("read_pickle", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all", "load_all", "read_hdf"),
     "register_custom_ops_library",
 }
 NAMES = {"sys.path", "os.system", "os.popen", "yaml.Loader", "yaml.CLoader", "yaml.FullLoader", "yaml.UnsafeLoader"}
@@ -136,11 +117,12 @@ def test_every_module_has_a_layer() -> None:
     assert set(ORDER) - {"_version"} <= {name.split(".")[0] for name in NAMED}, "a layer of DESIGN has gone"
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_imports_run_one_way(name: str) -> None:
-    layer = name.split(".")[0]
-    wrong = layers_of(imports(parsed(NAMED[name]))) - allowed(layer)
-    assert not wrong, f"avdetect.{name} imports {sorted(wrong)}"
+def test_imports_run_one_way() -> None:
+    for name, path in NAMED.items():
+        found = imports(parsed(path))
+        wrong = layers_of(found) - allowed(name.split(".")[0])
+        assert not wrong, f"avdetect.{name} imports {sorted(wrong)}"
+        assert not roots(found) & {"tools", "tests", "conftest"}, path
 
 
 def test_the_check_of_directions_sees_a_wrong_import() -> None:
@@ -153,71 +135,55 @@ def test_the_check_of_directions_sees_a_wrong_import() -> None:
     assert "export" not in allowed("detector")
 
 
-def test_nothing_imports_the_tools_or_the_tests() -> None:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        roots = {name.split(".")[0] for name in imports(parsed(path))}
-        assert not roots & {"tools", "tests", "conftest"}, path
+def test_scoring_modules_name_no_training_library() -> None:
+    for name in [n for n in NAMED if n.split(".")[0] in SCORING]:
+        tree = parsed(NAMED[name])
+        named = {n.split(".")[0] for n in imports(tree)} & TRAINING_ONLY
+        assert named == INSIDE_FUNCTIONS.get(name, set()), name
+        for_types = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+        inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] + for_types  # neither runs at import
+        everywhere = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        within = {id(n) for function in inside for n in ast.walk(function)}
+        outside = {n.split(".")[0] for node in everywhere if id(node) not in within for n in imports(node)}
+        assert not outside & TRAINING_ONLY, name
 
 
-@pytest.mark.parametrize("name", [n for n in NAMED if n.split(".")[0] in SCORING])
-def test_scoring_modules_name_no_training_library(name: str) -> None:
-    tree, allowed_inside = parsed(NAMED[name]), INSIDE_FUNCTIONS.get(name, set())
-    named = {n.split(".")[0] for n in imports(tree)} & TRAINING_ONLY
-    assert named == allowed_inside
-    for_types = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
-    inside = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] + for_types  # neither runs at import
-    everywhere = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-    within = {id(n) for function in inside for n in ast.walk(function)}
-    outside = {n.split(".")[0] for statement in everywhere if id(statement) not in within for n in imports(statement)}
-    assert not outside & TRAINING_ONLY
-
-
-def modules_after(code: str) -> set[str]:
-    """The modules that a fresh interpreter holds after `code`, which prints them."""
+def loaded_by(modules: list[str]) -> set[str]:
+    """What a fresh interpreter has loaded after it has imported these."""
+    code = f"import sys, importlib\nfor n in {modules}: importlib.import_module(n)\nprint(*sys.modules)"
     command = [sys.executable, "-c", code]
     return set(
         subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout.split()
     )
 
 
-def test_scoring_loads_neither_torch_nor_training() -> None:
+def roots(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+HEAVY = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
+HEAVY |= {"matplotlib", "jinja2"}  # plots and pages, when they are drawn
+
+
+def test_scoring_loads_neither_torch_nor_training_nor_the_server() -> None:
     wanted = sorted(f"avdetect.{name}" for name in NAMED if name.split(".")[0] in SCORING)
     assert {"avdetect.detector", "avdetect.cli", "avdetect.report.text", "avdetect.bundle"} <= set(wanted)
-    code = (
-        f"import sys, importlib, avdetect\nfor n in {wanted}: importlib.import_module(n)\n"
-        "avdetect.load_detector\nprint(*sys.modules)"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
-    )
-    loaded = set(out.stdout.split())
+    loaded = loaded_by(wanted)
     assert {"avdetect.scoring", "avdetect.jobs.pool"} <= loaded
-    heavy = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
-    heavy |= {"matplotlib", "jinja2", "sklearn", "scipy", "pandas", "ray", "insightface"}
-    assert not {name.split(".")[0] for name in loaded} & heavy
-    beside = tuple(f"avdetect.{n}" for n in ("datasets", "training", "evaluation", "export", *NEEDS_TORCH))
+    server = {"fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client"}
+    assert not roots(loaded) & (HEAVY | server | {"sklearn", "scipy", "pandas", "ray", "insightface"})
+    beside = tuple(f"avdetect.{n}" for n in ("datasets", "training", "evaluation", "serve", "export", *NEEDS_TORCH))
     assert not [name for name in loaded if name.startswith(beside)]
 
 
 def test_evaluation_needs_no_torch() -> None:
-    wanted = sorted(f"avdetect.{name}" for name in NAMED if name.split(".")[0] == "evaluation")
-    assert {"avdetect.evaluation.run", "avdetect.evaluation.report"} <= set(wanted)
-    loaded = modules_after(f"import sys, importlib\nfor n in {wanted}: importlib.import_module(n)\nprint(*sys.modules)")
+    loaded = loaded_by(sorted(f"avdetect.{name}" for name in NAMED if name.split(".")[0] == "evaluation"))
     assert "sklearn" in loaded
-    heavy = {"torch", "torchaudio", "lightning", "timm", "librosa", "matplotlib", "jinja2"}  # plots when they are drawn
-    assert not {name.split(".")[0] for name in loaded} & heavy
+    assert not roots(loaded) & HEAVY
 
 
 def test_importing_the_package_loads_no_library() -> None:
-    code = "import sys, avdetect\nprint(*sys.modules)"
-    assert not {name.split(".")[0] for name in modules_after(code)} & {
-        "numpy",
-        "cv2",
-        "onnxruntime",
-        "pandas",
-        "rich",
-        "yaml",
-    }
+    assert not roots(loaded_by(["avdetect"])) & {"numpy", "cv2", "onnxruntime", "pandas", "rich", "yaml"}
 
 
 def forbidden(tree: ast.AST) -> list[str]:
@@ -257,47 +223,42 @@ def _calls(node: ast.Call) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_forbidden(path: Path) -> None:
-    assert forbidden(parsed(path)) == []
+def test_nothing_forbidden_and_every_module_says_what_it_is() -> None:
+    for path in CODE:
+        tree = parsed(path)
+        assert forbidden(tree) == [], path
+        assert ast.get_docstring(tree), f"{path}: the first line of a module says what it is for"
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "from numpy import *",
-        "import sys; sys.path.insert(0, '.')",
-        "from sys import path",
-        "subprocess.run('ls', shell=True)",
-        "os.system('ls')",
-        "import pickle",
-        "from joblib import load",
-        "np.load(f)",
-        "np.load(f, allow_pickle=True)",
-        "np.savez(f, allow_pickle=flag)",
-        "torch.load(f)",
-        "torch.load(f, weights_only=False)",
-        "fabric.load(f, state)",
-        "yaml.load(f)",
-        "class Strict(yaml.Loader): ...",
-        "import marshal",
-        "import shelve",
-        "from dill import loads",
-        "pandas.read_pickle(f)",
-        "from pandas import read_pickle; read_pickle(f)",
-        "yaml.unsafe_load(f)",
-        "yaml.full_load_all(f)",
-        "from torch import load",
-        "from numpy import load as read",
-        "from yaml import load",
-        "torch.hub.load('a', 'b')",
-        "options.register_custom_ops_library('x.so')",
-    ],
-)
+FORBIDDEN = """
+from numpy import *
+import sys; sys.path.insert(0, '.')
+from sys import path
+subprocess.run('ls', shell=True)
+os.system('ls')
+import pickle
+from joblib import load
+np.load(f)
+np.load(f, allow_pickle=True)
+np.savez(f, allow_pickle=flag)
+torch.load(f)
+torch.load(f, weights_only=False)
+fabric.load(f, state)
+yaml.load(f)
+class Strict(yaml.Loader): ...
+import marshal
+from dill import loads
+pandas.read_pickle(f)
+yaml.unsafe_load(f)
+yaml.full_load_all(f)
+from torch import load
+from numpy import load as read
+from yaml import load
+torch.hub.load('a', 'b')
+options.register_custom_ops_library('x.so')
+"""
+
+
+@pytest.mark.parametrize("code", FORBIDDEN.strip().splitlines())
 def test_the_check_of_forbidden_constructs_sees_each(code: str) -> None:
     assert forbidden(ast.parse(code))
-
-
-@pytest.mark.parametrize("path", CODE, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(parsed(path)), "the first line of a module says what it is for"

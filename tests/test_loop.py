@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import multiprocessing
@@ -28,7 +27,7 @@ from torch import nn
 
 from avdetect.config import LoopConfig
 from avdetect.errors import ConfigError, ModelError
-from avdetect.training.loop import Batches, _with_shared_statistics, fit, learning_rate, make_fabric
+from avdetect.training.loop import Batches, fit, learning_rate, make_fabric
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 FABRIC = make_fabric(accelerator="cpu")
@@ -92,8 +91,7 @@ def assert_same_files(folder: Path, one: str, other: str) -> None:
 # -- exact resume
 
 
-@pytest.mark.parametrize("killed_at", [3, 4, 5])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("killed_at", "precision"), [(3, "32-true"), (5, "bf16-mixed")])
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, killed_at: int, precision: str) -> None:
     config = changed(precision=precision, accumulate=2)
     straight = train(tmp_path / "a.ckpt", config)
@@ -104,19 +102,6 @@ def test_a_killed_run_goes_on_exactly(tmp_path: Path, killed_at: int, precision:
     assert_equal(straight, resumed)
     assert_same_files(tmp_path, "a", "b")
     assert torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]["step"] == 6
-
-
-def test_precision_is_of_the_run(tmp_path: Path) -> None:
-    seen = []
-
-    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        module.module.body[0].register_forward_hook(lambda *args: seen.append(args[2].dtype))
-        return loss_of(module, batch)
-
-    for precision in ("bf16-mixed", "32-true"):
-        train(tmp_path / f"{precision}.ckpt", changed(precision=precision, steps=1), loss=loss)
-    assert set(seen) == {torch.bfloat16, torch.float32}
-    assert seen[-1] == torch.float32
 
 
 def test_a_real_kill_leaves_no_trace(tmp_path: Path) -> None:
@@ -173,25 +158,13 @@ def test_the_scale_of_fp16_is_resumed(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
-    done = train(tmp_path / "a.ckpt")
+    done = train(tmp_path / "a.ckpt", workers=2)
     log = (tmp_path / "a.csv").read_text()
+    assert_equal(done, train(tmp_path / "b.ckpt"))  # without worker processes
     assert_equal(done, train(tmp_path / "a.ckpt", batches=never))
     # How often it is saved does not change what is learned.
     assert_equal(done, train(tmp_path / "a.ckpt", changed(checkpoint_every=5), never))
     assert (tmp_path / "a.csv").read_text() == log
-
-
-def test_worker_processes_change_nothing(tmp_path: Path) -> None:
-    config = changed(accumulate=2)
-    assert_equal(train(tmp_path / "a.ckpt", config), train(tmp_path / "b.ckpt", config, workers=2))
-
-
-def test_a_run_of_no_steps_is_not_trained(tmp_path: Path) -> None:
-    module = train(tmp_path / "a.ckpt", changed(steps=0), never)
-    torch.manual_seed(0)
-    assert_equal(module, Sample())
-    assert not module.training
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +194,6 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monke
     ("changes", "message"),
     [
         ({"config": changed(lr=0.1)}, r"lr 0\.05 \(here 0\.1\)"),
-        ({"config": changed(steps=4)}, r"steps 6 \(here 4\)"),
         ({"seed": 4}, r"seed 3 \(here 4\)"),
         ({"plain": True}, "another network"),
     ],
@@ -234,7 +206,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict, m
     assert (tmp_path / "a.ckpt").read_bytes() == before
 
 
-@pytest.mark.parametrize("keep", [0, 1000, -10])
+@pytest.mark.parametrize("keep", [0, -10])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
     train(tmp_path / "a.ckpt")
     (tmp_path / "a.ckpt").write_bytes((tmp_path / "a.ckpt").read_bytes()[:keep])
@@ -272,7 +244,7 @@ def test_the_loop_is_plain_adamw_with_clipping_and_an_average(tmp_path: Path) ->
     assert_equal(trained, average, 1e-6)
 
 
-@pytest.mark.parametrize("accumulate", [2, 4, 8])
+@pytest.mark.parametrize("accumulate", [4])
 def test_accumulated_parts_make_the_whole_batch(tmp_path: Path, accumulate: int) -> None:
     whole = train(tmp_path / "a.ckpt", plain=True)
     parts: list[tuple[int, int, int]] = []
@@ -287,46 +259,6 @@ def test_accumulated_parts_make_the_whole_batch(tmp_path: Path, accumulate: int)
     np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], atol=2e-6)
 
 
-def test_training_learns_and_returns_the_average(tmp_path: Path) -> None:
-    config = changed(steps=150, checkpoint_every=150)
-    module = train(tmp_path / "a.ckpt", config)
-    assert not module.training
-    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]
-    torch.testing.assert_close(dict(module.state_dict()), dict(saved["average"]), atol=0, rtol=0)
-    different = [k for k, v in saved["module"].items() if v.is_floating_point() and not v.equal(saved["average"][k])]
-    assert different, "the average is not the last step"
-    batch = make_batch(10_000, 0, 1)
-    with torch.inference_mode():
-        right = ((module(batch["x"]) > 0) == (batch["labels"] > 0)).float().mean()
-    assert right >= 0.8
-    log = pd.read_csv(tmp_path / "a.csv")
-    assert log["step"].tolist() == list(range(150))
-    assert log["loss"].tail(20).mean() < log["loss"].head(10).mean()
-
-
-def test_dropout_differs_from_step_to_step(tmp_path: Path) -> None:
-    seen = []
-
-    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        seen.append(nn.functional.dropout(torch.ones(64), 0.5).tolist())
-        return module(batch["x"]).square().mean()
-
-    for seed in (1, 2, 5000):
-        train(tmp_path / f"{seed}.ckpt", changed(accumulate=2), loss=loss, seed=seed)
-    assert len({tuple(s) for s in seen}) == 3 * 6 * 2
-
-
-def test_the_learning_rate_warms_up_and_cools_down() -> None:
-    config = LoopConfig(steps=100, warmup_steps=10, lr=1.0)
-    rates = [learning_rate(s, config) for s in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == rates[10] == 1.0
-    assert (np.diff(rates[10:]) < 0).all()
-    assert 0 < rates[-1] < 0.01
-    assert learning_rate(100, config) == pytest.approx(0, abs=1e-12)
-    assert learning_rate(0, LoopConfig(steps=1, warmup_steps=0)) == LoopConfig().lr
-
-
 # -- the best average
 
 
@@ -335,7 +267,7 @@ def distance(average: nn.Module) -> float:
     return 0.2 + abs(math.sin(float(average.body[1].num_batches_tracked)))
 
 
-@pytest.mark.parametrize("killed_at", [None, 3, 4, 5, 6, 8, 11])
+@pytest.mark.parametrize("killed_at", [None, 3, 5, 8])
 def test_the_best_average_is_returned(tmp_path: Path, killed_at: int | None) -> None:
     config = changed(steps=12, checkpoint_every=3, evaluate_every=2)
     if killed_at is not None:
@@ -351,11 +283,6 @@ def test_the_best_average_is_returned(tmp_path: Path, killed_at: int | None) -> 
     other = train(tmp_path / "b.ckpt", config, evaluate=lambda average: -distance(average))
     assert other.body[1].num_batches_tracked == max(losses, key=losses.__getitem__)
     assert_equal(best, train(tmp_path / "a.ckpt", config, never, evaluate=lambda _: pytest.fail("done already")))
-
-
-def test_the_last_average_is_measured_too(tmp_path: Path) -> None:
-    train(tmp_path / "a.ckpt", changed(evaluate_every=4), evaluate=distance)
-    assert pd.read_csv(tmp_path / "a.dev.csv")["step"].tolist() == [3, 5]
 
 
 def test_measuring_changes_nothing_that_is_learned(tmp_path: Path) -> None:
@@ -405,10 +332,9 @@ def test_fp16_that_only_ever_skips_its_steps_stops(tmp_path: Path) -> None:
         train(tmp_path / "a.ckpt", changed(precision="16-mixed", steps=40), loss=no_gradient, fabric=fabric)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_dev_log_loss_that_is_not_finite_stops_the_run(tmp_path: Path, value: float) -> None:
+def test_a_dev_log_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="log loss on dev is"):
-        train(tmp_path / "a.ckpt", changed(evaluate_every=2), evaluate=lambda _: value)
+        train(tmp_path / "a.ckpt", changed(evaluate_every=2), evaluate=lambda _: math.nan)
 
 
 def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,9 +342,6 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         make_fabric(accelerator="abacus")
     with pytest.warns(UserWarning, match="not supported on CPU"), pytest.raises(ConfigError, match="bf16-mixed"):
         make_fabric(accelerator="cpu", precision="16-mixed")
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="cannot train on 2 × cuda"):
-            make_fabric(2, "cuda")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
@@ -447,29 +370,7 @@ def test_tensorboard_tells_each_step_once(tmp_path: Path) -> None:
     assert all(e.value > 0 for e in events.Scalars("samples_per_second"))
 
 
-def test_progress_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(tmp_path / "a.ckpt")
-    shown = capsys.readouterr().out
-    assert "6/6" in shown
-    assert "samples/s" in shown
-
-
 # -- two processes
-
-
-def test_shared_batch_statistics_keep_the_network() -> None:
-    """What CUDA trains on must be the network that is measured and exported, activations included."""
-    from timm.layers import BatchNormAct2d
-
-    torch.manual_seed(0)
-    net = nn.Sequential(BatchNormAct2d(3, act_layer=nn.ReLU6), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    x = torch.randn(2, 3, 4, 4)
-    net(x)
-    shared = _with_shared_statistics(copy.deepcopy(net))
-    assert isinstance(shared[0], nn.SyncBatchNorm)
-    assert isinstance(shared[2], nn.SyncBatchNorm)
-    assert list(shared.state_dict()) == list(net.state_dict())
-    torch.testing.assert_close(shared.eval()(x), net.eval()(x))
 
 
 @pytest.fixture(scope="module")

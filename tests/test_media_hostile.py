@@ -17,7 +17,7 @@ import pytest
 from hostile.made import FORGED, matroska, pcm_track, sound_blocks
 
 from avdetect import load_detector
-from avdetect._media import child, tool
+from avdetect._media import child
 from avdetect.config import MediaConfig, MediaLimits
 from avdetect.errors import LimitError, MediaError, ToolError
 from avdetect.media import MediaReader, ffmpeg_path, probe
@@ -83,16 +83,7 @@ def test_only_regular_files_are_opened(tmp_path):
             probe(path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable(tmp_path, media):
-    path = tmp_path / "secret.mp4"
-    path.write_bytes(media("clap.mp4").read_bytes())
-    path.chmod(0)
-    with pytest.raises(MediaError, match="Permission denied"):
-        probe(path)
-
-
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
 def test_a_process_without_standard_streams_reads_all_the_same(tmp_path, media, closed):
     """Descriptors 0 to 2 are free then; a file that got one of them would not reach ffmpeg, whose own they are."""
     code = textwrap.dedent("""
@@ -111,18 +102,9 @@ def test_a_process_without_standard_streams_reads_all_the_same(tmp_path, media, 
 
 
 NAMES = [
-    b"-i.mp4",
-    b"-y",
-    b"http:__127.0.0.1:1.mp4",
-    b"concat:a.mp4|b.mp4",
-    b"data:,x.mp4",
-    b"frame%03d.png",
-    b"a b'c\"d$(id);e.mp4",
+    *(b"-i.mp4", b"-y", b"http:__127.0.0.1:1.mp4", b"concat:a.mp4|b.mp4", b"data:,x.mp4", b"pipe:0", b"file:x"),
+    *(b"frame%03d.png", b"a b'c\"d$(id);e.mp4", b"not utf-8 \xff\xfe.mp4", b"no_extension"),
     b"line\nStream #0:7: Video: h264, yuv420p, 99999x99999.mp4",
-    b"not utf-8 \xff\xfe.mp4",
-    b"pipe:0",
-    b"file:x",
-    b"no_extension",
 ]
 
 
@@ -152,11 +134,7 @@ PLAYLISTS = {
     "a=rtpmap:96 H264/90000\n",
     "asx.mp4": '<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
     "m3u.mp4": "#EXTM3U\n{target}\n",
-    "pls.mp4": "[playlist]\nFile1={target}\nNumberOfEntries=1\n",
-    "imf.mp4": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016">{target}'
-    "</CompositionPlaylist>",
     "rtsp.mp4": "rtsptext\r\n{target}",
-    "svg.mp4": '<svg xmlns="http://www.w3.org/2000/svg"><image href="{target}"/></svg>',
 }
 
 
@@ -236,34 +214,16 @@ def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media)
     assert warnings
 
 
-@pytest.fixture
-def _fake_ffmpeg(tmp_path, monkeypatch, request):
-    script = tmp_path / "ffmpeg"
-    script.write_text(f"#!/bin/sh\n{request.param}\n")
-    script.chmod(0o755)
-    monkeypatch.setenv(tool.VARIABLE, str(script))
-
-
-@pytest.mark.parametrize("_fake_ffmpeg", ["sleep 60", "trap '' TERM INT; sleep 60 & wait"], indirect=True)
-@pytest.mark.usefixtures("_fake_ffmpeg")
-def test_a_stalled_child_is_killed(media):
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [("trap '' TERM INT; sleep 60 & wait", "stall_seconds"), ("yes x >&2", "max_wall_seconds"), ("exit 3", "status 3")],
+)
+def test_a_mad_ffmpeg_is_ended_and_an_error(media, fake_ffmpeg, script, says):
+    fake_ffmpeg(script)
     began = time.monotonic()
-    with pytest.raises(LimitError, match="stall_seconds"):
-        read_all(media("clap.mp4"), MediaLimits(stall_seconds=0.3))
-    assert time.monotonic() - began < 5
-
-
-@pytest.mark.parametrize("_fake_ffmpeg", ["yes x >&2", "exit 3", "kill -SEGV $$"], indirect=True)
-@pytest.mark.usefixtures("_fake_ffmpeg")
-def test_a_mad_child_is_an_error(media):
-    with pytest.raises((MediaError, ToolError)):
-        read_all(media("clap.mp4"), MediaLimits(max_wall_seconds=1))
-
-
-def test_a_missing_ffmpeg_says_what_to_do(media, monkeypatch):
-    monkeypatch.setenv(tool.VARIABLE, "/nonexistent/ffmpeg")
-    with pytest.raises(ToolError, match="install"):
-        read_all(media("clap.mp4"))
+    with pytest.raises((MediaError, ToolError), match=says):
+        read_all(media("clap.mp4"), MediaLimits(stall_seconds=2, max_wall_seconds=4))
+    assert time.monotonic() - began < 30
 
 
 def test_the_child_inherits_no_report_file(media, monkeypatch, tmp_path):
@@ -284,46 +244,30 @@ def test_a_truncated_file_gives_what_it_holds(media, name):
     assert warnings or name.endswith("ts")  # a transport stream has no end to miss
 
 
-def test_damage_in_the_middle_is_survived(media):
-    frames, samples, _ = read_all(media("damaged.ts"))
-    assert 20 < frames <= 50
-    assert samples > 16000
-
-
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv"])
-def test_how_much_of_a_damaged_file_could_be_read_is_said(media, name):
-    warnings = load_detector().score(media(name)).warnings
+def test_how_much_of_a_damaged_file_could_be_read_is_said(media, detector, name):
+    warnings = detector.score(media(name)).warnings
     said = re.fullmatch(r"only (\d\.\d) of 12\.\d s could be read", warnings[0])
     assert said
     assert 4 < float(said[1]) < 6
     assert sum("could be read" in warning for warning in warnings) == 1
-    window = load_detector().score(media(name), start_seconds=1.0, duration_seconds=2.0)
-    assert not any("could be read" in warning for warning in window.warnings)
-
-
-def test_damage_that_costs_less_than_a_second_is_not_counted(media):
-    warnings = load_detector().score(media("damaged.ts")).warnings
-    assert any("the file is damaged" in warning for warning in warnings)
-    assert not any("could be read" in warning for warning in warnings)
+    # Damage that costs less than a second is not counted, nor is any beyond the window.
+    window = detector.score(media(name), start_seconds=1.0, duration_seconds=2.0)
+    small = detector.score(media("damaged.ts"))
+    assert any("the file is damaged" in warning for warning in small.warnings)
+    assert not any("could be read" in warning for warning in (*window.warnings, *small.warnings))
 
 
 @pytest.mark.parametrize("name", ["hollow.mkv", "hollow.mp4"])
-def test_an_empty_track_is_said_to_be_empty(media, name):
+def test_an_empty_track_is_said_to_be_empty(media, detector, name):
     with MediaReader(media(name)) as reader:
         assert reader.info.audio is not None
         with pytest.raises(MediaError, match="the audio track gives no sound: it is empty"):
             list(reader.audio(1.0))
         assert len(list(reader.video())) == 5
-    detection = load_detector().score(media(name))
+    detection = detector.score(media(name))
     assert detection.missing["audio"] == "the audio track gives no sound"
     assert "decoded" not in " ".join(detection.warnings)
-
-
-@pytest.mark.parametrize("address", ["file:///tmp/a b.mp4", "FILE:///tmp/%20.mp4", "file:/tmp/a.mp4"])
-def test_a_file_address_is_quoted_as_given(address):
-    with pytest.raises(MediaError) as caught:
-        probe(address)
-    assert str(caught.value) == f"{address!r} is an address; addresses are not opened: give the path alone"
 
 
 @pytest.mark.parametrize(("broken", "whole"), [("video", "audio"), ("audio", "video")])
@@ -352,7 +296,7 @@ def test_half_a_stream_that_cannot_be_made_out_is_named_and_the_other_begins_at_
 def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name):
     original = media(name).read_bytes()
     path = tmp_path / name
-    for seed in range(4):
+    for seed in range(3):
         rng = random.Random(f"{name} {seed}")
         data = bytearray(original)
         for _ in range(rng.choice([1, 20, 400])):
@@ -364,17 +308,6 @@ def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name)
             read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
         except MediaError as error:
             assert str(path)[:20] in str(error)  # noqa: PT017
-
-
-def test_random_bytes(tmp_path):
-    heads = [b"", b"\0\0\0\x18ftypmp42", b"\x1aE\xdf\xa3", b"RIFF\0\0\0\0AVI ", b"OggS", b"FLV\x01", b"G" * 188, b"ID3"]
-    for seed, head in enumerate(heads):
-        path = tmp_path / f"{seed}.mp4"
-        path.write_bytes(head + random.Random(seed).randbytes(5000))
-        try:
-            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
-        except MediaError:
-            pass
 
 
 # ---- nothing survives
@@ -389,19 +322,6 @@ def test_closing_early_ends_the_child(media):
     reader.close()
     assert children() == before
     reader.close()
-
-
-def test_an_exception_in_the_consumer_ends_the_child(media):
-    before = children()
-
-    def consume():
-        with MediaReader(media("long.mp4")) as reader:
-            for _ in reader.video():
-                raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        consume()
-    assert children() == before
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

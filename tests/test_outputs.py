@@ -17,8 +17,8 @@ from avdetect.datasets.manifest import mismatch, validate
 from avdetect.pooling import FEATURES
 from avdetect.scoring import StreamScorer
 from avdetect.training import outputs
-from avdetect.training.outputs import Voices, mismatched, read_part, score_part
-from avdetect.training.pools import Part
+from avdetect.training.outputs import Voices, mismatched, read_outputs, score_subset
+from avdetect.training.sampling import Subset
 from avdetect.training.streams import score_clips
 
 PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
@@ -50,18 +50,20 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
 
 
 @pytest.fixture
-def part(archive: ClipArchive) -> Part:
-    return Part(archive, np.arange(len(archive.files)))
+def part(archive: ClipArchive) -> Subset:
+    return Subset(archive, np.arange(len(archive.files)))
 
 
-def scored(part: Part, folder: Path, monkeypatch: pytest.MonkeyPatch, **fit) -> tuple[pd.DataFrame, np.ndarray]:
+def scored(part: Subset, folder: Path, monkeypatch: pytest.MonkeyPatch, **fit) -> tuple[pd.DataFrame, np.ndarray]:
     monkeypatch.setattr(outputs, "TorchNetworks", lambda model, device: ToneNetworks())
     config = TrainConfig(preprocess=PREPROCESS, fusion=FusionFitConfig(**fit))
-    score_part(config, SimpleNamespace(config=ModelConfig(), cpu=lambda: None), part, folder, FABRIC)
-    return read_part(part, folder)
+    score_subset(config, SimpleNamespace(config=ModelConfig(), cpu=lambda: None), part, folder, FABRIC)
+    found = read_outputs([part], [folder])
+    np.testing.assert_array_equal(found.is_file, np.arange(len(found.table)) < len(part.rows))
+    return found.table, found.features
 
 
-def test_a_voice_comes_from_another_person_of_the_same_source(part: Part) -> None:
+def test_a_voice_comes_from_another_person_of_the_same_source(part: Subset) -> None:
     voices = Voices(part)
     names = part.archive.files["path"].str.rsplit("/").str[-1]
     assert [names[row] for row in voices.rows] == ["a", "b", "c", "also-anna"]
@@ -75,7 +77,7 @@ def test_a_voice_comes_from_another_person_of_the_same_source(part: Part) -> Non
 
 def test_without_another_person_there_is_no_other_voice(archive: ClipArchive) -> None:
     rows = np.flatnonzero(archive.files["group"] == "anna")
-    assert Voices(Part(archive, rows)).of_another(int(rows[0]), np.random.default_rng(0)) == []
+    assert Voices(Subset(archive, rows)).of_another(int(rows[0]), np.random.default_rng(0)) == []
 
 
 def test_another_voice_does_not_match_and_the_picture_is_not_looked_at_again() -> None:
@@ -97,7 +99,7 @@ def test_another_voice_does_not_match_and_the_picture_is_not_looked_at_again() -
 
 
 def test_real_files_are_scored_with_another_voice_too(
-    part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, features = scored(part, tmp_path, monkeypatch, forged=0, mismatched=2)
     extra = table.iloc[len(ROWS) :]
@@ -111,13 +113,6 @@ def test_real_files_are_scored_with_another_voice_too(
     assert match[: len(ROWS)].min() > match[len(ROWS) :].max() + 0.3
 
 
-def test_without_mismatched_copies_there_are_the_files_alone(
-    part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table, features = scored(part, tmp_path, monkeypatch, forged=0, mismatched=0)
-    assert len(table) == len(features) == len(ROWS)
-
-
 def test_a_face_that_does_not_speak_gets_no_other_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its voice comes from somebody who is not in the picture anyway."""
     still = [clip(i) for i in range(2)]
@@ -125,6 +120,6 @@ def test_a_face_that_does_not_speak_gets_no_other_voice(tmp_path: Path, monkeypa
         one.tracks[0].mouth_crops[:] = 30
     table = validate(ROWS[:2].assign(video_fake="", audio_fake="", split="train", method=""))
     archive = make_archive(tmp_path / "archive", table, [[one] for one in still], PREPROCESS)
-    table, features = scored(Part(archive, np.arange(2)), tmp_path / "scores", monkeypatch, forged=0)
+    table, features = scored(Subset(archive, np.arange(2)), tmp_path / "scores", monkeypatch, forged=0)
     assert len(table) == 2
     assert (features[:, FEATURES.index("has_sync")] == 0).all()

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from batch_commands import kept_in, score
+from batch_commands import kept_in, score, start
 
 from avdetect.cli import run
 
@@ -64,27 +64,15 @@ def test_what_is_read_or_is_not_ours_is_refused(
     assert contents(folder) == before
 
 
-def test_the_list_on_standard_input_is_not_overwritten(folder: Path) -> None:
-    names = folder / "names.txt"
-    names.write_text("a.mp4\nb.mp4\n")
-    for option in ("--kaggle", "--out"):
-        target = names if option == "--kaggle" else folder / "list.csv"
-        if option == "--out":
-            names.rename(target)
-        before = target.read_bytes()
-        with target.open() as file:
-            done = score_reading(file, "-", option, target, cwd=folder)
-        assert "that is what standard input is read from" in done
-        assert target.read_bytes() == before
-
-
-def score_reading(file, *arguments: object, cwd: Path) -> str:
-    from batch_commands import start
-
-    with start(*arguments, cwd=cwd, stdin=file) as process:
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 2, err
-    return err
+@pytest.mark.parametrize("option", ["--kaggle", "--out"])
+def test_the_list_on_standard_input_is_not_overwritten(option: str, folder: Path) -> None:
+    target = folder / "list.csv"
+    before = target.read_bytes()
+    with target.open() as file, start("-", option, target, cwd=folder, stdin=file) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "that is what standard input is read from" in said
+    assert target.read_bytes() == before
 
 
 def test_a_table_keeps_the_rows_of_files_that_are_not_named(folder: Path) -> None:

@@ -6,7 +6,6 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from avdetect.datasets.manifest import validate
 from avdetect.errors import ManifestError
 from avdetect.training.batches import VisualBatches
 from avdetect.training.packs import open_pack, write_pack
-from avdetect.training.pools import Part
+from avdetect.training.sampling import Subset
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
@@ -81,8 +80,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
     )
 
 
-def whole(archive: ClipArchive) -> Part:
-    return Part(archive, np.arange(len(archive.files)))
+def whole(archive: ClipArchive) -> Subset:
+    return Subset(archive, np.arange(len(archive.files)))
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +131,6 @@ def test_a_pack_is_balanced_bounded_and_anonymous(archive: ClipArchive, pack: Pa
     assert not set(np.flatnonzero(unforged & first)) & set(write_pack(whole(archive), tmp_path / "x.zip", 300_000))
 
 
-def test_a_large_pack_holds_nearly_all_there_is(archive: ClipArchive, tmp_path: Path) -> None:
-    chosen = write_pack(whole(archive), tmp_path / "faces.zip", 60 * 1024**2)
-    spans = archive.files["fake_segments"].map(len).to_numpy()[archive.clips["file"]] > 0
-    whole_clips = archive.clips["main_faces"][~spans]
-    assert sum(len(chosen[clip]) for clip in whole_clips.index) > 0.9 * whole_clips.sum()
-
-
 def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_bytes(b"PK nothing")
     with pytest.raises(ManifestError, match=r"no\.zip is no pack.*pack_faces"):
@@ -170,7 +162,7 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, 
     assert tool("train_pack").main(training) == 0, "nothing is left to do"
     assert all(torch.equal(value, weights[name]) for file in files for name, value in load_file(file).items())
     assert tool("train_pack").main([*training, "--held-out", "0.5"]) == 1
-    assert "another pack or configuration" in capsys.readouterr().err
+    assert "belongs to another run (held_out" in capsys.readouterr().err
 
     values = {**CONFIG, "visual": {"steps": 2, "batch_size": 4, "codec": 0, "checkpoint_every": 1}}
     values["model"] = {"visual": {**CONFIG["model"]["visual"], "tune": "none", "unit_features": False}}
@@ -182,19 +174,3 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, 
     assert result["config"]["model"]["visual"]["tune"] == "none"
     started = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(value, started[f"visual.encoder.{name}"]) for name, value in weights.items())
-
-
-def test_minutes_become_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that says 3 s for a start and half a second for a step."""
-    train_pack, clock = tool("train_pack"), [100.0]
-    monkeypatch.setattr(train_pack.time, "monotonic", lambda: clock[0])
-
-    def fit(stage: Any, loop: PairLoopConfig, *_: Any) -> None:
-        clock[0] += 3 + 0.5 * loop.steps
-
-    monkeypatch.setattr(train_pack, "_fit", fit)
-    stage = train_pack.Stage(torch.nn.Linear(1, 1), None, None)
-    steps = train_pack._measured_steps(stage, PairLoopConfig(), 600.0, 90.0, {})
-    assert steps == int(0.9 * (600 - 10 - 3 - 3 - 0.5 * (4 + 16)) / 0.5)
-    short = train_pack._of_length(PairLoopConfig(warmup_steps=500, ema_decay=0.9995), 100)
-    assert (short.steps, short.warmup_steps, short.evaluate_every, short.ema_decay) == (100, 10, 10, 0.9)

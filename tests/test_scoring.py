@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 
 from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, log_mel
 from avdetect.config import AudioConfig, FusionConfig, ModelConfig
-from avdetect.pooling import FEATURES, PRIOR_CROPS
+from avdetect.pooling import FEATURES, PRIOR_CROPS, SyncReading, per_second
 from avdetect.scoring import (
     MIN_FACE_SIDE,
     WINDOWS_AT_ONCE,
-    SpeechWindow,
     StreamOutputs,
     StreamScorer,
     audio_windows,
-    spoken_frames,
     spread,
     voice_by_frame,
 )
@@ -31,57 +29,46 @@ AUDIO = AudioConfig()
 
 
 def score(
-    *clips: Clip,
-    missing: dict[str, str] | None = None,
-    networks: ToneNetworks | None = None,
-    fusion: FusionConfig | None = None,
+    *clips: Clip, missing: dict[str, str] | None = None, networks: ToneNetworks | None = None, **config
 ) -> StreamOutputs:
-    scorer = StreamScorer(networks or ToneNetworks(), ModelConfig(audio=AUDIO, fusion=fusion or FusionConfig()))
+    scorer = StreamScorer(networks or ToneNetworks(), ModelConfig(**({"audio": AUDIO} | config)))
     outputs = scorer.start()
     for clip in clips:
         scorer.add(outputs, clip)
     return scorer.finish(outputs, missing or {})
 
 
+def reading(outputs: StreamOutputs, track: int = 0) -> SyncReading:
+    found = outputs.sync_reading()
+    assert found is not None
+    assert found[0] == track
+    return found[1]
+
+
 # -- sync, from pixels and samples
 
 
-@pytest.mark.parametrize("lag", [-15, -10, -1, 0, 1, 5, 15])
+@pytest.mark.parametrize("lag", [-15, -1, 0, 5, 15])
 def test_sound_that_comes_late_is_a_positive_offset(lag: int) -> None:
     outputs = score(talking_clip(75, lag=lag))
-    found = outputs.sync_reading()
-    assert found is not None
-    track, reading = found
-    assert track == 0
-    assert reading.offset_seconds == lag / 25
-    assert reading.min_distance < 0.2
-    assert reading.confidence > 0.5
+    found = reading(outputs)
+    assert found.offset_seconds == lag / 25
+    assert found.min_distance < 0.2
+    assert found.confidence > 0.5
     assert outputs.missing == {}
 
 
-def test_silence_before_the_voice_is_a_lag() -> None:
-    """DESIGN section 1: audio that starts 0.4 s late comes out as an offset of 0.4 s."""
-    codes = codes_of(75)
-    late = np.concatenate([np.zeros(10 * SAMPLES_PER_FRAME, np.float32), tones(codes)])[: 75 * SAMPLES_PER_FRAME]
-    outputs = score(Clip(0, 3, (make_track(codes),), Waveform(late)))
-    found = outputs.sync_reading()
-    assert found is not None
-    assert found[1].offset_seconds == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize(("face_from", "sound_from"), [(0, 10), (10, 0), (30, 22), (300, 300)])
+@pytest.mark.parametrize(("face_from", "sound_from"), [(0, 10), (30, 22), (300, 300)])
 def test_one_clock_for_face_and_sound(face_from: int, sound_from: int) -> None:
     """A face and a waveform that begin at different times, each at its right place, are in step."""
     codes = codes_of(100)
     begin = min(face_from, sound_from)
     track = make_track(codes[face_from - begin :][:75], face_from)
     wave = Waveform(tones(codes[sound_from - begin :]), sound_from / 25)
-    outputs = score(Clip(begin / 25, 4, (track,), wave))
-    found = outputs.sync_reading()
-    assert found is not None
-    assert found[1].offset_seconds == 0
-    assert found[1].min_distance < 0.2
-    seconds = [second for second, _ in found[1].curve]
+    found = reading(score(Clip(begin / 25, 4, (track,), wave)))
+    assert found.offset_seconds == 0
+    assert found.min_distance < 0.2
+    seconds = [second for second, _ in found.curve]
     assert face_from / 25 - 1 < seconds[0] <= seconds[-1] < (face_from + 75) / 25 + 1, "on the file's clock"
 
 
@@ -93,20 +80,29 @@ def test_a_file_in_two_clips_reads_like_one() -> None:
         for b in (0, 60)
     ]
     outputs = score(*parts)
-    found = outputs.sync_reading()
-    assert found is not None
-    assert found[1].offset_seconds == 3 / 25
-    assert found[1].curve[-1][0] == 4.5
+    assert reading(outputs).offset_seconds == 3 / 25
+    assert reading(outputs).curve[-1][0] == 4.5
     assert [round(s, 2) for s, _ in outputs.visual[0]] == [i / 5 for i in range(24)]
 
 
 def test_of_two_faces_the_one_who_speaks_is_measured() -> None:
     clip = talking_clip(75, lag=2)
     listener = make_track(np.zeros(75, int), track_id=9)
-    found = score(dataclasses.replace(clip, tracks=(listener, *clip.tracks))).sync_reading()
-    assert found is not None
-    assert found[0] == 0
-    assert found[1].offset_seconds == 2 / 25
+    outputs = score(dataclasses.replace(clip, tracks=(listener, *clip.tracks)))
+    assert reading(outputs).offset_seconds == 2 / 25
+    assert outputs.missing == {}
+    assert set(outputs.readings) == {0}
+    alone = score(dataclasses.replace(clip, tracks=(listener,)))
+    assert alone.missing == {"sync": "the speaker is not in the picture"}
+    assert alone.features()[-3:].tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("stride", [0.4, 2.0])
+def test_a_clip_reads_alike_however_windows_overlap(stride: float) -> None:
+    clip = talking_clip(120, lag=3)
+    found = reading(score(clip, audio=dataclasses.replace(AUDIO, stride_seconds=stride)))
+    assert found.offset_seconds == 3 / 25
+    assert found.min_distance == pytest.approx(reading(score(clip)).min_distance, abs=0.05)
 
 
 # -- what is missing
@@ -124,16 +120,11 @@ def test_everything_present() -> None:
     assert networks.calls == {"visual": 15, "speech": 2, "audio": 2, "mouth": 75, "voice": 2}
 
 
-@pytest.mark.parametrize(("crops", "judged"), [(0, 15), (1, 1), (6, 6), (15, 15), (40, 15)])
+@pytest.mark.parametrize(("crops", "judged"), [(0, 15), (6, 6), (40, 15)])
 def test_at_most_so_many_crops_of_a_clip_are_judged(crops: int, judged: int) -> None:
-    networks, config = ToneNetworks(visual_logit=1.5), ModelConfig(audio=AUDIO)
-    config = dataclasses.replace(config, visual=dataclasses.replace(config.visual, crops=crops))
-    scorer = StreamScorer(networks, config)
-    outputs = scorer.start()
-    scorer.add(outputs, talking_clip(75))
-    scorer.finish(outputs, {})
+    networks = ToneNetworks(visual_logit=1.5)
+    score(talking_clip(75), networks=networks, visual=dataclasses.replace(ModelConfig().visual, crops=crops))
     assert networks.calls["visual"] == judged
-    assert outputs.visual_logit() == pytest.approx(1.5 * judged / (judged + PRIOR_CROPS))
 
 
 @given(count=st.integers(0, 60), most=st.integers(0, 20))
@@ -143,30 +134,29 @@ def test_spread_numbers_are_in_order_and_even(count: int, most: int) -> None:
     assert len(found) == (min(count, most) if most else count)
     assert np.isin(found, numbers).all()
     gaps = np.diff((found - 7) // 3)
-    assert len(gaps) == 0 or gaps.min() >= 1
-    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+    assert len(gaps) == 0 or (gaps.min() >= 1 and gaps.max() - gaps.min() <= 1)
 
 
-def test_silent_audio_is_missing_not_neutral() -> None:
-    clip = talking_clip(75)
+HISS = (0.3 * np.random.default_rng(0).standard_normal(75 * SAMPLES_PER_FRAME)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("wave", "missing", "reason"),
+    [
+        (Waveform(np.zeros(75 * SAMPLES_PER_FRAME, np.float32)), {"audio": "silent"}, "silent"),
+        (Waveform(HISS), {}, "no speech"),
+        (None, {"audio": "no audio stream"}, "no audio stream"),
+    ],
+)
+def test_without_speech_neither_voice_nor_match_is_judged(
+    wave: Waveform | None, missing: dict[str, str], reason: str
+) -> None:
     networks = ToneNetworks()
-    silent = dataclasses.replace(clip, waveform=Waveform(np.zeros(75 * SAMPLES_PER_FRAME, np.float32)))
-    outputs = score(silent, missing={"audio": "silent"}, networks=networks)
-    assert outputs.missing == {"audio": "silent", "sync": "silent"}
-    assert outputs.audio_logit() is None
+    outputs = score(dataclasses.replace(talking_clip(75), waveform=wave), missing=missing, networks=networks)
+    assert outputs.missing == {"audio": reason, "sync": reason}
     assert networks.calls["speech"] == networks.calls["audio"] == networks.calls["voice"] == 0
+    assert (outputs.speech_seconds, outputs.audio_logit()) == (0, None)
     assert outputs.features()[-3:].tolist() == [1, 0, 0]
-
-
-@pytest.mark.parametrize("loudness", [1e-3, 0.3])
-def test_without_speech_neither_voice_nor_match_is_judged(loudness: float) -> None:
-    hiss = loudness * np.random.default_rng(0).standard_normal(75 * SAMPLES_PER_FRAME)
-    networks = ToneNetworks()
-    clip = dataclasses.replace(talking_clip(75), waveform=Waveform(hiss.astype(np.float32)))
-    outputs = score(clip, networks=networks)
-    assert outputs.missing == {"audio": "no speech", "sync": "no speech"}
-    assert networks.calls["speech"] == networks.calls["audio"] == networks.calls["voice"] == 0
-    assert outputs.speech_seconds == 0
 
 
 def test_too_little_speech_is_said() -> None:
@@ -175,41 +165,15 @@ def test_too_little_speech_is_said() -> None:
     assert missing["audio"] == "less than 0.4 s of speech", "heard, whatever the level of the whole"
 
 
-def test_seconds_of_speech_add_up_over_clips() -> None:
-    sound, pause = speech(3.0), np.zeros(3 * SAMPLE_RATE, np.float32)
-    outputs = score(*(Clip(3 * i, 3, (), Waveform(x, 3.0 * i)) for i, x in enumerate((sound, pause, sound))))
-    assert outputs.speech_seconds == pytest.approx(6, abs=0.2)
-
-
-def test_no_audio_stream() -> None:
-    outputs = score(dataclasses.replace(talking_clip(75), waveform=None), missing={"audio": "no audio stream"})
-    assert outputs.missing == {"audio": "no audio stream", "sync": "no audio stream"}
-    assert outputs.visual_logit() is not None
-
-
-def test_no_face() -> None:
-    outputs = score(dataclasses.replace(talking_clip(75), tracks=()), missing={"video": "no face"})
-    assert outputs.missing == {"visual": "no face", "sync": "no face"}
-    assert outputs.features()[-3:].tolist() == [0, 1, 0]
-
-
-def test_reasons_when_the_input_gives_none() -> None:
-    assert score().missing == {"visual": "no face", "audio": "no speech", "sync": "no speech"}
+def test_reasons_of_the_picture() -> None:
     clip = talking_clip(75)
+    outputs = score(dataclasses.replace(clip, tracks=()), missing={"video": "no picture"})
+    assert outputs.missing == {"visual": "no picture", "sync": "no picture"}
+    assert outputs.features()[-3:].tolist() == [0, 1, 0]
+    assert score().missing == {"visual": "no face", "audio": "no speech", "sync": "no speech"}
     short = score(dataclasses.replace(clip, tracks=(make_track(codes_of(75)[:61]),)))
     assert short.missing == {"sync": "less than 2.5 s of a face with voice"}
     assert score(dataclasses.replace(clip, tracks=(make_track(codes_of(75)[:62]),))).missing == {}
-
-
-def test_somebody_who_does_not_move_the_lips_is_not_the_speaker() -> None:
-    clip = talking_clip(75)
-    still = make_track(np.zeros(75, int))
-    found = score(dataclasses.replace(clip, tracks=(still,)))
-    assert found.missing == {"sync": "the speaker is not in the picture"}
-    assert found.features()[-3:].tolist() == [1, 1, 0]
-    both = score(dataclasses.replace(clip, tracks=(make_track(np.zeros(75, int), track_id=9), *clip.tracks)))
-    assert both.missing == {}
-    assert set(both.readings) == {0}
 
 
 @pytest.mark.parametrize("stream", ["visual", "audio", "sync"])
@@ -221,26 +185,35 @@ def test_a_stream_of_which_nothing_was_learned_is_left_out_and_says_so(stream: s
     assert {name for name, count in networks.calls.items() if not count} == unused
 
 
-def test_a_clip_shorter_than_half_a_second() -> None:
-    outputs = score(talking_clip(8))
-    assert set(outputs.missing) == {"audio", "sync"}
-    assert outputs.visual_logit() == pytest.approx(1.5 * 2 / (2 + PRIOR_CROPS))
-
-
-def test_a_track_shorter_than_a_mouth_embedding_does_no_harm() -> None:
+def test_short_clips_and_tracks_do_no_harm() -> None:
+    brief = score(talking_clip(8))
+    assert set(brief.missing) == {"audio", "sync"}
+    assert brief.visual_logit() == pytest.approx(1.5 * 2 / (2 + PRIOR_CROPS))
     clip = talking_clip(75)
-    brief = make_track(np.arange(MOUTH_FRAMES - 1), track_id=4)
-    outputs = score(dataclasses.replace(clip, tracks=(*clip.tracks, brief)))
-    assert set(outputs.visual) == {0, 4}
-    assert set(outputs.sync) == {0}
+    outputs = score(
+        dataclasses.replace(clip, tracks=(*clip.tracks, make_track(np.arange(MOUTH_FRAMES - 1), track_id=4)))
+    )
+    assert (set(outputs.visual), set(outputs.sync)) == ({0, 4}, {0})
 
 
 def test_a_track_without_face_crops_still_has_lips() -> None:
     track = talking_clip(75).tracks[0]
     bare = {n: getattr(track, n)[:0] for n in ("face_crops", "face_frames", "boxes", "landmarks", "confidences")}
     clip = dataclasses.replace(talking_clip(75), tracks=(dataclasses.replace(track, **bare),))
-    outputs = score(clip, missing={})
-    assert set(outputs.missing) == {"visual"}
+    assert set(score(clip).missing) == {"visual"}
+
+
+def test_small_faces_are_not_judged_and_their_size_is_said() -> None:
+    clip = talking_clip(75)
+    (track,) = clip.tracks
+    largest = float((track.boxes[:, 2:] - track.boxes[:, :2]).max())
+    for side, judged in ((MIN_FACE_SIDE - 1, False), (MIN_FACE_SIDE, True)):
+        scale = np.float32(side / largest)
+        sized = dataclasses.replace(track, boxes=track.boxes * scale, landmarks=track.landmarks * scale)
+        outputs = score(dataclasses.replace(clip, tracks=(sized,)))
+        assert (outputs.visual_logit() is not None) == judged
+        assert judged or outputs.missing["visual"] == "face too small to judge (63 px; needs 64)"
+        assert outputs.sync_reading() is not None, "lip-sync is another matter"
 
 
 def test_speech_is_encoded_once_a_few_windows_at_a_time() -> None:
@@ -264,8 +237,7 @@ def test_speech_is_encoded_once_a_few_windows_at_a_time() -> None:
         (("visual", "sync"), (), (0, 0, 0)),
     ):
         networks = ToneNetworks()
-        scorer = StreamScorer(networks, ModelConfig(streams=streams, audio=AUDIO))
-        scorer.add(scorer.start(), dataclasses.replace(clip, tracks=faces))
+        score(dataclasses.replace(clip, tracks=faces), networks=networks, streams=streams)
         assert tuple(networks.calls[name] for name in ("speech", "audio", "voice")) == calls
 
 
@@ -283,23 +255,23 @@ def everywhere(wave: Waveform) -> np.ndarray:
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 7 * SAMPLE_RATE), st.sampled_from([1.0, 0.5, 0.33]))
 def test_windows_cover_the_whole_waveform(count: int, stride: float) -> None:
-    wave = waveform(count)
+    wave = waveform(count, 12.4)
     windows = audio_windows(wave, everywhere(wave), dataclasses.replace(AUDIO, stride_seconds=stride))
     if count < MIN_AUDIO_SECONDS * SAMPLE_RATE:
         assert windows == []
         return
     half = min(AUDIO.window_seconds, count / SAMPLE_RATE) / 2
-    centres = [window.centre_seconds for window in windows]
+    centres = [window.centre_seconds - 12.4 for window in windows]
     assert windows[0].start_frame == 0
     assert centres == pytest.approx([window.start_frame / 25 + half for window in windows])
     assert count / SAMPLE_RATE - 1 / 25 < centres[-1] + half <= count / SAMPLE_RATE + 1e-6, "but for part of a frame"
     assert (np.diff(centres) <= stride + 1 / 25 + 1e-6).all()
     assert (np.diff(centres) > 0).all(), "no window twice"
-    assert len({window.mel.shape for window in windows}) == 1
+    assert {window.mel.shape for window in windows} == {(200, N_MELS)}
     assert {window.frames for window in windows} == {min(count, 2 * SAMPLE_RATE) // SAMPLES_PER_FRAME}
 
 
-def test_the_tail_is_heard() -> None:
+def test_the_tail_is_heard_and_a_window_is_a_log_mel_of_its_samples() -> None:
     samples = np.zeros(int(3.5 * SAMPLE_RATE), np.float32)
     samples[-8000:] = speech(0.5)
     mask = np.arange(350) >= 300
@@ -308,100 +280,40 @@ def test_the_tail_is_heard() -> None:
     np.testing.assert_array_equal(window.mel, log_mel(level(samples[23_680:55_680], mask[148:348])))
 
 
-def test_windows_stand_on_the_clock_of_the_file() -> None:
-    waves = waveform(48_000), waveform(48_000, 12.4)
-    plain, later = (audio_windows(wave, everywhere(wave), AUDIO) for wave in waves)
-    assert [window.centre_seconds for window in plain] == [1.0, 2.0]
-    assert [window.centre_seconds for window in later] == pytest.approx([13.4, 14.4])
-    for one, other in zip(plain, later, strict=True):
-        assert one.start_frame == other.start_frame
-        np.testing.assert_array_equal(one.mel, other.mel)
-
-
-def test_windows_without_speech_are_left_out() -> None:
-    wave = waveform(6 * SAMPLE_RATE)
-    windows = audio_windows(wave, np.arange(600) >= 300, AUDIO)
-    assert [window.centre_seconds for window in windows] == [3.0, 4.0, 5.0]
-    windows = audio_windows(wave, np.arange(600) >= 361, AUDIO)
-    assert [window.centre_seconds for window in windows] == [4.0, 5.0], "0.39 s of speech is too little"
-
-
-def test_a_window_is_a_log_mel_of_its_samples() -> None:
-    wave = waveform(48_000)
-    first, second = audio_windows(wave, everywhere(wave), AUDIO)
-    assert first.mel.shape == (200, N_MELS)
-    window = wave.samples[SAMPLE_RATE : 3 * SAMPLE_RATE]
-    np.testing.assert_array_equal(second.mel, log_mel(level(window, np.ones(200, bool))))
-
-
 # -- the voice of each video frame
 
 
-def marked(window: SpeechWindow, value: float) -> np.ndarray:
-    """(F, 2): which window, and which of its frames."""
-    return np.stack([np.full(50, value), np.arange(50)], axis=1).astype(np.float32)
-
-
-@pytest.mark.parametrize("frames", [50, 60, 75, 130])
+@pytest.mark.parametrize("frames", [20, 60, 130])
 def test_a_frame_is_taken_from_the_window_in_whose_middle_it_stands(frames: int) -> None:
     wave = waveform(frames * SAMPLES_PER_FRAME + 100)
     windows = audio_windows(wave, everywhere(wave), AUDIO)
-    voice, valid = voice_by_frame(windows, [marked(w, i) for i, w in enumerate(windows)], everywhere(wave))
+    marks = [np.stack([np.full(50, i), np.arange(50)], axis=1).astype(np.float32) for i in range(len(windows))]
+    voice, valid = voice_by_frame(windows, marks, everywhere(wave))
     assert voice.shape == (frames, 2)
     assert valid.all()
     for frame, (chosen, place) in enumerate(voice.tolist()):
         assert windows[int(chosen)].start_frame + place == frame, "each window at its own place"
-        away = [abs(frame - w.start_frame - 24.5) for w in windows]
+        away = [abs(frame - w.start_frame - (w.frames - 1) / 2) for w in windows]
         assert away[int(chosen)] == min(away)
-
-
-def test_what_fills_a_short_window_is_no_voice() -> None:
-    wave = waveform(20 * SAMPLES_PER_FRAME)
-    windows = audio_windows(wave, everywhere(wave), AUDIO)
-    assert [window.frames for window in windows] == [20]
-    voice, valid = voice_by_frame(windows, [marked(windows[0], 0)], everywhere(wave))
-    assert voice[:, 1].tolist() == list(range(20))
-    assert valid.shape == (20,)
 
 
 def test_frames_without_speech_or_window_are_not_valid() -> None:
     wave = waveform(6 * SAMPLE_RATE)
     mask = np.arange(600) >= 401
-    mask[10] = True  # spoken to, but in no window with enough of it
-    mask[11] = True
+    mask[10:12] = True  # spoken to, but in no window with enough of it
     windows = audio_windows(wave, mask, AUDIO)
-    voice, valid = voice_by_frame(windows, [marked(w, i) for i, w in enumerate(windows)], mask)
+    voice, valid = voice_by_frame(windows, [np.zeros((50, 2), np.float32) for _ in windows], mask)
     assert len(voice) == 150
     np.testing.assert_array_equal(np.flatnonzero(valid), np.arange(100, 150))
 
 
-def test_half_a_frame_of_speech_is_enough() -> None:
-    mask = np.array([1, 1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1], bool)
-    assert spoken_frames(mask).tolist() == [True, False, True], "the last frame is not whole"
-
-
-def test_a_clip_reads_alike_however_windows_overlap() -> None:
-    clip = talking_clip(120, lag=3)
-    found = []
-    for stride in (0.4, 1.0, 2.0):
-        scorer = StreamScorer(ToneNetworks(), ModelConfig(audio=dataclasses.replace(AUDIO, stride_seconds=stride)))
-        outputs = scorer.start()
-        scorer.add(outputs, clip)
-        reading = scorer.finish(outputs, {}).sync_reading()
-        assert reading is not None
-        found.append(reading[1])
-    assert {reading.offset_seconds for reading in found} == {3 / 25}
-    assert found[0].min_distance == pytest.approx(found[2].min_distance, abs=0.05)
-
-
-def test_small_faces_are_not_judged_and_their_size_is_said() -> None:
-    clip = talking_clip(75)
-    (track,) = clip.tracks
-    largest = float((track.boxes[:, 2:] - track.boxes[:, :2]).max())
-    for side, judged in ((MIN_FACE_SIDE - 1, False), (MIN_FACE_SIDE, True)):
-        scale = np.float32(side / largest)
-        sized = dataclasses.replace(track, boxes=track.boxes * scale, landmarks=track.landmarks * scale)
-        outputs = score(dataclasses.replace(clip, tracks=(sized,)))
-        assert (outputs.visual_logit() is not None) == judged
-        assert judged or outputs.missing["visual"] == "face too small to judge (63 px; needs 64)"
-        assert outputs.sync_reading() is not None, "lip-sync is another matter"
+def test_a_judged_picture_stands_for_the_time_around_it() -> None:
+    """Else the curve of a face, of which few pictures are judged, would have a gap after every second."""
+    outputs = StreamOutputs()
+    outputs.boxes[0] = [(k * 0.4, np.zeros(4)) for k in range(45)]  # 18 s, of which the last are beyond any judged one
+    outputs.hidden[0] = [0.4]
+    outputs.visual[0] = [(1.6, 5.0), (4.8, -1.0), (8.0, -2.0)]
+    points = outputs.face_points(0)
+    assert [second for second, _ in points] == pytest.approx([k * 0.4 for k in range(28) if k != 1])
+    assert [logit for _, logit in points] == [5.0] * 8 + [-1.0] * 8 + [-2.0] * 11
+    assert set(per_second(points)) == set(range(11))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from avdetect.errors import AVDetectError
+from avdetect.errors import AVDetectError, ConfigError
 from avdetect.extras import how_to_install
 
 pytest.importorskip("fastapi", reason=how_to_install("serve"))
@@ -19,6 +19,12 @@ from serve_running import running
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 
+A_JOB = "A" * 22  # as one is called
+
+
+def serving(data: Path) -> Service:
+    return Service(ServeSettings(data=data), serve_scorers.by_text)
+
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
@@ -26,7 +32,7 @@ def victim(tmp_path: Path) -> Path:
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "chapter").write_text("years of work")
-    (folder / "AAAAAAAAAAAAAAAAAAAAAA").mkdir()  # called as a job is
+    (folder / A_JOB).mkdir()
     return folder
 
 
@@ -37,55 +43,39 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def ours(data: Path) -> None:
-    with Service(ServeSettings(data=data), serve_scorers.by_text):
-        pass
+def linked(name: str, to: str = "", ours: bool = False) -> Callable[[Path, Path], None]:
+    """A link under one of our names; ours: in a folder where a server has been."""
+
+    def prepare(data: Path, victim: Path) -> None:
+        if ours:
+            with serving(data):
+                pass
+        if (data / name).is_dir():
+            (data / name).rmdir()
+        (data / "jobs.sqlite").touch()
+        (data / name).unlink(missing_ok=True)
+        (data / name).symlink_to(victim / to)
+
+    return prepare
 
 
-def planted(data: Path, victim: Path) -> None:
-    (data / "jobs.sqlite").touch()
-    (data / "jobs").symlink_to(victim)
+def moved_in(mode: int = 0o700, *statements: str) -> Callable[[Path, Path], None]:
+    """Somebody's files where our jobs would be, beside a database that is not ours."""
 
+    def prepare(data: Path, victim: Path) -> None:
+        db = sqlite3.connect(data / "jobs.sqlite")
+        for statement in statements:
+            db.execute(statement)
+        db.close()
+        victim.rename(data / "jobs")
+        data.chmod(mode)
 
-def planted_incoming(data: Path, victim: Path) -> None:
-    (data / "incoming").symlink_to(victim)
-
-
-def planted_beside_ours(data: Path, victim: Path) -> None:
-    ours(data)
-    (data / "jobs").rmdir()
-    (data / "jobs").symlink_to(victim)
-
-
-def empty_database(data: Path, victim: Path) -> None:
-    (data / "jobs.sqlite").touch()
-    victim.rename(data / "jobs")
-
-
-def database_without_an_owner(data: Path, victim: Path) -> None:
-    with sqlite3.connect(data / "jobs.sqlite") as db:
-        db.execute("PRAGMA user_version = 1")
-        db.execute("CREATE TABLE jobs (id TEXT)")
-    db.close()
-    victim.rename(data / "jobs")
-
-
-def linked_database(data: Path, victim: Path) -> None:
-    (data / "jobs.sqlite").symlink_to(victim / "chapter")
-
-
-def linked_side_file(data: Path, victim: Path) -> None:
-    ours(data)
-    (data / "jobs.sqlite-wal").symlink_to(victim / "chapter")
-
-
-def open_to_all(data: Path, victim: Path) -> None:
-    data.chmod(0o777)
-    victim.rename(data / "jobs")
+    return prepare
 
 
 def open_inside(data: Path, victim: Path) -> None:
-    ours(data)
+    with serving(data):
+        pass
     (data / "jobs").chmod(0o770)
 
 
@@ -97,44 +87,57 @@ def a_link_itself(data: Path, victim: Path) -> None:
 @pytest.mark.parametrize(
     "prepare",
     [
-        *(planted, planted_incoming, planted_beside_ours, empty_database, database_without_an_owner),
-        *(linked_database, linked_side_file, open_to_all, open_inside, a_link_itself),
+        *(linked("jobs"), linked("incoming"), linked("jobs", ours=True), a_link_itself, open_inside),
+        *(linked("jobs.sqlite", "chapter"), linked("jobs.sqlite-wal", "chapter", ours=True)),
+        *(moved_in(), moved_in(0o777), moved_in(0o700, "PRAGMA user_version = 1", "CREATE TABLE jobs (id TEXT)")),
     ],
 )
 def test_a_folder_that_may_be_anothers_is_refused_and_left_as_it_is(
     prepare: Callable[[Path, Path], None], data: Path, victim: Path, tmp_path: Path
 ) -> None:
     prepare(data, victim)
-    with pytest.raises(AVDetectError, match="--data"):
-        Service(ServeSettings(data=data), serve_scorers.by_text).__enter__()
+    for _ in range(2):
+        with pytest.raises(AVDetectError, match="--data"):
+            serving(data).__enter__()
     assert [path.read_text() for path in tmp_path.rglob("chapter")] == ["years of work"]
-    assert len(list(tmp_path.rglob("AAAAAAAAAAAAAAAAAAAAAA"))) == 1
+    assert len(list(tmp_path.rglob(A_JOB))) == 1
 
 
-def test_a_folder_of_another_user_is_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_a_folder_in_use_and_one_of_another_user_are_refused(data: Path, monkeypatch) -> None:
+    (data.parent / "file").touch()
+    with pytest.raises(ConfigError, match="--data"):
+        serving(data.parent / "file").__enter__()
+    with serving(data), pytest.raises(ConfigError, match="another avdetect serve"):
+        serving(data).__enter__()
+    with serving(data):
+        pass  # the lock went with the first one
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(AVDetectError, match="belongs to another user"):
-        ours(data)
+        serving(data).__enter__()
 
 
 def test_only_what_the_server_has_named_is_removed(data: Path) -> None:
-    ours(data)
+    with serving(data):
+        pass
     for parent in ("jobs", "incoming"):
         (data / parent / "notes").mkdir()
-        (data / parent / ("A" * 22)).mkdir()
+        (data / parent / A_JOB).mkdir()
         (data / parent / ("B" * 22)).symlink_to(data / parent / "notes")
-    ours(data)
+    with serving(data):
+        pass
     for parent in ("jobs", "incoming"):
         assert sorted(os.listdir(data / parent)) == ["B" * 22, "notes"]
 
 
-def test_all_of_the_database_is_private(tmp_path: Path) -> None:
+def test_all_that_is_on_the_disk_is_private(tmp_path: Path) -> None:
     before = os.umask(0o000)
     try:
         with running(tmp_path / "data", serve_scorers.by_text) as server:
-            server.ended(server.submit())
-            files = [path for path in (tmp_path / "data").iterdir() if path.is_file()]
-            assert {path.name for path in files} >= {"jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "lock"}
-            assert not [path for path in files if path.stat().st_mode & 0o077]
+            id = server.submit()
+            server.ended(id)
+            paths = [tmp_path / "data", *(tmp_path / "data").iterdir(), server.service.runner.folder(id)]
+            names = {"jobs.sqlite", "jobs.sqlite-wal", "jobs.sqlite-shm", "lock", "jobs", "incoming"}
+            assert {path.name for path in paths} >= names
+            assert not [path for path in paths if path.stat().st_mode & 0o077]
     finally:
         os.umask(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +17,14 @@ from avdetect.extras import how_to_install
 pytest.importorskip("fastapi", reason=how_to_install("serve"))
 import httpx
 import serve_scorers
-from serve_running import Running, eventually, running
+from serve_running import BODY, FORM, Running, eventually, running
 
 from avdetect.config import MediaLimits
-from avdetect.serve import connections, service, uploads
-from avdetect.serve.settings import ServerLimits, ServeSettings
+from avdetect.serve import pages, security, service, uploads
+from avdetect.serve.settings import ServeSettings
 
 ASKED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+TOKEN = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +49,24 @@ def answers(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize("requests", [2, 100])
-def test_who_pipelines_gets_one_answer(server: Running, requests: int) -> None:
+# -- connections
+
+
+@pytest.mark.parametrize("requests", [2, 100, 1000])
+def test_who_pipelines_gets_one_answer_at_most(server: Running, requests: int) -> None:
     with connected(server) as connection:
         connection.sendall(ASKED * requests)
-        assert answers(connection).count(b"HTTP/1.1 200") == 1
-
-
-def test_who_sends_many_requests_at_once_gets_none(server: Running) -> None:
-    with connected(server) as connection:
-        connection.sendall(ASKED * 1000)
-        assert answers(connection).count(b"HTTP/1.1 200") <= 1
+        got = answers(connection).count(b"HTTP/1.1 200")
+    assert got == 1 or (got == 0 and requests == 1000)
 
 
 def test_who_sends_on_while_it_is_answered_fills_no_memory(server: Running, monkeypatch) -> None:
     id = server.submit("hang")
     server.scoring(id)
     taken: list[int] = []
-    receive = connections.H11Protocol.data_received
+    receive = security.H11Protocol.data_received
     monkeypatch.setattr(
-        connections.H11Protocol, "data_received", lambda self, data: (taken.append(len(data)), receive(self, data))[1]
+        security.H11Protocol, "data_received", lambda self, data: (taken.append(len(data)), receive(self, data))[1]
     )
     with connected(server) as connection:
         connection.sendall(f"GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -89,7 +89,7 @@ def test_a_connection_may_ask_again_after_its_answer(server: Running) -> None:
 
 @pytest.mark.parametrize("what", ["report", "result"])
 def test_who_does_not_read_is_not_waited_for(server: Running, monkeypatch, what: str) -> None:
-    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(security, "READ_SECONDS", 0.3)
     id = server.submit()
     server.ended(id)
     large = server.service.settings.data / "large"
@@ -101,22 +101,23 @@ def test_who_does_not_read_is_not_waited_for(server: Running, monkeypatch, what:
         assert len(answers(connection)) < 30_000_000
 
 
-def test_a_report_is_not_held_in_memory(server: Running) -> None:
-    id = server.submit()
-    server.ended(id)
-    answer = server.http.get(f"/v1/jobs/{id}/report")
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert server.service.file(server.service.store.get(id), "report.html").is_file()
+def open_connections(server: Running) -> int:
+    """Of the server's process, which is ours."""
+    port = httpx.URL(server.url).port
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
 
 
-def test_one_peer_has_no_more_connections_than_it_may(server: Running, monkeypatch) -> None:
-    monkeypatch.setattr(connections, "MOST_OF_A_PEER", 3)
-    monkeypatch.setattr(connections, "is_loopback", lambda peer: False)
+@pytest.mark.parametrize("loopback", [True, False])
+def test_another_machine_has_no_more_connections_than_it_may(server: Running, monkeypatch, loopback: bool) -> None:
+    monkeypatch.setattr(security, "MOST_OF_A_PEER", 3)
+    monkeypatch.setattr(security, "is_loopback", lambda peer: loopback)
     server.http.get("/healthz")
     held = [connected(server) for _ in range(2)]
     try:
-        with connected(server) as refused:
-            assert answers(refused) == b""
+        with connected(server) as third:
+            third.sendall(ASKED)
+            assert third.recv(12) == b"HTTP/1.1 200" if loopback else answers(third) == b""
         held[0].sendall(ASKED)
         assert held[0].recv(12) == b"HTTP/1.1 200"
     finally:
@@ -124,11 +125,37 @@ def test_one_peer_has_no_more_connections_than_it_may(server: Running, monkeypat
             connection.close()
 
 
-def test_this_machine_may_have_all(server: Running, monkeypatch) -> None:
-    monkeypatch.setattr(connections, "MOST_OF_A_PEER", 0)
-    with connected(server) as connection:
-        connection.sendall(ASKED)
-        assert connection.recv(12) == b"HTTP/1.1 200"
+@pytest.mark.parametrize(
+    ("request_of", "answer"),
+    [
+        ("", b""),
+        ("GET /healthz HTTP/1.1\r\nHost: loc", b""),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HT", b"HTTP/1.1 200"),
+        ("POST /logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", b"HTTP/1.1 401"),
+        ("POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx", b"HTTP/1.1 408"),
+    ],
+)
+def test_who_does_not_go_on_is_not_waited_for(tmp_path: Path, monkeypatch, request_of: str, answer: bytes) -> None:
+    monkeypatch.setattr(security, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(pages, "_LOGIN_SECONDS", 0.3)
+    with running(tmp_path / "data", serve_scorers.by_text, token=TOKEN) as guarded, connected(guarded) as connection:
+        connection.sendall(request_of.encode())
+        assert answers(connection)[:12] == answer
+
+
+def test_what_trickles_in_is_not_waited_for_either(server: Running, monkeypatch) -> None:
+    monkeypatch.setattr(security, "HEAD_SECONDS", 0.3)
+
+    def trickle(connection: socket.socket) -> None:
+        for letter in "GET /healthz HTTP/1.1\r\nX: " + "x" * 300:
+            connection.sendall(letter.encode())
+            time.sleep(0.05)
+
+    with connected(server) as connection, pytest.raises(ConnectionError):
+        trickle(connection)
+
+
+# -- the queue and the disk
 
 
 def test_headers_alone_hold_no_place(tmp_path: Path) -> None:
@@ -143,33 +170,41 @@ def test_headers_alone_hold_no_place(tmp_path: Path) -> None:
             connection.close()
 
 
-def test_an_upload_that_comes_too_slowly_is_ended(tmp_path: Path, monkeypatch) -> None:
-    times = iter(range(0, 10**6, 1000))
-    monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=lambda: next(times)))  # long ones, a chunk
+@pytest.mark.parametrize("how", ["stands still", "comes too slowly"])
+def test_an_upload_that_does_not_come_on_is_ended(tmp_path: Path, monkeypatch, how: str) -> None:
+    still = how == "stands still"
+    if not still:
+        times = iter(range(0, 10**6, 1000))
+        monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=lambda: next(times)))  # long ones, a chunk
 
     def body() -> Iterator[bytes]:
-        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+        yield BODY
         for _ in range(50):
+            time.sleep(1.5 if still else 0)
             yield b"x" * 1000
+            if still:
+                return
 
-    with running(tmp_path / "data", serve_scorers.by_text) as server:
-        kind = {"content-type": "multipart/form-data; boundary=b"}
-        answer = server.http.post("/v1/score", content=body(), headers=kind)
+    with running(tmp_path / "data", serve_scorers.by_text, stall_seconds=0.2 if still else 60.0) as server:
+        answer = server.http.post("/v1/score", content=body(), headers=FORM)
         assert (answer.status_code, answer.json()["error"]) == (408, "UploadTimeout")
-        assert "too slowly" in answer.json()["message"]
         assert os.listdir(tmp_path / "data" / "incoming") == []
 
 
 def test_room_on_the_disk_is_looked_at_while_an_upload_comes(tmp_path: Path, monkeypatch) -> None:
-    left = iter([2**40, *[0] * 100])  # somebody else fills it
+    left = iter([2**40, *[0] * 1000])  # somebody else fills it
     monkeypatch.setattr(uploads.os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=next(left), f_frsize=1))
     with running(tmp_path / "data", serve_scorers.by_text, free_bytes=2**30) as server:
         answer = server.send(b"x" * 5_000_000)
         assert (answer.status_code, answer.json()["error"]) == (507, "Storage")
+        assert next(left) == 0
         assert os.listdir(tmp_path / "data" / "incoming") == []
 
 
 def test_one_client_has_no_more_than_its_share_of_the_queue(tmp_path: Path, monkeypatch) -> None:
+    share_of = ServeSettings(data=tmp_path, queue=10).share_of
+    assert [share_of(client) for client in ("127.0.0.1", "::1")] == [math.inf] * 2
+    assert [share_of(client) for client in ("192.0.2.1", "2001:db8::1")] == [5, 5]
     monkeypatch.setattr(ServeSettings, "share_of", lambda self, client: 2)
     with running(tmp_path / "data", serve_scorers.by_text, queue=100) as server:
         server.scoring(server.submit("hang"))
@@ -182,21 +217,7 @@ def test_one_client_has_no_more_than_its_share_of_the_queue(tmp_path: Path, monk
         assert server.send("0.5").status_code == 202
 
 
-def test_shares_are_of_other_machines(tmp_path: Path) -> None:
-    settings = ServeSettings(data=tmp_path, queue=10)
-    assert [settings.share_of(client) for client in ("127.0.0.1", "::1")] == [math.inf] * 2
-    assert [settings.share_of(client) for client in ("192.0.2.1", "2001:db8::1")] == [5, 5]
-
-
 def test_a_server_takes_less_of_a_file_than_the_command(tmp_path: Path) -> None:
     ours, theirs = ServeSettings(data=tmp_path).options.limits, MediaLimits()
-    assert isinstance(ours, ServerLimits)
     for name in ("max_duration_seconds", "max_wall_seconds", "max_file_seconds", "max_pixels"):
         assert getattr(ours, name) < getattr(theirs, name)
-
-
-def open_connections(server: Running) -> int:
-    """Of the server's process, which is ours."""
-    port = httpx.URL(server.url).port
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)

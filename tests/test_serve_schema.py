@@ -37,12 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield made
 
 
-def described() -> schemathesis.BaseSchema:
-    """By its own document; Schemathesis's plugin for pytest breaks with pytest 9."""
-    return schemathesis.openapi.from_dict(build_app(Service(ServeSettings(data=Path("unused")))).openapi())
-
-
-API = described()
+# By its own document: Schemathesis's plugin for pytest breaks with pytest 9.
+API = schemathesis.openapi.from_dict(build_app(Service(ServeSettings(data=Path("unused")))).openapi())
 OPERATIONS = {found.ok().label: found.ok() for found in API.get_all_operations()}
 
 

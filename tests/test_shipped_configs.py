@@ -18,7 +18,7 @@ from avdetect.errors import ConfigError
 from avdetect.faces import DETECTORS
 from avdetect.model import Model
 from avdetect.streams.visual import VisualStream
-from avdetect.training.treatment import choices
+from avdetect.training.sampling import choices
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -64,25 +64,11 @@ def test_a_downloaded_encoder_sees_pixels_as_it_was_trained_with(path: Path) -> 
             assert stated == pytest.approx([255 * value for value in theirs], abs=0.01)
 
 
-def test_there_are_configs_with_a_downloaded_encoder() -> None:
-    assert {"base.yaml", "dfdc.yaml"} <= {path.name for path in PRETRAINED}
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_no_shipped_run_ends_while_it_warms_up(path: Path) -> None:
     config = load_yaml(TrainConfig, path)
-    for loop in (config.visual, config.audio, config.sync, config.joint):
+    for loop in (config.visual, config.audio, config.sync):
         assert loop.warmup_steps <= loop.steps / 2 or not loop.steps
-
-
-def test_the_dfdc_recipe_is_the_one_it_names() -> None:
-    config = load_yaml(TrainConfig, next(p for p in CONFIGS if p.name == "dfdc.yaml"))
-    faces, visual = config.preprocess.faces, config.visual
-    assert (faces.crop_every, faces.crop_margin, faces.crop_size) == (10, 1.3, 224)
-    assert config.model.visual.encoder.startswith("resnet34")
-    assert config.model.visual.pooling == "mean"
-    assert (visual.reals_per_fake, visual.forged, visual.clip_labels) == (1, 0.0, True)
-    assert config.joint.steps > 0
 
 
 def test_a_download_without_a_network_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,17 +12,15 @@ from clips import speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from readme_media import SAMPLE
 
+from avdetect import Detector
 from avdetect import speech as module
 from avdetect.audio import rms
-from avdetect.bundle import Bundle, OnnxNetworks
-from avdetect.config import MediaLimits
 from avdetect.errors import ModelError
-from avdetect.faces import build_detector
-from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.speech import SPEECH_RMS, STEP, WEIGHTS, enough_speech, level, speech_mask, speech_probability
-from avdetect.types import HOP, SAMPLE_RATE, Clip, Float
+from avdetect.speech import SPEECH_RMS, STEP, enough_speech, level, speech_mask, speech_probability
+from avdetect.types import HOP, SAMPLE_RATE, Float
 
 SECONDS = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
 
@@ -32,7 +30,7 @@ def sine(*frequencies: float) -> np.ndarray:
 
 
 def noise(color: float) -> np.ndarray:
-    """Power falls as frequency to the -color: 0 white, 1 pink, 2 brown."""
+    """Power falls as frequency to the -color: 0 white, 1 pink."""
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(len(SECONDS)))
     return np.fft.irfft(spectrum * np.maximum(np.arange(len(spectrum)), 1) ** (-color / 2), len(SECONDS))
 
@@ -47,15 +45,11 @@ def melody() -> np.ndarray:
 
 
 SOUNDS: dict[str, Callable[[], np.ndarray]] = {
-    "tone": lambda: sine(440),
     "low tone": lambda: sine(120),
     "chord": lambda: sine(698.5, 1046.5, 1396.9),
-    "mains hum": lambda: sum((sine(50 * k) / k for k in range(1, 10)), np.zeros(len(SECONDS))),
     "dial tones": lambda: sine(770, 1336) * (SECONDS % 0.3 < 0.15),
     "siren": lambda: np.sin(2 * np.pi * np.cumsum(700 + 400 * np.sin(2 * np.pi * 0.5 * SECONDS)) / SAMPLE_RATE),
-    "white noise": lambda: noise(0),
     "pink noise": lambda: noise(1),
-    "brown noise": lambda: noise(2),
     "noise that swells like syllables": lambda: noise(0) * (1 + np.sin(2 * np.pi * 4 * SECONDS)),
     "clicks": lambda: (SECONDS % 0.5 < 0.002).astype(float),
     "melody": melody,
@@ -63,19 +57,17 @@ SOUNDS: dict[str, Callable[[], np.ndarray]] = {
 }
 
 
-@pytest.mark.parametrize("gain", [1.0, 0.01])
 @pytest.mark.parametrize("name", SOUNDS)
-def test_what_is_no_speech(name: str, gain: float) -> None:
+def test_what_is_no_speech(name: str) -> None:
     sound = SOUNDS[name]()
-    sound = 0.5 * gain * sound / max(np.abs(sound).max(), 1e-9)
-    assert not speech_mask(sound.astype(np.float32)).any()
+    for gain in (0.5, 0.005):
+        assert not speech_mask((gain * sound / max(np.abs(sound).max(), 1e-9)).astype(np.float32)).any()
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("seconds", [0.5, 2.0, 12.0, 40.0])
-def test_a_voice_is_speech(seconds: float, seed: int) -> None:
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 40.0])
+def test_a_voice_is_speech(seconds: float) -> None:
     """Also beyond one run of the network."""
-    assert speech_mask(speech(seconds, seed)).mean() > 0.95
+    assert speech_mask(speech(seconds)).mean() > 0.95
 
 
 def test_speech_stands_where_it_is_in_time() -> None:
@@ -87,19 +79,12 @@ def test_speech_stands_where_it_is_in_time() -> None:
     assert not mask[420:].any()  # its tail: a pause of up to 0.1 s and the pad
 
 
-@pytest.mark.parametrize("gain_db", [-40, -25, -10, 6, 30])
-def test_level_does_not_move_the_mask(gain_db: float) -> None:
+@pytest.mark.parametrize(("gain", "constant"), [(0.01, 0.0), (30.0, 0.0), (1.0, 0.05), (1.0, -0.3)])
+def test_neither_level_nor_a_microphones_constant_is_heard(gain: float, constant: float) -> None:
     samples = np.concatenate([speech(2.0), np.zeros(SAMPLE_RATE, np.float32), 0.3 * speech(2.0, 1)]).astype(np.float32)
-    np.testing.assert_array_equal(speech_mask(samples * np.float32(10 ** (gain_db / 20))), speech_mask(samples))
-
-
-@pytest.mark.parametrize("constant", [0.05, -0.3])
-def test_a_constant_that_a_microphone_adds_is_not_heard(constant: float) -> None:
-    samples = (0.1 * speech(4.0)).astype(np.float32)
-    shifted, mask = samples + np.float32(constant), speech_mask(samples)
-    assert mask.mean() > 0.9
-    np.testing.assert_array_equal(speech_mask(shifted), mask)
-    np.testing.assert_allclose(level(shifted, mask), level(samples, mask), atol=1e-4)
+    changed, mask = samples * np.float32(gain) + np.float32(constant), speech_mask(samples)
+    np.testing.assert_array_equal(speech_mask(changed), mask)
+    np.testing.assert_allclose(level(changed, mask), level(samples, mask), atol=1e-4)
 
 
 def test_a_bang_does_not_hide_quiet_speech() -> None:
@@ -121,73 +106,49 @@ def test_stretches_by_rule() -> None:
 # -- level
 
 
-@pytest.mark.parametrize("gain", [10 ** (-25 / 20), 1.0, 2.0])
-def test_speech_is_brought_to_one_level(gain: float) -> None:
-    samples = np.concatenate([speech(2.0), np.zeros(2 * SAMPLE_RATE, np.float32)]) * np.float32(gain)
-    mask = np.arange(400) < 200
+def test_speech_is_brought_to_one_level() -> None:
+    samples, mask = np.concatenate([2 * speech(2.0), np.zeros(2 * SAMPLE_RATE, np.float32)]), np.arange(400) < 200
     loud = level(samples, mask)
     assert loud.dtype == np.float32
     assert rms(loud[: 2 * SAMPLE_RATE]) == pytest.approx(SPEECH_RMS, rel=1e-4)
-
-
-def test_without_speech_all_of_the_sound_has_the_level() -> None:
-    samples = speech(1.0)
-    assert rms(level(samples, np.zeros(100, bool))) == pytest.approx(SPEECH_RMS, rel=1e-4)
+    without = level(speech(1.0), np.zeros(100, bool))  # all of it counts then
+    assert rms(without) == pytest.approx(SPEECH_RMS, rel=1e-4)
     assert not level(np.zeros(1600, np.float32), np.ones(10, bool)).any()
 
 
-@pytest.mark.parametrize(("frames", "enough"), [(0, False), (39, False), (40, True), (200, True)])
+@pytest.mark.parametrize(("frames", "enough"), [(39, False), (40, True)])
 def test_how_much_speech_is_enough(frames: int, enough: bool) -> None:
     assert enough_speech(np.arange(200) < frames) == enough
 
 
 @pytest.fixture(scope="module")
-def networks() -> OnnxNetworks:
-    return OnnxNetworks(Bundle.load(), "cpu", threads=1)
+def heard(detector: Detector) -> Callable[[Callable[[Float], np.ndarray]], StreamOutputs]:
+    """What the default networks say of the sample clip (a face, and a voice) when its sound is changed."""
+    scorer = StreamScorer(detector.networks, detector.bundle.info.model)
+    clips = detector.preprocessor.clips(SAMPLE)
+
+    def outputs_of(change: Callable[[Float], np.ndarray]) -> StreamOutputs:
+        outputs = scorer.start()
+        for clip in clips:
+            sound = dataclasses.replace(clip.waveform, samples=change(clip.waveform.samples).astype(np.float32))
+            scorer.score_audio(outputs, dataclasses.replace(clip, waveform=sound))
+        return scorer.finish(outputs, {})
+
+    return outputs_of
 
 
-@pytest.fixture(scope="module")
-def sample_clips() -> list[Clip]:
-    """The sample clip: a face, and a voice that says eleven words."""
-    info = Bundle.load().info
-    preprocessor = Preprocessor(info.preprocess, build_detector(info.preprocess.detector), MediaLimits(), threads=1)
-    return preprocessor.clips(WEIGHTS.parents[1] / "sample" / "sample.mp4")
-
-
-def outputs_of(networks: OnnxNetworks, clips: list[Clip], change: Callable[[Float], np.ndarray]) -> StreamOutputs:
-    """What the networks say when the sound is changed."""
-    scorer = StreamScorer(networks, Bundle.load().info.model)
-    outputs = scorer.start()
-    for clip in clips:
-        assert clip.waveform is not None
-        sound = dataclasses.replace(clip.waveform, samples=change(clip.waveform.samples).astype(np.float32))
-        scorer.listen(outputs, dataclasses.replace(clip, waveform=sound))
-    return scorer.finish(outputs, {})
-
-
-@pytest.mark.parametrize("gain_db", [-25, -20, -15, -10, -6, 6])
-def test_level_moves_neither_the_voice_nor_the_match(
-    networks: OnnxNetworks, sample_clips: list[Clip], gain_db: float
-) -> None:
-    gain = 10 ** (gain_db / 20)
-    plain = outputs_of(networks, sample_clips, lambda samples: samples)
-    float_copy = outputs_of(networks, sample_clips, lambda samples: samples * gain)
+@pytest.mark.parametrize("gain_db", [-25, -10, 6])
+def test_level_moves_neither_the_voice_nor_the_match(heard, gain_db: float) -> None:
+    gain, plain = 10 ** (gain_db / 20), heard(lambda samples: samples)
+    float_copy = heard(lambda samples: samples * gain)
     # As 16-bit PCM: what is quiet is coarser, what is loud is cut off.
-    pcm_copy = outputs_of(networks, sample_clips, lambda samples: np.round(samples * gain * 32767) / 32767)
+    pcm_copy = heard(lambda samples: np.round(samples * gain * 32767) / 32767)
     for copy in (float_copy, pcm_copy):
         assert copy.audio_logit() == pytest.approx(plain.audio_logit(), rel=0.06)  # .02 of a probability is promised
         (_, found), (_, expected) = copy.sync_reading(), plain.sync_reading()
         assert found.offset_seconds == expected.offset_seconds
         assert found.confidence == pytest.approx(expected.confidence, abs=0.01)
     assert float_copy.audio_logit() == pytest.approx(plain.audio_logit(), abs=1e-3)
-
-
-@pytest.mark.parametrize("name", ["chord", "pink noise", "melody", "clicks"])
-def test_without_speech_the_face_alone_is_judged(networks: OnnxNetworks, sample_clips: list[Clip], name: str) -> None:
-    sound = 0.2 * SOUNDS[name]() / np.abs(SOUNDS[name]()).max()
-    outputs = outputs_of(networks, sample_clips, lambda samples: np.resize(sound, len(samples)))
-    assert outputs.missing["audio"] == "no speech"
-    assert outputs.features()[-3:].tolist() == [0, 0, 0]
 
 
 # -- sound that nobody would send
@@ -202,20 +163,14 @@ def test_any_samples_give_a_probability_and_a_mask(samples: Float) -> None:
     assert probability.shape == (-(-len(samples) // STEP),)
     assert ((probability >= 0) & (probability <= 1)).all()
     mask = speech_mask(samples)
-    assert mask.shape == (len(samples) // HOP,)
-    assert mask.dtype == bool
+    assert (mask.shape, mask.dtype) == ((len(samples) // HOP,), bool)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, 1e-45])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_a_few_damaged_samples_leave_the_rest(value: float) -> None:
     samples = speech(3.0)
     samples[[5, 9000]] = value
     assert speech_mask(samples)[80:].mean() > 0.95
-
-
-def test_the_same_sound_gives_the_same_bits() -> None:
-    samples = speech(3.0)
-    np.testing.assert_array_equal(speech_probability(samples), speech_probability(samples))
 
 
 def test_damaged_weights_are_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +179,7 @@ def test_damaged_weights_are_one_clear_error(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "WEIGHTS", broken)
     module._network.cache_clear()
     try:
-        with pytest.raises(ModelError, match="Reinstall avdetect"):
+        with pytest.raises(ModelError, match="reinstall avdetect"):
             speech_mask(speech(0.5))
     finally:
         module._network.cache_clear()

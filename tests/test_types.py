@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import cv2
 import numpy as np
 import pytest
 from clips import make_track
@@ -19,7 +18,6 @@ from avdetect.types import (
     VideoFrames,
     Waveform,
     exact_div,
-    yuv_to_rgb_matrix,
 )
 
 
@@ -41,15 +39,10 @@ def test_video_frames_know_their_size_and_place() -> None:
     video = frames()
     assert (len(video), video.height, video.width, video.start_seconds) == (2, 4, 6, 2.0)
     assert repr(video) == "VideoFrames(2 x 4 x 6 from 2.00 s)"
-
-
-def test_planes_are_views_of_one_frame() -> None:
-    video = frames()
-    y, u, v = video.planes(1)
-    assert (y.shape, u.shape, v.shape) == ((4, 6), (2, 3), (2, 3))
-    flat = video.i420[1].reshape(-1)
-    np.testing.assert_array_equal(np.concatenate([y.ravel(), u.ravel(), v.ravel()]), flat)
-    assert all(np.shares_memory(plane, video.i420) for plane in (y, u, v))
+    planes = video.planes(1)
+    assert [plane.shape for plane in planes] == [(4, 6), (2, 3), (2, 3)]
+    np.testing.assert_array_equal(np.concatenate([plane.ravel() for plane in planes]), video.i420[1].ravel())
+    assert all(np.shares_memory(plane, video.i420) for plane in planes), "views"
 
 
 @pytest.mark.parametrize(
@@ -67,32 +60,6 @@ def test_video_frames_refuse_wrong_arrays(array: np.ndarray) -> None:
         VideoFrames(array, 0)
 
 
-@pytest.mark.parametrize("name", ["bt601", "bt709", "bt2020"])
-def test_yuv_matrix_maps_black_white_and_grey(name: str) -> None:
-    for full, black, white in ((False, 16, 235), (True, 0, 255)):
-        matrix = yuv_to_rgb_matrix(name, full)
-        assert (matrix.shape, matrix.dtype) == ((3, 4), np.float32)
-        np.testing.assert_allclose(matrix @ [black, 128, 128, 1], [0, 0, 0], atol=0.01)
-        np.testing.assert_allclose(matrix @ [white, 128, 128, 1], [255, 255, 255], atol=0.01)
-
-
-def test_yuv_matrix_agrees_with_opencv() -> None:
-    rng = np.random.default_rng(0)
-    y, u, v = rng.integers(60, 180, 50), rng.integers(90, 166, 50), rng.integers(90, 166, 50)
-    ours = np.stack([y, u, v, np.ones(50)], 1) @ yuv_to_rgb_matrix("bt601", False).T
-    # OpenCV's I420 conversion is BT.601, limited range.
-    for row, (a, b, c) in zip(ours, zip(y, u, v, strict=True), strict=True):
-        i420 = np.concatenate([np.full(4, a), [b], [c]]).astype(np.uint8).reshape(3, 2)
-        theirs = cv2.cvtColor(i420, cv2.COLOR_YUV2RGB_I420)[0, 0]
-        np.testing.assert_allclose(np.clip(row, 0, 255), theirs, atol=1.5)
-
-
-def test_yuv_matrices_differ_by_standard() -> None:
-    red = [100, 100, 200, 1]
-    values = [(yuv_to_rgb_matrix(name, False) @ red)[1] for name in ("bt601", "bt709", "bt2020")]
-    assert np.ptp(values) > 5
-
-
 def test_waveform_states_duration_and_refuses_other_arrays() -> None:
     wave = Waveform(np.zeros(8000, np.float32), 1.5)
     assert wave.duration_seconds == 0.5
@@ -102,12 +69,6 @@ def test_waveform_states_duration_and_refuses_other_arrays() -> None:
             Waveform(bad)
 
 
-def test_face_track_states_its_span() -> None:
-    track = make_track(np.zeros(50, int), first_frame=25, track_id=3)
-    assert (track.start_seconds, track.end_seconds) == (1.0, 3.0)
-    assert repr(track) == "FaceTrack(id=3, 1.00-3.00 s, 10 face crops 64 px)"
-
-
 @pytest.mark.parametrize("name", ["boxes", "landmarks", "confidences", "face_crops", "face_frames"])
 def test_face_track_refuses_arrays_of_other_lengths(name: str) -> None:
     track = make_track(np.zeros(50, int))
@@ -115,15 +76,9 @@ def test_face_track_refuses_arrays_of_other_lengths(name: str) -> None:
         dataclasses.replace(track, **{name: getattr(track, name)[:-1]})
 
 
-def test_face_track_refuses_wrong_crops() -> None:
-    track = make_track(np.zeros(50, int))
-    for bad in ({"mouth_crops": track.mouth_crops[0]}, {"face_crops": track.face_crops[..., :2]}):
-        with pytest.raises(ValueError, match="bad crops"):
-            dataclasses.replace(track, **bad)
-
-
-def test_clip_prints_no_data() -> None:
-    track = make_track(np.zeros(50, int))
-    text = repr(Clip(0.0, 2.0, (track,), Waveform(np.zeros(32000, np.float32))))
-    assert len(text) < 200
-    assert "array" not in text
+def test_face_tracks_and_clips_print_no_data_and_refuse_wrong_crops() -> None:
+    track = make_track(np.zeros(50, int), first_frame=25, track_id=3)
+    assert repr(track) == "FaceTrack(id=3, 1.00-3.00 s, 10 face crops 64 px)"
+    assert "array" not in repr(Clip(0.0, 2.0, (track,), Waveform(np.zeros(32000, np.float32))))
+    with pytest.raises(ValueError, match="bad crops"):
+        dataclasses.replace(track, face_crops=track.face_crops[..., :2])

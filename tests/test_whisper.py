@@ -20,11 +20,9 @@ from safetensors.numpy import load_file
 
 from avdetect._onnx import check_graph
 from avdetect.audio import N_MELS, WHISPER_FLOOR, log_mel
-from avdetect.config import AudioConfig, ModelConfig
+from avdetect.config import AudioConfig
 from avdetect.errors import ConfigError
 from avdetect.export import PARITY_TOLERANCE, _store_halves, _to_onnx
-from avdetect.model import Model
-from avdetect.streams.audio import AudioStream
 from avdetect.streams.speech import speech_encoder
 from avdetect.streams.whisper import BLOCKS, HEADS, LEVELS, POSITIONS, WIDTH, WhisperEncoder
 
@@ -139,48 +137,6 @@ def test_the_blocks_are_pre_norm_transformer_blocks(weights: Path) -> None:
             x = layer(x)
             torch.testing.assert_close(levels[index + 1], x, atol=1e-3, rtol=1e-3)
     assert {tuple(level.shape) for level in levels} == {(2, 100, WIDTH)}
-
-
-def test_features_are_statistics_over_time(weights: Path) -> None:
-    with torch.inference_mode():
-        frames = encoder_of(weights)(mels())
-        found = AudioStream(CONFIG).encoder(frames)
-        stem = frames[:, :, 0]
-    assert found.shape == (2, 2 * 3 * WIDTH)
-    torch.testing.assert_close(found[:, :WIDTH], stem.mean(1), atol=1e-4, rtol=1e-4)
-    spread, change = stem.std(1, unbiased=False), stem.diff(dim=1).std(1, unbiased=False)
-    torch.testing.assert_close(found[:, WIDTH : 2 * WIDTH], spread, atol=5e-3, rtol=1e-3)
-    torch.testing.assert_close(found[:, 2 * WIDTH : 3 * WIDTH], change, atol=5e-3, rtol=1e-3)
-
-
-def test_a_frozen_encoder_stays_as_it_is(weights: Path) -> None:
-    assert not any(p.requires_grad for p in encoder_of(weights).parameters())
-    assert all(p.requires_grad for p in encoder_of(weights, frozen=False).parameters())
-
-
-def test_levels_come_in_the_order_of_their_names(weights: Path) -> None:
-    with torch.inference_mode():
-        one, other = (encoder_of(weights, levels=names)(mels()) for names in (LEVELS[:2], LEVELS[1::-1]))
-    torch.testing.assert_close(one, other.flip(2))
-
-
-def test_the_weights_are_in_the_model_once(weights: Path) -> None:
-    model = Model(ModelConfig(audio=dataclasses.replace(CONFIG, pretrained=str(weights))))
-    shapes = [tuple(value.shape) for value in model.state_dict().values()]
-    assert shapes.count((4 * WIDTH, WIDTH)) == 2, "of two blocks"
-    assert not next(iter(model.speech.parameters())).requires_grad
-
-
-def test_only_the_blocks_that_a_level_needs_are_there(weights: Path) -> None:
-    assert [len(WhisperEncoder(levels).blocks) for levels in ((), ("stem",), ("blocks.1", "stem"), LEVELS)] == [
-        0,
-        0,
-        2,
-        4,
-    ]
-    few, all_ = (encoder_of(weights, levels=levels) for levels in (("blocks.1",), LEVELS))
-    with torch.inference_mode():
-        torch.testing.assert_close(few(mels())[:, :, 0], all_(mels())[:, :, 2])
 
 
 def test_settings_that_cannot_be_followed_are_one_line(tmp_path: Path) -> None:

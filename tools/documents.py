@@ -1,4 +1,6 @@
-"""Result tables of the READMEs and MODEL_CARD, generated from the CSV files of an evaluation: no number there is typed.
+"""Result tables of the READMEs and MODEL_CARD, generated from metrics.csv of an evaluation: no number there is typed.
+
+    python tools/documents.py --out results README.md MODEL_CARD.md
 
 A document holds the markers
 
@@ -12,37 +14,56 @@ gives each a label, `<!-- results of before: outputs -->`, and only the markers 
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from avdetect.errors import ConfigError
-from avdetect.evaluation.cells import View
-from avdetect.evaluation.report import SUMMARY
-from avdetect.evaluation.views import NAMES, TABLE_VIEWS, view
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.extras import script_imports
 from avdetect.files import replacing
+
+with script_imports("documents", "evaluate"):
+    import pandas as pd
+
+    from avdetect.evaluation.report import SUMMARY
+    from avdetect.evaluation.views import VIEWS, View, view
 
 BEGIN, END = re.compile(r"^<!-- results(?: of ([\w-]+))?: *(.*?) *-->$"), "<!-- end results -->"
 
 
-def results_table(folder: Path, name: str, part: str = "") -> str:
-    """The Markdown table `name` (one of NAMES) of the evaluation in `folder`.
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the evaluation")
+    parser.add_argument("--label", default="", help="fill the markers of this label")
+    parser.add_argument("documents", type=Path, nargs="+")
+    args = parser.parse_args(argv)
+    try:
+        changed = update_documents(args.out, args.documents, args.label)
+    except (AVDetectError, OSError) as error:
+        print(f"documents: {error}", file=sys.stderr)
+        return 1
+    for path in args.documents:
+        print(f"{path}: {'updated' if path in changed else 'up to date'}")
+    return 0
 
-    Raises ConfigError for an unknown name or part, for a folder without an evaluation, and for one that did not measure
-    this.
-    """
-    if name not in NAMES:
-        raise ConfigError(f"there is no results table {name!r}; known ones: {', '.join(NAMES)}")
-    table = _read(folder, f"{name}.csv" if name in TABLE_VIEWS else "metrics.csv")
-    if name not in TABLE_VIEWS:
-        part = part or _first_part(folder)
-        if part not in set(table["part"]):
-            known = ", ".join(sorted(table["part"].unique()))
-            raise ConfigError(f"{folder} did not measure the part {part!r} of its manifest; it has {known}")
-    shown = view(name, table, part)
+
+def results_table(folder: Path, name: str, part: str = "") -> str:
+    """The Markdown table `name` (one of VIEWS) of the evaluation in `folder`. Raises ConfigError for what it lacks."""
+    if name not in VIEWS:
+        raise ConfigError(f"there is no results table {name!r}; known ones: {', '.join(VIEWS)}")
+    try:
+        metrics = pd.read_csv(folder / "metrics.csv", keep_default_na=False, na_values=[""])
+        part = part or str(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["parts"][0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        reason = f"holds no metrics.csv and {SUMMARY} ({error})"
+        raise ConfigError(f"{folder} {reason}: run avdetect evaluate with --out {folder}") from error
+    if part not in set(metrics["part"]):
+        known = ", ".join(sorted(metrics["part"].unique()))
+        raise ConfigError(f"{folder} did not measure the part {part!r} of its manifest; it has {known}")
+    shown = view(name, metrics, part)
     if not shown.rows:
         raise ConfigError(f"{folder} holds no measurement for the results table {name!r}: evaluate more, or drop it")
     return markdown(shown)
@@ -71,25 +92,25 @@ def update_documents(folder: Path, documents: Sequence[Path], label: str = "") -
 def _updated(path: Path, folder: Path, label: str) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     kept: list[str] = []
     inside = 0  # line of the marker that is open
     mine = False  # has that marker the label?
     for number, line in enumerate(lines, 1):
-        marker = BEGIN.match(line.strip())
+        marker, ends = BEGIN.match(line.strip()), line.strip() == END
         if marker and inside:
             raise ConfigError(f"{path}:{number}: the results that begin in line {inside} have no `{END}`")
+        if ends and not inside:
+            raise ConfigError(f"{path}:{number}: `{END}` without a `<!-- results: NAME -->` before it")
+        if marker or ends or not (inside and mine):
+            kept.append(line)
         if marker:
             inside, mine = number, (marker[1] or "") == label
-            kept += [line, _table(f"{path}:{number}", folder, marker[2])] if mine else [line]
-        elif line.strip() == END:
-            if not inside:
-                raise ConfigError(f"{path}:{number}: `{END}` without a `<!-- results: NAME -->` before it")
+            if mine:
+                kept.append(_table(f"{path}:{number}", folder, marker[2]))
+        elif ends:
             inside = 0
-            kept.append(line)
-        elif not inside or not mine:
-            kept.append(line)
     if inside:
         raise ConfigError(f"{path}:{inside}: the results that begin here have no `{END}`")
     return "".join(kept)
@@ -103,15 +124,5 @@ def _table(where: str, folder: Path, marker: str) -> str:
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame:
-    try:
-        return pd.read_csv(folder / name, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder} holds no {name} ({error}): run avdetect evaluate with --out {folder}") from error
-
-
-def _first_part(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["parts"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise ConfigError(f"{folder / SUMMARY} cannot be read ({error!r}): evaluate again") from error
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ import csv
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -41,9 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = csv.DictWriter(file, [field.name for field in fields(Row)])
         table.writeheader()
 
-        def note(row: Row | None) -> None:
-            if row is None:  # the bytes of an earlier case
-                return
+        def rows_of_all() -> Iterator[Row]:
+            yield from map(campaign.run, cases)
+            if not args.family or "whole commands" in args.family:
+                of_bytes = [case for case in every_case(campaign.seeds, 240) if case.only_bytes]
+                yield from commands.run(campaign, of_bytes[:: max(1, len(of_bytes) // _IN_A_FOLDER)])
+
+        for row in rows_of_all():
             rows.append(row)
             cells = vars(row) | {"violations": "; ".join(row.violations)}
             shown = {str: lambda text: ascii(text)[1:-1], float: lambda number: round(number, 3)}
@@ -53,13 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{row.family}: {row.case!r}: {'; '.join(row.violations)}", file=sys.stderr, flush=True)
             if len(rows) % 200 == 0:
                 print(f"{len(rows)} of {len(cases)}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-
-        for case in cases:
-            note(campaign.run(case))
-        if not args.family or "whole commands" in args.family:
-            of_bytes = [case for case in every_case(campaign.seeds, 240) if case.only_bytes]
-            for row in commands.run(campaign, of_bytes[:: max(1, len(of_bytes) // _IN_A_FOLDER)]):
-                note(row)
     text = "\n".join(summary(rows)) + "\n"
     (args.out / "summary.md").write_text(text, encoding="utf-8")
     print(text)

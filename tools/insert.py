@@ -3,12 +3,11 @@
     python tools/insert.py my.parquet --part voice --out inserted
     avdetect evaluate inserted/inserted.csv --no-audit --no-sync --out results
 
-The manifest (columns as avdetect prepare writes them) must know which voices or faces are fake from end to end. For
-each of up to --per-source fakes of a `dataset` and split, two files are written: genuine, fake, genuine; and its
-control: the same with a third genuine one in the middle. Genuine ones of the fake's own `group` are taken first. Each
-piece is the first 1.6 to 4 s of its file; the other half of the file (picture or sound) is left away. Voices are made
-equally loud, pictures equally large (as the smallest of the four), and all pass one conversion and one encoder. What
-an earlier codec left in a piece stays in it, and may differ between the fakes and the genuine ones of a source.
+The manifest must know which voices or faces are fake from end to end. For each of up to --per-source fakes of a
+`dataset` and split, two files are written: genuine, fake, genuine; and its control, with a third genuine one in the
+middle. Genuine ones of the fake's own `group` are taken first. Each piece is the first 1.6 to 4 s of its file; the
+other half of the file (picture or sound) is left away. Voices are made equally loud, pictures equally large, and all
+pass one conversion and one encoder; what an earlier codec left in a piece stays in it.
 
 `inserted.csv` in --out is the manifest of both, with `fake_segments`. The same seed writes the same files. All files
 of one source and split share a group, since their pieces do.
@@ -20,7 +19,8 @@ import argparse
 import dataclasses
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from avdetect.audio import rms
+from avdetect.cli.console import exit_code
 from avdetect.config import MediaConfig
-from avdetect.errors import AVDetectError, ConfigError, MediaError
+from avdetect.errors import ConfigError, MediaError
 from avdetect.extras import script_imports
 from avdetect.faces.crops import frames_from_rgb, reduced_rgb
 from avdetect.media import MediaReader, probe
-from avdetect.types import FPS, SAMPLES_PER_FRAME, Float, UInt8, VideoFrames
+from avdetect.types import FPS, SAMPLES_PER_FRAME, UInt8, VideoFrames
 
 with script_imports("insert", "evaluate"):
     import pandas as pd
 
     from avdetect.datasets.forgeries.files import write_sound, write_video
     from avdetect.datasets.manifest import SEGMENTS, SPLITS, read_manifest, write_manifest
-    from avdetect.preprocess import STILLS
+    from avdetect.stills import STILLS
 
 PARTS = {"voice": "audio_fake", "face": "video_fake"}
 SHORTEST, LONGEST = 40, 100  # frames of one piece at 25 fps: 1.6 to 4 s, so that a whole second of a curve fits in
@@ -60,13 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-source", type=int, default=24, help="fakes of a source and split at most (default 24)")
     parser.add_argument("--split", choices=SPLITS, help="of this split only")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
-    args = parser.parse_args(argv)
-    try:
-        run(args)
-    except AVDetectError as error:
-        print(f"insert: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: run(parser.parse_args(argv)), name="insert", usage=1)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -86,12 +82,12 @@ def run(args: argparse.Namespace) -> None:
     for (source, split), files in table.groupby(["dataset", "split"]):
         rng = np.random.default_rng((args.seed, zlib.crc32(f"{args.part} {split} {source}".encode())))
         about = {"dataset": source, "split": split, "group": f"inserted {split} {source}"}
-        before = len(rows) // 2
-        for fake, pieces in insert_all(files, args.part, args.per_source, rng):
+        before = len(rows)
+        for fake, pieces in islice(inserted(files, args.part, rng), args.per_source):
             stem = args.out.resolve() / f"{args.part}-{len(rows) // 2:04d}"
             rows += [about | row for row in written(stem, args.part, fake, pieces)]
-        count = len(rows) // 2 - before
-        if count:
+        if len(rows) > before:
+            count = (len(rows) - before) // 2
             print(f"{source} ({split}): {count} with a fake {args.part} inserted", flush=True)
     if not rows:
         raise MediaError(
@@ -101,45 +97,32 @@ def run(args: argparse.Namespace) -> None:
     write_manifest(pd.DataFrame(rows), args.out / "inserted.csv")
 
 
-def insert_all(
-    files: pd.DataFrame, part: str, most: int, rng: np.random.Generator
-) -> Iterator[tuple[pd.Series, list[Piece]]]:
-    """Of one source up to `most` times the row of a fake, and the pieces (first, fake, last, middle of the control)."""
+def inserted(files: pd.DataFrame, part: str, rng: np.random.Generator) -> Iterator[tuple[pd.Series, list[Piece]]]:
+    """Of one source the row of each fake, and the pieces (first, fake, last, middle of the control)."""
     partial = np.logical_or.reduce([files[name].map(bool) for name in SEGMENTS if name in files])
     real, fakes = files[files[PARTS[part]].eq(0)], files[files[PARTS[part]].eq(1) & ~partial]
     read: Callable[[str], Piece] = sound if part == "voice" else pictures
-    if len(real) < GENUINE:
-        return
-    made = 0
     for number in rng.permutation(len(fakes)):
         fake = fakes.iloc[number]
         drawn = real.iloc[rng.permutation(len(real))]
         nearest = drawn["group"].ne(fake["group"]).sort_values(kind="stable").index
         shares = rng.random(GENUINE + 1)
-        forged = fitting([fake["path"]], read, 1)
-        if not forged:
-            continue
-        genuine = fitting(drawn.loc[nearest, "path"], read, GENUINE)
-        if len(genuine) < GENUINE:
-            return
-        whole = [genuine[0], forged[0], genuine[1], genuine[2]]
-        yield fake, [shortened(piece, share) for piece, share in zip(whole, shares, strict=True)]
-        made += 1
-        if made == most:
-            return
+        for forged in readable([fake["path"]], read):
+            genuine = list(islice(readable(drawn.loc[nearest, "path"], read), GENUINE))
+            if len(genuine) < GENUINE:
+                return
+            whole = [genuine[0], forged, genuine[1], genuine[2]]
+            lengths = [SHORTEST + round(share * (len(p) - SHORTEST)) for p, share in zip(whole, shares, strict=True)]
+            yield fake, [piece[:length] for piece, length in zip(whole, lengths, strict=True)]
 
 
-def fitting(paths: Sequence[str] | pd.Series, read: Callable[[str], Piece], count: int) -> list[Piece]:
-    """The first `count` files that can be read and are long enough; fewer if there are fewer."""
-    found: list[Piece] = []
+def readable(paths: Iterable[str], read: Callable[[str], Piece]) -> Iterator[Piece]:
+    """Pieces of the files that can be read and are long enough."""
     for path in paths:
-        if len(found) == count:
-            break
         try:
-            found.append(read(path))
+            yield read(path)
         except MediaError as error:
             print(f"left out: {error}", file=sys.stderr)
-    return found
 
 
 def sound(path: str) -> Piece:
@@ -155,22 +138,12 @@ def sound(path: str) -> Piece:
 
 def pictures(path: str) -> Piece:
     """(T, H, W, 3) the first frames of a file, at most LONGEST, as RGB. Raises MediaError (too short)."""
-    frames: list[UInt8] = []
     with MediaReader(path, MediaConfig(max_side=MAX_SIDE)) as reader:
-        for batch in reader.video(duration_seconds=LONGEST / FPS):
-            frames += [reduced_rgb(batch, i, MAX_SIDE) for i in range(len(batch))]
+        batches = reader.video(duration_seconds=LONGEST / FPS)
+        frames = [reduced_rgb(batch, i, MAX_SIDE) for batch in batches for i in range(len(batch))]
     if len(frames) < SHORTEST:
         raise MediaError(f"{path} is shorter than {SHORTEST / FPS:g} s")
     return np.stack(frames)
-
-
-def rms(samples: Float) -> float:
-    return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
-
-
-def shortened(piece: Piece, share: float) -> Piece:
-    """SHORTEST frames of the piece, and `share` (0 to 1) of the rest."""
-    return piece[: SHORTEST + round(share * (len(piece) - SHORTEST))]
 
 
 def written(stem: Path, part: str, fake: pd.Series, pieces: list[Piece]) -> list[dict[str, Any]]:
@@ -182,7 +155,9 @@ def written(stem: Path, part: str, fake: pd.Series, pieces: list[Piece]) -> list
     for target, parts, label in ((forged, [first, middle, last], 1), (control, [first, other, last], 0)):
         # The fake's header says only that nothing stands beside what is written: no stream of it is copied.
         if part == "voice":
-            write_sound(joined_sound(parts), dataclasses.replace(probe(fake["path"]), video=None), target)
+            equal = [(piece * (LOUDNESS / max(rms(piece), SILENT))).ravel() for piece in parts]
+            samples = np.concatenate(equal).clip(-1, 1)
+            write_sound(samples, dataclasses.replace(probe(fake["path"]), video=None), target)
         else:
             size = (min(piece.shape[1] for piece in pieces), min(piece.shape[2] for piece in pieces))
             write_video(joined_video(parts, size), dataclasses.replace(probe(fake["path"]), audio=None), target)
@@ -193,11 +168,6 @@ def written(stem: Path, part: str, fake: pd.Series, pieces: list[Piece]) -> list
         row[f"{PARTS[part]}_segments"] = segments
         rows.append(row | {"kind": "speech" if part == "voice" else "inserted"})
     return rows
-
-
-def joined_sound(parts: list[Piece]) -> Float:
-    """(N,) the parts one after the other, each at LOUDNESS."""
-    return np.concatenate([(part * (LOUDNESS / max(rms(part), SILENT))).ravel() for part in parts]).clip(-1, 1)
 
 
 def joined_video(parts: list[Piece], size: tuple[int, int]) -> Iterator[VideoFrames]:

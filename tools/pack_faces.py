@@ -42,11 +42,11 @@ def pack(cache: Path, out: Path, split: str, max_mib: float, seed: int) -> str:
 
         from avdetect.datasets.clips import ClipArchive
         from avdetect.training.packs import contents, open_pack, write_pack
-        from avdetect.training.pools import Part
+        from avdetect.training.sampling import Subset
 
     archive = ClipArchive(cache)
     rows = np.flatnonzero((archive.files["split"] == split) | (split == "all"))
-    write_pack(Part(archive, rows), out, int(max_mib * 1024**2), seed)
+    write_pack(Subset(archive, rows), out, int(max_mib * 1024**2), seed)
     with tempfile.TemporaryDirectory() as folder:
         table = contents(open_pack(out, Path(folder)))
     crops, files, size = table["crops"].sum(), table["files"].sum(), out.stat().st_size / 1024**2

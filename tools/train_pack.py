@@ -42,15 +42,15 @@ with script_imports("train_pack", "train"):
 
     from avdetect.datasets.cache.store import file_sha256
     from avdetect.datasets.clips import ClipArchive
-    from avdetect.datasets.forgeries.visual import NEEDS, VISUAL
+    from avdetect.datasets.forgeries.visual import NEEDS_MOMENT, VISUAL
     from avdetect.datasets.manifest import folds
     from avdetect.evaluation.metrics import measure
-    from avdetect.files import replacing
+    from avdetect.files import open_run_folder, replacing
     from avdetect.model import Model
     from avdetect.streams.visual import VisualStream
     from avdetect.training.loop import fit, make_fabric
     from avdetect.training.packs import open_pack
-    from avdetect.training.pools import Part
+    from avdetect.training.sampling import Subset
     from avdetect.training.streams import Stage, make_stage
 
 TRIAL = 4  # steps; the time of a step is measured on three times as many
@@ -96,13 +96,18 @@ def run(args: argparse.Namespace) -> None:
         seen, held = _parts(archive, args.held_out)
         stage = make_stage("visual", model, config, seen)
         options = {"fabric": fabric, "seed": config.seed, "workers": args.workers}
-        log = Log(args.out / "log.jsonl", _stated(args, config))
-        if log.steps is None:
+        open_run_folder(args.out, _stated(args, config), "name a new folder as --out")
+        log = args.out / "log.jsonl"
+        if not log.exists():
             steps = args.steps or _measured_steps(stage, config.visual, args.minutes * 60, began, options)
-            sources = {name: sorted(set(part.table["dataset"])) for name, part in (("seen", seen), ("held out", held))}
-            log.start(steps, {"sources": sources, "device": str(fabric.device), "torch": torch.__version__})
-        loop = _of_length(config.visual, cast(int, args.steps or log.steps))
-        look = HeldOut(held, loop.evaluate_every, log)
+            sources = {name: sorted(set(some.table["dataset"])) for name, some in (("seen", seen), ("held out", held))}
+            _write_line(log, {"steps": steps, "sources": sources, "device": str(fabric.device)})
+        try:
+            first = json.loads(log.read_text(encoding="utf-8").partition("\n")[0])
+        except ValueError as error:
+            raise ConfigError(f"{log} is damaged ({error}); name a new folder as --out") from error
+        loop = _of_length(config.visual, first["steps"])
+        look = HeldOut(held, loop, log)
         trained = _fit(stage, loop, args.out / "visual.ckpt", options, look)
     _write(whole, trained.encoder, files, args.out / "encoder")
     print(f"{args.out / 'encoder'}: name it with avdetect train --pretrained {args.out / 'encoder'}")
@@ -116,7 +121,7 @@ def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> T
         raise ConfigError(f"{args.config}: with model.visual.tune: none no encoder learns; set norm or all")
     visual = dataclasses.replace(visual, pretrained=args.pretrained or visual.pretrained)
     kinds = loop.forgeries or dict.fromkeys(VISUAL, 1.0)
-    kinds = {name: weight for name, weight in kinds.items() if NEEDS.get(name) != "moment"}
+    kinds = {name: weight for name, weight in kinds.items() if name not in NEEDS_MOMENT}
     if loop.forged and not any(kinds.values()):
         raise ConfigError(f"{args.config}: visual.forgeries: all of them need another moment of a clip; add self_blend")
     precision = loop.precision if fabric.device.type == "cuda" else "32-true"
@@ -125,18 +130,18 @@ def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> T
     return dataclasses.replace(config, visual=loop, model=model, preprocess=archive.config)
 
 
-def _parts(archive: ClipArchive, share: float) -> tuple[Part, Part]:
+def _parts(archive: ClipArchive, share: float) -> tuple[Subset, Subset]:
     """What is trained on, and about `share` of the sources. Raises ManifestError where they lack a class."""
     if not 0 < share <= 0.5:
         raise ConfigError(f"--held-out {share}: a share above 0 and at most 0.5")
     fold = folds(archive.files, round(1 / share), by="dataset", labels=("video_fake",)).to_numpy()
-    return Part(archive, np.flatnonzero(fold != 0)), Part(archive, np.flatnonzero(fold == 0))
+    return Subset(archive, np.flatnonzero(fold != 0)), Subset(archive, np.flatnonzero(fold == 0))
 
 
 def _stated(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
-    """What must be the same when a training goes on."""
+    """What must be the same when a training is resumed."""
     visual = dataclasses.replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
-    values = {"pack": file_sha256(args.pack), "seed": config.seed, "held_out": args.held_out}
+    values = {"pack": file_sha256(args.pack), "seed": config.seed, "steps": args.steps, "held_out": args.held_out}
     return values | {"model": to_dict(visual), "loop": to_dict(config.visual)}
 
 
@@ -173,50 +178,28 @@ def _fit(
     return cast(VisualStream, fit(stage.module, stage.batches, loss, loop, **rest))
 
 
-class Log:
-    """A JSON object a line: first what is trained on what, then each look at the held-out files."""
-
-    def __init__(self, path: Path, stated: dict[str, Any]) -> None:
-        """Raises ConfigError where `path` is of a training that `stated` does not describe."""
-        self.path, self.stated, self.began = path, stated, time.monotonic()
-        self.steps: int | None = None
-        if path.exists():
-            try:
-                first = dict(json.loads(path.read_text(encoding="utf-8").partition("\n")[0]))
-            except (ValueError, TypeError) as error:
-                raise ConfigError(f"{path} is damaged ({error}); name a new folder as --out") from error
-            if any(first.get(key) != value for key, value in stated.items()):
-                raise ConfigError(f"{path} is of another pack or configuration; name a new folder as --out")
-            self.steps = int(first["steps"])
-
-    def start(self, steps: int, values: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.steps = steps
-        self.write(self.stated | {"steps": steps} | values)
-
-    def write(self, values: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+def _write_line(log: Path, values: dict[str, Any]) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
 
 
 class HeldOut:
     """The log loss of the held-out files, every generator and every source alike; each time it is asked, a line."""
 
-    def __init__(self, part: Part, every: int, log: Log) -> None:
-        self.archive, self.every, self.log = part.archive, every, log
-        labels = part.label("video_fake")
-        self.rows = [row for row in part.rows.tolist() if labels[row] >= 0]
-        self.labels, self.files = labels[self.rows], part.archive.files.iloc[self.rows]
+    def __init__(self, subset: Subset, loop: PairLoopConfig, log: Path) -> None:
+        self.archive, self.loop, self.log, self.began = subset.archive, loop, log, time.monotonic()
+        labels = subset.label("video_fake")
+        self.rows = [row for row in subset.rows.tolist() if labels[row] >= 0]
+        self.labels, self.files = labels[self.rows], subset.archive.files.iloc[self.rows]
 
     def __call__(self, module: nn.Module) -> float:
         with torch.inference_mode():
             p = torch.sigmoid(torch.tensor([self._logit(module, row) for row in self.rows])).double().numpy()
         found = measure(self.labels, p, self.files, proper=True, rounds=1)
-        dev = self.log.path.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
-        assert self.log.steps is not None
-        step = min(len(dev) * self.every, self.log.steps)  # its first line is the header
+        dev = self.log.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
+        step = min(len(dev) * self.loop.evaluate_every, self.loop.steps)  # its first line is the header
         values = {name: round(found[name], 5) for name in ("auc", "auc_pooled", "log_loss")}
-        self.log.write({"step": step, "seconds": round(time.monotonic() - self.log.began, 1)} | values)
+        _write_line(self.log, {"step": step, "seconds": round(time.monotonic() - self.began, 1)} | values)
         return float(found["log_loss"])
 
     def _logit(self, module: nn.Module, row: int) -> float:

@@ -27,10 +27,16 @@ AUDIBLE = 10 ** (-60 / 10)  # energy of the strongest channel, of full scale: wh
 LFE = {"2.1": 2} | dict.fromkeys(("3.1", "4.1", "5.1", "5.1(side)", "6.1", "7.1", "7.1(wide)"), 3)  # layout -> channel
 
 
+def heard_channels(audio: AudioStream) -> list[int]:
+    if audio.channel_layout.startswith("ambisonic"):
+        return [0]
+    return [n for n in range(min(audio.channels, MOST_CHANNELS)) if n != LFE.get(audio.channel_layout)]
+
+
 def piped_channels(audio: AudioStream) -> int:
     """How many channels the pipe has: the mean, and if it is of several those."""
-    heard = _heard(audio)
-    return 1 if len(heard) == 1 else 1 + len(heard)
+    count = len(heard_channels(audio))
+    return count + 1 if count > 1 else 1
 
 
 def layout(audio: AudioStream) -> str:
@@ -43,16 +49,10 @@ def pan(audio: AudioStream) -> str | None:
     """What ffmpeg's filter `pan` makes of the channels; None where there is one."""
     if audio.channels == 1:
         return None
-    heard = _heard(audio)
+    heard = heard_channels(audio)
     mean = "+".join(f"c{number}" for number in heard)  # "<": so that their weights sum up to 1
     channels = [f"c{place}<c{number}" for place, number in enumerate(heard, 1)] if len(heard) > 1 else []
     return "|".join((layout(audio), f"c0<{mean}", *channels))
-
-
-def _heard(audio: AudioStream) -> list[int]:
-    if audio.channel_layout.startswith("ambisonic"):
-        return [0]
-    return [n for n in range(min(audio.channels, MOST_CHANNELS)) if n != LFE.get(audio.channel_layout)]
 
 
 class Mix:
@@ -66,10 +66,6 @@ class Mix:
 
     def read(self, samples: Float) -> int:
         """Fill `samples`; how many came, fewer only at the end."""
-        if self._channels == 1:
-            count = self._fill(samples) // samples.itemsize
-            tame(samples[:count])
-            return count
         count = 0
         while count < len(samples) and (len(self._waiting) or not self._ended):
             if not len(self._waiting):
@@ -84,22 +80,16 @@ class Mix:
         block = np.empty((BLOCK, self._channels), np.float32)
         rows = self._fill(block) // block[0].nbytes
         self._ended = rows < BLOCK
-        block = block[:rows]
-        tame(block)
-        if self._strongest is not None:
-            return block[:, self._strongest].copy()
-        if not rows:
+        # No recording holds NaN, or what is more than 24 dB above full scale.
+        block = np.clip(np.nan_to_num(block[:rows], nan=0.0), -PEAK, PEAK)
+        if self._channels == 1 or not rows:
             return block[:, 0]
+        if self._strongest is not None:
+            return block[:, self._strongest]
         energy = np.square(block, dtype=np.float64).mean(axis=0)
         loudest = 1 + int(energy[1:].argmax())
         if energy[loudest] < AUDIBLE or energy[0] > CANCELS * energy[loudest]:
-            return block[:, 0].copy()
+            return block[:, 0]
         self._strongest = loudest
         fade = np.linspace(0, 1, rows, dtype=np.float32)
         return block[:, 0] * (1 - fade) + block[:, loudest] * fade
-
-
-def tame(samples: Float) -> None:
-    """In place: what no recording holds. NaN becomes 0, and 24 dB above full scale is the end."""
-    np.nan_to_num(samples, copy=False, nan=0.0)
-    np.clip(samples, -PEAK, PEAK, out=samples)

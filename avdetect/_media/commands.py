@@ -27,13 +27,14 @@ _TURNS = {
     (180, True): ("hflip",),
     (270, True): ("transpose=clock_flip",),
 }
+_RGB = re.compile(r"[ax0]?(rgb|bgr|gbr)|x2|pal8")
 MAX_GAP_SECONDS = 0.03  # audio timestamps may jitter by this much before silence is inserted or samples are cut
 
 
-def start_video(child: Decoder, info: MediaInfo, config: MediaConfig, origin: int) -> None:
-    """Start the pipe of frames, and the times that number them (`timeline.Timeline`)."""
-    video = info.video
-    assert video is not None
+def start_video(
+    child: Decoder, info: MediaInfo, video: VideoStream, config: MediaConfig, origin: int
+) -> tuple[int, int]:
+    """Start the pipe of frames, and the times that number them (`timeline.Timeline`); their width and height."""
     # What turns and crops the picture stands below, so that the graph stays as it is when the picture's size or format
     # changes in mid-stream (ffmpeg would build a new one, and the clock would slip): the first scaler, which otherwise
     # passes frames on untouched, sees to that. It cannot for a format not known yet.
@@ -48,18 +49,17 @@ def start_video(child: Decoder, info: MediaInfo, config: MediaConfig, origin: in
         first += [f"scale={video.coded_width}:{video.coded_height}", f"format={video.pix_fmt}"]
     if video.interlaced:
         first.append("bwdif=mode=send_frame:deint=interlaced")
-    main = [
-        f"setpts='{SHORTENED}'",
-        f"fps={FPS}",
-        *_upright(video),
-        *_sized(video, *frame_size(video, config.max_side)),
-    ]
-    graph = (
-        f"[0:{video.index}]{','.join((*first, f'settb=1/{TICKS}', 'split'))}[times][frames];[frames]{','.join(main)}"
-    )
+    first += [f"settb=1/{TICKS}", "split"]
+    width, height = frame_size(video, config.max_side)
+    main = [f"setpts='{SHORTENED}'", f"fps={FPS}", *_upright(video), *_sized(video, width, height)]
+    graph = f"[0:{video.index}]{','.join(first)}[times][frames];[frames]{','.join(main)}[piped]"
+    # A wrapped frame has no pixels, so its checksum costs nothing.
+    times = ["-map", "[times]", "-c", "wrapped_avframe", "-fps_mode", "passthrough", "-enc_time_base", f"1/{TICKS}"]
+    times += ["-f", "framecrc", "-flush_packets", "1", f"pipe:{child.pipe(child.timeline.receive)}"]
     pix_fmt = video.pix_fmt if video.pix_fmt in PASSED else "yuv420p"
-    piped = ["-map", "[piped]", "-fps_mode", "passthrough", "-pix_fmt", pix_fmt, "-f", "yuv4mpegpipe", "pipe:1"]
-    child.start(options, f"{graph}[piped]", [*child.clock("[times]"), *piped, *_other(info, info.audio)])
+    piped = ["-map", "[piped]", "-fps_mode", "passthrough", "-pix_fmt", pix_fmt, "-f", "rawvideo", "pipe:1"]
+    child.start(options, graph, [*times, *piped, *_other(info, info.audio)])
+    return width, height
 
 
 def _upright(video: VideoStream) -> Iterator[str]:
@@ -78,26 +78,23 @@ def _sized(video: VideoStream, width: int, height: int) -> Iterator[str]:
     pixels = ""
     if video.pix_fmt not in PASSED:
         pixels = f":out_color_matrix={video.color_matrix}:out_range=tv"
-        if not _is_rgb(video.pix_fmt):
+        if not _RGB.match(video.pix_fmt):
             pixels += f":in_color_matrix={video.color_matrix}:in_range={'pc' if video.full_range else 'tv'}"
     yield f"scale={width}:{height}{pixels}"  # free when the size is right already
 
 
 def start_audio(child: Decoder, info: MediaInfo, audio: AudioStream) -> None:
-    """Start the pipe of samples, `channels.piped_channels` of them at a time, and the time of the first."""
-    first = ["asetpts=PTS-STARTPTS"] if _without_zero(info) else []
-    mixed = pan(audio)
-    main = ["aformat=sample_fmts=fltp", f"pan='{mixed}'"] if mixed else []
-    main += [
+    """Start the pipe of samples, `channels.piped_channels` of them at a time."""
+    filters = ["asetpts=PTS-STARTPTS"] if _without_zero(info) else []
+    if mixed := pan(audio):
+        filters += ["aformat=sample_fmts=fltp", f"pan='{mixed}'"]
+    filters += [
         f"aresample={SAMPLE_RATE}:async=1:first_pts=0:min_hard_comp={MAX_GAP_SECONDS}:rematrix_maxval=1",
         f"aformat=sample_fmts=flt:channel_layouts={layout(audio)}",
     ]
-    graph = (
-        f"[0:{audio.index}]{','.join((*first, 'asplit'))}[first][all];"
-        f"[first]atrim=end_sample=1,asettb=1/{TICKS}[times];[all]{','.join(main)}[piped]"
-    )
+    graph = f"[0:{audio.index}]{','.join(filters)}[piped]"
     piped = ["-map", "[piped]", "-f", "f32le", "pipe:1"]
-    child.start(_from_zero(info), graph, [*child.clock("[times]"), *piped, *_other(info, info.video)])
+    child.start(_from_zero(info), graph, [*piped, *_other(info, info.video)])
 
 
 def _from_zero(info: MediaInfo) -> list[str]:
@@ -126,7 +123,3 @@ def frame_size(video: VideoStream, max_side: int) -> tuple[int, int]:
     if scale == 1:
         return max(2, video.width // 2 * 2), max(2, video.height // 2 * 2)
     return max(2, round(video.width * scale / 2) * 2), max(2, round(video.height * scale / 2) * 2)
-
-
-def _is_rgb(pix_fmt: str) -> bool:
-    return bool(re.match(r"[ax0]?(rgb|bgr|gbr)|x2|pal8", pix_fmt))

@@ -73,14 +73,13 @@ def streams_found(av, url, options):
 
 def stream_facts(av, stream):
     context = stream.codec_context
+    stated = stream.start_time is not None and stream.time_base is not None
     facts = {
         "kind": stream.type,
         "default": bool(stream.disposition & stream.disposition.default),
         "cover": bool(stream.disposition & (stream.disposition.attached_pic | stream.disposition.timed_thumbnails)),
         "tags": tags(stream.metadata),
-        "start": None
-        if stream.start_time is None or stream.time_base is None
-        else [stream.start_time * stream.time_base.numerator, stream.time_base.denominator],
+        "start": fraction(stream.start_time * stream.time_base if stated else None),
     }
     if context is None or stream.type not in ("video", "audio"):
         return facts
@@ -147,7 +146,7 @@ def decode_first(av, file, streams):
     wanted = {stream.index: stream for stream, facts in pairs if "codec" in facts and not facts["cover"]}
     for stream in wanted.values():
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"max_pixels": file.options["max_pixels"]}
+        stream.codec_context.options = {name: file.options[name] for name in ("max_pixels", "codec_whitelist")}
     count = size = 0
     for packet in file.demux(tuple(wanted.values())) if wanted else ():
         facts = streams[packet.stream_index]

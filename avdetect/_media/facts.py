@@ -8,7 +8,7 @@ import math
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,13 +29,12 @@ from avdetect.errors import MediaError
 _MAX_SIDE = 2**20
 _LARGEST = 2**63 - 1
 Int = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+Ratio = tuple[Int, Int]
 # AVColorSpace (ITU-T H.273) -> the matrix that we read with; SMPTE 240M's luma weights are within 0.02 of BT.709's.
 _MATRICES = {1: "bt709", 7: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _FIELDS = (2, 3, 4, 5)  # AVFieldOrder: top or bottom field first, in either order of coding
 _ENCRYPTED = "it is encrypted"
-_NO_DECODER = "there is no decoder for it"
-_NOTHING = "nothing in it can be made out"
 _NAME = re.compile(r"[\w.+() -]{1,80}", re.ASCII)
 
 
@@ -45,7 +44,7 @@ class StreamFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str = ""
     default: bool = False
     cover: bool = False
-    start: tuple[Int, ...] | None = None  # a fraction of seconds
+    start: Ratio | None = None  # seconds
     tags: dict[str, str] = {}
     codec: str | None = None  # None: there is no decoder
     bit_rate: Int | None = None
@@ -57,14 +56,14 @@ class StreamFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: Int = 0
     height: Int = 0
     pix_fmt: str = "none"
-    sample_aspect: tuple[Int, ...] | None = None
-    rate: tuple[Int, ...] | None = None
+    sample_aspect: Ratio | None = None
+    rate: Ratio | None = None
     color_space: Int = 2
     color_range: Int = 0
     field_order: Int = 0
     interlaced: bool = False
-    matrix: tuple[Int, ...] | None = None  # the display matrix, 3 x 3
-    crop: tuple[Int, ...] | None = None  # left, top, right, bottom
+    matrix: tuple[Int, Int, Int, Int, Int, Int, Int, Int, Int] | None = None  # the display matrix, 3 x 3
+    crop: tuple[Int, Int, Int, Int] | None = None  # left, top, right, bottom
 
 
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,24 +94,25 @@ def info_of(
     path: Path, limits: MediaLimits, facts: Facts, video_track: int | None = None, audio_track: int | None = None
 ) -> MediaInfo:
     """MediaInfo of checked facts. Raises MediaError, LimitError."""
-    if facts.streams_found > limits.max_streams or len(facts.streams) > limits.max_streams:
-        raise too_many(path, limits, max(facts.streams_found, len(facts.streams)))
+    if (count := max(facts.streams_found, len(facts.streams))) > limits.max_streams:
+        raise too_many(path, limits, count)
     duration = None if facts.duration is None or facts.duration < 0 else facts.duration / 1e6
     if duration is not None and duration > limits.max_duration_seconds:
         what = f"it lasts {duration:.6g} s, more than {limits.max_duration_seconds:g} s"
         raise refusal(path, what, "max_duration_seconds")
-    of_kind = {
-        kind: [(index, s) for index, s in enumerate(facts.streams) if s.kind == kind and not s.cover]
-        for kind in ("video", "audio")
-    }
-    videos = tuple(_video(index, track, s) for track, (index, s) in enumerate(of_kind["video"], 1))
-    audios = tuple(_audio(index, track, s) for track, (index, s) in enumerate(of_kind["audio"], 1))
+    videos: list[VideoStream] = []
+    audios: list[AudioStream] = []
+    for index, stream in enumerate(facts.streams):
+        if stream.kind == "video" and not stream.cover:
+            videos.append(_video(index, len(videos) + 1, stream))
+        elif stream.kind == "audio" and not stream.cover:
+            audios.append(_audio(index, len(audios) + 1, stream))
     _check_readable(path, videos, audios)
     video, audio = chosen(videos, video_track, "video"), chosen(audios, audio_track, "audio")
-    for kind, stream in (("video", video), ("audio", audio)):
-        if stream is not None and stream.problem:  # it was asked for
-            raise MediaError(f"{quoted(path)}: {kind} track {stream.track} cannot be decoded: {stream.problem}")
-    if video and video.coded_width * video.coded_height > limits.max_pixels:
+    for kind, asked in (("video", video), ("audio", audio)):
+        if asked is not None and asked.problem:
+            raise MediaError(f"{quoted(path)}: {kind} track {asked.track} cannot be decoded: {asked.problem}")
+    if video and video.size > limits.max_pixels:
         size = f"{video.coded_width} x {video.coded_height}"
         raise refusal(path, f"its pictures are {size}, more than {limits.max_pixels} pixels", "max_pixels")
     return MediaInfo(
@@ -121,55 +121,59 @@ def info_of(
         duration_seconds=duration,
         start_seconds=None if facts.start is None else facts.start / 1e6,
         num_streams=facts.streams_found,
-        videos=videos,
-        audios=audios,
+        videos=tuple(videos),
+        audios=tuple(audios),
         video=video,
         audio=audio,
-        bit_rate=facts.bit_rate if facts.bit_rate and facts.bit_rate > 0 else None,
+        bit_rate=_positive(facts.bit_rate),
         tags=_tags(facts),
     )
 
 
-def _check_readable(path: Path, videos: tuple[VideoStream, ...], audios: tuple[AudioStream, ...]) -> None:
-    streams: tuple[VideoStream | AudioStream, ...] = (*videos, *audios)
-    if not streams:
+def _check_readable(path: Path, videos: list[VideoStream], audios: list[AudioStream]) -> None:
+    problems = [("video", video.problem) for video in videos] + [("audio", audio.problem) for audio in audios]
+    if not problems:
         raise MediaError(f"{quoted(path)} holds neither audio nor video; check that it is the right file")
-    if all(stream.problem == _ENCRYPTED for stream in streams):
+    if all(problem == _ENCRYPTED for _, problem in problems):
         raise MediaError(f"{quoted(path)} is encrypted; give a copy without protection")
-    if all(stream.problem for stream in streams):
-        kinds = [("video", stream.problem) for stream in videos] + [("audio", stream.problem) for stream in audios]
-        why = "; ".join(dict.fromkeys(f"{kind}: {problem}" for kind, problem in kinds))
+    if all(problem for _, problem in problems):
+        why = "; ".join(dict.fromkeys(f"{kind}: {problem}" for kind, problem in problems))
         raise MediaError(f"{quoted(path)} cannot be decoded ({why}); convert it to mp4, mkv, wav ... first")
 
 
-def _problem(stream: StreamFacts, described: bool) -> str | None:
-    if stream.encrypted:
-        return _ENCRYPTED
+def _common(index: int, track: int, stream: StreamFacts, described: bool) -> dict[str, Any]:
+    problem = None if described else "nothing in it can be made out"
     if stream.codec is None:
-        return _NO_DECODER
-    return None if described else _NOTHING
+        problem = "there is no decoder for it"
+    return {
+        "index": index,
+        "track": track,
+        "is_default": stream.default,
+        "problem": _ENCRYPTED if stream.encrypted else problem,
+        "decodes": stream.decodes is not False,
+        "codec": _name(stream.codec or "unknown"),
+        "bit_rate": _positive(stream.bit_rate),
+        "start_seconds": stream.start[0] / stream.start[1] if stream.start and stream.start[1] > 0 else 0.0,
+    }
 
 
 def _video(index: int, track: int, stream: StreamFacts) -> VideoStream:
     described = 0 < stream.width < _MAX_SIDE and 0 < stream.height < _MAX_SIDE
     coded_width, coded_height = (stream.width, stream.height) if described else (0, 0)
-    crop = _crop(stream.crop, coded_width, coded_height)
-    cropped = coded_width - crop[0] - crop[2], coded_height - crop[1] - crop[3]
-    width, height = _square(*cropped, stream.sample_aspect)
+    crop = left, top, right, bottom = stream.crop or (0, 0, 0, 0)
+    if min(crop) < 0 or left + right >= coded_width or top + bottom >= coded_height:
+        crop = left, top, right, bottom = 0, 0, 0, 0  # nothing would be left
+    width, height = coded_width - left - right, coded_height - top - bottom
+    # In square pixels one side grows; none shrinks, so that no detail is lost.
+    if aspect := _ratio(stream.sample_aspect):
+        width, height = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
     rotation, mirrored = _turned(stream.matrix)
     if rotation in (90, 270):
         width, height = height, width
     default = "bt709" if coded_width >= 1280 or coded_height > 576 else "bt601"
-    pix_fmt = _name(stream.pix_fmt)
-    full = stream.color_range == _FULL_RANGE or pix_fmt.startswith(("yuvj", "gray", "ya", "mono"))
-    fps = _ratio(stream.rate)
+    pix_fmt, fps = _name(stream.pix_fmt), _ratio(stream.rate)
     return VideoStream(
-        index=index,
-        track=track,
-        is_default=stream.default,
-        problem=_problem(stream, described),
-        decodes=stream.decodes is not False,
-        codec=_name(stream.codec or "unknown"),
+        **_common(index, track, stream, described),
         pix_fmt=pix_fmt,
         coded_width=coded_width,
         coded_height=coded_height,
@@ -180,48 +184,23 @@ def _video(index: int, track: int, stream: StreamFacts) -> VideoStream:
         mirrored=mirrored,
         fps=float(fps) if fps else None,
         color_matrix=_MATRICES.get(stream.color_space, default),
-        full_range=full,
+        full_range=stream.color_range == _FULL_RANGE or pix_fmt.startswith(("yuvj", "gray", "ya", "mono")),
         interlaced=stream.interlaced or stream.field_order in _FIELDS,
-        bit_rate=stream.bit_rate if stream.bit_rate and stream.bit_rate > 0 else None,
-        start_seconds=_start(stream.start),
     )
 
 
 def _audio(index: int, track: int, stream: StreamFacts) -> AudioStream:
     return AudioStream(
-        index=index,
-        track=track,
-        is_default=stream.default,
-        problem=_problem(stream, stream.sample_rate > 0 and stream.channels > 0),
-        decodes=stream.decodes is not False,
-        codec=_name(stream.codec or "unknown"),
+        **_common(index, track, stream, stream.sample_rate > 0 and stream.channels > 0),
         sample_rate=max(0, stream.sample_rate),
         channel_layout=_name(stream.channel_layout),
         channels=max(0, stream.channels),
-        bit_rate=stream.bit_rate if stream.bit_rate and stream.bit_rate > 0 else None,
-        start_seconds=_start(stream.start),
     )
-
-
-def _crop(crop: tuple[int, ...] | None, width: int, height: int) -> tuple[int, int, int, int]:
-    """What is cut off the picture; nothing if that would leave nothing."""
-    if crop is None or len(crop) != 4 or min(crop) < 0 or crop[0] + crop[2] >= width or crop[1] + crop[3] >= height:
-        return 0, 0, 0, 0
-    left, top, right, bottom = crop
-    return left, top, right, bottom
-
-
-def _square(width: int, height: int, aspect: tuple[int, ...] | None) -> tuple[int, int]:
-    """The size in square pixels. One side grows; none shrinks, so that no detail is lost."""
-    ratio = _ratio(aspect)
-    if ratio and ratio > 1:
-        return round(width * ratio), height
-    return width, round(height / ratio) if ratio else height
 
 
 def _turned(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
     """(degrees clockwise, mirrored) of a display matrix; other angles than quarters are not applied."""
-    if matrix is None or len(matrix) != 9:
+    if matrix is None:
         return 0, False
     a, b, _, c, d = matrix[:5]
     quarters = math.atan2(b, a) / (math.pi / 2)
@@ -229,15 +208,12 @@ def _turned(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
     return rotation, a * d - b * c < 0
 
 
-def _ratio(pair: tuple[int, ...] | None) -> Fraction | None:
-    """A positive fraction, or None."""
-    if pair is None or len(pair) != 2 or pair[0] <= 0 or pair[1] <= 0:
-        return None
-    return Fraction(*pair)
+def _positive(number: int | None) -> int | None:
+    return number if number and number > 0 else None
 
 
-def _start(pair: tuple[int, ...] | None) -> float:
-    return pair[0] / pair[1] if pair is not None and len(pair) == 2 and pair[1] > 0 else 0.0
+def _ratio(pair: Ratio | None) -> Fraction | None:
+    return Fraction(*pair) if pair and min(pair) > 0 else None
 
 
 def _name(text: str) -> str:
@@ -248,9 +224,7 @@ def _name(text: str) -> str:
 def _tags(facts: Facts) -> tuple[Tag, ...]:
     """The container's first, then each stream's; of a name written twice the first."""
     found: dict[tuple[int | None, str], Tag] = {}
-    places: list[tuple[int | None, dict[str, str]]] = [(None, facts.tags)]
-    places += [(index, stream.tags) for index, stream in enumerate(facts.streams)]
-    for place, tags in places:
+    for place, tags in [(None, facts.tags), *enumerate(stream.tags for stream in facts.streams)]:
         for name, value in tags.items():
             if (key := name.lower()) in KEPT_TAGS and (kept := value.strip()[:MAX_TAG_LENGTH]):
                 found.setdefault((place, key), Tag(place, key, kept))

@@ -20,16 +20,24 @@ KEPT_TAGS = frozenset(
 MAX_TAGS, MAX_TAG_LENGTH = 64, 100
 
 
-@dataclass(frozen=True)
-class VideoStream:
-    """A video stream; cover art and thumbnails are none."""
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """What video and audio streams have in common."""
 
     index: int  # in the container
-    track: int  # among the file's video streams, from 1, as players count
+    track: int  # among the file's streams of this kind, from 1, as players count
     is_default: bool  # marked so by the container
-    problem: str | None  # why it cannot be read ("no decoder for it"); the fields below then say nothing
+    problem: str | None  # why it cannot be read ("there is no decoder for it"); the other fields then say nothing
     decodes: bool  # False: its beginning was tried in vain; what follows may still be readable
     codec: str
+    bit_rate: int | None  # bits a second, as the container states it; None if it states none
+    start_seconds: float  # of its first picture or sample, as stated; 0 where nothing is
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoStream(Stream):
+    """A video stream; cover art and thumbnails are none."""
+
     pix_fmt: str
     coded_width: int  # as stored
     coded_height: int
@@ -42,28 +50,24 @@ class VideoStream:
     color_matrix: str  # bt601, bt709 or bt2020; if unstated bt709 from 1280 pixels wide or 577 high, else bt601
     full_range: bool
     interlaced: bool
-    bit_rate: int | None  # bits a second, as the container states it; None if it states none
-    start_seconds: float  # of its first picture, as stated; 0 where nothing is
+
+    @property
+    def size(self) -> int:
+        return self.coded_width * self.coded_height
 
 
-@dataclass(frozen=True)
-class AudioStream:
-    """An audio stream."""
-
-    index: int  # as of VideoStream, these five
-    track: int
-    is_default: bool
-    problem: str | None
-    decodes: bool
-    codec: str
+@dataclass(frozen=True, kw_only=True)
+class AudioStream(Stream):
     sample_rate: int  # Hz, as stored
     channel_layout: str  # mono, stereo, 5.1, ambisonic 1, 9 channels ...
     channels: int
-    bit_rate: int | None
-    start_seconds: float
+
+    @property
+    def size(self) -> int:
+        return self.channels
 
 
-Stream = TypeVar("Stream", VideoStream, AudioStream)
+AnyStream = TypeVar("AnyStream", VideoStream, AudioStream)
 
 
 @dataclass(frozen=True)
@@ -94,38 +98,36 @@ class MediaInfo:
     @property
     def unusable(self) -> dict[str, str]:
         """Why no video or no audio can be read, by "video" or "audio", where there are streams of it."""
-        unread = {} if self.video or not self.videos else {"video": self.videos[0].problem or ""}
-        return unread if self.audio or not self.audios else unread | {"audio": self.audios[0].problem or ""}
+        kinds = (("video", self.video, self.videos), ("audio", self.audio, self.audios))
+        return {kind: streams[0].problem or "" for kind, used, streams in kinds if streams and not used}
 
 
-def chosen(streams: Sequence[Stream], track: int | None, kind: str) -> Stream | None:
+def chosen(streams: Sequence[AnyStream], track: int | None, kind: str) -> AnyStream | None:
     """The stream that is read: track `track`, else the first of `ranked`.
 
     Raises MediaError for a track that is not there.
     """
-    if track is not None:
-        if not 1 <= track <= len(streams):
-            count = {0: "no track", 1: "one track"}.get(len(streams), f"{len(streams)} tracks")
-            raise MediaError(f"there is no {kind} track {track}: the file has {count} of {kind}")
-        return streams[track - 1]
-    return next(iter(ranked(streams)), None)
+    if track is None:
+        return next(iter(ranked(streams)), None)
+    if not 1 <= track <= len(streams):
+        count = {0: "no track", 1: "one track"}.get(len(streams), f"{len(streams)} tracks")
+        raise MediaError(f"there is no {kind} track {track}: the file has {count} of {kind}")
+    return streams[track - 1]
 
 
-def ranked(streams: Sequence[Stream]) -> list[Stream]:
+def ranked(streams: Sequence[AnyStream]) -> list[AnyStream]:
     """Those that can be read, the best first: that decode, that are marked default, with the largest picture or the
     most channels, in the file's order."""
     readable = [stream for stream in streams if stream.problem is None]
-    return sorted(readable, key=lambda stream: (stream.decodes, stream.is_default, _size(stream)), reverse=True)
+    return sorted(readable, key=lambda stream: (stream.decodes, stream.is_default, stream.size), reverse=True)
 
 
-def passed_over(streams: Sequence[Stream], used: Stream) -> list[Stream]:
-    """The streams that would have been chosen before `used`, had they been readable."""
-    rank = (used.is_default, _size(used))
-    worse = [s for s in streams if s is not used and (s.problem or (used.decodes and not s.decodes))]
-    return [stream for stream in worse if (stream.is_default, _size(stream)) >= rank or stream.problem]
-
-
-def _size(stream: VideoStream | AudioStream) -> int:
-    if isinstance(stream, VideoStream):
-        return stream.coded_width * stream.coded_height
-    return stream.channels
+def passed_over(kind: str, streams: Sequence[AnyStream], used: AnyStream) -> list[str]:
+    """A warning for each stream that would have been read before `used`, had it been readable."""
+    warnings = []
+    for stream in streams:
+        better = (stream.is_default, stream.size) >= (used.is_default, used.size)
+        if stream is not used and (stream.problem or (better and used.decodes and not stream.decodes)):
+            why = stream.problem or "its beginning cannot be decoded"
+            warnings.append(f"{kind}: track {stream.track} is passed over ({why}); track {used.track} is read")
+    return warnings

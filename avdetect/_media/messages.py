@@ -20,6 +20,7 @@ _GENERAL = re.compile(
     r"Terminating thread|Decode error rate|Cannot determine format|Could not open encoder|Nothing was written|"
     r"Conversion failed"
 )
+_REFUSED = re.compile(r"Codec \((\w+)\) not on whitelist")
 # A thread that finds no room for its stack is "temporarily unavailable".
 _NO_MEMORY = re.compile(r"Cannot allocate memory|Resource temporarily unavailable|[Oo]ut of memory")
 
@@ -40,9 +41,11 @@ def no_memory(path: Path, limits: MediaLimits, name: str, status: int | None) ->
     return refusal(path, f"{name} {ending} more than {limits.max_memory_bytes} bytes", "max_memory_bytes")
 
 
-def died_of_memory(status: int | None) -> bool:
-    """Whether a process may have lacked memory: a signal; 127: no room for its libraries; ffmpeg's own ENOMEM."""
-    return status is not None and (status < 0 or status in (127, 256 - errno.ENOMEM))
+def unreadable(path: Path, wanted: str, reason: str) -> MediaError:
+    return MediaError(
+        f"{quoted(path)} cannot be read as {wanted} ({reason}); check that it plays, and that it is the media "
+        "itself: playlists and formats that name other files are refused"
+    )
 
 
 def telling(errors: Sequence[str]) -> str:
@@ -81,10 +84,6 @@ class FfmpegLog:
             # The demuxer does not repeat itself; a decoder does, if its stream is read.
             self.num_errors = sum(text.startswith(f"Input #0, {source}, from") for source in self._early)
 
-    def is_clean(self, status: int | None) -> bool:
-        """Whether ffmpeg has ended and complained of nothing."""
-        return status == 0 and not self.errors
-
     def damage(self, status: int | None) -> str | None:
         """What was survived, when something came out and ffmpeg has ended with `status`."""
         if self.num_errors:
@@ -97,11 +96,11 @@ class FfmpegLog:
         log = "\n".join(self.errors)
         if "max pixel count" in log:
             return refusal(path, f"its pictures have more than {limits.max_pixels} pixels", "max_pixels")
-        if died_of_memory(status) or _NO_MEMORY.search(log):
+        # A signal; 127: no room for its libraries; ffmpeg's own ENOMEM.
+        died = status is not None and (status < 0 or status in (127, 256 - errno.ENOMEM))
+        if died or _NO_MEMORY.search(log):
             return no_memory(path, limits, "ffmpeg", status)
+        if refused := _REFUSED.search(log):
+            return MediaError(f"{quoted(path)} is in the codec {refused[1]}, which is refused; convert it first")
         ending = f"ffmpeg ended with status {status}" if status else "ffmpeg made nothing of it"
-        reason = telling(self.errors) if self.errors else ending
-        return MediaError(
-            f"{quoted(path)} cannot be read as {wanted} ({reason}); check that it plays, and that it is the "
-            "media itself: playlists and formats that name other files are refused"
-        )
+        return unreadable(path, wanted, telling(self.errors) if self.errors else ending)

@@ -14,7 +14,7 @@ from avdetect._media.child import Child
 from avdetect._media.facts import Facts, StreamFacts, info_of, parsed, too_many
 from avdetect._media.ffmpeg import Decoder
 from avdetect._media.info import MediaInfo
-from avdetect._media.messages import no_memory, quoted, telling
+from avdetect._media.messages import no_memory, quoted, telling, unreadable
 from avdetect.config import MediaLimits
 from avdetect.errors import MediaError, ToolError
 
@@ -28,10 +28,15 @@ class _Describer(Child):
     name = "the description of the file"
     remedy = "check the Python installation"
 
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The script, and PyAV with its libraries, wherever they are installed."""
+        package = Path(_pyav()).parent
+        return str(_SCRIPT), str(package), str(package.with_name("av.libs"))
+
     def facts(self) -> bytes:
         options = {name: str(value) for name, value in self.options.items()}
-        # One more than may be, so that it shows.
-        options["max_streams"] = str(self.limits.max_streams + 1)
+        options["max_streams"] = str(self.limits.max_streams + 1)  # one more than may be, so that it shows
         self.run([sys.executable, "-I", "-S", "-B", str(_SCRIPT), _pyav(), self.url, json.dumps(options)])
         text = bytearray(_MAX_BYTES)
         size = self.fill(text)
@@ -42,7 +47,7 @@ class _Describer(Child):
 
 @cache
 def _pyav() -> str:
-    """Where PyAV begins. Raises ToolError."""
+    """The package's __init__.py."""
     found = importlib.util.find_spec("av")
     if found is None or not found.origin:
         raise ToolError("PyAV is missing, which reads what is in a file: run `pip install av`")
@@ -52,11 +57,11 @@ def _pyav() -> str:
 def read_info(
     path: Path, limits: MediaLimits, video_track: int | None = None, audio_track: int | None = None
 ) -> MediaInfo:
-    """MediaInfo. Raises MediaError, LimitError, ToolError."""
+    """What the file at `path` holds, and which of its tracks (from 1) are read. Raises MediaError, LimitError,
+    ToolError."""
     with _Describer(path, limits) as child:
-        text = child.facts()
+        facts = parsed(child.facts())
         status = child.status
-    facts = parsed(text)
     if facts is None:  # it ended early
         _check_pyav()
         raise no_memory(path, limits, _Describer.name, status)
@@ -86,26 +91,26 @@ def _outline(path: Path, limits: MediaLimits) -> Facts | None:
 
 
 def _outlined(stream: dict[str, str]) -> StreamFacts:
-    def numbers(name: str) -> tuple[int, ...]:
-        return tuple(int(digits) for digits in re.findall(r"\d{1,9}", stream.get(name, "")))
+    def pair(name: str) -> tuple[int, int]:
+        first, second, *_ = [*map(int, re.findall(r"\d{1,9}", stream.get(name, ""))), 0, 0]
+        return first, second
 
-    width, height = numbers("dimensions") if len(numbers("dimensions")) == 2 else (0, 0)
+    width, height = pair("dimensions")
     layout = stream.get("channel_layout_name", "")
-    rate = numbers("sample_rate")
     return StreamFacts(
         kind=stream.get("media_type", ""),
         codec=stream.get("codec_id"),
         width=width,
         height=height,
-        sample_aspect=numbers("sar"),
-        sample_rate=rate[0] if rate else 0,
+        sample_aspect=pair("sar"),
+        sample_rate=pair("sample_rate")[0],
         channel_layout=layout,
         channels=_CHANNELS.get(layout, 1),
     )
 
 
 def _check_pyav() -> None:
-    """Raises ToolError if PyAV cannot be imported: without a file and without limits, so neither is to blame."""
+    """Without a file and without limits, so neither is to blame."""
     try:
         importlib.import_module("av")
     except ImportError as error:
@@ -118,8 +123,4 @@ def _failure(path: Path, limits: MediaLimits, facts: Facts) -> MediaError:
         return no_memory(path, limits, _Describer.name, None)
     if facts.error == "ArgumentError":  # libavformat's for a format that is not on the list, before it reads any more
         return MediaError(f"{quoted(path)} is in a format that is refused; convert it to mp4, mkv, wav ... first")
-    reason = telling(facts.log) if facts.log else facts.error
-    return MediaError(
-        f"{quoted(path)} cannot be read as audio or video ({reason}); check that it plays, and that it is the media "
-        "itself: playlists and formats that name other files are refused"
-    )
+    return unreadable(path, "audio or video", telling(facts.log) if facts.log else facts.error or "")

@@ -23,7 +23,7 @@ _MAX_PARTIAL = 4096
 
 
 class Timeline:
-    """The times of a stream's pictures (or of its first sound), as they come from ffmpeg: framecrc, in ticks."""
+    """The times of a stream's pictures, as they come from ffmpeg: framecrc, in ticks."""
 
     def __init__(self) -> None:
         self.start: int | None = None  # time of the first
@@ -33,7 +33,7 @@ class Timeline:
         self._cut = 0  # from the gaps before it
         self._jumps: list[tuple[int, int]] = []  # (number in the pipe, frames cut out before it)
 
-    def hear(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Take in the next bytes; none: there are no more."""
         self.ended = not data
         *lines, self._partial = (self._partial + data).split(b"\n")
@@ -61,14 +61,13 @@ class Timeline:
 
         They are fewer where the last picture of all is repeated for longer than a second.
         """
-        stop = number + count
+        at, stop = number, number + count
         if self.ended:
             stop = min(stop, nearest(self._last - self._cut) + HELD_SECONDS * FPS + 1)
-        at = number
         while at < stop:
             cut = max((cut for first, cut in self._jumps if first <= at), default=0)
-            until = min((first for first, _ in self._jumps if first > at), default=stop)
-            yield at - number, min(until, stop) - at, at + cut
+            until = min((first for first, _ in self._jumps if at < first < stop), default=stop)
+            yield at - number, until - at, at + cut
             at = until
 
 

@@ -8,17 +8,20 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from avdetect._media.sandbox import confined, sandbox
 from avdetect.errors import ToolError
 
 VARIABLE = "AVDETECT_FFMPEG"  # a path; processes that are started inherit it
 _CARRIED = "`pip install imageio-ffmpeg` brings one"
+_REMEDY = f"name another ({VARIABLE}, --ffmpeg), or none: {_CARRIED}"
 _OLDEST = "5.1"
 # What the readers ask of an ffmpeg, on one picture of our own.
+_PICTURE = bytes(16 * 16 * 3 // 2)
 _TRIAL = (
     *("-hide_banner", "-nostdin", "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", "16x16"),
     *("-i", "pipe:0", "-filter_complex", "[0]fps=25,split[a][b]", "-map", "[a]", "-fps_mode", "passthrough"),
     *("-c:v", "wrapped_avframe", "-enc_time_base", "1/1000000", "-f", "framecrc", "-flush_packets", "1", "pipe:1"),
-    *("-map", "[b]", "-fps_mode", "passthrough", "-f", "yuv4mpegpipe", "pipe:2"),
+    *("-map", "[b]", "-fps_mode", "passthrough", "-f", "rawvideo", "pipe:2"),
 )
 
 
@@ -28,7 +31,7 @@ def ffmpeg_path() -> str:
     """
     named = os.environ.get(VARIABLE)
     if named and not shutil.which(named):
-        raise ToolError(f"no ffmpeg: {named} is no program; name another ({VARIABLE}, --ffmpeg), or none: {_CARRIED}")
+        raise ToolError(f"no ffmpeg: {named} is no program; {_REMEDY}")
     return named or _found()
 
 
@@ -55,20 +58,29 @@ def check_ffmpeg() -> str:
 
 @cache
 def _checked(path: str) -> str:
-    remedy = f"name another ({VARIABLE}, --ffmpeg), or none: {_CARRIED}"
-    said = b""
-    for arguments in (_TRIAL, ("-version",)):
-        try:
-            done = subprocess.run([path, *arguments], input=bytes(384), capture_output=True, timeout=20, check=False)
-        except OSError as error:
-            raise ToolError(f"the ffmpeg {path} does not run ({error.strerror}); {remedy}") from error
-        except subprocess.TimeoutExpired as error:
-            raise ToolError(f"the ffmpeg {path} does not end; {remedy}") from error
+    trial = _run(path, *_TRIAL)
+    if not trial.stdout or trial.stderr != _PICTURE:
+        raise _broken(path, "it decodes nothing")
+    return _run(path, "-version").stdout.decode("utf-8", "replace").partition("\n")[0]
+
+
+def _run(path: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        done = confined(lambda: _run_alone([path, *arguments]), path)  # as it will decode
+    except OSError as error:
+        raise ToolError(f"the ffmpeg {path} does not run ({error.strerror}); {_REMEDY}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"the ffmpeg {path} does not end; {_REMEDY}") from error
+    if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = (words[-1][:200] if words else f"status {done.returncode}") if done.returncode else None
-        if arguments is _TRIAL and not done.returncode and not (done.stdout and done.stderr.startswith(b"YUV4MPEG2")):
-            why = "it decodes nothing"
-        if why:
-            raise ToolError(f"the ffmpeg {path} is broken, or older than {_OLDEST} ({why}); {remedy}")
-        said = done.stdout
-    return said.decode("utf-8", "replace").partition("\n")[0]
+        raise _broken(path, words[-1][:200] if words else f"status {done.returncode}")
+    return done
+
+
+def _run_alone(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, input=_PICTURE, capture_output=True, timeout=20, check=False)
+
+
+def _broken(path: str, why: str) -> ToolError:
+    lacking = ", or needs files that its sandbox denies it" if sandbox() else ""
+    return ToolError(f"the ffmpeg {path} is broken, or older than {_OLDEST}{lacking} ({why}); {_REMEDY}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,9 @@ from avdetect.errors import ConfigError
 if TYPE_CHECKING:
     from avdetect.batch.journal import Journal
     from avdetect.batch.options import ScoringOptions
-    from avdetect.batch.run import Summary, Workers
+    from avdetect.batch.run import Summary
     from avdetect.batch.sources import Source
+    from avdetect.jobs.pool import BasePool
     from avdetect.report.data import Result
 
 _MOST_THREADS = 4  # of one worker: its networks are small
@@ -37,16 +38,21 @@ class Output:
     excel: bool = False  # `out` is a CSV that Excel opens right
 
     @property
+    def tables(self) -> dict[str, Path]:
+        """Option -> file."""
+        files = {"--out": self.out, "--kaggle": self.kaggle}
+        return {option: path for option, path in files.items() if path is not None}
+
+    @property
     def journal(self) -> Path | None:
-        """Beside the table; None where nothing is written that could be gone on with."""
-        beside = self.out or self.kaggle
-        return beside.with_name(f"{beside.name}.journal") if beside else None
+        """Beside the first table; None where nothing is written that could be resumed."""
+        first = self.out or self.kaggle
+        return first.with_name(f"{first.name}.journal") if first else None
 
     @property
     def named(self) -> dict[str, Path]:
         """Option -> file, the journal too."""
-        files = {"--out": self.out, "--kaggle": self.kaggle, "the journal": self.journal}
-        return {option: path for option, path in files.items() if path is not None}
+        return self.tables | ({"the journal": self.journal} if self.journal else {})
 
     def check(self) -> None:
         """Raises ConfigError for names that cannot be written."""
@@ -54,30 +60,25 @@ class Output:
             check_name(self.out)
         if self.excel and (self.out is None or self.out.suffix != ".csv"):
             raise ConfigError("--excel is about a CSV file: give --out FILE.csv")
-        for option, path in (("--out", self.out), ("--kaggle", self.kaggle)):
-            if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+        for option, path in self.tables.items():
+            if not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there")
-            if path is not None and path.is_symlink() and path.lstat().st_uid != os.geteuid():
+            if path.is_symlink() and path.lstat().st_uid != os.geteuid():
                 raise ConfigError(f"{option} {path} is a link of another user; name another file")
 
     def check_replaceable(self) -> None:
         """Raises ConfigError where a table is in the place that no run of ours has written."""
         begun = self.journal is not None and _is_filled(self.journal)
-        for option, path in (("--out", self.out), ("--kaggle", self.kaggle)):
-            if path is None or not _is_filled(path):
-                continue
-            if not begun or (option == "--kaggle" and not is_submission(path)):
+        for option, path in self.tables.items():
+            if _is_filled(path) and (not begun or (option == "--kaggle" and not is_submission(path))):
                 raise ConfigError(
                     f"{option} {path} is there and is no table with a journal of avdetect ({self.journal}); name "
                     "another file or delete it"
                 )
 
-    def tables(self) -> list[Table]:
-        """Opened, and empty. Raises ConfigError, AVDetectError."""
-        found: list[Table] = [table_for(self.out, excel=self.excel)] if self.out else []
-        if self.kaggle:
-            found.append(KaggleTable(self.kaggle))
-        return [*found, table_for_stdout(self.as_json, sys.stdout)]
+
+def _is_filled(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Engines:
     ray_address: str | None = None  # see `jobs.ray.connect`
 
     def check(self) -> None:
-        """Raises ConfigError."""
+        """Raises ConfigError, ToolError without Ray."""
         if self.name not in ("process", "ray"):
             raise ConfigError(f"--engine must be process or ray, got {self.name}")
         if self.name == "ray":
@@ -99,9 +100,10 @@ class Engines:
         elif self.ray_address is not None:
             raise ConfigError("--ray-address goes with --engine ray")
 
-    def build(self, options: ScoringOptions, identity: dict[str, Any]) -> Workers:
+    def build(self, options: ScoringOptions, identity: dict[str, Any]) -> BasePool[Any]:
         """The pool, which scores as `identity` (of `options`) says."""
         from avdetect.batch.options import scoring
+        from avdetect.jobs.pool import Pool
 
         seconds = options.limits.max_file_seconds
         if self.name == "ray":
@@ -109,15 +111,9 @@ class Engines:
 
             begin, on_gpu = partial(options.scorer_like, identity, 1), identity["device"] == "CUDAExecutionProvider"
             return RayPool(partial(scoring, begin), self.workers, seconds, address=self.ray_address, gpus=float(on_gpu))
-        from avdetect.jobs.pool import Pool
-
         workers = self.workers or 1
         threads = max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // workers))
         return Pool(partial(scoring, partial(options.scorer, threads)), workers, seconds)
-
-
-def _is_filled(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
 
 
 @contextmanager
@@ -147,37 +143,14 @@ def table_of_one(
         yield keep
 
 
-def _check_rows(journal: Journal, source: Source, table: Path | None) -> None:
-    """Raises ConfigError where the table would lose rows: of files that are still there, or all that it has."""
-    if source.total is None or not len(journal):
-        return
-    lost = _unnamed(journal, source.known())
-    if len(lost) == len(journal) or any(map(os.path.exists, lost)):
-        raise ConfigError(
-            f"{table} holds other files, which are not named now: {_few(lost)}. Name them too, name another file for "
-            f"these, or delete the table and {journal.path}"
-        )
-
-
-def _unnamed(journal: Journal, names: Iterable[str]) -> list[str]:
-    """The files of the journal that are not among the names."""
-    named = set(map(os.path.abspath, names))
-    return [path for path in journal.paths if os.path.abspath(path) not in named]
-
-
-def _few(names: list[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
 def score_many(
     source: Source, options: ScoringOptions, output: Output, engines: Engines, *, retry_failed: bool = False
 ) -> tuple[Summary, list[str]]:
     """Score every file of `source` into `output`; the summary, and what the user should be warned of.
 
-    Goes on where an earlier run with the same options ended. Raises ConfigError, ModelError, ToolError, AVDetectError.
+    Resumes an earlier run with the same options. Raises ConfigError, ModelError, ToolError, AVDetectError.
     """
     from avdetect.batch.journal import Journal
-    from avdetect.batch.progress import shown
     from avdetect.batch.run import Run
     from avdetect.batch.sources import begun
     from avdetect.media import ffmpeg_path
@@ -185,34 +158,72 @@ def score_many(
     ffmpeg_path()  # without it every file would fail
     if source.total is None:
         source = begun(source)
-    identity = options.identity()
+    identity, table = options.identity(), output.out or output.kaggle
     pool = engines.build(options, identity)
-    with ExitStack() as stack:
-        journal = stack.enter_context(Journal(output.journal, identity, retry_failed=retry_failed))
-        _check_rows(journal, source, output.out or output.kaggle)
-        tables = output.tables()
-        try:
-            with shown() as watch:
-                run = Run(source, pool, journal, tables, watch)
-                summary = run()
-        except BaseException:
-            for table in tables:
-                table.abort()
-            raise
-        for table in tables:
-            table.close()
-        notes = [note for table in tables if isinstance(table, KaggleTable) for note in _kaggle_notes(table)]
-        if journal.path and source.total is None and not summary.interrupted and (lost := _unnamed(journal, run.names)):
-            notes.append(f"{output.out or output.kaggle} has no rows of files that were not listed: {_few(lost)}")
+    with Journal(output.journal, identity, retry_failed=retry_failed) as journal:
+        _check_rows(journal, source, table)
+        with _tables(output) as tables, _progress() as watch:
+            run = Run(source, pool, journal, tables, watch)
+            summary = run()
+        notes = [note for table in tables if isinstance(table, KaggleTable) for note in table.notes()]
+        if table and source.total is None and not summary.interrupted and (lost := _unnamed(journal, run.names)):
+            notes.append(f"{table} has no rows of files that were not listed: {_few(lost)}")
     return summary, notes
 
 
-def _kaggle_notes(table: KaggleTable) -> list[str]:
-    notes = []
-    if table.unanswered:
-        said = " and ".join(f"{count} that {kind}" for kind, count in sorted(table.unanswered.items()))
-        notes.append(f"--kaggle: the label is 0.5 for {said}; it says nothing about these files")
-    if table.repeated:
-        names = "1 name stands" if table.repeated == 1 else f"{table.repeated} names stand"
-        notes.append(f"--kaggle: {names} in it more than once (listed twice, or in several folders)")
-    return notes
+@contextmanager
+def _tables(output: Output) -> Iterator[list[Table]]:
+    tables: list[Table] = [table_for(output.out, excel=output.excel)] if output.out else []
+    tables += [KaggleTable(output.kaggle)] if output.kaggle else []
+    tables.append(table_for_stdout(output.as_json))
+    try:
+        yield tables
+    except BaseException:
+        for table in tables:
+            table.abort()
+        raise
+    for table in tables:
+        table.close()
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Summary], None]]:
+    """A bar on standard error with the counts and the time left; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda summary: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(summary: Summary) -> None:
+            done, of = summary.rows - summary.waiting, "" if summary.total is None else f"/{summary.total}"
+            counts = f"{done}{of}, {summary.failed.total()} failed, {summary.abstained} abstained"
+            text = f"{counts}, {summary.files_per_second:.1f} files/s"
+            bar.update(task, description=text, total=summary.total, completed=done)
+
+        yield show
+
+
+def _check_rows(journal: Journal, source: Source, table: Path | None) -> None:
+    """Raises ConfigError where the table would lose rows: of files that are still there, or all that it has."""
+    if source.total is None or not journal.paths:
+        return
+    lost = _unnamed(journal, source.known())
+    if len(lost) == len(journal.paths) or any(map(os.path.exists, lost)):
+        raise ConfigError(
+            f"{table} holds other files, which are not named now: {_few(lost)}. Name them too, name another file for "
+            f"these, or delete the table and {journal.path}"
+        )
+
+
+def _unnamed(journal: Journal, names: Iterable[str]) -> list[str]:
+    named = set(map(os.path.abspath, names))
+    return [path for path in journal.paths if os.path.abspath(path) not in named]
+
+
+def _few(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

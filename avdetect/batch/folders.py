@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 
 # Of every format that is read, by the names that cameras, phones, recorders, editors and servers give it.
@@ -29,12 +30,11 @@ _BEGINNINGS = (
 )  # fmt: skip
 _PHOTOGRAPHS = (b"heic", b"heix", b"heif", b"mif1", b"avif", b"crx ")  # brands of `ftyp`
 _PACKETS = ((188, 0), (192, 4), (204, 0))  # of MPEG transport streams: size, and where its sync byte stands
-_LOOK_BYTES = 512
 # Folders that systems keep for themselves: resource forks, bins, thumbnails that bear the names of videos.
 _SYSTEM_FOLDERS = frozenset(
     ("__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "@eadir", "#recycle")
 )
-_MOST_NAMED, _LONGEST_SUFFIX = 5, 12
+_MOST_NAMED = 5
 
 
 class Skipped:
@@ -47,35 +47,23 @@ class Skipped:
         self.links: list[str] = []  # to folders; what they lead to may be above, or anywhere
         self.unreadable: list[str] = []  # folders
 
-    def __bool__(self) -> bool:
-        return bool(self.suffixes or self.hidden or self.folders or self.links or self.unreadable)
-
     def __str__(self) -> str:
         """One line; empty where nothing was skipped."""
-        shown = self.suffixes.most_common(_MOST_NAMED)
-        kinds = [f"{count} {suffix}" for suffix, count in shown]
-        if rest := self.suffixes.total() - sum(count for _, count in shown):
-            kinds.append(f"{rest} of other kinds")
+        kinds = [f"{count} {suffix}" for suffix, count in self.suffixes.most_common()]
         said = [
-            _many(self.suffixes.total(), "file") + f" without media ({', '.join(kinds)})" if kinds else "",
-            _many(self.hidden, "hidden file"),
-            _named("hidden or system folder", self.folders),
-            _named("link", self.links) + " to a folder" if self.links else "",
-            _named("folder", self.unreadable) + " that cannot be read" if self.unreadable else "",
+            _counted(self.suffixes.total(), "file(s) without media", kinds),
+            _counted(self.hidden, "hidden file(s)"),
+            _counted(len(self.folders), "hidden or system folder(s)", self.folders),
+            _counted(len(self.links), "link(s) to folders", self.links),
+            _counted(len(self.unreadable), "folder(s) that cannot be read", self.unreadable),
         ]
-        return "skipped: " + ", ".join(filter(None, said)) if self else ""
+        return f"skipped: {', '.join(filter(None, said))}" if any(said) else ""
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}" if count else ""
-
-
-def _named(what: str, names: list[str]) -> str:
+def _counted(count: int, what: str, names: Sequence[str] = ()) -> str:
     """How many there are, and the first of them."""
-    if not names:
-        return ""
     shown = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-    return f"{_many(len(names), what)} ({shown})"
+    return f"{count} {what}" + (f" ({shown})" if names else "") if count else ""
 
 
 def is_kept_out(folder: str) -> bool:
@@ -105,9 +93,7 @@ def media_below(folder: str, skipped: Skipped) -> list[str]:
             elif is_media(path):
                 found.append(path)
             else:
-                suffix = os.path.splitext(name)[1].lower()
-                shown = suffix[1:].isalnum() and len(suffix) <= _LONGEST_SUFFIX
-                skipped.suffixes[suffix if shown else "without a suffix"] += 1
+                skipped.suffixes[os.path.splitext(name)[1].lower() or "without a suffix"] += 1
     return sorted(found)
 
 
@@ -119,7 +105,7 @@ def is_media(path: str) -> bool:
     with suppress(OSError):
         if os.path.isfile(path):  # a pipe would block
             with open(path, "rb") as file:
-                start = file.read(_LOOK_BYTES)
+                start = file.read(512)
     if start[4:8] == b"ftyp" and start[8:12] in _PHOTOGRAPHS:
         return False
     is_stream = any(start[at::size][:3] == b"GGG" for size, at in _PACKETS)

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from avdetect.errors import ConfigError
 from avdetect.jobs.store import Kind, Store
-from avdetect.report.data import is_result
+from avdetect.report.data import Failure
+from avdetect.types import Detection
 
 Signature = tuple[int | None, int | None]  # bytes and time of the last change in ns; None: it could not be asked
 KIND = Kind(
@@ -24,6 +27,7 @@ KIND = Kind(
     tables="CREATE TABLE results (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, status TEXT, result TEXT)",
     advice="name another --out, or delete it and the table to score everything anew",
 )
+_RESULTS = {"scored": Detection, "failed": Failure}  # by status
 
 
 class Journal:
@@ -42,14 +46,9 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with self._store:
             if self.path is not None:
                 self._store.sync()
-        finally:
-            self._store.close()
-
-    def __len__(self) -> int:
-        return int(self._store.rows("SELECT count(*) FROM results")[0][0])
 
     @property
     def paths(self) -> list[str]:
@@ -69,12 +68,11 @@ class Journal:
         """The latest result of `path`. Raises ConfigError where it is damaged."""
         (row,) = self._store.rows("SELECT result FROM results WHERE path = ?", json.dumps(path))
         try:
-            result = json.loads(row["result"])
-            if result["status"] in ("scored", "failed") and isinstance(result["path"], str) and is_result(result):
-                return dict(result)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
-        raise ConfigError(f"{self.path} is damaged: {KIND.advice}")
+            result = json.loads(row["result"])  # not by msgspec, which refuses names that are no Unicode
+            msgspec.convert(result, _RESULTS[result["status"]])
+            return dict(result)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{self.path} is damaged: {KIND.advice}") from error
 
     def add(self, path: str, signature: Signature, result: Mapping[str, Any]) -> None:
         """Keep a result (`report.data.to_dict`). Raises AVDetectError (a full disk)."""

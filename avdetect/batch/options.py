@@ -33,13 +33,14 @@ class ScoringOptions:
     limits: MediaLimits = field(default_factory=MediaLimits)
     start_seconds: float = 0.0
     duration_seconds: float | None = None
+    sample: int | None = None  # clips; 0: all; None: all but of a long file
     video_track: int | None = None  # from 1; None: the best one
     audio_track: int | None = None  # … the one with speech
 
     @property
     def part(self) -> dict[str, Any]:
         """What of a file is scored, as `Detector.score` takes it."""
-        names = ("start_seconds", "duration_seconds", "video_track", "audio_track")
+        names = ("start_seconds", "duration_seconds", "sample", "video_track", "audio_track")
         return {name: getattr(self, name) for name in names}
 
     def load(self, threads: int | None = None) -> Detector:
@@ -61,11 +62,7 @@ class ScoringOptions:
 
         cv2.setNumThreads(1)  # its tasks are too small to be shared: threads would mostly wait
         detector = self.load(threads)
-
-        def score(path: str) -> Result:
-            return attempt(path, lambda: detector.score(path, **self.part))
-
-        return score
+        return lambda path: attempt(path, lambda: detector.score(path, **self.part))
 
     def scorer_like(self, identity: dict[str, Any], threads: int) -> Scorer:
         """`scorer`, on another machine. Raises ConfigError where that machine would not score as `identity` says."""
@@ -73,13 +70,11 @@ class ScoringOptions:
 
         ffmpeg_path()  # without it every file would fail
         here = self.identity()
-        differing = "; ".join(
-            f"{key}: {here[key]} there, {identity[key]} here" for key in here if here[key] != identity[key]
-        )
+        differing = [f"{key}: {here[key]} there, {identity[key]} here" for key in here if here[key] != identity[key]]
         if differing:
             raise ConfigError(
-                f"{socket.gethostname()} would score otherwise than this machine ({differing}): give all machines one "
-                "avdetect, and one place for what --bundle and --face-model name"
+                f"{socket.gethostname()} would score otherwise than this machine ({'; '.join(differing)}): give all "
+                "machines one avdetect, and one place for what --bundle and --face-model name"
             )
         return self.scorer(threads)
 
@@ -94,9 +89,8 @@ class ScoringOptions:
         if self.face_model is not None and self.detector is None:
             raise ConfigError("a face model needs the detector that it is for: scrfd or mtcnn (--detector)")
         bundle, providers = Bundle.load(self.bundle), tuple(execution_providers(self.device))
-        faces = build_detector(
-            self.detector or bundle.info.preprocess.detector, path=self.face_model, providers=providers
-        )
+        name = self.detector or bundle.info.preprocess.detector
+        faces = build_detector(name, path=self.face_model, providers=providers)
         return {
             "avdetect": __version__,
             "bundle": bundle.digest,
@@ -104,6 +98,7 @@ class ScoringOptions:
             "device": providers[0],
             "start": self.start_seconds,
             "duration": self.duration_seconds,
+            "sample": self.sample,
             "video track": self.video_track,
             "audio track": self.audio_track,
             "limits": dataclasses.asdict(self.limits),

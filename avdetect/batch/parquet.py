@@ -48,10 +48,9 @@ class RowGroups:
         import pyarrow
         import pyarrow.parquet
 
-        types = {name: pyarrow.float64() if name in CSV_NUMBERS else pyarrow.string() for name in CSV_COLUMNS}
-        self._schema = pyarrow.schema(list(types.items()))
+        types = [(name, pyarrow.float64() if name in CSV_NUMBERS else pyarrow.string()) for name in CSV_COLUMNS]
+        self._schema, self._table = pyarrow.schema(types), pyarrow.Table
         self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
-        self._table = pyarrow.Table
         self._rows: list[Mapping[str, Any]] = []
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -59,13 +58,10 @@ class RowGroups:
         if len(self._rows) == _ROWS:
             self._flush()
 
-    def close(self) -> None:
-        """Write what is left, and the end of the file."""
-        self._flush()
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Let go of the file, which is not worth anything then."""
+    def close(self, *, whole: bool = True) -> None:
+        """Write the end of the file, and what is left before it; not whole: let go of a file that is not wanted."""
+        if whole:
+            self._flush()
         self._writer.close()
 
     def _flush(self) -> None:

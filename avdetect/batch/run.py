@@ -1,7 +1,7 @@
 """From names through a pool of workers into the journal, and from there, in the order of the names, into the tables.
 
-The journal is the buffer: of a result that came before its turn, memory holds no more than where it stands in there.
-A name that comes twice is scored once and stands in the tables twice.
+The journal is the buffer: of a result that came before its turn, memory holds no more than its name. A name that comes
+twice is scored once and stands in the tables twice.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from avdetect.batch.journal import Journal, Signature
 from avdetect.batch.sources import Source
 from avdetect.batch.tables import Table
 from avdetect.errors import LimitError
-from avdetect.jobs.pool import Done, Event, Failed, Item
+from avdetect.jobs.pool import BasePool, Done, Failed, Item
 from avdetect.report.data import Failure, printable, to_dict
 
 
@@ -40,21 +40,9 @@ class Summary:
     interrupted: bool = False
 
     @property
-    def done(self) -> int:
-        """Names whose result is known."""
-        return self.rows - self.waiting
-
-    @property
     def files_per_second(self) -> float:
         """Of those that were scored now, the start of the workers included."""
         return self.scored_now / max(time.monotonic() - self.began, 1e-9)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """None where that cannot be told."""
-        if self.total is None or not self.scored_now:
-            return None
-        return (self.total - self.done) / self.files_per_second
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {error}" for error, count in sorted(self.failed.items()))
@@ -66,21 +54,13 @@ class Summary:
         return f"{files}: {good} scored ({self.abstained} abstained){failed}{kept}{pace}"
 
 
-class Workers(Protocol):
-    """What scores: a `jobs` pool, whose items are names of files and whose answers are `report.data.to_dict`."""
-
-    def run(self, items: Iterable[Item | None]) -> Generator[Event | None]:
-        """See `jobs.pool.BasePool`."""
-        ...
-
-
 class Run:
     """One run over `source`. `watch` is told of the summary whenever something or nothing happens."""
 
     def __init__(
         self,
         source: Source,
-        pool: Workers,
+        pool: BasePool[Any],  # its items are names of files, its answers `report.data.to_dict`
         journal: Journal,
         tables: Sequence[Table],
         watch: Callable[[Summary], None] = lambda summary: None,
@@ -116,9 +96,9 @@ class Run:
         return self.summary
 
     @property
-    def names(self) -> frozenset[str]:
+    def names(self) -> set[str]:
         """The names read so far."""
-        return frozenset(self._finished | self._running.keys())
+        return self._finished | self._running.keys()
 
     def _items(self) -> Iterator[Item | None]:
         """What has to be scored, as far as names come."""
@@ -149,7 +129,6 @@ class Run:
         self._drain()
 
     def _drain(self) -> None:
-        """Write the rows whose turn has come."""
         while self._rows and self._rows[0] in self._finished:
             self._write(self._rows.popleft())
 
@@ -182,24 +161,21 @@ def signature(path: str) -> Signature:
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C was pressed. The second press is an exception as ever.
-
-    So no line and no row is torn by it. Elsewhere than in the main thread nothing is changed.
+    """Yields whether Ctrl-C was pressed, so that no line and no row is torn by it. The second press is an exception as
+    ever. Where somebody else handles it, or in another thread, nothing is changed.
     """
     pressed = threading.Event()
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
 
     def press(*_: object) -> None:
         pressed.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    if ours:
-        signal.signal(signal.SIGINT, press)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield pressed.is_set
+        return
+    signal.signal(signal.SIGINT, press)
     try:
         yield pressed.is_set
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)

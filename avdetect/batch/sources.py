@@ -24,6 +24,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # no file's name, and not 
 _POLL_SECONDS = 0.05
 _DELIMITERS = ",;\t"  # of CSV; where the comma is the decimal sign, spreadsheets write semicolons
 _MAX_NAME_BYTES = 1 << 16  # sixteen times what a file system takes: a list without separators must not fill the memory
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,13 @@ def begun(source: Source) -> Source:
     return dataclasses.replace(source, open=lambda: chain([first], names))
 
 
-def expand(paths: Sequence[str], skipped: Skipped | None = None) -> Iterator[str]:
+def expand(paths: Sequence[str], skipped: Skipped) -> Iterator[str]:
     """Files as given, the media files below folders (sorted), the matches of glob patterns (sorted; folders descended).
 
     Neither a name that exists nor an address is read as a pattern. What folders hold beside media is counted in
     `skipped`. Raises ConfigError for a pattern or a folder that leads to no file; a missing file is left for the scorer
     to report.
     """
-    skipped = Skipped() if skipped is None else skipped
     for path in paths:
         if not path:
             raise ConfigError("an empty name is no file")
@@ -108,7 +108,7 @@ def expand(paths: Sequence[str], skipped: Skipped | None = None) -> Iterator[str
         else:
             found = [path]
         if not found:
-            raise ConfigError(f"{path} leads to no media file" + (f" ({skipped})" if skipped else ""))
+            raise ConfigError(f"{path} leads to no media file" + (f" ({skipped})" if str(skipped) else ""))
         yield from found
 
 
@@ -152,7 +152,7 @@ def _listed(descriptor: int, separator: bytes) -> Iterator[str | None]:
             if len(rest) < len(codecs.BOM_UTF8) and not ended:
                 continue
             data, rest, begun = rest.removeprefix(codecs.BOM_UTF8), b"", True
-            if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            if data.startswith(_UTF16):
                 decoder = codecs.getincrementaldecoder("utf-16")("replace")
         if decoder:
             data = decoder.decode(data, ended).encode(errors="surrogatepass")
@@ -182,38 +182,29 @@ def _as_meant(*names: str, folder: str = "") -> str:
 
 def _manifest_source(path: Path) -> Source:
     """The column `path` of a CSV or Parquet file; relative names are relative to its folder."""
-    folder = os.path.dirname(path)
-    if path.suffix == ".parquet":
-        from avdetect.batch.parquet import read_column
+    from avdetect.batch.parquet import read_column
 
-        read = read_column
-    else:
-        read = _csv_column
-
-    def names() -> Iterator[str | None]:
-        for name in read(path, "path"):
-            if not name:
-                raise ConfigError(f"{path}: a row has no path")
-            yield name if _ADDRESS.match(name) else os.path.join(folder, _as_meant(name, folder=folder))
-
-    total = sum(1 for _ in names())  # reads it once: what is wrong with it is said before hours of work
-    if not total:
+    folder, names = os.path.dirname(path), []
+    for name in read_column(path, "path") if path.suffix == ".parquet" else _csv_column(path, "path"):
+        if not name:
+            raise ConfigError(f"{path}: a row has no path")
+        names.append(name if _ADDRESS.match(name) else os.path.join(folder, _as_meant(name, folder=folder)))
+    if not names:
         raise ConfigError(f"{path} lists no file")
-    return Source(names, total)
+    return Source(lambda: iter(names), len(names))
 
 
 def _csv_column(path: Path, column: str) -> Iterator[str]:
-    """The cells of a column of a CSV file, one by one. Raises ConfigError."""
     try:
         with path.open("rb") as start:
-            utf16 = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            utf16 = start.read(2) in _UTF16
         with path.open(encoding="utf-16" if utf16 else "utf-8-sig", errors="surrogateescape", newline="") as file:
             header = file.readline()
             kinds = [mark for mark in _DELIMITERS if column in next(csv.reader([header], delimiter=mark), ())]
-            file.seek(0)
-            rows = csv.DictReader(file, strict=True, delimiter=kinds[0] if kinds else ",")
-            if column not in (rows.fieldnames or ()):
+            if not kinds:
                 raise ConfigError(f"{path} has no column {column!r}: it must be a CSV or Parquet file with one")
+            file.seek(0)
+            rows = csv.DictReader(file, strict=True, delimiter=kinds[0])
             for row in rows:
                 if None in row or None in row.values():  # torn, most often: half a name is another file's
                     raise ConfigError(f"{path}, line {rows.line_num}: it has not as many cells as the header")

@@ -20,7 +20,6 @@ def demo(
     report: Annotated[
         Path | None,
         typer.Option(
-            "--report",
             metavar="FILE",
             help="Where the page with the evidence goes: a .html name.",
             show_default="avdetect-demo.html",
@@ -37,31 +36,27 @@ def demo(
     from avdetect.report.files import ReportFiles
     from avdetect.report.text import render
 
-    sample = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
-    page = Path("avdetect-demo.html")
-    files = ReportFiles(report or page)
+    files = ReportFiles(report or Path("avdetect-demo.html"))
     try:
         files.check()
     except ConfigError:
         if report is not None:
             raise
         files = ReportFiles()  # the sample is scored all the same
-    loaded = load_detector(bundle, device=device)
-    recorder = files.recorder()
+    sample = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
+    loaded, recorder, console = load_detector(bundle, device=device), files.recorder(), Console(highlight=False)
     with progress() as advance:
         detection = loaded.score(sample, on_progress=advance, observer=recorder)
-    console = Console(highlight=False)
     console.print(
         "This sample is a manipulation by construction: a public-domain NASA portrait of Eileen Collins whose face is "
         "warped to speak, with a voice made by a formant synthesiser. The two are in step.\n"
     )
     console.print(render(detection))
     console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4 --report report.html")
-    if recorder is not None:
-        files.write(recorder.evidence(loaded, detection))
-        console.print(f"report: {lines(str(files.report))}", markup=False, soft_wrap=True)
-    else:
-        raise AVDetectError(f"no report: {page} cannot be written here; run the demo in another folder")
+    if recorder is None:
+        raise AVDetectError("no report: avdetect-demo.html cannot be written here; run the demo in another folder")
+    files.write(recorder.evidence(loaded, detection))
+    console.print(f"report: {lines(str(files.report))}", markup=False, soft_wrap=True)
 
 
 def doctor(device: DeviceOption = "auto", bundle: BundleOption = None, ffmpeg: FfmpegOption = None) -> None:
@@ -81,9 +76,7 @@ def doctor(device: DeviceOption = "auto", bundle: BundleOption = None, ffmpeg: F
 @models.command("fetch")
 def fetch(
     yes: Annotated[bool, typer.Option("--yes", help="I have read the terms and accept them.")] = False,
-    root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Where insightface keeps its models.")
-    ] = None,
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where insightface keeps its models.")] = None,
 ) -> None:
     """Download insightface's SCRFD face detector (non-commercial research only)."""
     require("scrfd", "avdetect models fetch")

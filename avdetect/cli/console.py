@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import typer
-
 from avdetect.errors import AVDetectError, ConfigError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -57,14 +55,9 @@ def progress() -> Iterator[Callable[[float, float | None], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("scoring"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scoring", total=1)
+        task = bar.add_task("", total=1)
         yield lambda done, total: bar.update(task, completed=min(1.0, done / total) if total else 0.0)
 
 
@@ -89,11 +82,8 @@ def exit_code(command: Callable[[], object], *, name: str = "avdetect", usage: i
         say(f"{name}: {kind}{error}", err=True)
         return usage if of_usage else EXIT_FAILED
     except ImportError as error:  # a library of the base, for extras have their own error
-        typer.echo(
-            f"{name}: {type(error).__name__}: {lines(str(error))}; this installation is damaged: see "
-            "`avdetect doctor`, or make the environment anew as README says",
-            err=True,
-        )
+        what = f"{name}: {type(error).__name__}: {error}; this installation is damaged: see "
+        say(f"{what}`avdetect doctor`, or make the environment anew as README says", err=True)
         return EXIT_FAILED
     except OSError as error:  # standard output: a full disk, a closed pipe
         sys.stdout = None  # or Python would try to flush it once more, and complain

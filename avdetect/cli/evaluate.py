@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,38 +13,37 @@ from avdetect.cli.console import kept, say
 from avdetect.cli.options import BundleOption, FfmpegOption
 from avdetect.extras import importing
 
+MANIFEST = typer.Argument(
+    metavar="MANIFEST", help="CSV or Parquet, as `avdetect prepare` writes it.", show_default=False
+)
+OUT = typer.Option("--out", metavar="DIR", help="Folder of the results.", show_default=False)
+CACHE = typer.Option("--cache", metavar="DIR", help="Take the clips from this cache (`avdetect preprocess`).")
+SPLIT = typer.Option("--split", help="Measure these files only: train, dev or test.")
+HELD_OUT = typer.Option("--out-of-fold", help="Measure what training kept of streams that never saw a file's source.")
+BESIDE = typer.Option(
+    "--beside", metavar="NAME=FOLDER", help="Compare with another bundle's finished evaluation; may be repeated."
+)
+ROBUSTNESS = typer.Option("--robustness", metavar="N", min=0, help="Re-encode N files a class, for robustness curves.")
+NO_AUDIT = typer.Option("--no-audit", help="Leave the shortcut audit out.")
+NO_SYNC = typer.Option("--no-sync", help="Do not measure lip-sync as lip-sync.")
+# Where the results go, and how many processes work, changes nothing.
+NOT_REPEATED = ("manifest", "out", "workers", "ffmpeg")
+
 
 def evaluate(
-    manifest: Annotated[
-        Path,
-        typer.Argument(metavar="MANIFEST", help="CSV or Parquet, as `avdetect prepare` writes it.", show_default=False),
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results.", show_default=False)],
+    context: typer.Context,
+    manifest: Annotated[Path, MANIFEST],
+    out: Annotated[Path, OUT],
     bundle: BundleOption = None,
     ffmpeg: FfmpegOption = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", metavar="DIR", help="Take the clips from this cache (`avdetect preprocess`)."),
-    ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Measure these files only: train, dev or test.")] = None,
-    out_of_fold: Annotated[
-        bool,
-        typer.Option("--out-of-fold", help="Measure what training kept of streams that never saw a file's source."),
-    ] = False,
-    beside: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--beside",
-            metavar="NAME=FOLDER",
-            help="Compare with the finished evaluation of another bundle in FOLDER; may be repeated.",
-        ),
-    ] = None,
-    robustness: Annotated[
-        int, typer.Option("--robustness", metavar="N", min=0, help="Re-encode N files a class, for robustness curves.")
-    ] = 0,
+    cache: Annotated[Path | None, CACHE] = None,
+    split: Annotated[str | None, SPLIT] = None,
+    out_of_fold: Annotated[bool, HELD_OUT] = False,
+    beside: Annotated[list[str] | None, BESIDE] = None,
+    robustness: Annotated[int, ROBUSTNESS] = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that score.")] = 1,
-    no_audit: Annotated[bool, typer.Option("--no-audit", help="Leave the shortcut audit out.")] = False,
-    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not measure lip-sync as lip-sync.")] = False,
+    no_audit: Annotated[bool, NO_AUDIT] = False,
+    no_sync: Annotated[bool, NO_SYNC] = False,
 ) -> None:
     """Measure the model on labelled files: CSV tables, plots and one HTML page.
 
@@ -71,9 +70,7 @@ def evaluate(
             workers=workers,
             audit=not no_audit,
             sync=not no_sync,
-            command=_same_command(
-                manifest, bundle, cache, split, out_of_fold, beside or [], robustness, no_audit, no_sync
-            ),
+            command=same_command(manifest, context.params),
         )
     measured = results.tables["metrics"], next(iter(results.parts))
     for line in (*modalities_in_words(*measured), *in_words(*measured)):
@@ -83,20 +80,11 @@ def evaluate(
     say(str(out / "report.html"))
 
 
-def _same_command(
-    manifest: Path,
-    bundle: Path | None,
-    cache: Path | None,
-    split: str | None,
-    out_of_fold: bool,
-    beside: Sequence[str],
-    robustness: int,
-    no_audit: bool,
-    no_sync: bool,
-) -> str:
-    """The command that gives these results again; where they go and how many processes work changes nothing."""
-    values = {"--bundle": bundle, "--cache": cache, "--split": split, "--robustness": robustness or None}
-    flags = {"--out-of-fold": out_of_fold, "--no-audit": no_audit, "--no-sync": no_sync}
-    words = [word for name, value in values.items() if value is not None for word in (name, str(value))]
-    words += [word for other in beside for word in ("--beside", other)]
-    return shlex.join(["avdetect", "evaluate", str(manifest), *words, *(name for name, on in flags.items() if on)])
+def same_command(manifest: Path, options: Mapping[str, Any]) -> str:
+    """The command that gives these results again."""
+    words = ["avdetect", "evaluate", str(manifest)]
+    for name, value in options.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one and name not in NOT_REPEATED:
+                words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+    return shlex.join(words)

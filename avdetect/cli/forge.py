@@ -18,7 +18,7 @@ _LISTS = ("--method", "--segment")
 
 
 class ForgeCommand(TyperCommand):
-    """Takes `--method lpc world` and `--segment 2 5`: all words behind these, up to the next option, are one value."""
+    """Takes `--method world splice` and `--segment 2 5`: all words up to the next option are one value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words: list[str] = []
@@ -38,15 +38,10 @@ def forge(
         list[Path] | None,
         typer.Argument(metavar="INPUT...", help="Genuine videos (or sound files).", show_default=False),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="Folder of the results; must hold no forged.csv yet."),
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder without a forged.csv.")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            "--method", metavar="NAME...", help="Names of --list; may be repeated, and adds up.", show_default="all"
-        ),
+        typer.Option("--method", metavar="NAME...", help="Names of --list; repeated, they add up.", show_default="all"),
     ] = None,
     segment: Annotated[str, typer.Option("--segment", metavar="START END", help="In seconds, or random.")] = "random",
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
@@ -68,17 +63,15 @@ def forge(
     avdetect forge interview.mp4 lecture.mp4 --out forged
     avdetect forge interview.mp4 --out forged --method mouth_swap world --segment 2 5
 
-    Writes one file a method into --out, contact.png (original, forged and difference) and forged.csv.
-    That is a manifest which can be trained on as it is: it takes the inputs to be genuine.
-    Files are H.264 at 25 fps and the source's resolution.
-    Where the voice is forged they keep the source's video as it is; the sound is AAC, 16 kHz, mono.
+    Writes one file a method into --out, and forged.csv: a manifest to train on, which takes the inputs to be genuine.
+    Faces are H.264 at 25 fps and the source's resolution. Voices are AAC, 16 kHz, mono, beside the source's own video.
     The genuine file is written through the same encoder, as control-video and control-sound:
     the real rows of the manifest, and the original of the forged ones.
-    Several inputs serve as each other's "other person"; those that did share a group.
-    The same seed gives the same forgeries.
+    Inputs lend each other their voices, and share a group then. The same seed gives the same forgeries.
     """
     with importing("train", "avdetect forge"):
         from avdetect.datasets.forgeries import run as forgeries
+        from avdetect.datasets.forgeries.job import Job, open_inputs
 
     if names:
         say("\n".join(forgeries.listing()))
@@ -89,17 +82,7 @@ def forge(
         raise ConfigError("name at least one INPUT and a folder as --out (or --list)")
     if count < 1 or seed < 0:
         raise ConfigError("--count must be at least 1 and --seed at least 0")
+    warn = partial(say, err=True) if "all" in chosen else None
     with kept(out, "what was finished stands in forged.csv"):
-        forgeries.forge(
-            inputs,
-            out,
-            methods,
-            place,
-            seed=seed,
-            count=count,
-            split=split.value,
-            control=control,
-            lenient="all" in chosen,
-            say=say,
-            warn=partial(say, err=True),
-        )
+        job = Job(out, open_inputs(inputs), place, seed, split.value, control, say)
+        forgeries.forge(job, methods, count, warn)

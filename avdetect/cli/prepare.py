@@ -12,9 +12,9 @@ import typer
 from avdetect.cli.console import say
 from avdetect.extras import importing
 
+# The keys of datasets.adapters.ADAPTERS, whose import takes pandas.
 DATASETS = (
-    "dfdc, dfdc-test, dfdc-preview, fakeavceleb, faceforensics, celebdf, lavdf, avdeepfake1m, deepfaketimit, kodf, "
-    "avlips, csv, folder, corpus"
+    "dfdc, dfdc-test, dfdc-preview, fakeavceleb, faceforensics, celebdf, lavdf, avdeepfake1m, kodf, avlips, csv, folder"
 )
 
 
@@ -24,31 +24,31 @@ def _share(value: float) -> float:
     return value
 
 
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help=f"{DATASETS}.", show_default=False)]
+RootArgument = Annotated[
+    Path, typer.Argument(metavar="ROOT", help="The dataset's folder; for csv the list itself.", show_default=False)
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="FILE", help="Manifest to write, .parquet or .csv.", show_default=False)
+]
+DevOption = Annotated[
+    float, typer.Option("--dev", callback=_share, help="Share of the groups without a split that goes to dev.")
+]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="JSON report.", show_default="OUT.report.json")
+]
+RESPLIT = "Ignore the official train and dev and cut dev anew by group; test stays, and takes its groups whole."
+
+
 def prepare(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=f"{DATASETS}.", show_default=False)],
-    root: Annotated[
-        Path,
-        typer.Argument(metavar="ROOT", help="The dataset's folder; for csv the list itself.", show_default=False),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="Manifest to write, .parquet or .csv.", show_default=False)
-    ],
-    dev: Annotated[
-        float, typer.Option("--dev", callback=_share, help="Share of the groups without a split that goes to dev.")
-    ] = 0.1,
+    dataset: DatasetArgument,
+    root: RootArgument,
+    out: OutOption,
+    dev: DevOption = 0.1,
     test: Annotated[float, typer.Option("--test", callback=_share, help="Likewise for test.")] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the split by group.")] = 0,
-    resplit: Annotated[
-        bool,
-        typer.Option(
-            "--resplit",
-            help="Ignore the official train and dev and cut dev anew by group; test stays, and takes its groups whole.",
-        ),
-    ] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE", help="JSON report.", show_default="OUT.report.json"),
-    ] = None,
+    resplit: Annotated[bool, typer.Option("--resplit", help=RESPLIT)] = False,
+    report: ReportOption = None,
 ) -> None:
     """Make a manifest of a dataset in its own layout, and a report of what it holds.
 
@@ -70,7 +70,7 @@ def prepare(
     with importing("evaluate", "avdetect prepare"):
         from avdetect.datasets import prepare as preparing
 
-    table, found = preparing.listed(dataset, root, preparing.Splitting(dev, test, seed, resplit))
+    table, found = preparing.listed(dataset, root, dev, test, seed, resplit)
     if found["leaks"] or found["leaking_originals"]:
         say(preparing.in_words(found))
         preparing.check_leaks(found)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,52 +17,40 @@ if TYPE_CHECKING:
     from avdetect.datasets.cache.build import Report
 
 SHOWN = 20  # lines of a list; all failures stand in failures.csv
-LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
+LINE_SECONDS = 15.0  # between lines of progress
 
-
-class Engine(StrEnum):
-    """Where the workers are."""
-
-    PROCESS = "process"
-    RAY = "ray"
+ManifestOption = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help="CSV or Parquet, as `avdetect prepare` writes it.", show_default=False),
+]
+CacheOption = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder of the clips; made if it does not exist.", show_default=False)
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(metavar="YAML", help="Configuration of a training; its `preprocess` is used.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Processes.", show_default="all cores, on Ray all its CPUs"),
+]
+EngineOption = Annotated[
+    Literal["process", "ray"], typer.Option(help="Where they are: process (this machine) or ray (a cluster).")
+]
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Try files that failed in an earlier run again.")]
+CopiesOption = Annotated[int, typer.Option(metavar="N", min=0, help="Re-encoded copies of each video beside it.")]
 
 
 def preprocess(
-    manifest: Annotated[
-        Path,
-        typer.Option(
-            "--manifest",
-            metavar="FILE",
-            help="CSV or Parquet, as `avdetect prepare` writes it.",
-            show_default=False,
-        ),
-    ],
-    cache: Annotated[
-        Path,
-        typer.Option(
-            "--cache", metavar="DIR", help="Folder of the clips; made if it does not exist.", show_default=False
-        ),
-    ],
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="YAML", help="Configuration of a training; its `preprocess` is used."),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", metavar="N", min=1, help="Processes.", show_default="all cores, on Ray all its CPUs"),
-    ] = None,
-    engine: Annotated[
-        Engine, typer.Option("--engine", help="Where they are: process (this machine) or ray (a cluster).")
-    ] = Engine.PROCESS,
+    manifest: ManifestOption,
+    cache: CacheOption,
+    config: ConfigOption = None,
+    workers: WorkersOption = None,
+    engine: EngineOption = "process",
     ray_address: RayAddressOption = None,
     detector_model: DetectorModelOption = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try files that failed in an earlier run again.")
-    ] = False,
-    copies: Annotated[
-        int, typer.Option("--copies", metavar="N", min=0, help="Re-encoded copies of each video beside it.")
-    ] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what the copies are re-encoded with.")] = 0,
+    retry_failed: RetryOption = False,
+    copies: CopiesOption = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what the copies are re-encoded with.")] = 0,
 ) -> None:
     """Preprocess every file of a manifest, once, into a cache that training reads.
 
@@ -75,7 +60,7 @@ def preprocess(
     The cache knows files by the hash of their bytes, so it can be moved, with or without the media.
     Files that cannot be read are listed at the end and in failures.csv;
     they are not tried again unless --retry-failed is given.
-    Files of equal bytes must agree in labels, split and group;
+    Files of equal bytes must agree in labels and split;
     where they do not, nothing is published and conflicts.csv names them.
     """
     from avdetect.config import TrainConfig, load_yaml
@@ -88,51 +73,31 @@ def preprocess(
     table = read_manifest(manifest)
     options = build.Options(
         workers=workers or 0,
-        engine=engine.value,
+        engine=engine,
         ray_address=ray_address,
         model=detector_model,
         copies=copies,
         seed=seed,
         retry_failed=retry_failed,
     )
-    with kept(cache, "what is done is kept, run again to go on"), _shown(len(table)) as watch:
-        report = build.preprocess(table, cache, settings, options, watch)
+    with kept(cache, "what is done is kept, run again to go on"):
+        report = build.preprocess(table, cache, settings, options, _watch(len(table)))
     say("\n".join(_in_words(report)), err=True)
     say(f"{report.clips} clips of {report.files - report.failures['path'].nunique()} files in {cache}")
 
 
-@contextmanager
-def _shown(total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line now and then elsewhere."""
+def _watch(total: int) -> Callable[[int, int], None]:
+    """Says how far the run is, now and then: (files finished, files preprocessed now)."""
     began = last = time.monotonic()
 
-    def rate(made: int) -> str:
-        return f"{made / max(time.monotonic() - began, 1e-6):.2f} files/s"
-
-    def line(finished: int, made: int) -> None:
+    def watch(finished: int, made: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= LINE_SECONDS:
-            last = time.monotonic()
-            left = (last - began) / finished * (total - finished)
-            say(f"preprocess: {finished} of {total} files, {rate(made)}, {left / 60:.0f} min left", err=True)
+        now = time.monotonic()
+        if now - last >= LINE_SECONDS:
+            last, rate, left = now, made / (now - began), (now - began) / finished * (total - finished)
+            say(f"preprocess: {finished} of {total} files, {rate:.2f} files/s, {left / 60:.0f} min left", err=True)
 
-    if not sys.stderr.isatty():
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-    with Progress("preprocess", *columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("preprocess", total=total, rate="")
-        yield lambda finished, made: bar.update(task, completed=finished, rate=rate(made))
+    return watch
 
 
 def _in_words(report: Report) -> list[str]:

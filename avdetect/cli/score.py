@@ -34,7 +34,6 @@ def score(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
             metavar="FILE",
             help="Also write the results to FILE, a name that ends in .csv, .jsonl, .json or .parquet. FILE.journal "
             "keeps what is scored: resume a stopped run with the same command.",
@@ -45,68 +44,61 @@ def score(
     ] = False,
     report: Annotated[
         Path | None,
-        typer.Option(
-            "--report", metavar="FILE", help="Write what speaks for the verdict on one file as a page: a .html name."
-        ),
+        typer.Option(metavar="FILE", help="Write what speaks for the verdict on one file as a page: a .html name."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="The same as one static picture: a .png name.")
+        Path | None, typer.Option(metavar="FILE", help="The same as one static picture: a .png name.")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers",
-            metavar="N",
-            min=1,
-            help="Processes that score.",
-            show_default="1; on Ray one for each CPU of the cluster",
+            metavar="N", min=1, help="Processes that score.", show_default="1; on Ray one for each CPU of the cluster"
         ),
     ] = None,
-    engine: Annotated[
-        str, typer.Option("--engine", help="Where they are: process (this machine) or ray (a cluster).")
-    ] = "process",
+    engine: Annotated[str, typer.Option(help="Where they are: process (this machine) or ray (a cluster).")] = "process",
     ray_address: RayAddressOption = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
-            "--manifest",
-            metavar="FILE",
-            help="Score what its column `path` names: CSV or Parquet; names are relative to it.",
+            metavar="FILE", help="Score what its column `path` names: CSV or Parquet; names are relative to it."
         ),
     ] = None,
     null: Annotated[bool, typer.Option("--null", help="Names on standard input end in NUL, not in a newline.")] = False,
     kaggle: Annotated[
         Path | None,
         typer.Option(
-            "--kaggle",
             metavar="FILE",
             help="Also write DFDC's submission: filename,label. The label is P(fake); only here it is 0.5 for files "
             "that failed or that the model abstains from, since the competition needs a number.",
         ),
     ] = None,
     retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Score files that failed in an earlier run of this command again."),
+        bool, typer.Option("--retry-failed", help="Score files that failed in an earlier run of this command again.")
     ] = False,
-    start: Annotated[float, typer.Option("--start", min=0, help="Begin here, in seconds.")] = 0.0,
-    duration: Annotated[float | None, typer.Option("--duration", min=0.04, help="Score this many seconds.")] = None,
-    audio_track: Annotated[
+    start: Annotated[float, typer.Option(min=0, help="Begin here, in seconds.")] = 0.0,
+    duration: Annotated[float | None, typer.Option(min=0.04, help="Score this many seconds.")] = None,
+    sample: Annotated[
         int | None,
         typer.Option(
-            "--audio-track", metavar="N", min=1, help="Judge this sound track.", show_default="the one with speech"
+            metavar="N",
+            min=0,
+            help="Score at most N stretches of 12 s, spread evenly; 0: everything.",
+            show_default="6 of a file longer than 20 minutes",
         ),
     ] = None,
-    video_track: Annotated[
+    audio_track: Annotated[
         int | None,
-        typer.Option("--video-track", metavar="N", min=1, help="Judge this video track.", show_default="the best one"),
+        typer.Option(metavar="N", min=1, help="Judge this sound track.", show_default="the one with speech"),
+    ] = None,
+    video_track: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Judge this video track.", show_default="the best one")
     ] = None,
     device: DeviceOption = "auto",
     bundle: BundleOption = None,
     ffmpeg: FfmpegOption = None,
-    detector: Annotated[str | None, typer.Option("--detector", help="Face detector: mtcnn or scrfd.")] = None,
+    detector: Annotated[str | None, typer.Option(help="Face detector: mtcnn or scrfd.")] = None,
     face_model: Annotated[
-        Path | None,
-        typer.Option("--face-model", metavar="FILE", help="Weights of the face detector (scrfd: an ONNX file)."),
+        Path | None, typer.Option(metavar="FILE", help="Weights of the face detector (scrfd: an ONNX file).")
     ] = None,
     limits: LimitsOption = None,
 ) -> None:
@@ -121,30 +113,33 @@ def score(
     from avdetect.config import MediaLimits, load_yaml
     from avdetect.report.files import ReportFiles, check_apart
 
-    files = ReportFiles(report, plot)
+    files, output, engines = (
+        ReportFiles(report, plot),
+        Output(out, kaggle, json, excel),
+        Engines(engine, workers, ray_address),
+    )
     files.check()
-    output = Output(out, kaggle, json, excel)
     output.check()
-    engines = Engines(engine, workers, ray_address)
     engines.check()
     source = source_of(paths or [], manifest, null)
     read = [("the manifest", manifest), ("the file of --limits", limits), ("the face model", face_model)]
+    named = [path for path in (paths or []) if path != STDIN]
     check_apart(
         output.named | files.named,
         chain(
             ((what, path) for what, path in read if path is not None),
-            (("the file to be scored", path) for path in (paths or []) if path != STDIN),
+            (("the file to be scored", path) for path in named),
             (("a file to be scored", path) for path in source.known()),
         ),
     )
     output.check_replaceable()
     media_limits = load_yaml(MediaLimits, limits) if limits else MediaLimits()
     options = ScoringOptions(
-        bundle, device, detector, face_model, media_limits, start, duration, video_track, audio_track
+        bundle, device, detector, face_model, media_limits, start, duration, sample, video_track, audio_track
     )
     if engines == Engines() and kaggle is None and source.single:
         code = _score_one(source, source.single, options, output, files)
-    elif files.paths:
+    elif files.named:
         raise ConfigError(
             "--report and --plot show one file: score it alone, without --workers, --engine, --manifest and --kaggle"
         )
@@ -155,19 +150,14 @@ def score(
 
 
 def _score_one(source: Source, path: str, options: ScoringOptions, output: Output, files: ReportFiles) -> int:
-    """Score a file that was named itself, in this process; the exit code."""
     from avdetect.batch.command import table_of_one
     from avdetect.batch.options import attempt
     from avdetect.report.data import Failure
 
-    detector = options.load()
-    recorder = files.recorder(options.duration_seconds)
+    detector, recorder = options.load(), files.recorder(options.duration_seconds, options.sample)
     try:
         with table_of_one(source, path, options, output) as keep, progress() as advance:
-            result = attempt(
-                path,
-                lambda: detector.score(path, on_progress=advance, observer=recorder, **options.part),
-            )
+            result = attempt(path, lambda: detector.score(path, on_progress=advance, observer=recorder, **options.part))
             keep(result)
     except KeyboardInterrupt:
         raise Interrupted("the file was not scored") from None
@@ -184,21 +174,19 @@ def _score_one(source: Source, path: str, options: ScoringOptions, output: Outpu
                 f"no report could be made: {type(error).__name__}: {error} (a bug in avdetect: please report it with "
                 "this file)"
             ) from error
-        for written in files.paths:
+        for written in files.named.values():
             say(f"report: {written}", err=True)
     return 0
 
 
 def _score_many(source: Source, options: ScoringOptions, output: Output, engines: Engines, retry_failed: bool) -> int:
-    """Score in worker processes; the exit code."""
     from avdetect.batch.command import score_many
 
     summary, notes = score_many(source, options, output, engines, retry_failed=retry_failed)
-    for note in (*filter(None, [source.note]), *notes):
+    for note in filter(None, (source.note, *notes)):
         say(f"avdetect: {note}", err=True)
     if summary.interrupted:
-        again = "; the same command goes on" if output.journal else ""
-        raise Interrupted(f"{summary}{again}")
+        raise Interrupted(f"{summary}{'; the same command goes on' if output.journal else ''}")
     say(f"avdetect: {summary}", err=True)
     return EXIT_FAILED if summary.failed else 0
 

@@ -5,47 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from avdetect.cli.console import say
 from avdetect.cli.options import BundleOption, DeviceOption, FfmpegOption, LimitsOption
 from avdetect.extras import importing
 
+_STATE, _TOKEN = "avdetect/serve in $XDG_STATE_HOME", "$AVDETECT_TOKEN"
+
 
 def serve(
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; any but this machine's own needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8765,
+    host: Annotated[str, Option(help="Address to listen on; any but this machine's own needs a token.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0: any that is free.")] = 8765,
     data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="Where uploads wait and results are kept.",
-            show_default="avdetect/serve in $XDG_STATE_HOME",
-        ),
+        Path | None, Option(metavar="DIR", help="Where uploads wait and results are kept.", show_default=_STATE)
     ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=1, help="Videos that are scored at a time, a process each.")
-    ] = 1,
-    queue: Annotated[int, typer.Option("--queue", metavar="N", min=1, help="Videos that may wait.")] = 100,
-    max_upload_mb: Annotated[
-        float, typer.Option("--max-upload-mb", metavar="MIB", min=0.001, help="Largest video that is taken.")
-    ] = 1024.0,
+    workers: Annotated[int, Option(metavar="N", min=1, help="Videos that are scored at a time, a process each.")] = 1,
+    queue: Annotated[int, Option(metavar="N", min=1, help="Videos that may wait.")] = 100,
+    max_upload_mb: Annotated[float, Option(metavar="MIB", min=0.001, help="Largest video that is taken.")] = 1024.0,
     keep_hours: Annotated[
-        float,
-        typer.Option("--keep-hours", min=0.001, help="Forget a result after so long; its video goes at once."),
+        float, Option(min=0.001, help="Forget a result after so long; its video goes at once.")
     ] = 24.0,
     token_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--token-file", metavar="FILE", help="Ask everybody for the token in it.", show_default="$AVDETECT_TOKEN"
-        ),
+        Path | None, Option(metavar="FILE", help="Ask everybody for the token in it.", show_default=_TOKEN)
     ] = None,
     allowed_host: Annotated[
-        list[str] | None,
-        typer.Option("--allowed-host", metavar="NAME", help="Name under which it is reached; may be repeated."),
+        list[str] | None, Option(metavar="NAME", help="Name under which it is reached; may be repeated.")
     ] = None,
     device: DeviceOption = "auto",
     bundle: BundleOption = None,

@@ -5,10 +5,9 @@ The cache is written by avdetect preprocess (avdetect.datasets.cache.store, avde
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from avdetect.datasets.manifest import read_manifest
 from avdetect.errors import ManifestError
 from avdetect.types import FPS, Clip, UInt8, Waveform
 
-MAX_OPEN = 32  # shards that one thread keeps open
+MAX_OPEN = 32  # shards that are kept open
 
 
 class ClipArchive:
@@ -51,12 +50,11 @@ class ClipArchive:
         ok = (files["failure"] == "").to_numpy(bool)
         place = np.cumsum(ok, dtype=np.int32) - 1
         clips = clips[ok[clips["file"]]].reset_index(drop=True)
-        self._sources = files.loc[ok, ["source_bytes", "source_mtime_ns"]].reset_index(drop=True)
+        self._sources = files.loc[ok, ["path", "source_bytes", "source_mtime_ns"]]
         self.files = files[ok].drop(columns=[name for name in ADDED if name != "sha256"]).reset_index(drop=True)
-        self.clips = clips[["copy", "clip", *CLIP_COLUMNS]].assign(file=place[clips["file"]])
-        self.clips = self.clips[["file", "copy", "clip", *CLIP_COLUMNS]]
+        self.clips = clips.assign(file=place[clips["file"]])[["file", "copy", "clip", *CLIP_COLUMNS]]
         self._places = clips[["shard", "offset", "size"]].to_numpy(np.int64)
-        self._handles = _Handles(self.root / SHARDS)
+        self._open = functools.lru_cache(MAX_OPEN)(functools.partial(_Handle, self.root / SHARDS))
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -88,7 +86,6 @@ class ClipArchive:
             return reader.mouths(track, start, stop)
 
     def waveform(self, clip: int) -> Waveform | None:
-        """The sound of the clip; None where it has none."""
         with self._reader(clip) as reader:
             return reader.waveform()
 
@@ -97,16 +94,17 @@ class ClipArchive:
 
         A source that is gone is no error: the clips are here. One whose size and time are unchanged is not read.
         """
-        columns = (self.files["path"], self.files["sha256"], *(self._sources[name] for name in self._sources))
-        for path, sha256, size, mtime_ns in zip(*(column.tolist() for column in columns), strict=True):
+        again = "run avdetect preprocess again"
+        for values, sha256 in zip(self._sources.itertuples(index=False), self.files["sha256"], strict=True):
+            source = Source(*values)
             try:
-                changed = Source.of(path) != Source(path, size, mtime_ns) and file_sha256(path) != sha256
+                changed = Source.of(source.path) != source and file_sha256(source.path) != sha256
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+                raise ManifestError(f"cannot read {source.path}: {error.strerror}") from error
             if changed:
-                raise ManifestError(f"{path} has changed since it was preprocessed; run avdetect preprocess again")
+                raise ManifestError(f"{source.path} has changed since it was preprocessed; {again}")
 
     @contextmanager
     def _reader(self, clip: int, whole: bool = False) -> Iterator[ClipReader]:
@@ -114,7 +112,7 @@ class ClipArchive:
             raise IndexError(f"the archive has {len(self._places)} clips, asked for {clip}")
         shard, offset, size = self._places[clip].tolist()
         try:
-            window = _Window(self._handles.open(shard), offset, size)
+            window = _Window(self._open(shard), offset, size)
             source = io.BytesIO(window.read()) if whole else window
             with ClipReader(cast(BinaryIO, source)) as reader:
                 yield reader
@@ -122,7 +120,7 @@ class ClipArchive:
             raise
         except Exception as error:  # damaged bytes make zipfile and NumPy raise almost anything
             raise ManifestError(
-                f"clip {clip} in {self._handles.path(shard)} cannot be read ({type(error).__name__}: {error}); "
+                f"clip {clip} in {_path(self.root / SHARDS, shard)} cannot be read ({type(error).__name__}: {error}); "
                 "delete that shard and run avdetect preprocess again"
             ) from error
 
@@ -135,45 +133,28 @@ def _tables(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     try:
         clips = pd.read_parquet(root / CLIPS)
         together = clips.attrs.get("manifest") == file_sha256(root / MANIFEST)
-        failures = pd.read_csv(
-            root / FAILURES, keep_default_na=False, dtype={"path": str, "error": str, "message": str}
-        )
+        types = {"path": str, "error": str, "message": str}
+        failures = pd.read_csv(root / FAILURES, keep_default_na=False, dtype=types)
     except (OSError, ValueError) as error:
         raise ManifestError(f"the tables of {root} are damaged ({error}); {again}") from error
     if not together:
         raise ManifestError(f"{root / MANIFEST} and {root / CLIPS} are of two runs; {again}")
-    files = read_manifest(root / MANIFEST)
-    return files, clips, failures
+    return read_manifest(root / MANIFEST), clips, failures
+
+
+def _path(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:06d}.tar"
 
 
 class _Handle:
-    """A shard opened for reading; closed with the last use of it."""
+    """A shard opened for reading; closed with the last use of it, in whatever thread."""
 
-    def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, folder: Path, shard: int) -> None:
+        self.number = os.open(_path(folder, shard), os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
             os.close(self.number)
-
-
-class _Handles(threading.local):
-    """Opens shards when they are first read; every thread has its own, the least used are closed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._open: OrderedDict[int, _Handle] = OrderedDict()
-
-    def path(self, shard: int) -> Path:
-        return self.folder / f"{shard:06d}.tar"
-
-    def open(self, shard: int) -> _Handle:
-        if shard not in self._open:
-            self._open[shard] = _Handle(self.path(shard))
-            if len(self._open) > MAX_OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(shard)
-        return self._open[shard]
 
 
 class _Window(io.RawIOBase):

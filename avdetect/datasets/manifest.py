@@ -3,8 +3,7 @@
 In memory a pandas table. Labels are Int8 (0, 1, NA); `fake_segments` holds tuples of (start_seconds, end_seconds).
 On disk CSV or Parquet; segments are JSON text in both. Paths are absolute, or relative to the manifest's folder.
 Columns beyond these are kept (kind, augmentations, sha256 ...). One of them is `own_voice`: 1 where the person in the
-picture speaks with this sound, 0 where not, empty where nobody says so. Every function but `read_manifest` works on
-columns as a whole: tables of a million rows and more are meant.
+picture speaks with this sound, 0 where not, empty where nobody says so. Tables of a million rows and more are meant.
 """
 
 from __future__ import annotations
@@ -19,28 +18,13 @@ import numpy as np
 import pandas as pd
 
 from avdetect.datasets.segments import segments_text, typed_segments
-from avdetect.datasets.splits import LABELS, SPLITS, assign_splits, folds
+from avdetect.datasets.splits import LABELS as LABELS
+from avdetect.datasets.splits import SPLITS as SPLITS
+from avdetect.datasets.splits import folds as folds
+from avdetect.datasets.splits import texts
 from avdetect.errors import ManifestError
 from avdetect.extras import how_to_install
 from avdetect.files import replacing
-
-__all__ = [
-    "COLUMNS",
-    "LABELS",
-    "OPTIONAL",
-    "SEGMENTS",
-    "SPLITS",
-    "assign_splits",
-    "digest",
-    "folds",
-    "leaking_originals",
-    "mismatch",
-    "own_voice",
-    "read_manifest",
-    "read_table",
-    "validate",
-    "write_manifest",
-]
 
 COLUMNS = (
     "path",  # absolute, or relative to the manifest
@@ -56,46 +40,44 @@ COLUMNS = (
 )
 OPTIONAL = ("original", "fake_segments")  # a manifest without them is read as if they were empty
 OWN_VOICE = "own_voice"
-# Segments of one part where the two differ (AV-Deepfake1M); these columns are there only if a dataset has them.
+# Segments of one modality where the two differ (AV-Deepfake1M); these columns are there only if a dataset has them.
 SEGMENTS = {"fake_segments": "fake", "video_fake_segments": "video_fake", "audio_fake_segments": "audio_fake"}
 TEXTS = ("path", "group", "split", "dataset", "method", "original")
-NEEDED = ("path", "group", "split", "dataset")
+SPELLINGS = {"0": 0, "0.0": 0, "False": 0, "1": 1, "1.0": 1, "True": 1, "": -1}  # of labels; -1: unknown
 
 
 def validate(table: pd.DataFrame, *, check_splits: bool = True) -> pd.DataFrame:
-    """Return a copy with typed columns. Raises ManifestError, naming the column and the first bad row (from 0).
+    """A copy with typed columns. Raises ManifestError, naming the column and the first bad row (from 0).
 
-    `fake` becomes 1 where it is unknown and a part is fake. With `check_splits=False` a split may be empty, and a group
-    or a fake and its original may stand in several: a listing on its way to `assign_splits`.
+    `fake` becomes 1 where it is unknown and the face or the voice is fake. With `check_splits=False` a split may be
+    empty, and a group or a fake and its original may stand in several: a listing on its way to `assign_splits`.
     """
-    for column in COLUMNS:
-        if column not in table and column not in OPTIONAL:
-            needed = ", ".join(c for c in COLUMNS if c not in OPTIONAL)
-            raise ManifestError(f"the manifest lacks the column {column!r}; it needs {needed}")
+    needed = [column for column in COLUMNS if column not in OPTIONAL]
+    for column in needed:
+        if column not in table:
+            raise ManifestError(f"the manifest lacks the column {column!r}; it needs {', '.join(needed)}")
     table = table.copy(deep=False)
     for column in (*LABELS, *({OWN_VOICE} & set(table))):
-        table[column] = _labels(table[column])
-    for column in OPTIONAL:
-        if column not in table:
-            table[column] = ""
+        table[column] = _labels(table, column)
     for column in TEXTS:
-        table[column] = _text(table[column])
-    for column in NEEDED if check_splits else (c for c in NEEDED if c != "split"):
-        _refuse(_is(table[column] == ""), lambda row, c=column: f"{c} is empty")  # type: ignore[misc]
-    allowed = SPLITS if check_splits else (*SPLITS, "")
-    _refuse(
-        ~_is(table["split"].isin(allowed)),
-        lambda row: (
-            f"split is {table['split'].iloc[row]!r}; it must be train or dev, or test for what is only measured"
-        ),
-    )
+        table[column] = texts(table, column)
+    if "fake_segments" not in table:
+        table["fake_segments"] = ""
+    for column in ("path", "group", "dataset", *(("split",) if check_splits else ())):
+        _refuse(table[column] == "", lambda row, c=column: f"{c} is empty")  # type: ignore[misc]
+    must = "it must be train or dev, or test for what is only measured"
+    _refuse(~table["split"].isin((*SPLITS, "")), lambda row: f"split is {table['split'].iloc[row]!r}; {must}")
     _check_labels(table)
-    _check_segments(table)
+    for column, label in SEGMENTS.items():
+        if column in table:
+            table[column] = typed_segments(table[column])
+            _refuse(
+                table[column].map(bool) & ~_is(table[label] == 1),
+                lambda row, c=column, n=label: f"{c} is not empty although {n} is not 1",  # type: ignore[misc]
+            )
+    _refuse(table["path"].duplicated(), lambda row: f"{table['path'].iloc[row]} stands in the manifest twice")
     if check_splits:
-        _check_groups(table)
-    _refuse(_is(table["path"].duplicated()), lambda row: f"{table['path'].iloc[row]} stands in the manifest twice")
-    if check_splits:
-        _check_originals(table)
+        _check_splits(table)
     return table[[*COLUMNS, *(c for c in table.columns if c not in COLUMNS)]]
 
 
@@ -110,8 +92,8 @@ def own_voice(table: pd.DataFrame) -> np.ndarray:
 
 
 def mismatch(table: pd.DataFrame) -> pd.Series:
-    """(N,) Int8: 1 where two real halves make a fake, 0 where the person in the picture speaks (`own_voice`) and the
-    file is real, else unknown."""
+    """(N,) Int8: 1 where two real modalities make a fake, 0 where the person in the picture speaks (`own_voice`) and
+    the file is real, else unknown."""
     fake, video, audio = (table[name].astype("Int8") for name in LABELS)
     labels = pd.Series(pd.NA, index=table.index, dtype="Int8")
     labels[_is(fake.eq(1) & video.eq(0) & audio.eq(0))] = 1
@@ -119,70 +101,10 @@ def mismatch(table: pd.DataFrame) -> pd.Series:
     return labels
 
 
-def _is(mask: pd.Series) -> np.ndarray:
-    return mask.fillna(False).to_numpy(bool)
-
-
-def _refuse(bad: np.ndarray, message: Callable[[int], str]) -> None:
-    if bad.any():
-        row = int(bad.argmax())
-        raise ManifestError(f"row {row}: {message(row)}")
-
-
-def _text(column: pd.Series) -> pd.Series:
-    """Text everywhere, "" for missing; a column that is text already costs nothing."""
-    missing = column.isna()
-    if missing.any():
-        column = column.astype(object).where(~missing, "")
-    try:
-        return column.astype(str)
-    except UnicodeEncodeError as error:  # a file name that is no UTF-8
-        raise ManifestError(
-            f"{column.name} holds text that is not Unicode ({error.object!r}); rename the file"
-        ) from error
-
-
-def _labels(column: pd.Series) -> pd.Series:
-    if str(column.dtype) != "Int8":
-        try:
-            numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
-        except OverflowError:  # hundreds of digits, which "coerce" does not cover
-            short = column.astype(str).str.len() < 20
-            numbers = pd.to_numeric(column.where(short), errors="coerce").astype("Float64")
-        unread = numbers.isna().to_numpy(bool) & column.notna().to_numpy(bool)
-        unread[unread] = column[unread].astype(str).to_numpy(object) != ""
-    else:
-        numbers, unread = column, np.zeros(len(column), bool)
-    wrong = unread | ~_is(numbers.isin([0, 1]) | numbers.isna())
-    _refuse(wrong, lambda row: f"{column.name} is {column.iloc[row]!r}; it must be 0, 1 or empty")
-    return numbers.astype("Int8")
-
-
-def _check_labels(table: pd.DataFrame) -> None:
-    part = _is(table["video_fake"] == 1) | _is(table["audio_fake"] == 1)
-    _refuse(part & _is(table["fake"] == 0), lambda row: "fake is 0 although its face or voice is labelled fake")
-    table["fake"] = table["fake"].mask(part & table["fake"].isna().to_numpy(bool), 1)
-    _refuse(
-        _is(table["fake"] == 0) & _is(table["original"] != ""),
-        lambda row: f"fake is 0 but it names an original ({table['original'].iloc[row]}); only fakes have one",
-    )
-
-
-def _check_segments(table: pd.DataFrame) -> None:
-    for column, label in SEGMENTS.items():
-        if column in table:
-            table[column] = typed_segments(table[column])
-            _refuse(
-                _is(table[column].map(bool)) & ~_is(table[label] == 1),
-                lambda row, c=column, n=label: f"{c} is not empty although {n} is not 1",  # type: ignore[misc]
-            )
-
-
-def _check_groups(table: pd.DataFrame) -> None:
+def leaking_groups(table: pd.DataFrame) -> list[str]:
+    """The groups that stand in several splits, sorted."""
     places = table[["group", "split"]].drop_duplicates()
-    leaks = places["group"][_is(places["group"].duplicated())]
-    if len(leaks):
-        raise ManifestError(f"group {leaks.iloc[0]!r} stands in more than one split: its clips leak across them")
+    return sorted(places["group"][places["group"].duplicated()].unique())
 
 
 def leaking_originals(table: pd.DataFrame) -> pd.DataFrame:
@@ -190,16 +112,42 @@ def leaking_originals(table: pd.DataFrame) -> pd.DataFrame:
 
     Paths must stand in the table once.
     """
-    rows = np.flatnonzero(_is(table["original"] != ""))
-    place = pd.Index(table["path"]).get_indexer(pd.Index(table["original"].iloc[rows]))
-    rows, place = rows[place >= 0], place[place >= 0]
-    split = table["split"].to_numpy(object)
-    rows, place = (index[split[rows] != split[place]] for index in (rows, place))
-    found = table[["path", "split", "original"]].iloc[rows]
-    return found.assign(original_split=split[place])
+    split_of = table.set_index("path")["split"]
+    found = table[["path", "split", "original"]].assign(original_split=table["original"].map(split_of))
+    return found[found["original_split"].notna() & (found["original_split"] != found["split"])]
 
 
-def _check_originals(table: pd.DataFrame) -> None:
+def _is(mask: pd.Series) -> np.ndarray:
+    return mask.fillna(False).to_numpy(bool)
+
+
+def _refuse(bad: pd.Series, message: Callable[[int], str]) -> None:
+    if bad.any():
+        row = int(_is(bad).argmax())
+        raise ManifestError(f"row {row}: {message(row)}")
+
+
+def _labels(table: pd.DataFrame, column: str) -> pd.Series:
+    if str(table[column].dtype) == "Int8" and table[column].dropna().isin((0, 1)).all():
+        return table[column]
+    numbers = texts(table, column).map(SPELLINGS)
+    _refuse(numbers.isna(), lambda row: f"{column} is {table[column].iloc[row]!r}; it must be 0, 1 or empty")
+    return numbers.mask(numbers < 0).astype("Int8")
+
+
+def _check_labels(table: pd.DataFrame) -> None:
+    real, forged = table["fake"] == 0, _is((table["video_fake"] == 1) | (table["audio_fake"] == 1))
+    _refuse(real & forged, lambda row: "fake is 0 although its face or voice is labelled fake")
+    table["fake"] = table["fake"].mask(forged, 1)
+    _refuse(
+        real & (table["original"] != ""),
+        lambda row: f"fake is 0 but it names an original ({table['original'].iloc[row]}); only fakes have one",
+    )
+
+
+def _check_splits(table: pd.DataFrame) -> None:
+    if groups := leaking_groups(table):
+        raise ManifestError(f"group {groups[0]!r} stands in more than one split: its clips leak across them")
     leaks = leaking_originals(table)
     if len(leaks):
         path, split, original, other = leaks.iloc[0]
@@ -214,9 +162,8 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     table = read_table(path)
     try:
-        for column in ("path", "original"):
-            if column in table:  # resolved first: a.mp4 and ./a.mp4 are one file
-                table[column] = _absolute(_text(table[column]), path.parent.resolve())
+        for column in {"path", "original"} & set(table):  # resolved first: a.mp4 and ./a.mp4 are one file
+            table[column] = _absolute(texts(table, column), path.parent.resolve())
         return validate(table)
     except (ValueError, OSError) as error:  # a path that no file system takes: a NUL, a ring of links
         raise ManifestError(f"{path}: it holds an impossible path: {error}") from error
@@ -229,40 +176,33 @@ def read_table(path: Path) -> pd.DataFrame:
     """The raw table of a CSV or Parquet file. Empty cells stay empty text; names and groups such as 007 stay text."""
     try:
         if path.suffix == ".parquet":
-            return _read_parquet(path)
-        texts = (*TEXTS, *SEGMENTS)
-        table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(texts, str), low_memory=False)
+            table = pd.read_parquet(path)
+        else:
+            types = dict.fromkeys((*TEXTS, *SEGMENTS), str)
+            table = pd.read_csv(path, keep_default_na=False, dtype=types, low_memory=False)
     except ImportError as error:
         raise ManifestError(f"cannot read {path}: Parquet needs pyarrow; {how_to_install('evaluate')}") from error
     except (OSError, ValueError) as error:
         raise ManifestError(f"cannot read the manifest {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(table.index, pd.RangeIndex):
+    except (LookupError, TypeError, AttributeError) as error:  # pyarrow believes what a file says of its own pandas
+        raise ManifestError(f"cannot read the manifest {path}: its description of its columns is damaged") from error
+    if not all(isinstance(name, str) for name in table.columns):
+        raise ManifestError(f"cannot read the manifest {path}: its columns have no names")
+    if path.suffix != ".parquet" and not isinstance(table.index, pd.RangeIndex):
         # pandas takes what stands before the last named cells as row names: every column would be shifted.
         raise ManifestError(f"cannot read the manifest {path}: its rows have more cells than its header has names")
     return table
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
-    """Raises OSError, ValueError, ImportError."""
-    try:
-        table = pd.read_parquet(path)
-    except (LookupError, TypeError, AttributeError) as error:  # pyarrow believes what the file says of its own pandas
-        raise ValueError(f"its description of its columns is damaged ({error})") from error
-    if not all(isinstance(name, str) for name in table.columns):
-        raise ValueError("its columns have no names")
-    return table
-
-
 def _absolute(paths: pd.Series, folder: Path) -> pd.Series:
-    relative = _is(~paths.str.startswith("/") & (paths != ""))
+    relative = ~paths.str.startswith("/") & (paths != "")
     paths = paths.where(~relative, f"{str(folder).rstrip('/')}/" + paths)
     # Only . and .. and // change a path; the folders that hold them are few.
-    odd = _is(paths.str.contains(r"/(?:\.{0,2}/|\.{1,2}$)|.+/$", regex=True))
+    odd = paths.str.contains(r"/(?:\.{0,2}/|\.{1,2}$)|.+/$", regex=True)
     if odd.any():
         parts = paths[odd].str.rsplit("/", n=1, expand=True)
         folders = {name: str(Path(name or "/").resolve()).rstrip("/") for name in parts[0].unique()}
-        paths = paths.copy()
-        paths[odd] = parts[0].map(folders) + "/" + parts[1]
+        paths = paths.mask(odd, parts[0].map(folders) + "/" + parts[1])
     return paths
 
 
@@ -276,18 +216,16 @@ def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
     if path.suffix not in (".csv", ".parquet"):
         raise ManifestError(f"cannot write {path}: a manifest ends in .csv or .parquet")
     table = validate(table).reset_index(drop=True)
-    for column in SEGMENTS:
-        if column in table:
-            table[column] = segments_text(table[column])
-    folder = f"{str(path.parent.resolve()).rstrip('/')}/"
+    for column in {*SEGMENTS} & set(table):
+        table[column] = segments_text(table[column])
     for column in ("path", "original"):
-        table[column] = table[column].str.removeprefix(folder)
+        table[column] = table[column].str.removeprefix(f"{str(path.parent.resolve()).rstrip('/')}/")
     try:
         with replacing(path) as file:
             if path.suffix == ".csv":
                 # The csv module leaves a lone \r bare, and readers take it for the end of a line.
-                texts = [c for c in table.columns if pd.api.types.is_string_dtype(table[c])]
-                odd = any(_is(_text(table[c]).str.contains("\r", regex=False)).any() for c in texts)
+                strings = [c for c in table.columns if pd.api.types.is_string_dtype(table[c])]
+                odd = any(texts(table, c).str.contains("\r", regex=False).any() for c in strings)
                 table.to_csv(file, index=False, quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
             else:
                 table.to_parquet(file, index=False)

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from avdetect.datasets.adapters import ADAPTERS, Problem
-from avdetect.datasets.manifest import LABELS, SEGMENTS, SPLITS, digest, leaking_originals, write_manifest
+from avdetect.datasets.manifest import (
+    LABELS,
+    SEGMENTS,
+    SPLITS,
+    digest,
+    leaking_groups,
+    leaking_originals,
+    write_manifest,
+)
 from avdetect.datasets.splits import assign_splits
 from avdetect.errors import ManifestError
+from avdetect.files import write_json
 
 SHOWN = 20  # methods and problems on the screen; the report file has all
 
 
-@dataclass(frozen=True)
-class Splitting:
-    """How rows without a split get one: by group."""
-
-    dev: float = 0.1  # share of the groups
-    test: float = 0.0  # likewise
-    seed: int = 0
-    again: bool = False  # give up the official train and dev
-
-
-def listed(dataset: str, root: Path, splitting: Splitting) -> tuple[pd.DataFrame, dict[str, Any]]:
+def listed(
+    dataset: str, root: Path, dev: float, test: float, seed: int, resplit: bool
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The manifest of a dataset (a key of ADAPTERS) in `root`, and its report as JSON-able values.
 
+    dev, test: shares of the groups without a split (`assign_splits`). resplit: give up the official train and dev.
     Raises ManifestError where no row can be read. The report may have leaks: see `check_leaks`.
     """
     listing = ADAPTERS[dataset](root)
-    table, problems = _split(listing.table, listing.problems, splitting)
+    table, problems = listing.table, list(listing.problems)
+    if resplit:
+        official = table["split"].isin(["train", "dev"])
+        detail = f"{official.sum()} rows of train and dev are split anew by group"
+        problems.append(Problem("official splits set aside", ".", detail))
+        table = table.assign(split=table["split"].mask(official, ""))
+    table = assign_splits(table, dev, test, seed)
+    train = table["split"] == "train"
+    leaks = len(leaking_groups(table)) or len(leaking_originals(table))  # cutting dev would move them out of sight
+    if dev > 0 and train.any() and not (table["split"] == "dev").any() and not leaks:  # training needs a dev
+        table = assign_splits(table.assign(split=table["split"].mask(train, "")), dev, 0, seed)
+        if (table["split"] == "dev").any():
+            problems.append(Problem("dev cut from train", ".", "the official splits have no dev"))
+        else:
+            problems.append(Problem("no dev", ".", "too few groups to cut one; training needs it"))
     return table, {"dataset": dataset, **_described(table, problems)}
 
 
@@ -55,41 +68,12 @@ def write(table: pd.DataFrame, out: Path, report: dict[str, Any], place: Path) -
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(table, out)
-        place.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(place, report)
     except OSError as error:
         raise ManifestError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def _split(table: pd.DataFrame, problems: list[Problem], splitting: Splitting) -> tuple[pd.DataFrame, list[Problem]]:
-    """Fill empty splits. Where the official splits have no dev, it is cut from train: training needs one."""
-    if splitting.again:
-        detail = f"{int(table['split'].isin(['train', 'dev']).sum())} rows of train and dev are split anew by group"
-        problems = [*problems, Problem("official splits set aside", ".", detail)]
-        table = table.assign(split=table["split"].mask(table["split"].isin(["train", "dev"]), ""))
-    table = assign_splits(table, splitting.dev, splitting.test, splitting.seed)
-    splits = set(table["split"])
-    if any(_leaks(table)):
-        return table, problems  # to be refused: cutting dev would move the rows that leak out of sight
-    if splitting.dev > 0 and "dev" not in splits and "train" in splits:
-        table = assign_splits(
-            table.assign(split=table["split"].mask(table["split"] == "train", "")), splitting.dev, 0, splitting.seed
-        )
-        if (table["split"] == "dev").any():
-            problems = [*problems, Problem("dev cut from train", ".", "the official splits have no dev")]
-        else:
-            problems = [*problems, Problem("no dev", ".", "too few groups to cut one; training needs it")]
-    return table, problems
-
-
-def _leaks(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Groups in several splits; (path, split, original, its split) of fakes that stand apart from their original."""
-    places = table[["group", "split"]].drop_duplicates()
-    groups = sorted(places["group"][places["group"].duplicated()].unique())
-    return groups, leaking_originals(table).to_numpy(object).tolist()
-
-
-def _described(table: pd.DataFrame, problems: Sequence[Problem]) -> dict[str, Any]:
-    leaks, leaking = _leaks(table)
+def _described(table: pd.DataFrame, problems: list[Problem]) -> dict[str, Any]:
     return {
         "rows": len(table),
         "groups": int(table["group"].nunique()),
@@ -98,8 +82,8 @@ def _described(table: pd.DataFrame, problems: Sequence[Problem]) -> dict[str, An
         "methods": _method_counts(table),
         "originals": _original_counts(table),
         "rows_with_segments": {c: int(table[c].map(bool).sum()) for c in SEGMENTS if c in table},
-        "leaks": leaks,
-        "leaking_originals": leaking,
+        "leaks": leaking_groups(table),
+        "leaking_originals": leaking_originals(table).to_numpy(object).tolist(),
         "problems": dict(sorted(Counter(p.kind for p in problems).items())),
         "details": [[p.kind, p.path, p.detail] for p in problems],
     }
@@ -122,9 +106,8 @@ def _method_counts(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _original_counts(table: pd.DataFrame) -> dict[str, int]:
     named = table.loc[table["original"] != "", ["original", "split"]]
-    found = named.merge(
-        table[["path", "fake", "split"]], left_on="original", right_on="path", suffixes=("", "_of_original")
-    )
+    reals = table[["path", "fake", "split"]]
+    found = named.merge(reals, left_on="original", right_on="path", suffixes=("", "_of_original"))
     return {
         "named": len(named),
         "in_manifest": len(found),

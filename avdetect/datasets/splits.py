@@ -14,9 +14,20 @@ from avdetect.errors import ManifestError
 
 LABELS = ("fake", "video_fake", "audio_fake")
 SPLITS = ("train", "dev", "test")
-MAX_UNITS = (
-    4096  # StratifiedGroupKFold takes a good 0.1 ms a group: beyond this number, groups are dealt out in batches
-)
+MAX_UNITS = 4096  # StratifiedGroupKFold takes 0.1 ms a group: beyond this number, groups are dealt out in batches
+
+
+def texts(table: pd.DataFrame, column: str) -> pd.Series:
+    """(N,) of str; "" where a cell is missing, or the column. Raises ManifestError where text is not Unicode."""
+    if column not in table:
+        return pd.Series("", index=table.index, name=column, dtype=str)
+    cells = table[column]
+    if cells.isna().any():
+        cells = cells.astype(object).where(cells.notna(), "")
+    try:
+        return cells.astype(str)
+    except UnicodeEncodeError as error:  # a file name that is no UTF-8
+        raise ManifestError(f"{column} holds text that is not Unicode ({error.object!r}); rename the file") from error
 
 
 def folds(
@@ -35,7 +46,7 @@ def folds(
     if number < 2:
         raise ManifestError(f"{number} fold(s): at least 2 are needed")
     unit = units(table, by)
-    count = int(unit.max()) + 1 if len(unit) else 0
+    count = len(np.unique(unit))
     if count < number:
         what = "group(s)" if by == "group" else "dataset(s) that share no group"
         raise ManifestError(f"{count} {what} cannot be cut into {number} folds; {_advice(by)}")
@@ -47,7 +58,7 @@ def folds(
 
 def media(table: pd.DataFrame) -> np.ndarray:
     """(N,) "clips", "speech" or "stills" by the column `kind` (speech, speech-tts, still ...), else clips."""
-    first = _text(table, "kind").str.replace("-.*", "", regex=True)
+    first = texts(table, "kind").str.replace("-.*", "", regex=True)
     return first.map({"speech": "speech", "still": "stills"}).fillna("clips").to_numpy(object)
 
 
@@ -56,70 +67,50 @@ def origins(table: pd.DataFrame, fake: np.ndarray) -> np.ndarray:
 
     A fake of unstated method is one of its source's.
     """
-    method, source = (_text(table, name).to_numpy(object) for name in ("method", "dataset"))
+    method, source = (texts(table, name).to_numpy(object) for name in ("method", "dataset"))
     return np.where(fake & (method != ""), "generator: " + method, "source: " + source)
-
-
-def _text(table: pd.DataFrame, column: str) -> pd.Series:
-    """(N,) of str; "" where missing, or where there is no such column."""
-    if column not in table:
-        return pd.Series("", index=table.index)
-    return table[column].astype(object).where(table[column].notna(), "").astype(str)
 
 
 def units(table: pd.DataFrame, by: Literal["group", "dataset"]) -> np.ndarray:
     """(N,) number of what a fold never splits: groups joined by originals, or datasets that share such a family."""
     if by not in ("group", "dataset"):
         raise ManifestError(f"folds by {by!r}: it must be 'group' or 'dataset'")
-    _, group, family = families(table)
-    return family[group] if by == "group" else joined(table["dataset"], pd.Series(family[group]))
+    family = families(table)
+    return family if by == "group" else joined(table["dataset"], family)
 
 
-def families(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Names of the groups (G,), sorted; the group of each row (N,); the family of each group (G,).
+def families(table: pd.DataFrame) -> np.ndarray:
+    """(N,) number of the family of each row, by the first of its groups by name.
 
     A fake's group is of one family with the group of its original; fakes of one absent original are one family too,
     and so are files of equal bytes, where the table has their `sha256`.
     """
+    group, path, original, content = (texts(table, name) for name in ("group", "path", "original", "sha256"))
+    links = [(group, "group " + group)]
+    for kind, name, rows in (
+        ("file ", original, original != ""),
+        ("file ", path, path.isin(original[original != ""])),
+        ("bytes ", content, content != ""),
+    ):
+        links.append((group[rows], kind + name[rows]))
+    left, right = (pd.concat(side, ignore_index=True) for side in zip(*links, strict=True))
+    return joined(left, right)[: len(table)]
+
+
+def joined(left: pd.Series | np.ndarray, right: pd.Series | np.ndarray) -> np.ndarray:
+    """(N,) number of the connected component of each row, where a row joins its two names; by the first name left."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    names, group = np.unique(table["group"].to_numpy(object), return_inverse=True)
-    if not {"path", "original"} <= set(table.columns):
-        return names, group, np.arange(len(names))
-    original = table["original"].fillna("").astype(str)
-    fakes = (original != "").to_numpy(bool)
-    sources = table["path"].isin(original[fakes]).to_numpy(bool)
-    files, place = np.unique(
-        np.concatenate([table["path"].to_numpy(object)[sources], original.to_numpy(object)[fakes]]), return_inverse=True
-    )
-    owner, place = np.concatenate([group[sources], group[fakes]]), place + len(names)
-    size = len(names) + len(files)
-    if "sha256" in table:
-        contents = table["sha256"].fillna("").astype(str)
-        known = (contents != "").to_numpy(bool)
-        content = np.unique(contents.to_numpy(object)[known], return_inverse=True)[1]
-        owner, place = np.concatenate([owner, group[known]]), np.concatenate([place, content + size])
-        size += len(content)
-    ends = owner, place
-    edges = coo_matrix((np.ones(len(place), bool), ends), shape=(size, size))
-    return names, group, connected_components(edges, directed=False)[1][: len(names)]
-
-
-def joined(left: pd.Series, right: pd.Series) -> np.ndarray:
-    """(N,) number of the connected component of each row, where a row joins its two names."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    a, left_codes = np.unique(left.to_numpy(object), return_inverse=True)
-    b, right_codes = np.unique(right.to_numpy(object), return_inverse=True)
+    a, left_codes = np.unique(np.asarray(left, object), return_inverse=True)
+    b, right_codes = np.unique(np.asarray(right, object), return_inverse=True)
     size = len(a) + len(b)
-    edges = coo_matrix((np.ones(len(left), bool), (left_codes, right_codes + len(a))), shape=(size, size))
+    edges = coo_matrix((np.ones(len(left_codes), bool), (left_codes, right_codes + len(a))), shape=(size, size))
     return connected_components(edges, directed=False)[1][left_codes]
 
 
 def _label(table: pd.DataFrame, name: str) -> np.ndarray:
-    """(N,) 0, 1, or -1 where unknown, of any spelling of labels."""
+    """(N,) 0, 1, or -1 where unknown, of any spelling of numbers."""
     return pd.to_numeric(table[name], errors="coerce").astype("Float64").fillna(-1).to_numpy(np.int64)
 
 
@@ -139,10 +130,10 @@ def _stratified(table: pd.DataFrame, unit: np.ndarray, values: np.ndarray, numbe
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a rare combination of labels is no error; a missing class is
         try:
-            parts = list(StratifiedGroupKFold(number).split(owner, dealt["stratum"].to_numpy(), owner))
+            cuts = list(StratifiedGroupKFold(number).split(owner, dealt["stratum"].to_numpy(), owner))
         except ValueError as error:  # no combination of labels has as many rows as there are folds
             raise ManifestError(f"{len(unit)} rows cannot be cut into {number} folds: {error}") from error
-    for k, (_, held) in enumerate(parts):
+    for k, (_, held) in enumerate(cuts):
         fold[owner[held]] = k
     return fold[unit]
 
@@ -163,13 +154,11 @@ def check_folds(
         for value in (0, 1):
             has = known == value
             owners, inside = len(np.unique(unit[has])), np.bincount(fold[has], minlength=number)
-            k = int(inside.argmax())
-            if inside[k] == has.sum():
-                raise ManifestError(
-                    f"every {name} = {value} stands in fold {k} ({owners} of the {what}); {_advice(by)}"
-                )
+            if inside.max() == has.sum():
+                where = f"stands in fold {inside.argmax()} ({owners} of the {what})"
+                raise ManifestError(f"every {name} = {value} {where}; {_advice(by)}")
             if owners >= number and not inside.all():
-                raise ManifestError(f"fold {int(inside.argmin())} has no {name} = {value}; {_advice(by)}")
+                raise ManifestError(f"fold {inside.argmin()} has no {name} = {value}; {_advice(by)}")
 
 
 def _advice(by: str) -> str:
@@ -189,37 +178,24 @@ def assign_splits(table: pd.DataFrame, dev: float, test: float, seed: int) -> pd
     """
     if not (0 <= dev < 1 and 0 <= test < 1 and dev + test < 1):
         raise ManifestError(f"shares dev {dev} and test {test}: each must lie in [0, 1), their sum below 1")
-    split = table["split"].astype(object).where(table["split"].notna(), "").astype(str)
-    names, group, family = families(table)
-    first = np.unique(family, return_index=True)[1]  # of each family, the first group by name
-    unit = family[group]
-    given = split.to_numpy(object)
-    chosen = np.full(len(first), "", object)
-    chosen[unit[given != ""]] = given[given != ""]
+    given, family = texts(table, "split").to_numpy(object), families(table)
+    names = table["group"].groupby(family).min().to_numpy(object)  # of each family, the first group by name
+    chosen = np.full(len(names), "", object)
+    chosen[family[given != ""]] = given[given != ""]
     free = np.flatnonzero(chosen == "")
-    hashes = np.array([_hash(f"{seed}:{name}") for name in names[first[free]]])
+    digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names[free])
+    hashes = np.array(
+        [int.from_bytes(digest[:6]) / 2**48 for digest in digests]
+    )  # in [0, 1), on every machine the same
     chosen[free] = np.select([hashes < test, hashes < test + dev], ["test", "dev"], "train")
-    _complete(chosen, free[np.argsort(hashes)], _presence(table, unit, len(first)), {"test": test, "dev": dev})
-    return table.assign(split=pd.Series(np.where(given == "", chosen[unit], given), index=table.index).astype(str))
-
-
-def _hash(text: str) -> float:
-    """In [0, 1), the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
-
-
-def _presence(table: pd.DataFrame, group: np.ndarray, count: int) -> np.ndarray:
-    """(groups, labels * 2) whether a group has a row of this class."""
-    found = np.zeros((count, 2 * len(LABELS)), bool)
-    for column, name in enumerate(LABELS):
-        values = _label(table, name)
-        for value in (0, 1):
-            found[group[values == value], 2 * column + value] = True
-    return found
+    classes = pd.DataFrame({(name, value): _label(table, name) == value for name in LABELS for value in (0, 1)})
+    has = classes.groupby(family).any().to_numpy()  # (families, labels * 2) whether it has a row of this class
+    _complete(chosen, free[np.argsort(hashes)], has, {"test": test, "dev": dev})
+    return table.assign(split=pd.Series(np.where(given == "", chosen[family], given), index=table.index).astype(str))
 
 
 def _complete(chosen: np.ndarray, free: np.ndarray, has: np.ndarray, shares: dict[str, float]) -> None:
-    """Move free groups (sorted by hash) from train into a wanted split that lacks a class, in place."""
+    """Move free families (sorted by hash) from train into a wanted split that lacks a class, in place."""
     for split, share in shares.items():
         for column in range(has.shape[1]) if share > 0 else ():
             if has[chosen == split, column].any():
@@ -227,6 +203,6 @@ def _complete(chosen: np.ndarray, free: np.ndarray, has: np.ndarray, shares: dic
             for candidate in free[(chosen[free] == "train") & has[free, column]]:
                 rest = chosen == "train"
                 rest[candidate] = False
-                if (has[rest].any(axis=0) >= has[candidate]).all():  # train keeps every class that the group has
+                if (has[rest].any(axis=0) >= has[candidate]).all():  # train keeps every class that the family has
                     chosen[candidate] = split
                     break

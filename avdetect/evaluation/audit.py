@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 
 from avdetect.audio import SILENCE_RMS, rms
 from avdetect.datasets.manifest import folds
 from avdetect.errors import ManifestError, MediaError
 from avdetect.evaluation.columns import ANSWERS, MIN_CLASS, Files, measurement_frame
+from avdetect.evaluation.metrics import SEED
 from avdetect.media import MediaInfo, MediaReader
 from avdetect.types import SAMPLE_RATE, Float
 
@@ -37,12 +38,11 @@ CODECS = (
     *("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8", "pcm_mulaw", "pcm_alaw", "flv1"),
 )
 CONTAINERS = ("", *"mov matroska avi mpegts mpeg ogg wav flac mp3 aac flv asf gif webm aiff caf amr image2".split())
-CONTAINER = (
-    *("width", "height", "fps", "bit_rate", "file_bytes", "sample_rate", "channels", "has_video_stream"),
-    *("has_audio_stream", "container", "video_codec", "audio_codec"),
-)
 FEATURE_SETS = {
-    "container facts": CONTAINER,
+    "container facts": (
+        *("width", "height", "fps", "bit_rate", "file_bytes", "sample_rate", "channels", "has_video_stream"),
+        *("has_audio_stream", "container", "video_codec", "audio_codec"),
+    ),
     "duration": ("duration_seconds",),
     "silence": ("silence_share", "leading_silence_seconds"),
     "loudness": ("loudness_db",),
@@ -57,47 +57,36 @@ TRIED_FOLDS = [(by, number) for by in ("dataset", "group") for number in (5, 3, 
 
 
 def facts(path: str | os.PathLike[str]) -> dict[str, float]:
-    """FACTS of one file; NaN where it has no picture or no sound, or does not state the fact.
+    """FACTS of one file; NaN where it has no picture or no sound, or does not state the fact; of what is no media, all.
 
     Sizes and rates are those that the header states, but for the bit rate: it is that of the whole file, bytes over
-    seconds (`MediaInfo` knows none of a single stream). Raises MediaError for a file that is no media.
+    seconds (`MediaInfo` knows none of a single stream).
     """
-    with MediaReader(path) as reader:
-        try:
-            parts = [chunk.samples for chunk in reader.audio(CHUNK_SECONDS)] if reader.info.audio else []
-        except MediaError:  # the header promises sound that cannot be decoded: there is none to describe
-            parts = []
-        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        found = _container(reader.info, os.path.getsize(path)) | sound_facts(samples)
+    try:
+        with MediaReader(path) as reader:
+            try:
+                parts = [chunk.samples for chunk in reader.audio(CHUNK_SECONDS)] if reader.info.audio else []
+            except MediaError:  # the header promises sound that cannot be decoded: there is none to describe
+                parts = []
+            found = _container(reader.info, os.path.getsize(path))
+    except MediaError:
+        return dict.fromkeys(FACTS, math.nan)
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    found |= sound_facts(samples)
     if math.isnan(found["duration_seconds"]) and len(samples):
         found["duration_seconds"] = len(samples) / SAMPLE_RATE
     found["bit_rate"] = found["file_bytes"] * 8 / max(found["duration_seconds"], 1 / 25)
     return {name: float(found[name]) for name in FACTS}
 
 
-def facts_table(paths: Iterable[str | os.PathLike[str]]) -> pd.DataFrame:
-    """A row of FACTS for each path, in order; a file that cannot be read is a row of NaN (the model abstains there)."""
-    rows = []
-    for path in paths:
-        try:
-            rows.append(facts(path))
-        except MediaError:
-            rows.append(dict.fromkeys(FACTS, float("nan")))
-    return pd.DataFrame(rows, columns=list(FACTS), dtype=np.float64)
-
-
 def _container(info: MediaInfo, size: int) -> dict[str, float]:
-    video, audio, unknown = info.video, info.audio, math.nan
+    video, audio = info.video, info.audio
+    stated = {name: getattr(video, name, None) for name in ("width", "height", "fps")}
+    stated |= {name: getattr(audio, name, None) for name in ("sample_rate", "channels")}
+    stated |= {"duration_seconds": info.duration_seconds, "fps": stated["fps"] or None}
     return {
-        "duration_seconds": unknown if info.duration_seconds is None else info.duration_seconds,
-        "width": video.width if video else unknown,
-        "height": video.height if video else unknown,
-        "fps": video.fps if video and video.fps else unknown,
-        "file_bytes": size,
-        "sample_rate": audio.sample_rate if audio else unknown,
-        "channels": audio.channels if audio else unknown,
-        "has_video_stream": video is not None,
-        "has_audio_stream": audio is not None,
+        **{name: math.nan if value is None else value for name, value in stated.items()},
+        **{"file_bytes": size, "has_video_stream": video is not None, "has_audio_stream": audio is not None},
         "container": _code(CONTAINERS, info.container),
         "video_codec": _code(CODECS, video.codec if video else ""),
         "audio_codec": _code(CODECS, audio.codec if audio else ""),
@@ -116,7 +105,7 @@ def sound_facts(samples: Float) -> dict[str, float]:
     names = ("silence_share", "leading_silence_seconds", "loudness_db", "noise_floor_db")
     count = len(samples) // FRAME
     if not count:
-        return dict.fromkeys(names, float("nan"))
+        return dict.fromkeys(names, math.nan)
     frames = samples[: count * FRAME].astype(np.float64).reshape(count, FRAME)
     energy = 10 * np.log10(np.mean(frames**2, axis=1) + FLOOR)  # (count,) dB
     silent = energy < max(20 * math.log10(SILENCE_RMS), energy.max() - QUIET_DB)
@@ -135,13 +124,12 @@ def evaluation_folds(scores: pd.DataFrame) -> pd.Series:
     """
     if "fold" in scores and scores["fold"].notna().all() and scores["fold"].nunique() > 1:
         return scores["fold"].astype(np.int64).rename("given")
-    reasons = []
     for by, number in TRIED_FOLDS:
         try:
             return folds(scores, number, by=by).rename(by)  # type: ignore[arg-type]
         except ManifestError as error:
-            reasons.append(str(error))
-    raise ManifestError(f"no folds for the shortcut audit: {reasons[-1]}")
+            reason = str(error)
+    raise ManifestError(f"no folds for the shortcut audit: {reason}")
 
 
 def guess_column(label: str, name: str) -> str:
@@ -149,22 +137,19 @@ def guess_column(label: str, name: str) -> str:
     return f"shortcut:{label}:{name}"
 
 
-def guesses(scores: pd.DataFrame, facts: pd.DataFrame, fold: np.ndarray | pd.Series, seed: int = 0) -> pd.DataFrame:
+def guesses(scores: pd.DataFrame, facts: pd.DataFrame, fold: np.ndarray | pd.Series) -> pd.DataFrame:
     """What each of FEATURE_SETS alone says of each file of clips and speech, for each label: (N,) `guess_column`s.
 
     By classifiers that were trained on the other folds. `facts` and `fold` (N,) belong to the rows of `scores`. Only
     files with a known label that the model judged are used; the others are NaN, and so are those that no classifier
     could be trained for, because the other folds lack a class.
     """
-    if not len(scores) == len(facts) == len(fold):
-        raise ValueError(f"{len(scores)} scores, {len(facts)} rows of facts and {len(fold)} folds must be as many")
     files, parts = Files(scores, None, 0), np.asarray(fold)
     columns: dict[str, np.ndarray] = {}
     for _, label, known in _guessed(files):
         for name, used in FEATURE_SETS.items():
-            p = out_of_fold(
-                facts.loc[known, list(used)].to_numpy(np.float64), files.labels[label][known], parts[known], seed
-            )
+            x = facts.loc[known, list(used)].to_numpy(np.float64)
+            p = out_of_fold(x, files.labels[label][known], parts[known])
             columns.setdefault(guess_column(label, name), np.full(len(scores), np.nan))[known] = p
     return pd.DataFrame(columns, index=scores.index)
 
@@ -193,8 +178,8 @@ def shortcuts(scores: pd.DataFrame, rounds: int = 500, measured: np.ndarray | No
     return measurement_frame(rows)
 
 
-@threadpool_limits.wrap(limits=1)  # on tables this small, threads only wait for each other
-def out_of_fold(x: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np.ndarray:
+@threadpool_limits.wrap(limits=1)  # trees this small gain nothing from threads, and wait for busy cores
+def out_of_fold(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
     """(N,) probability of 1 by a classifier trained on the other folds, both classes alike; NaN if those lack a class.
 
     x (N, F), NaN allowed; y (N,) of 0 and 1. scikit-learn's histogram gradient boosting: deterministic, and it takes a
@@ -209,7 +194,7 @@ def out_of_fold(x: np.ndarray, y: np.ndarray, fold: np.ndarray, seed: int) -> np
         if not usable.any():
             p[held] = 0.5  # the classifier that knows nothing: all files are tied
             continue
-        model = HistGradientBoostingClassifier(**BOOSTING, random_state=seed).fit(x[seen][:, usable], y[seen])
+        model = HistGradientBoostingClassifier(**BOOSTING, random_state=SEED).fit(x[seen][:, usable], y[seen])
         p[held] = model.predict_proba(x[held][:, usable])[:, 1]
     return p
 

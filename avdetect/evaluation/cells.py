@@ -1,4 +1,4 @@
-"""Cells of a result table as text: numbers, shares, intervals; and the table that holds them."""
+"""Cells of a result table as text, and the columns that such a table may have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from avdetect.evaluation.columns import OUTPUTS
 from avdetect.evaluation.metrics import TOO_FEW
 
 NONE = "–"  # a cell that holds no number
-# What a score answers, for readers; scores that are not named here are shown as they are called in metrics.csv.
+CHANCE, OURS = "chance", "this bundle"  # rows of the comparison
+# What a score answers, for readers; others are shown as metrics.csv calls them.
 SCORES = {
     "p_fake": "whole clip (fake)",
     "p_video_fake": "face (video_fake)",
@@ -22,39 +23,25 @@ SCORES = {
     "-sync_match": "sync: minus match",
     "-sync_confidence": "sync: minus confidence",
     "sync_min_distance": "sync: smallest distance",
-    "no_video:p_fake": "whole clip, video removed",
-    "no_audio:p_fake": "whole clip, sound removed",
 }
-
-
-@dataclass(frozen=True)
-class View:
-    """A table of text. The first `texts` columns hold words, the others numbers."""
-
-    title: str
-    text: str  # how to read it, in plain words
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    texts: int = 2
-    stacked: bool = False  # intervals stand below their numbers, so that many columns fit
 
 
 @dataclass(frozen=True)
 class Column:
     title: str
-    cell: Callable[[Mapping[str, Any]], str]
+    cell: Callable[[Mapping[str, Any]], str]  # of a row of metrics.csv
 
 
-def number(value: object, digits: int = 3) -> str:
+def number(value: Any, digits: int = 3) -> str:
     """A number with `digits` decimals, a dash for what is missing."""
     try:
-        real = float(value)  # type: ignore[arg-type]
+        real = float(value)
     except (TypeError, ValueError):
         return NONE
     return f"{real:.{digits}f}" if math.isfinite(real) else NONE
 
 
-def share(value: object) -> str:
+def share(value: Any) -> str:
     """A share as a percentage."""
     text = number(value)
     return text if text == NONE else f"{100 * float(text):.1f} %"
@@ -73,21 +60,12 @@ def count(row: Mapping[str, Any]) -> str:
     return f"{int(row['n'])} ({int(row['fakes'])})" if number(row.get("n")) != NONE else NONE
 
 
-CHANCE, OURS = "chance", "this bundle"  # rows of the comparison
-
-
 def _difference(row: Mapping[str, Any]) -> str:
     """`+0.053 [-0.01 to +0.12]` of `auc_gap` and its bounds."""
     value, low, high = (row.get(f"auc_gap{end}") for end in ("", "_low", "_high"))
     if number(value) != NONE and row.get("note") == TOO_FEW:
         return f"{value:+.3f} ({TOO_FEW})"
     return NONE if NONE in map(number, (value, low, high)) else f"{value:+.3f} [{low:+.2f} to {high:+.2f}]"
-
-
-def _severity(row: Mapping[str, Any]) -> str:
-    """`28 crf`; a dash for the files as they are."""
-    value = number(row["severity"], 0)
-    return value if value == NONE else f"{value} {row['unit']}"
 
 
 def _worst(row: Mapping[str, Any]) -> str:
@@ -103,37 +81,27 @@ def _shortcut(row: Mapping[str, Any]) -> str:
     return f"{best['score']}: {interval(best, 'auc')}" if best else "not measured"
 
 
+def _text(title: str, name: str) -> Column:
+    return Column(title, lambda row: SCORES.get(str(row[name]), str(row[name])))
+
+
 def _metric(title: str, name: str) -> Column:
     return Column(title, lambda row: interval(row, name))
 
 
 def _plain(title: str, name: str, digits: int = 3) -> Column:
-    return Column(title, lambda row: number(row.get(name), digits))
-
-
-def _share(title: str, name: str) -> Column:
-    return Column(title, lambda row: share(row.get(name)))
-
-
-def _text(title: str, name: str) -> Column:
-    return Column(title, lambda row: SCORES.get(str(row.get(name, "")), str(row.get(name, ""))))
+    return Column(title, lambda row: number(row[name], digits))
 
 
 def _chosen(title: str) -> Column:
     return Column(title, lambda row: number(row["shortcut"].get("auc")))
 
 
-# Name in a view's specification -> column, its cells from rows of a CSV file. \u00a0: a space that does not break
-COLUMNS = {
+COLUMNS = {  # \u00a0: a space that does not break
     "on": _text("measured on", "subset"),
-    **{name: _text(name, "subset") for name in ("class", "source", "kind", "generator")},
-    **{name: _text(name, name) for name in ("score", "label", "stream", "reason", "method")},
-    **{name: _text(name, column) for name, column in (("answers", "label"), ("treatment", "condition"))},
-    **{name: _text(title, "score") for name, title in (("facts", "shortcut"), ("curve", "curve"))},
+    **{name: _text(name, "subset") for name in ("source", "kind", "generator")},
+    **{name: _text(name, name) for name in ("score", "label")},
     "what": Column("what", lambda row: OURS if row["score"] in OUTPUTS else _text("", "score").cell(row)),
-    "streams": Column("streams", lambda row: str(row["score"]).partition(":")[0]),
-    "fusion": Column("fusion", lambda row: str(row["score"]).partition(":")[2]),
-    "severity": Column("severity", _severity),
     "files": Column("files (fakes)", count),
     "auc": _metric("balanced AUC [95\u00a0%]", "auc"),
     "pooled": _plain("pooled AUC", "auc_pooled"),
@@ -150,23 +118,7 @@ COLUMNS = {
     "chosen_short": _chosen("best shortcut's"),
     "worst": Column("worst source's false alarms", _worst),
     "gap": Column("this bundle's balanced AUC minus this [95\u00a0%]", _difference),
-    "real_files": Column("real files", lambda r: number(r["n"], 0) + f" ({TOO_FEW})" * (r["note"] == TOO_FEW)),
-    "alarm_share": _share("false alarms", "false_alarms"),
-    "alarm_share_at_5": _share("at 5 % on average", "false_alarms_at_5"),
-    "pairs": _plain("pairs", "pairs", 0),
-    "in_order": _metric("pairs in order [95\u00a0%]", "auc"),
-    "subset_share": _share("share of the subset", "share"),
-    "recovered": _metric("within ±1 frame [95\u00a0%]", "recovered"),
-    "frames": _metric("mean error (frames)", "mean_error_frames"),
-    "mean_p_real": _plain("mean P of reals", "mean_p_real"),
-    "mean_p_fake": _plain("mean P of fakes", "mean_p_fake"),
-    "num_files": _plain("files", "files", 0),
-    "n": _plain("files", "n", 0),
-    **{name: _plain(name, name, 0) for name in ("segments", "failed")},
-    **{f"ap_{iou}": _plain(f"AP at IoU 0.{iou:g}".replace("50", "5"), f"ap_{iou}") for iou in (50, 75, 95)},
-    "ap_mean": _plain("mean", "ap_mean"),
-    "real": _plain("real files", "real", 0),
-    "with_segment": _share("with a segment", "false_alarms"),
-    "whole": _plain("wholly fake", "whole", 0),
-    "covered": _share("covered", "covered"),
+    "real_files": Column("real files", lambda row: number(row["n"], 0) + f" ({TOO_FEW})" * (row["note"] == TOO_FEW)),
+    "alarm_share": Column("false alarms", lambda row: share(row["false_alarms"])),
+    "alarm_share_at_5": Column("at 5 % on average", lambda row: share(row["false_alarms_at_5"])),
 }

@@ -1,8 +1,7 @@
 """The columns of a scores table as arrays, and one measurement of some of its files.
 
 A measurement has the columns
-    table      modality, output, stream, class, kind, method, source, false alarms, pairs, ablation, modality removed,
-               audit or comparison
+    table      modality, output, stream, class, kind, method, source, false alarms, pairs, ablation, audit, comparison
     subset     which files: "clips", "clips: <source>", "FVRA" ... Unique together with table, score and label
     score      the column of the scores table, with a minus where a low value is the suspicious one; in the tables
                audit and comparison the name of what is measured
@@ -35,7 +34,6 @@ COLUMNS = ("table", "subset", "score", "label", *COUNTS, "note")
 MIN_CLASS = 5  # files of a class below which a kind, a method or a source is not measured on its own
 SUBSETS = ("clips", "speech", "stills")
 BESIDE = "beside:"  # begins the columns that hold the outputs of other bundles: beside:<name>:<output>
-REMOVED = {"no_video:p_fake": "video removed", "no_audio:p_fake": "audio removed"}
 
 
 def subset_masks(scores: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -92,7 +90,7 @@ class Files:
         self.scores, self.threshold, self.rounds = scores, threshold, rounds
         self.labels = {label: label_values(scores, label) for label in ANSWERS}
         self.files = pd.DataFrame({name: text(scores, name) for name in ("group", "dataset", "method")})
-        self.groups = self.files["group"].to_numpy(object)
+        self.groups = self.column("group")
         self.masks = subset_masks(scores)
         # Files are compared with files that have the same streams: what is missing must not speak for a class.
         self.media = np.nan_to_num(numbers(scores, "has_visual")) + 2 * np.nan_to_num(numbers(scores, "has_audio"))
@@ -106,9 +104,11 @@ class Files:
         known = mask & ~np.isnan(y)
         judged = known & ~np.isnan(values)
         proper = score.startswith(("p_", "ablation:", "masked:")) or ":p_" in score
-        row: dict[str, Any] = {"table": table, "subset": subset, "score": score.removeprefix("ablation:")}
-        row |= {"label": label, "n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())}
-        row["abstained"] = int(known.sum() - judged.sum())
+        row = {
+            **{"table": table, "subset": subset, "score": score.removeprefix("ablation:"), "label": label},
+            **{"n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())},
+            "abstained": int(known.sum() - judged.sum()),
+        }
         threshold = self.threshold if proper else None
         options: dict[str, Any] = {"proper": proper, "threshold": threshold, "rounds": self.rounds}
         measured = measure(y[judged], values[judged], self.files[judged], **options)
@@ -126,7 +126,7 @@ class Files:
     def inside(self, score: str, label: str, mask: np.ndarray) -> list[np.ndarray]:
         """The files (N,) of each source in `mask` that holds enough of both classes, with the same streams there."""
         judged = [mask & self.judged(score, label, value) for value in (0, 1)]
-        names = self.files["dataset"].to_numpy(object)
+        names = self.column("dataset")
         counts = [pd.Series(names[rows]).value_counts() for rows in judged]
         both = sorted(set(counts[0].index[counts[0] >= MIN_CLASS]) & set(counts[1].index[counts[1] >= MIN_CLASS]))
         found = [self.comparable(score, label, mask & (names == name)) for name in both]
@@ -137,7 +137,7 @@ class Files:
 
     def comparable(self, score: str, label: str, mask: np.ndarray) -> np.ndarray:
         """The files of `mask` whose streams there are in both classes; a stream's own score needs no other stream."""
-        if score not in ("p_fake", "no_video:p_fake", "no_audio:p_fake"):
+        if score != "p_fake":
             return mask
         media = [set(self.media[mask & self.judged(score, label, value)]) for value in (0, 1)]
         return mask & np.isin(self.media, list(media[0] & media[1]))

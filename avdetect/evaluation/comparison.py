@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,11 @@ from avdetect.evaluation.columns import ANSWERS, BESIDE, OUTPUTS, Files, measure
 from avdetect.evaluation.metrics import GAP, auc_gap
 from avdetect.evaluation.tables import STREAM_SCORES
 
-PART_STREAMS = ("visual_logit", "audio_logit")  # what the face and the voice rest on
-HAS = ("has_visual", "has_audio")
+STREAMS = {"visual_logit": "has_visual", "audio_logit": "has_audio"}  # what the face and the voice rest on
 NAME = re.compile(r"\w[\w .+-]*")  # of a bundle put beside; rows of our own may hold a colon, these may not
 OWN_NAMES = {CHANCE, OURS, *FEATURE_SETS, *SCORES, *SCORES.values()}
 # 0.5 for every file, where both classes weigh the same.
 GUESSING = {**dict.fromkeys(("auc", "auc_pooled", "auc_within", "eer"), 0.5), "log_loss": math.log(2), "ece": 0.0}
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What other bundles said of the files of this evaluation."""
-
-    bundles: dict[str, str]  # name -> digest of the bundle
-    outputs: dict[str, np.ndarray]  # `beside:<name>:<output>` -> (N,) in the order of this evaluation
 
 
 def named_folders(words: Sequence[str]) -> dict[str, Path]:
@@ -52,8 +42,9 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def read_beside(folders: Mapping[str, Path], paths: pd.Series) -> Beside:
-    """What the evaluations in `folders` say of the files `paths`. Raises ConfigError, naming what is wrong."""
+def read_beside(folders: Mapping[str, Path], paths: pd.Series) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """What the evaluations in `folders` say of the files `paths` (N,): name -> digest of the bundle, and
+    `beside:<name>:<output>` -> (N,). Raises ConfigError, naming what is wrong."""
     bundles: dict[str, str] = {}
     outputs: dict[str, np.ndarray] = {}
     for name, folder in folders.items():
@@ -70,13 +61,13 @@ def read_beside(folders: Mapping[str, Path], paths: pd.Series) -> Beside:
             )
         found = scores.loc[paths]
         bundles[name] = str(found["bundle"].iloc[0])
-        outputs |= {f"{BESIDE}{name}:{score}": found[score].to_numpy() for score in (*OUTPUTS, *PART_STREAMS)}
-    return Beside(bundles, outputs)
+        outputs |= {f"{BESIDE}{name}:{score}": found[score].to_numpy() for score in (*OUTPUTS, *STREAMS)}
+    return bundles, outputs
 
 
 def _read(where: str, path: Path) -> pd.DataFrame:
-    """path (index), the bundle's digest, OUTPUTS and PART_STREAMS."""
-    types = {"path": str, "bundle": str} | dict.fromkeys((*OUTPUTS, *PART_STREAMS, *HAS), np.float64)
+    """path (index), the bundle's digest, OUTPUTS and STREAMS."""
+    types = {"path": str, "bundle": str} | dict.fromkeys((*OUTPUTS, *STREAMS, *STREAMS.values()), np.float64)
     try:
         scores = pd.read_csv(path, usecols=list(types), dtype=types, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
@@ -85,7 +76,7 @@ def _read(where: str, path: Path) -> pd.DataFrame:
     p = scores[list(OUTPUTS)]
     if scores["path"].duplicated().any() or ((p < 0) | (p > 1)).any(axis=None):
         raise ConfigError(f"{where}: its scores.csv states a file twice, or holds outputs that are no probabilities")
-    for stream, has in zip(PART_STREAMS, HAS, strict=True):
+    for stream, has in STREAMS.items():
         scores[stream] = scores[stream].where(scores[has] == 1)
     return scores.set_index("path")
 
@@ -122,13 +113,13 @@ def _block(files: Files, subset: str, label: str, audit_rows: pd.DataFrame) -> I
     yield output
 
 
-def _others(scores: pd.DataFrame, label: str) -> Iterable[tuple[str, str]]:
+def _others(scores: pd.DataFrame, label: str) -> Iterator[tuple[str, str]]:
     """(name of the row, column): the bundles put beside, then the ablations; of a part, its own stream alone.
 
     Of a bundle beside also the stream: a fusion whose evidence pointed the wrong way out of fold says 0.5 of all files.
     """
     columns = [str(column) for column in scores]
-    streams = [stream for stream, answers in STREAM_SCORES.items() if answers == label != "fake"]
+    streams = [stream for stream, answers in STREAM_SCORES.items() if answers == label]
     for column in (c for c in columns if c.startswith(BESIDE)):
         _, name, score = column.split(":")
         if score == f"p_{label}":

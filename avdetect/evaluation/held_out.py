@@ -7,6 +7,7 @@ machine matter.
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -43,9 +44,14 @@ def held_out_table(bundle: Bundle) -> pd.DataFrame:
         ) from error
     lacking = [name for name in ("sha256", "fold", *FEATURES, *OUTPUTS) if name not in table]
     texts = [name for name in table if name != "sha256" and not pd.api.types.is_numeric_dtype(table[name])]
-    if lacking or texts or table["sha256"].duplicated().any():
-        what = f"lacks the columns {', '.join(lacking)}" if lacking else "states a file twice"
-        what = f"holds text where numbers belong ({texts[0][:80]!r})" if texts else what
+    what = ""
+    if texts:
+        what = f"holds text where numbers belong ({texts[0][:80]!r})"
+    elif lacking:
+        what = f"lacks the columns {', '.join(lacking)}"
+    elif table["sha256"].duplicated().any():
+        what = "states a file twice"
+    if what:
         raise ModelError(f"{OUT_OF_FOLD} of {bundle.folder} {what}; train or copy the bundle again")
     return table.set_index("sha256")
 
@@ -65,7 +71,6 @@ def held_out_scores(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | 
             f"none of the {len(table)} files of the manifest has an out-of-fold output in {bundle.folder}: it was "
             "trained on other files; measure it without --out-of-fold"
         )
-    ablations = [name for name in found if str(name).startswith("ablation:")]
     columns: dict[str, object] = {"bundle": bundle.digest, "treatment": ""}
     columns |= {name: found[name].astype(np.float64) if name in found else np.nan for name in NUMBERS}
     for name in TEXTS:
@@ -73,7 +78,7 @@ def held_out_scores(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | 
         reason = NOT_RECORDED if has in held and held[has].eq(1).any() else NOT_TRAINED
         columns[name] = np.where(known & (found[has].to_numpy() != 1), reason, "") if has in found else ""
     columns["error"] = np.where(known, "", NOT_HELD_OUT)
-    columns |= {name: found[name].astype(np.float64) for name in ablations}
+    columns |= {name: found[name].astype(np.float64) for name in found if str(name).startswith("ablation:")}
     columns["fold"] = found["fold"].astype("Int64")
     return table.drop(columns=[name for name in columns if name in table]).assign(**columns)
 
@@ -81,11 +86,8 @@ def held_out_scores(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | 
 def file_hashes(table: pd.DataFrame, archive: ClipArchive | None) -> np.ndarray:
     """(N,) SHA-256 of each file's bytes; "" for a file that is neither in the cache nor there."""
     known = {} if archive is None else dict(zip(archive.files["path"], archive.files["sha256"], strict=True))
-    return np.array([known.get(path) or _hash(path) for path in table["path"]], object)
-
-
-def _hash(path: str) -> str:
-    try:
-        return file_sha256(path)
-    except OSError:
-        return ""
+    for path in table["path"]:
+        if not known.get(path):
+            with suppress(OSError):
+                known[path] = file_sha256(path)
+    return np.array([known.get(path, "") for path in table["path"]], object)

@@ -39,6 +39,7 @@ from avdetect.datasets.splits import origins
 
 BINS = 10  # of the calibration error
 MIN_FILES = 10  # of a class, for an interval
+SEED = 0  # of everything in an evaluation that is drawn
 TOO_FEW = "too few"  # the note that stands in its place
 RANKING = ("auc", "eer", "tpr_at_fpr_5")
 PROPER = ("log_loss", "ece")
@@ -58,7 +59,6 @@ def measure(
     proper: bool,
     threshold: float | None = None,
     rounds: int = 500,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """n, fakes, `note`, every metric that applies with `<name>_low` and `<name>_high`, and `auc_pooled`.
 
@@ -76,7 +76,7 @@ def measure(
     row: dict[str, Any] = {"n": len(y), "fakes": int(y.sum()), "note": TOO_FEW if few else ""}
     values = _point(y, p, weights(y, files), proper, threshold)
     alone = few or files["group"].nunique() < 2
-    drawn = {} if alone else resampled(y, p, files, proper=proper, threshold=threshold, rounds=rounds, seed=seed)
+    drawn = {} if alone else resampled(y, p, files, proper=proper, threshold=threshold, rounds=rounds)
     for name, value in values.items():
         low, high = (math.nan, math.nan) if alone else interval(drawn[name])
         row |= {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -113,7 +113,7 @@ def alarm_limit(scores: np.ndarray, share: np.ndarray, allowed: float = 0.05) ->
 
 
 def auc_gap(
-    labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, files: pd.DataFrame, *, rounds: int = 500, seed: int = 0
+    labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, files: pd.DataFrame, *, rounds: int = 500
 ) -> dict[str, float]:
     """GAP: the AUC of `ours` minus that of `theirs` on the same files, with its interval; empty without both classes.
 
@@ -125,7 +125,7 @@ def auc_gap(
     value = roc_auc_score(labels, ours, sample_weight=share) - roc_auc_score(labels, theirs, sample_weight=share)
     if too_few(labels):
         return dict(zip(GAP, (float(value), math.nan, math.nan), strict=True))
-    first, second = (resampled(labels, p, files, rounds=rounds, seed=seed)["auc"] for p in (ours, theirs))
+    first, second = (resampled(labels, p, files, rounds=rounds)["auc"] for p in (ours, theirs))
     return dict(zip(GAP, (float(value), *interval(first - second)), strict=True))
 
 
@@ -137,7 +137,6 @@ def resampled(
     proper: bool = False,
     threshold: float | None = None,
     rounds: int = 500,
-    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Each metric in each of `rounds` resamples of whole sources or groups, (rounds,); NaN where a class was not drawn.
 
@@ -147,7 +146,7 @@ def resampled(
     share = weights(y, files)
     unit, names = pd.factorize(_drawn_whole(y, files))
     parts = []
-    for times in multiplicities(len(names), rounds, seed, max(1, _CHUNK // max(len(y), 1))):
+    for times in multiplicities(len(names), rounds, SEED, max(1, _CHUNK // max(len(y), 1))):
         found = _ranking(y, p, share, unit, times)
         if proper:
             found |= _proper(y, p, share, unit, times, threshold)
@@ -200,10 +199,10 @@ def _point(y: np.ndarray, p: np.ndarray, share: np.ndarray, proper: bool, thresh
     if proper:
         gaps = np.abs(np.bincount(_bins(p), share * (p - y), BINS))
         values |= {"log_loss": log_loss(y, p, sample_weight=share), "ece": gaps.sum() / share.sum()}
-        if threshold is not None:
-            alarm = p >= threshold
-            values["balanced_accuracy"] = balanced_accuracy_score(y, alarm, sample_weight=share)
-            values["false_alarms"] = np.average(alarm[y == 0], weights=share[y == 0])
+    if proper and threshold is not None:
+        alarm = p >= threshold
+        values["balanced_accuracy"] = balanced_accuracy_score(y, alarm, sample_weight=share)
+        values["false_alarms"] = np.average(alarm[y == 0], weights=share[y == 0])
     return {name: float(value) for name, value in values.items()}
 
 
@@ -259,8 +258,7 @@ def _proper(
         """(N,) a file -> (R,) with both classes alike."""
         return (total(values * y) / fakes + total(values * (1 - y)) / reals) / 2
 
-    clipped = np.clip(p, _EPS, 1 - _EPS)
-    bins = _bins(p)
+    clipped, bins = np.clip(p, _EPS, 1 - _EPS), _bins(p)
     found = {
         "log_loss": mean(-np.where(y == 1, np.log(clipped), np.log1p(-clipped))),
         "ece": np.sum([np.abs(mean((p - y) * (bins == k))) for k in range(BINS)], axis=0),

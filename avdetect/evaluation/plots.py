@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from avdetect.evaluation.cells import SCORES
 from avdetect.evaluation.columns import MIN_CLASS, OUTPUTS, label_values, subset_masks
 from avdetect.evaluation.metrics import BINS, weights
-from avdetect.evaluation.views import rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
-DPI = 110
-Rows = Iterable[tuple[str, Mapping[str, Any], int]]  # name, row of metrics.csv, number of a colour
+Line = tuple[str, np.ndarray, np.ndarray, np.ndarray]  # subset, labels (N,), probabilities (N,), weights (N,)
 
 
 @dataclass(frozen=True)
@@ -40,46 +39,23 @@ class Picture:
         return base64.b64encode(self.png).decode("ascii")
 
 
-def of_outputs(scores: pd.DataFrame, metrics: pd.DataFrame, part: str) -> list[Picture]:
-    """The outputs beside the shortcuts, their ROC curves and their reliability. scores: of the files of the part."""
-    rows = []
-    for row in rows_of(metrics, part, "output"):
-        rows.append((f"{row['subset']} · {SCORES[row['score']]}", row, 0))
-        if shortcut := row["shortcut"]:
-            rows.append((f"shortcut: {shortcut['score']}", shortcut, 1))
-    auc = (
-        "Balanced AUC of each output (blue dot) and, below it, of the best shortcut on the same files (orange). The "
-        "grey line is a guess."
-    )
+def of_outputs(scores: pd.DataFrame, part: str) -> list[Picture]:
+    """ROC curves and reliability of the outputs. scores: of the files of the part."""
     reliability = (
         "Reliability: the share of fakes among files of like probability. On the line the probabilities mean what they "
         "say; larger dots, more files."
     )
     return [
-        *_forest(f"auc_{part}", auc, rows),
         *_panels(f"roc_{part}", "ROC curves of the outputs.", scores, _roc),
         *_panels(f"reliability_{part}", reliability, scores, _reliability),
     ]
 
 
-def of_details(metrics: pd.DataFrame, part: str) -> list[Picture]:
-    """The ablations, and the sources that hold both classes."""
-    ablations, sources = rows_of(metrics, part, "ablation"), rows_of(metrics, part, "source")
-    fusions = [(f"{r['subset']} · {r['score']}", r, 0 if r["score"].endswith(":max") else 2) for r in ablations]
-    within = [(f"{r['subset']} · {SCORES[r['score']]}", r, 0) for r in sources]
-    return [
-        *_forest(f"ablations_{part}", "Balanced AUC of P(fake) by other fusions.", fusions),
-        *_forest(f"sources_{part}", "Balanced AUC within each source that holds both classes.", within),
-    ]
-
-
 def _figure(columns: int = 1, height: float = 3.8, width: float = 4.6, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of axes side by side, each `width` by `height` inches, drawn without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """A figure of axes side by side, each `width` by `height` inches."""
+    from matplotlib.figure import Figure  # only who draws loads it
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -87,19 +63,19 @@ def _figure(columns: int = 1, height: float = 3.8, width: float = 4.6, rows: int
     return figure, list(axes)
 
 
-def _picture(name: str, caption: str, figure: Figure) -> list[Picture]:
+def _picture(name: str, caption: str, figure: Figure) -> Picture:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})  # the version would change the bytes
-    return [Picture(name, caption, file.getvalue())]
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})  # the version would change the bytes
+    return Picture(name, caption, file.getvalue())
 
 
 def _style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
 
 
-def _panels(name: str, caption: str, scores: pd.DataFrame, draw: Any) -> list[Picture]:
+def _panels(name: str, caption: str, scores: pd.DataFrame, draw: Callable[[Axes, list[Line]], None]) -> list[Picture]:
     """Axes for each output that has enough of both classes on some subset; there is no picture where none has."""
-    panels: dict[str, list[Any]] = {}
+    panels: dict[str, list[Line]] = {}
     for score, label in OUTPUTS.items():
         truth = label_values(scores, label)
         for subset, mask in subset_masks(scores).items():
@@ -114,12 +90,10 @@ def _panels(name: str, caption: str, scores: pd.DataFrame, draw: Any) -> list[Pi
     for ax, (score, lines) in zip(axes, panels.items(), strict=True):
         ax.set_title(SCORES[score], fontsize=10)
         draw(ax, lines)
-    return _picture(name, caption, figure)
+    return [_picture(name, caption, figure)]
 
 
-def _roc(ax: Axes, lines: Sequence[Any]) -> None:
-    from sklearn.metrics import roc_auc_score, roc_curve
-
+def _roc(ax: Axes, lines: list[Line]) -> None:
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="chance")
     for number, (subset, labels, values, share) in enumerate(lines):
         false, true, _ = roc_curve(labels, values, sample_weight=share)
@@ -129,7 +103,7 @@ def _roc(ax: Axes, lines: Sequence[Any]) -> None:
     ax.legend(fontsize=8, loc="lower right")
 
 
-def _reliability(ax: Axes, lines: Sequence[Any]) -> None:
+def _reliability(ax: Axes, lines: list[Line]) -> None:
     """Share of fakes against the mean probability in ten equal bins, balanced; a dot's area is its files' weight."""
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="calibrated")
     for number, (subset, labels, values, share) in enumerate(lines):
@@ -143,26 +117,8 @@ def _reliability(ax: Axes, lines: Sequence[Any]) -> None:
     ax.legend(fontsize=8, loc="upper left")
 
 
-def _forest(name: str, caption: str, rows: Rows) -> list[Picture]:
-    """A dot and its interval for each row, from above in their order; the line is chance."""
-    rows = [row for row in rows if np.isfinite(row[1]["auc"])]
-    if not rows:
-        return []
-    figure, (ax,) = _figure(1, 1.1 + 0.27 * len(rows), 8.2)
-    for place, (_, row, colour) in enumerate(rows):
-        ax.plot(row["auc"], place, "o" if colour == 0 else "D", color=COLOURS[colour], markersize=5)
-        ax.plot([row["auc_low"], row["auc_high"]], [place, place], color=COLOURS[colour], linewidth=1.5)
-    ax.axvline(0.5, color="0.6", linewidth=1)
-    ax.set_yticks(range(len(rows)), [title for title, _, _ in rows], fontsize=8)
-    lowest = min(row["auc"] for _, row, _ in rows)
-    ax.set(xlabel="balanced AUC, 95 % interval", ylim=(len(rows) - 0.5, -0.5), xlim=(min(0.4, lowest - 0.05), 1.01))
-    return _picture(name, caption, figure)
-
-
 def sync_shifts(shifts: pd.DataFrame) -> list[Picture]:
     """What the sync stream finds of audio that was shifted on purpose."""
-    if shifts.empty:
-        return []
     figure, axes = _figure(2)
     for ax, y in zip(axes, ("recovered", "mean_error_frames"), strict=True):
         ax.plot(shifts["shift_frames"], shifts[y], marker="o", markersize=4, **_style(0))
@@ -171,18 +127,18 @@ def sync_shifts(shifts: pd.DataFrame) -> list[Picture]:
     axes[0].set(ylim=(0, 1.03), ylabel="share recovered within ±1 frame")
     axes[1].set(ylabel="mean absolute error (frames of 40 ms)")
     axes[1].set_ylim(bottom=0)
-    return _picture("sync", "Offsets found of audio that was shifted on purpose.", figure)
+    return [_picture("sync", "Offsets found of audio that was shifted on purpose.", figure)]
 
 
 def robustness(table: pd.DataFrame) -> list[Picture]:
-    """Balanced AUC against the severity of each treatment, beside the files as they are."""
-    conditions = [name for name in table["condition"].unique() if name != "clean"] if len(table) else []
-    if not conditions:
+    """Balanced AUC against the severity of each treatment, beside the files as they are; none for an empty table."""
+    names = [name for name in table["condition"].unique() if name != "clean"] if len(table) else []
+    if not names:
         return []
-    columns = min(3, len(conditions))
-    figure, axes = _figure(columns, 3.4, 4.4, -(-len(conditions) // columns))
+    columns = min(3, len(names))
+    figure, axes = _figure(columns, 3.4, 4.4, -(-len(names) // columns))
     shown = [key for key, rows in table.groupby(["subset", "score"], sort=False) if rows["auc"].notna().any()]
-    for ax, name in zip(axes, conditions, strict=False):
+    for ax, name in zip(axes, names, strict=False):
         levels = table.loc[table["condition"] == name, "severity"].unique().tolist()
         for number, (subset, score) in enumerate(shown):
             rows = table[(table["subset"] == subset) & (table["score"] == score)]
@@ -196,8 +152,8 @@ def robustness(table: pd.DataFrame) -> list[Picture]:
         ax.set_xticks(range(len(levels) + 1), ["as is", *(f"{level:g}" for level in levels)])
         unit = table.loc[table["condition"] == name, "unit"].iloc[0]
         ax.set(title=name, xlabel=str(unit), ylabel="balanced AUC", ylim=(0, 1.03))
-    for ax in axes[len(conditions) :]:
+    for ax in axes[len(names) :]:
         ax.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
-    return _picture("robustness", "Balanced AUC against the severity of each treatment.", figure)
+    return [_picture("robustness", "Balanced AUC against the severity of each treatment.", figure)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Set
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,10 +14,10 @@ from avdetect.bundle import OUT_OF_FOLD, Bundle
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import digest
 from avdetect.evaluation.held_out import NOT_HELD_OUT, file_hashes, held_out_table
+from avdetect.evaluation.metrics import SEED
 from avdetect.evaluation.setting import Setting
 
 VERSIONS = ("numpy", "pandas", "scikit-learn", "matplotlib", "onnxruntime", "opencv-python-headless")
-SEED = 0
 
 
 def files_trained_on(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | None) -> int:
@@ -38,44 +37,38 @@ def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
     return []
 
 
-def warnings_of(setting: Setting, scores: pd.DataFrame, out_of_fold: bool, known: Set[str] = frozenset()) -> list[str]:
-    """known: the sources of the manifest that the bundle was trained on."""
-    found = []
-    seen = () if out_of_fold else setting.trained_on
-    files = 0 if out_of_fold else files_trained_on(setting.table, setting.bundle, setting.archive)
-    if files:
-        found.append(
-            f"{files} of {len(scores)} files were used to train this bundle. On them it looks better than it is: "
-            "measure it with --out-of-fold, or on other files."
-        )
-    elif seen:
-        found.append(
-            f"The bundle was trained on the files of split {' and '.join(seen)} of this manifest. On them it looks "
-            "better than it is: measure it with --out-of-fold, or on other files."
-        )
-    table = setting.table
-    akin = int((table["dataset"].isin(known) & ~table["split"].isin(setting.trained_on)).sum())
-    if akin and not out_of_fold:
-        found.append(
-            f"{akin} of {len(scores)} files were not trained on, but are of sources that the bundle was trained on: "
-            "they say nothing of new sources."
-        )
-    errors = scores["error"] != ""
+def warnings_of(setting: Setting, scores: pd.DataFrame) -> list[str]:
+    """What makes the numbers better than they are, and which files have none."""
+    table, found, of_all = setting.table, [], f"of {len(scores)} files"
+    better = "On them it looks better than it is: measure it with --out-of-fold, or on other files."
+    if not setting.out_of_fold:
+        files = files_trained_on(table, setting.bundle, setting.archive)
+        akin = int((table["dataset"].isin(setting.known) & ~table["split"].isin(setting.trained_on)).sum())
+        if files:
+            found.append(f"{files} {of_all} were used to train this bundle. {better}")
+        elif setting.trained_on:
+            splits = " and ".join(setting.trained_on)
+            found.append(f"The bundle was trained on the files of split {splits} of this manifest. {better}")
+        if akin:
+            found.append(
+                f"{akin} {of_all} were not trained on, but are of sources that the bundle was trained on: "
+                "they say nothing of new sources."
+            )
     left_out = int((scores["error"] == NOT_HELD_OUT).sum())
-    failed = int(errors.sum()) - left_out
+    failed = int((scores["error"] != "").sum()) - left_out
     if left_out:
-        found.append(f"{left_out} of {len(scores)} files have no out-of-fold output in the bundle and are left out.")
+        found.append(f"{left_out} {of_all} have no out-of-fold output in the bundle and are left out.")
     if failed:
-        found.append(f"{failed} of {len(scores)} files could not be read; scores.csv says why (column error).")
+        found.append(f"{failed} {of_all} could not be read; scores.csv says why (column error).")
     return found
 
 
-def about(setting: Setting, out_of_fold: bool, command: str, beside: dict[str, str]) -> dict[str, str]:
+def about(setting: Setting, beside: dict[str, str]) -> dict[str, str]:
     """What stands at the head of the page. beside: name -> digest of the bundles that this one is compared with."""
     table, info = setting.table, setting.bundle.info
     splits = ", ".join(f"{split}: {count}" for split, count in table["split"].value_counts().sort_index().items())
     how = "by the bundle, as avdetect score does"
-    if out_of_fold:
+    if setting.out_of_fold:
         unit = {"dataset": "source (dataset)"}.get(info.training.get("config", {}).get("fold_by", ""), "group")
         how = (
             f"out of fold: every file was scored by streams that never saw its {unit}, and by a fusion that was "
@@ -91,19 +84,17 @@ def about(setting: Setting, out_of_fold: bool, command: str, beside: dict[str, s
         f"{info.calibration.undecided_threshold:g}), of its parts too",
         "avdetect": __version__,
         **({"Put beside": ", ".join(f"{name} ({bundle})" for name, bundle in beside.items())} if beside else {}),
-        **({"Command": command} if command else {}),
+        **({"Command": setting.command} if setting.command else {}),
     }
 
 
-def summary(
-    setting: Setting, out_of_fold: bool, split: str | None, parts: list[str], command: str, beside: dict[str, str]
-) -> dict[str, Any]:
+def summary(setting: Setting, parts: list[str], beside: dict[str, str]) -> dict[str, Any]:
     table, info = setting.table, setting.bundle.info
     return {
-        "command": command,
+        "command": setting.command,
         "bundle": {"name": info.name, "digest": setting.bundle.digest, "threshold": info.calibration.fake_threshold},
-        "manifest": {"digest": digest(table), "rows": len(table), "split": split},
-        "out_of_fold": out_of_fold,
+        "manifest": {"digest": digest(table), "rows": len(table), "split": setting.split},
+        "out_of_fold": setting.out_of_fold,
         "beside": [{"name": name, "bundle": bundle} for name, bundle in beside.items()],
         "parts": parts,
         "bootstrap_rounds": setting.rounds,

@@ -1,4 +1,7 @@
-"""What an evaluation found, as CSV files, PNG pictures, summary.json and one HTML page that needs nothing else."""
+"""What an evaluation found, as CSV files, PNG pictures, summary.json and one HTML page that needs nothing else.
+
+The page shows the main tables; all numbers are in the CSV files.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,21 @@ import numpy as np
 import pandas as pd
 
 from avdetect.evaluation import plots
-from avdetect.evaluation.cells import View
 from avdetect.evaluation.plots import Picture
-from avdetect.evaluation.views import view
+from avdetect.evaluation.views import View, view
 from avdetect.files import replacing
 
-TABLES = ("metrics", "missing", "sync_shifts", "sync", "localisation", "robustness")  # NAME.csv, those that hold rows
-PAGE, SUMMARY, SCORES = "report.html", "summary.json", "scores.csv"
+TABLES = {  # NAME.csv, where it has rows -> what it holds
+    "metrics": "every measurement of the scores: outputs, streams, classes, kinds, generators, sources, false alarms, "
+    "pairs, ablations, shortcuts, the comparison",
+    "missing": "how often each stream could not be judged, and why",
+    "sync_shifts": "offsets found of audio that was shifted on purpose",
+    "sync": "all shifts together, and voices told from those of somebody else",
+    "localisation": "average precision of forged segments",
+    "robustness": "the same files after each treatment",
+}
+SUMMARY = "summary.json"
+PAGE_VIEWS = ("modalities", "outputs", "comparison", "kinds", "generators", "alarms")
 READ_ME = (
     "Balanced AUC: how often a fake scores above a real file (0.5: a guess, 1: always), where every generator weighs "
     "the same among the fakes and every source among the reals, however many files it has. So it is in all other "
@@ -34,8 +45,6 @@ READ_ME = (
     "does not apply.",
     "Files that the detector abstains from or cannot read are counted in the column “abstained” and enter no metric.",
 )
-OUTPUTS = ("modalities", "outputs")
-DETAILS = tuple("comparison ablations streams removed classes kinds generators alarms sources pairs audit".split())
 
 
 @dataclass
@@ -61,20 +70,17 @@ class Section:
 
 def write_report(results: Results, out: Path) -> None:
     """Write everything into the folder `out`. The same results give the same bytes."""
-    write_csv(results.scores, out / SCORES)
-    for name in TABLES:
-        if name in results.tables and len(results.tables[name]):
-            write_csv(results.tables[name], out / f"{name}.csv")
-        else:
-            (out / f"{name}.csv").unlink(missing_ok=True)  # of an earlier run that measured more
-    for path in out.glob("*.png"):
-        path.unlink()
-    sections = [s for s in _sections(results) if s.text or s.pictures or any(view.rows for view in s.views)]
+    write_csv(results.scores, out / "scores.csv")
+    for stale in (*(out / f"{name}.csv" for name in TABLES), *out.glob("*.png")):
+        stale.unlink(missing_ok=True)  # of an earlier run that measured more
+    for name in _measured(results):
+        write_csv(results.tables[name], out / f"{name}.csv")
+    sections = [s for s in _sections(results) if s.text or s.pictures or s.views]
     for picture in (picture for section in sections for picture in section.pictures):
         _replace(out / f"{picture.name}.png", picture.png)
     values = results.summary | {"warnings": results.warnings, "not_measured": results.unmeasured}
     _replace(out / SUMMARY, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
-    _replace(out / PAGE, _page(results, sections).encode())
+    _replace(out / "report.html", _page(results, sections).encode())
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -87,17 +93,8 @@ def _replace(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _page(results: Results, sections: Sequence[Section]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    template = files("avdetect.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    return environment.from_string(template).render(
-        title=f"Evaluation of {results.about['Bundle']}",
-        about=results.about,
-        warnings=results.warnings,
-        sections=sections,
-    )
+def _measured(results: Results) -> list[str]:
+    return [name for name in TABLES if len(results.tables.get(name, ()))]
 
 
 def rows_in_words(part: str) -> str:
@@ -105,33 +102,32 @@ def rows_in_words(part: str) -> str:
 
 
 def _sections(results: Results) -> list[Section]:
-    """In the order of the page; those without any content are left out of it."""
-    tables, parts = results.tables, results.parts
-    metrics = tables["metrics"]
-    sections = []
-    for part, mask in parts.items():
-        found = [view(name, metrics, part) for name in OUTPUTS]
-        pictures = plots.of_outputs(results.scores[mask], metrics, part)
-        sections.append(Section(f"Outputs: {rows_in_words(part)}", views=found, pictures=pictures))
-    for part in parts:
-        found, pictures = [view(name, metrics, part) for name in DETAILS], plots.of_details(metrics, part)
-        sections.append(Section(f"In detail: {rows_in_words(part)}", views=found, pictures=pictures))
-
-    def of_table(title: str, name: str, pictures: Sequence[Picture] = (), text: Sequence[str] = ()) -> Section:
-        there = len(tables.get(name, ())) > 0
-        return Section(title, text, [view(name, tables[name])], pictures) if there else Section(title)
-
+    tables, sections = results.tables, []
+    for part, mask in results.parts.items():
+        views = [shown for name in PAGE_VIEWS if (shown := view(name, tables["metrics"], part)).rows]
+        pictures = plots.of_outputs(results.scores[mask], part)
+        sections.append(Section(f"Results: {rows_in_words(part)}", views=views, pictures=pictures))
+    if "sync_shifts" in tables:
+        on = rows_in_words(results.summary["sync_measured_on"])
+        pictures = plots.sync_shifts(tables["sync_shifts"])
+        sections.append(Section("Lip-sync as lip-sync", [f"Measured on the real files of {on}."], pictures=pictures))
+    if "robustness" in tables:
+        sections.append(Section("Robustness", pictures=plots.robustness(tables["robustness"])))
+    files = [f"{name}.csv: {TABLES[name]}." for name in _measured(results)]
     return [
         *sections,
-        of_table("Missing streams", "missing"),
-        of_table(
-            "Lip-sync as lip-sync",
-            "sync",
-            plots.sync_shifts(tables.get("sync_shifts", pd.DataFrame())),
-            [f"Measured on the real files of {rows_in_words(results.summary.get('sync_measured_on', 'all'))}."],
-        ),
-        of_table("Robustness", "robustness", plots.robustness(tables.get("robustness", pd.DataFrame()))),
-        of_table("Localisation", "localisation"),
-        Section("Not measured", text=results.unmeasured),
-        Section("How to read the numbers", text=READ_ME),
+        Section("All numbers, beside this page", ["scores.csv: what the model says of each file.", *files]),
+        Section("Not measured", results.unmeasured),
+        Section("How to read the numbers", READ_ME),
     ]
+
+
+def _page(results: Results, sections: Sequence[Section]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    template = files("avdetect.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    title = f"Evaluation of {results.about['Bundle']}"
+    return environment.from_string(template).render(
+        title=title, about=results.about, warnings=results.warnings, sections=sections
+    )

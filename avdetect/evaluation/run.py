@@ -18,11 +18,10 @@ import pandas as pd
 from avdetect.bundle import Bundle
 from avdetect.datasets.manifest import digest
 from avdetect.evaluation import provenance, steps
-from avdetect.evaluation.columns import subset_masks
 from avdetect.evaluation.comparison import read_beside
 from avdetect.evaluation.held_out import held_out_scores
 from avdetect.evaluation.report import Results, write_report
-from avdetect.evaluation.scores import Removed, masked, score_table
+from avdetect.evaluation.scores import masked, score_table
 from avdetect.evaluation.setting import Setting, claim, open_archive, selected
 
 
@@ -51,44 +50,35 @@ def evaluate(
     Raises ConfigError for a folder that belongs to another evaluation, and what the measurements raise.
     """
     seen = provenance.trained_on(table, bundle)  # asked of the whole manifest: its digest is what a bundle states
-    known = set(table["dataset"][table["split"].isin(seen)])  # sources that it was trained on
+    known = set(table["dataset"][table["split"].isin(seen)])
     table = selected(table, split)
-    archive = open_archive(cache, bundle)
-    # Before the folder is claimed: what is refused leaves nothing behind.
-    held_out = held_out_scores(table, bundle, archive) if out_of_fold else None
-    others = read_beside(beside or {}, table["path"])
-    identity = {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold}
-    claim(out, identity | ({"beside": others.bundles} if others.bundles else {}))
     seen = [name for name in seen if (table["split"] == name).any()]
-    setting = Setting(table, bundle, out, archive, workers, rounds, tuple(seen))
-    scores = masked(_scores(setting) if held_out is None else held_out, bundle).assign(**others.outputs)
+    archive = open_archive(cache, bundle)
+    setting = Setting(
+        table, bundle, out, archive, workers, rounds, out_of_fold, split, command, tuple(seen), frozenset(known)
+    )
+    # Before the folder is claimed: what is refused leaves nothing behind.
+    scores = held_out_scores(table, bundle, archive) if out_of_fold else None
+    bundles, outputs = read_beside(beside or {}, table["path"])
+    identity = {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold}
+    claim(out, identity | ({"beside": bundles} if bundles else {}))
+    if scores is None:
+        source, progress = setting.source(np.ones(len(table), bool)), setting.progress / "scores.sqlite"
+        scores = score_table(table, source, bundle, progress, workers=workers)
+    scores = masked(scores, bundle).assign(**outputs)
     parts = _parts(table, out_of_fold)
     results = Results(
         scores=scores,
         tables={},
         parts=parts,
-        about=provenance.about(setting, out_of_fold, command, others.bundles),
-        summary=provenance.summary(setting, out_of_fold, split, list(parts), command, others.bundles),
-        warnings=provenance.warnings_of(setting, scores, out_of_fold, known),
+        about=provenance.about(setting, bundles),
+        summary=provenance.summary(setting, list(parts), bundles),
+        warnings=provenance.warnings_of(setting, scores),
     )
     steps.measure_scores(setting, results, audit=audit)
     steps.measure_media(setting, results, sync=sync, robustness_files=robustness_files)
     write_report(results, out)
     return results
-
-
-def _scores(setting: Setting) -> pd.DataFrame:
-    """The files through the bundle, and the clips with either half removed."""
-    table, bundle, workers = setting.table, setting.bundle, setting.workers
-    progress = setting.progress / "scores.sqlite"
-    everything = np.ones(len(table), bool)
-    scores = score_table(table, setting.source(everything), bundle, progress, workers=workers)
-    whole = subset_masks(scores)["clips"] & scores["has_visual"].eq(1).to_numpy() & scores["has_audio"].eq(1).to_numpy()
-    halves: tuple[Removed, ...] = ("video", "audio") if whole.any() else ()
-    for part in halves:
-        left = score_table(table[whole], setting.source(whole), bundle, progress, workers=workers, remove=part)
-        scores[f"no_{part}:p_fake"] = left["p_fake"]
-    return scores
 
 
 def _parts(table: pd.DataFrame, out_of_fold: bool) -> dict[str, np.ndarray]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from avdetect.bundle import Bundle
+from avdetect.bundle import Bundle, OnnxNetworks
 from avdetect.config import MediaLimits
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import SPLITS
+from avdetect.detector import Detector
 from avdetect.errors import ConfigError, ManifestError
 from avdetect.evaluation.sources import CacheClips, ClipSource, FileClips
 from avdetect.faces import build_detector
@@ -22,15 +25,17 @@ from avdetect.preprocess import Preprocessor
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured and where its clips come from."""
-
     table: pd.DataFrame
     bundle: Bundle
     out: Path
-    archive: ClipArchive | None
-    workers: int
-    rounds: int
+    archive: ClipArchive | None = None
+    workers: int = 1
+    rounds: int = 500
+    out_of_fold: bool = False
+    split: str | None = None
+    command: str = ""  # stated in the report
     trained_on: tuple[str, ...] = ()  # splits of these files that the bundle was trained on
+    known: Set[str] = frozenset()  # sources of the manifest that the bundle was trained on
 
     @property
     def progress(self) -> Path:
@@ -41,11 +46,13 @@ class Setting:
         table = self.table[rows]
         if self.archive is not None:
             return CacheClips(self.archive, table)
-        return FileClips(table, self.preprocessor())
+        return FileClips(table, self.bundle.info.preprocess)
 
-    def preprocessor(self) -> Preprocessor:
+    @cached_property
+    def detector(self) -> Detector:
         config = self.bundle.info.preprocess
-        return Preprocessor(config, build_detector(config.detector), MediaLimits())
+        preprocessor = Preprocessor(config, build_detector(config.detector), MediaLimits())
+        return Detector(self.bundle, preprocessor, OnnxNetworks(self.bundle))
 
 
 def selected(table: pd.DataFrame, split: str | None) -> pd.DataFrame:

@@ -11,17 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 
-from avdetect.bundle import OnnxNetworks
 from avdetect.datasets.manifest import own_voice
-from avdetect.detector import Detector
 from avdetect.errors import ManifestError
-from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts_table, guesses, shortcuts
+from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts, guesses, shortcuts
 from avdetect.evaluation.columns import subset_masks
 from avdetect.evaluation.comparison import comparison
 from avdetect.evaluation.localisation import measure_localisation
-from avdetect.evaluation.provenance import SEED
 from avdetect.evaluation.report import Results, rows_in_words, write_csv
 from avdetect.evaluation.robustness import robustness
 from avdetect.evaluation.setting import Setting
@@ -46,16 +42,10 @@ def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
         rows = measurements(scores[mask], threshold, setting.rounds)
         shortcut_rows = shortcuts(scores, setting.rounds, mask)
         beside = comparison(scores[mask], shortcut_rows, setting.rounds)
-        if len(shortcut_rows):
-            results.warnings += [f"{rows_in_words(part)}: {sentence}." for sentence in beaten(rows, shortcut_rows)]
+        results.warnings += [f"{rows_in_words(part)}: {sentence}." for sentence in beaten(rows, shortcut_rows)]
         frames += [frame.assign(part=part) for frame in (rows, shortcut_rows, beside) if len(frame)]
-    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    table = pd.concat(frames, ignore_index=True) if frames else rows.assign(part="")
     results.tables["metrics"] = table[["part", *(name for name in table if name != "part")]]
-    if "no_video:p_fake" not in scores:
-        results.unmeasured.append(
-            "Clips with the video or the sound removed: there is no clip with both, or the scores are out of fold (the "
-            "ablations with one stream are the like of it)."
-        )
 
 
 def _guesses(setting: Setting, results: Results) -> pd.DataFrame:
@@ -63,14 +53,14 @@ def _guesses(setting: Setting, results: Results) -> pd.DataFrame:
     the scores table."""
     judged = (results.scores["error"] == "").to_numpy(bool) & ~subset_masks(results.scores)["stills"]
     scores = results.scores[judged].reset_index(drop=True)
-    facts = container_facts(scores["path"].tolist(), setting.progress / "facts.csv", setting.workers)
-    read = int(facts.notna().any(axis=1).sum())
+    known = container_facts(scores["path"].tolist(), setting.progress / "facts.csv", setting.workers)
+    read = int(known.notna().any(axis=1).sum())
     if not read:
         results.unmeasured.append("The shortcut audit: none of the files is there to be read.")
         return pd.DataFrame()
-    if read < len(facts):
+    if read < len(known):
         results.warnings.append(
-            f"Shortcut audit: {len(facts) - read} of {len(facts)} files are not there, or no media."
+            f"Shortcut audit: {len(known) - read} of {len(known)} files are not there, or no media."
         )
     try:
         fold = evaluation_folds(scores)
@@ -78,8 +68,7 @@ def _guesses(setting: Setting, results: Results) -> pd.DataFrame:
         results.unmeasured.append(f"The shortcut audit: {error}.")
         return pd.DataFrame()
     results.summary["audit_folds"] = {"by": str(fold.name), "number": int(fold.nunique())}
-    with threadpool_limits(1, "openmp"):  # trees this small gain nothing from threads, and wait for busy cores
-        found = guesses(scores, facts, fold, SEED)
+    found = guesses(scores, known, fold)
     if found.empty:
         results.unmeasured.append("The shortcut audit: too few files of both classes.")
     return found.set_axis(results.scores.index[judged])
@@ -92,9 +81,9 @@ def container_facts(paths: list[str], target: Path, workers: int) -> pd.DataFram
     with ThreadPoolExecutor(workers) as pool:  # the work is ffmpeg's, in processes of its own
         for start in range(0, len(todo), CHUNK):
             chunk = todo[start : start + CHUNK]
-            rows = pd.concat(list(pool.map(lambda path: facts_table([path]), chunk)), ignore_index=True)
-            read = rows.assign(path=chunk)[rows.notna().any(axis=1)]
-            known = pd.concat([known, read], ignore_index=True) if len(known) else read[["path", *FACTS]]
+            rows = pd.DataFrame(list(pool.map(facts, chunk)), columns=list(FACTS), dtype=np.float64)
+            rows = rows.assign(path=chunk)[["path", *FACTS]][rows.notna().any(axis=1)]
+            known = pd.concat([known, rows], ignore_index=True) if len(known) else rows
             write_csv(known, target)
     return known.set_index("path")[list(FACTS)].astype(np.float64).reindex(paths).reset_index(drop=True)
 
@@ -106,23 +95,23 @@ def measure_media(setting: Setting, results: Results, *, sync: bool, robustness_
         _sync(setting, results)
     else:
         unmeasured.append("Lip-sync as lip-sync was switched off (--no-sync).")
-    if "fake_segments" in table and table["fake_segments"].map(bool).any():
+    if table["fake_segments"].map(bool).any():
         place = progress / "localisation.csv"
-        tables["localisation"] = _kept([place], lambda: [measure_localisation(table, _detector(setting))])[0]
+        tables["localisation"] = _kept([place], lambda: [measure_localisation(table, setting.detector)])[0]
     else:
         unmeasured.append("Localisation: no partial forgery (fake_segments) in this manifest.")
     if robustness_files:
         place, rounds = progress / f"robustness_{robustness_files}.csv", setting.rounds
         tables["robustness"] = _kept(
             [place],
-            lambda: [robustness(table, _detector(setting), progress, robustness_files, SEED, rounds=rounds)],
+            lambda: [robustness(table, setting.detector, progress, robustness_files, rounds=rounds)],
         )[0]
         if tables["robustness"].empty:
             unmeasured.append("Robustness: there is no clip and no speech to re-encode.")
     else:
         unmeasured.append("Robustness curves were not asked for (--robustness N).")
     used = [name for name in ("sync", "localisation", "robustness") if len(tables.get(name, ()))]
-    if used and setting.trained_on and results.summary["out_of_fold"]:
+    if used and setting.trained_on and setting.out_of_fold:
         results.warnings.append(
             f"The tables {', '.join(used)} were measured with the networks of the bundle, which were trained on the "
             f"split {' and '.join(setting.trained_on)} of this manifest: unlike all others they are not out of fold."
@@ -138,11 +127,10 @@ def _sync(setting: Setting, results: Results) -> None:
         return
     found: Sequence[pd.DataFrame] = [pd.DataFrame()]
     if own_voice(table).any():
+        source, networks = setting.source(mask), setting.detector.networks
         found = _kept(
             [setting.progress / "sync_shifts.csv", setting.progress / "sync.csv"],
-            lambda: measure_sync(
-                table, setting.source(mask), OnnxNetworks(setting.bundle), config, rounds=rounds, seed=SEED
-            ),
+            lambda: measure_sync(table, source, networks, config, rounds=rounds),
         )
     if found[0].empty:
         reason = f"Lip-sync as lip-sync: no file shows {MIN_SECONDS:g} s of one face with its own voice."
@@ -161,7 +149,3 @@ def _kept(places: Sequence[Path], make: Callable[[], Sequence[pd.DataFrame]]) ->
         for table, place in zip(made, places, strict=True):
             write_csv(table, place)
     return [pd.read_csv(place) for place in places]
-
-
-def _detector(setting: Setting) -> Detector:
-    return Detector(setting.bundle, setting.preprocessor(), OnnxNetworks(setting.bundle))

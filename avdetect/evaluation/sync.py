@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ import pandas as pd
 from avdetect.config import ModelConfig
 from avdetect.datasets.manifest import own_voice
 from avdetect.errors import MediaError
-from avdetect.evaluation.metrics import MIN_FILES, TOO_FEW, interval, measure, multiplicities
-from avdetect.evaluation.sources import ClipSource, clips_of
+from avdetect.evaluation.metrics import MIN_FILES, SEED, TOO_FEW, interval, measure, multiplicities
+from avdetect.evaluation.sources import ClipSource
 from avdetect.pooling import SyncDistances, SyncReading, read_sync, sync_distances
 from avdetect.scoring import Networks, audio_windows, mouths_of, seen_mouths, speech_frames, voice_by_frame
 from avdetect.speech import speech_mask
@@ -32,13 +32,6 @@ MISMATCH = {
     "sync_min_distance": lambda reading: reading.min_distance,
     "-sync_match": lambda reading: -reading.match,
 }
-
-
-class SyncMeasurement(NamedTuple):
-    """What `measure_sync` found; both frames are empty when no file could be used."""
-
-    shifts: pd.DataFrame
-    summary: pd.DataFrame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +51,8 @@ def measure_sync(
     config: ModelConfig,
     *,
     rounds: int = 500,
-    seed: int = 0,
-) -> SyncMeasurement:
-    """Shifts found and swapped voices told apart, on the files of `table` with MIN_SECONDS of a face and its own voice.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(shifts, summary) of the files of `table` with MIN_SECONDS of a face and its own voice; empty without any.
 
     shifts: for each shift_frames (-15..15; > 0: the audio lags) n files, unread (no reading: counts as not recovered),
     recovered (share within TOLERANCE frames) and mean_error_frames (of those read). The sound's own offset in a file
@@ -72,8 +64,9 @@ def measure_sync(
     """
     found: dict[int, list[Embedded]] = {}
     for row in np.flatnonzero(own_voice(table)).tolist():
+        clips: list[Clip] = []
         try:
-            clips = clips_of(source, row)
+            source.feed(row, clips.append)
         except MediaError:
             continue  # counted with the scores
         if seconds_with_sound(clips) >= MIN_SECONDS:
@@ -81,12 +74,11 @@ def measure_sync(
             if embedded:
                 found[row] = embedded
     if not found:
-        return SyncMeasurement(pd.DataFrame(), pd.DataFrame())
+        return pd.DataFrame(), pd.DataFrame()
     groups = table["group"].to_numpy(object)[list(found)]
     files, max_offset = list(found.values()), config.sync.max_offset
-    shifts, shifted = _shifted(files, groups, max_offset, rounds, seed)
-    swapped = _swapped(files, groups, max_offset, rounds, seed)
-    return SyncMeasurement(shifts, pd.DataFrame([shifted, *swapped]))
+    shifts, shifted = _shifted(files, groups, max_offset, rounds)
+    return shifts, pd.DataFrame([shifted, *_swapped(files, groups, max_offset, rounds)])
 
 
 def seconds_with_sound(clips: Sequence[Clip]) -> float:
@@ -123,17 +115,17 @@ def embed(clip: Clip, networks: Networks, config: ModelConfig) -> Embedded | Non
 def reading(file: Sequence[Embedded], shift: int, max_offset: int) -> SyncReading | None:
     """The sync of a file whose sound comes `shift` frames later; of several faces the one that fits best."""
     by_track: dict[int, list[SyncDistances]] = {}
-    for part in file:
-        for track, frame, mouth in part.mouths:
-            found = sync_distances(mouth, frame, part.voice, part.voice_frame + shift, part.valid, max_offset)
+    for clip in file:
+        for track, frame, mouth in clip.mouths:
+            found = sync_distances(mouth, frame, clip.voice, clip.voice_frame + shift, clip.valid, max_offset)
             by_track.setdefault(track, []).append(found)
-    readings = [read_sync(SyncDistances.join(parts)) for parts in by_track.values()]
+    readings = [read_sync(SyncDistances.join(distances)) for distances in by_track.values()]
     return max((r for r in readings if r is not None), key=lambda r: r.confidence, default=None)
 
 
 def _shifted(
-    files: Sequence[Sequence[Embedded]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
-) -> tuple[pd.DataFrame, dict[str, object]]:
+    files: Sequence[Sequence[Embedded]], groups: np.ndarray, max_offset: int, rounds: int
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     shifts = np.arange(-MAX_SHIFT, MAX_SHIFT + 1)
     found = np.full((len(files), len(shifts)), np.nan)  # frames
     for i, file in enumerate(files):
@@ -143,38 +135,36 @@ def _shifted(
     error = np.abs(found - shifts)
     recovered = error <= TOLERANCE  # False where there is no reading
 
-    def told(columns: np.ndarray) -> dict[str, object]:
+    def told(columns: np.ndarray) -> dict[str, Any]:
         unread, note = int(np.isnan(found[:, columns]).sum()), TOO_FEW if len(files) < MIN_FILES else ""
-        row: dict[str, object] = {"n": len(files), "unread": unread, "note": note}
+        row: dict[str, Any] = {"n": len(files), "unread": unread, "note": note}
         for name, values in (("recovered", recovered), ("mean_error_frames", error)):
-            row |= _with_bounds(name, values[:, columns], groups, rounds, seed)
+            row |= _with_bounds(name, values[:, columns], groups, rounds)
         return row
 
     table = pd.DataFrame([{"shift_frames": shift} | told(shifts == shift) for shift in shifts.tolist()])
     return table, {"table": "sync", "subset": "shifted", "score": "offset"} | told(shifts == shifts)
 
 
-def _with_bounds(name: str, values: np.ndarray, groups: np.ndarray, rounds: int, seed: int) -> dict[str, float]:
+def _with_bounds(name: str, values: np.ndarray, groups: np.ndarray, rounds: int) -> dict[str, float]:
     """Mean of (N, K) values that are not NaN, with 95 % bounds where N is enough; whole groups of rows are drawn."""
     known = ~np.isnan(values.astype(np.float64))
     _, place = np.unique(groups.astype(str), return_inverse=True)
     count = np.bincount(place, known.sum(axis=1))
     total = np.bincount(place, np.where(known, values, 0).sum(axis=1))
-    if not count.sum():
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), np.nan)
-    mean = float(total.sum() / count.sum())
-    if len(values) < MIN_FILES:
-        return {name: mean, f"{name}_low": np.nan, f"{name}_high": np.nan}
-    drawn = np.concatenate(list(multiplicities(len(count), rounds, seed, rounds)))  # (rounds, groups)
-    with np.errstate(invalid="ignore"):
-        low, high = interval((drawn @ total) / (drawn @ count))
+    mean = float(total.sum() / count.sum()) if count.sum() else np.nan
+    low, high = np.nan, np.nan
+    if count.sum() and len(values) >= MIN_FILES:
+        drawn = np.concatenate(list(multiplicities(len(count), rounds, SEED, rounds)))  # (rounds, groups)
+        with np.errstate(invalid="ignore"):
+            low, high = interval((drawn @ total) / (drawn @ count))
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
-def partners(groups: np.ndarray, seed: int = 0) -> np.ndarray:
+def partners(groups: np.ndarray) -> np.ndarray:
     """(N,) for each file another of another group, each file once; -1 where one group is most of them."""
     _, place, sizes = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
-    drawn = np.random.default_rng(seed).permutation(len(groups))
+    drawn = np.random.default_rng(SEED).permutation(len(groups))
     order = drawn[np.argsort(place[drawn], kind="stable")]  # group by group: a step of the largest leads out of each
     partner = np.empty(len(groups), np.int64)
     partner[order] = np.roll(order, -int(sizes.max()))
@@ -182,10 +172,10 @@ def partners(groups: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _swapped(
-    files: Sequence[Sequence[Embedded]], groups: np.ndarray, max_offset: int, rounds: int, seed: int
-) -> list[dict[str, object]]:
+    files: Sequence[Sequence[Embedded]], groups: np.ndarray, max_offset: int, rounds: int
+) -> list[dict[str, Any]]:
     pairs = []
-    for i, j in enumerate(partners(groups, seed).tolist()):
+    for i, j in enumerate(partners(groups).tolist()):
         own, other = cut_to_shorter(files[i], files[j]) if j >= 0 else ([], [])
         readings = reading(own, 0, max_offset), reading(other, 0, max_offset)
         if None not in readings:
@@ -193,10 +183,10 @@ def _swapped(
     labels = np.tile([0, 1], len(pairs))
     people = pd.DataFrame({"group": np.repeat(np.array([group for group, *_ in pairs], object), 2)})
     counts = {"n": len(labels), "fakes": len(pairs), "abstained": 2 * (len(files) - len(pairs))}
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name, of in MISMATCH.items():
         values = np.array([of(found) for _, *readings in pairs for found in readings], np.float64)
-        measured = measure(labels, values, people, proper=False, rounds=rounds, seed=seed) if pairs else {}
+        measured = measure(labels, values, people, proper=False, rounds=rounds) if pairs else {}
         rows.append({"table": "sync", "subset": "another voice", "score": name} | measured | counts)
     return rows
 

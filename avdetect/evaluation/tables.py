@@ -19,7 +19,6 @@ from avdetect.evaluation.columns import (
     COLUMNS,
     MIN_CLASS,
     OUTPUTS,
-    REMOVED,
     Files,
     measurement_frame,
     numbers,
@@ -38,7 +37,6 @@ from avdetect.evaluation.metrics import (
     multiplicities,
     weights,
 )
-from avdetect.evaluation.modalities import MODALITIES
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAMS
 from avdetect.types import Float, StreamName
 
@@ -48,6 +46,13 @@ STREAM_SCORES = {
     "-sync_match": "mismatch",
     "-sync_confidence": "mismatch",
     "sync_min_distance": "mismatch",
+}
+# The shipped model with one stream, with two, and with all: score (`scores.masked`) -> for readers.
+MODALITIES = {
+    **{"visual_logit": "face, raw", "audio_logit": "voice, raw", "-sync_match": "match, raw"},
+    **{"masked:visual": "face, P", "masked:audio": "voice, P", "masked:sync": "match, P"},
+    **{"masked:visual+audio": "face + voice", "masked:visual+sync": "face + match"},
+    **{"masked:audio+sync": "voice + match", "p_fake": "all three"},
 }
 # (video_fake, audio_fake) of clips that are fake, by FakeAVCeleb's names; a mismatch is two real halves of two clips.
 CLASSES = {"RVFA": (0, 1), "FVRA": (1, 0), "FVFA": (1, 1), "mismatch": (0, 0)}
@@ -61,13 +66,7 @@ def measurements(
     threshold is the shipped one, of P(fake) and of what each part alone would make of a file.
     """
     files = Files(scores, threshold, rounds)
-    rows: list[dict[str, Any]] = []
-    for name in TABLES if tables is None else tables:
-        if name in QUESTIONS:
-            rows += (row for asked in QUESTIONS[name](files) if "auc" in (row := files.row(name, *asked)))
-        else:
-            rows += COUNTED[name](files)
-    return measurement_frame(rows)
+    return measurement_frame([row for name in tables or TABLES for row in TABLES[name](files)])
 
 
 def as_result(frame: pd.DataFrame) -> dict[str, Any]:
@@ -155,13 +154,6 @@ def _modalities(files: Files) -> Asked:
     return ((subset, score, label, mask) for score in MODALITIES for subset, label, mask in asked)
 
 
-def _removed(files: Files) -> Asked:
-    """The same clips with one half removed, and whole: both where the remaining half can be judged."""
-    for column, what in REMOVED.items():
-        judged = files.masks["clips"] & ~np.isnan(score_values(files.scores, column))
-        yield from ((f"clips, {what}", score, "fake", judged) for score in (column, "p_fake"))
-
-
 def _by_column(files: Files, column: str) -> Asked:
     """The fakes of each kind or method against all reals with the same media, by p_fake and by the streams that should
     see. Their recall at 5 % false alarms is that of the same operating point for all whose reals are the same."""
@@ -204,16 +196,20 @@ def _alarms(files: Files) -> Rows:
         values, real = score_values(files.scores, score), mask & files.judged(score, label, 0)
         share = weights(np.zeros(real.sum()), files.files[real])
         limit = alarm_limit(values[real], share) if real.any() else np.inf
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name in sorted(set(names[real])):
             p = values[real & (names == name)]
             if len(p) < MIN_CLASS:
                 continue
             abstained = mask & (names == name) & (files.labels[label] == 0) & np.isnan(values)
-            row: dict[str, Any] = {"table": "false alarms", "subset": f"{subset}: {name}", "score": score}
-            row |= {"label": label, "n": len(p), "fakes": 0, "abstained": int(abstained.sum())}
-            row |= {"note": TOO_FEW if len(p) < MIN_FILES else "", "false_alarms_at_5": (p >= limit).mean()}
-            rows.append(row | {"false_alarms": (p >= files.threshold).mean()})
+            rows.append(
+                {
+                    **{"table": "false alarms", "subset": f"{subset}: {name}", "score": score, "label": label},
+                    **{"n": len(p), "fakes": 0, "abstained": int(abstained.sum())},
+                    "note": TOO_FEW if len(p) < MIN_FILES else "",
+                    **{"false_alarms_at_5": (p >= limit).mean(), "false_alarms": (p >= files.threshold).mean()},
+                }
+            )
         yield from sorted(rows, key=lambda row: (-row["false_alarms"], -row["false_alarms_at_5"], row["subset"]))
 
 
@@ -262,24 +258,29 @@ def _pair_row(files: Files, subset: str, score: str, label: str, fake: np.ndarra
     drawn = [times @ share / times.sum(axis=1) for times in multiplicities(len(names), files.rounds, 0, 1000)]
     few = min(len(np.unique(fake)), len(np.unique(real))) < MIN_FILES
     low, high = (np.nan, np.nan) if few else interval(np.concatenate(drawn))
-    row = {"table": "pairs", "subset": subset, "score": score, "label": label, "pairs": len(fake)}
-    row |= {"n": len(np.unique(np.concatenate([fake, real]))), "fakes": len(np.unique(fake))}
-    return row | {"note": TOO_FEW if few else "", "auc": float(share.mean()), "auc_low": low, "auc_high": high}
+    return {
+        **{"table": "pairs", "subset": subset, "score": score, "label": label, "pairs": len(fake)},
+        **{"n": len(np.unique(np.concatenate([fake, real]))), "fakes": len(np.unique(fake))},
+        "note": TOO_FEW if few else "",
+        **{"auc": float(share.mean()), "auc_low": low, "auc_high": high},
+    }
 
 
-# What is measured where both classes are there, and what has rows of its own.
-QUESTIONS: dict[str, Callable[[Files], Asked]] = {
-    "modality": _modalities,
-    "stream": lambda files: _each(files, STREAM_SCORES),
-    "class": lambda files: ((name, "p_fake", "fake", mask) for name, mask in _class_masks(files)),
-    "kind": lambda files: _by_column(files, "kind"),
-    "method": lambda files: _by_column(files, "method"),
-    "source": _sources,
-    "ablation": _ablations,
-    "modality removed": _removed,
+def _where_both_classes(table: str, ask: Callable[[Files], Asked]) -> Callable[[Files], Rows]:
+    return lambda files: (row for asked in ask(files) if "auc" in (row := files.row(table, *asked)))
+
+
+TABLES: dict[str, Callable[[Files], Rows]] = {  # in the order of metrics.csv
+    "modality": _where_both_classes("modality", _modalities),
+    "output": _outputs,
+    "stream": _where_both_classes("stream", lambda files: _each(files, STREAM_SCORES)),
+    "class": _where_both_classes(
+        "class", lambda files: ((name, "p_fake", "fake", mask) for name, mask in _class_masks(files))
+    ),
+    "kind": _where_both_classes("kind", lambda files: _by_column(files, "kind")),
+    "method": _where_both_classes("method", lambda files: _by_column(files, "method")),
+    "source": _where_both_classes("source", _sources),
+    "false alarms": _alarms,
+    "pairs": _pairs,
+    "ablation": _where_both_classes("ablation", _ablations),
 }
-COUNTED: dict[str, Callable[[Files], Rows]] = {"output": _outputs, "false alarms": _alarms, "pairs": _pairs}
-TABLES = (  # in the order of metrics.csv
-    *("modality", "output", "stream", "class", "kind", "method", "source", "false alarms", "pairs"),
-    *("ablation", "modality removed"),
-)

@@ -1,32 +1,43 @@
-"""What the report and the documents show: one table of text for each question, cut from the CSV files.
+"""The main tables as text. The page and the Markdown of the documents render the same ones, so they cannot disagree.
 
-The HTML page and the Markdown of README and MODEL_CARD are two renderings of these views, so they cannot disagree.
-A new view is one entry of VIEWS.
+All other numbers stand in the CSV files. A new view is one entry of VIEWS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from avdetect.evaluation.audit import best_shortcuts
-from avdetect.evaluation.cells import COLUMNS, SCORES, View, count, interval, number
+from avdetect.evaluation.cells import COLUMNS, NONE, SCORES, count, interval, number, share
 from avdetect.evaluation.metrics import MIN_FILES
-from avdetect.evaluation.modalities import modalities
+from avdetect.evaluation.tables import MODALITIES
+
+
+@dataclass(frozen=True)
+class View:
+    """A table of text. The first `texts` columns hold words, the others numbers."""
+
+    title: str
+    text: str  # how to read it, in plain words
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: int = 2
+    stacked: bool = False  # intervals stand below their numbers, so that many columns fit
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Which rows a view shows, in which of COLUMNS."""
+    """Which rows of metrics.csv a view shows, in which of COLUMNS."""
 
     title: str
-    rows: str  # the column `table` of metrics.csv; "": all rows of a CSV file of the view's own
-    columns: str  # names of COLUMNS
-    text: str = ""  # how to read it, in plain words
-    texts: int = 2  # so many columns hold words, the others numbers
+    rows: str  # their column `table`
+    columns: str
+    text: str = ""
+    texts: int = 2
     keep: Callable[[Mapping[str, Any]], bool] = lambda row: True
 
 
@@ -34,12 +45,12 @@ _EACH = (
     "with at least five fakes, against every real file with the same media. The recall is of the threshold that alarms "
     "on 5 % of those, where every source weighs the same."
 )
-VIEWS = {  # name in a document's markers -> view of metrics.csv
+VIEWS = {  # name in a document's markers -> view
     "readme": Spec("Results", "output", "on score files auc pooled within chosen eer log_loss ece"),
     "modalities": Spec(
         "Each modality by itself, in pairs, and all three",
         "modality",
-        "",  # its columns are what was measured against: `modalities`
+        "",  # its columns are what was measured against: `_modalities`
         "Balanced AUC [95 %] of the shipped model with only these streams, the others masked as if they were missing; "
         "nothing is refitted. All lines are of the same clips. Raw: what a stream ranks by, before calibration. P: the "
         "probability of its own cause. Pairs and all three: P(fake). Columns: first what is asked of all clips, then "
@@ -67,38 +78,6 @@ VIEWS = {  # name in a document's markers -> view of metrics.csv
         "is better.",
         texts=3,
     ),
-    "streams": Spec(
-        "Streams alone",
-        "stream",
-        "on score answers files auc pooled within eer recall",
-        "What each stream says by itself, before the fusion. For the sync stream all three readings are shown, with "
-        "the sign in which a manipulation is expected to raise them; an AUC below 0.5 says that here it lowers them.",
-        texts=3,
-    ),
-    "ablations": Spec(
-        "Fusion kinds",
-        "ablation",
-        "on streams fusion files auc pooled within eer log_loss ece",
-        "P(fake) of other fusions, each refitted out of fold on all or some of the streams; max is the highest of the "
-        "single-stream probabilities. The shipped model's own ablation is the first table. Files that have none of "
-        "these streams are not in the row.",
-        texts=3,
-    ),
-    "classes": Spec(
-        "By class",
-        "class",
-        "class score files auc eer recall",
-        "R and F: real and fake; V and A: video and audio. FVRA is a fake face with a real voice; mismatch is a real "
-        "face with a real voice that do not belong together. Each is measured against RVRA with the same media.",
-    ),
-    "sources": Spec(
-        "Within sources",
-        "source",
-        "source score files auc eer",
-        "Real against fake within one source, for the whole clip among files that have the same streams: here a model "
-        "cannot win by knowing the look of a source, though formats may still differ inside one. Their mean is the "
-        "“AUC within sources” of the other tables.",
-    ),
     "kinds": Spec("By kind", "kind", "kind score files auc eer recall", f"Each kind of fake {_EACH}"),
     "generators": Spec(
         "By generator", "method", "generator score files auc eer recall", f"Each generator (method) {_EACH}"
@@ -110,27 +89,6 @@ VIEWS = {  # name in a document's markers -> view of metrics.csv
         "The share of real files called fake in each source with at least five of them, the worst first: at the "
         "shipped threshold, and at the one that alarms on 5 % of reals where every source weighs the same.",
     ),
-    "audit": Spec(
-        "Shortcut audit",
-        "audit",
-        "on label facts files auc pooled within eer",
-        "What a classifier reaches that sees none of the content, trained on the other folds. A detector that does not "
-        "exceed these numbers may have learned the files and not the forgeries.",
-        texts=3,
-    ),
-    "pairs": Spec(
-        "Pairs of a fake and its original",
-        "pairs",
-        "on score files pairs in_order",
-        "How often a fake scores above the real file that it was made from or that shares its person or page; ties "
-        "count half, every person or page weighs alike.",
-    ),
-    "removed": Spec(
-        "Modality removed",
-        "modality removed",
-        "on score files auc eer log_loss ece",
-        "The same clips whole, and with the video or the sound taken away before scoring.",
-    ),
     "short": Spec(  # of recordings and stills the whole is their one cause
         "In short",
         "output",
@@ -138,49 +96,24 @@ VIEWS = {  # name in a document's markers -> view of metrics.csv
         keep=lambda row: row["subset"] == "clips" or row["score"] == "p_fake",
     ),
 }
-TABLE_VIEWS = {  # name in a document's markers, and of its CSV file -> view
-    "missing": Spec(
-        "",
-        "",
-        "on stream reason num_files subset_share",
-        "How often a stream could not be judged, and why. What is missing is said, not guessed.",
-        texts=3,
-    ),
-    "sync": Spec(
-        "",
-        "",
-        "on score n recovered frames auc",
-        "On files with at least 2.5 s of a face and its own voice. Shifted: the audio is moved by -15 to +15 frames of "
-        "40 ms and the offset must be found again. Another voice: the same face with its own voice (real) and with the "
-        "voice of somebody else (fake).",
-    ),
-    "robustness": Spec(
-        "",
-        "",
-        "on treatment severity score files auc mean_p_real mean_p_fake abstained",
-        "The same files after each treatment. An AUC that falls says that the evidence is gone; a mean P(fake) of "
-        "reals that rises, that the treatment itself looks like a forgery.",
-        texts=4,
-    ),
-    "localisation": Spec(
-        "",
-        "",
-        "curve method num_files segments failed ap_50 ap_75 ap_95 ap_mean real with_segment whole covered",
-        "Average precision of forged segments, where one counts as found when it overlaps the true one by this "
-        "intersection over union (IoU), as LAV-DF defines it: of every stretch that the per-second curves suggest "
-        "(proposals), and of the few that a result names (segments). Of those also the share of real files with any, "
-        "and how much of the files that are fake from end to end they cover.",
-    ),
+_AGAINST = {  # (subset, label) of the table "modality" -> title of the column
+    ("clips", "fake"): "fake: anything",
+    ("clips", "video_fake"): "face: video_fake",
+    ("clips", "audio_fake"): "voice: audio_fake",
+    ("clips", "mismatch"): "match: mismatch",
+    ("RVFA", "fake"): "RVFA: real face, fake voice",
+    ("FVRA", "fake"): "FVRA: fake face, real voice",
+    ("FVFA", "fake"): "FVFA: both fake",
+    ("mismatch", "fake"): "swap: real face, real voice, of two clips",
 }
-NAMES = (*VIEWS, *TABLE_VIEWS)
 
 
-def view(name: str, table: pd.DataFrame, part: str = "") -> View:
-    """One of NAMES, of the CSV file that holds it: `metrics`, of which a part is asked for, or NAME."""
-    spec = VIEWS.get(name) or TABLE_VIEWS[name]
-    rows = rows_of(table, part, spec.rows) if spec.rows else table.to_dict("records")
+def view(name: str, metrics: pd.DataFrame, part: str) -> View:
+    """One of VIEWS, of one part of the manifest in metrics.csv."""
+    spec = VIEWS[name]
+    rows = rows_of(metrics, part, spec.rows)
     if name == "modalities":
-        return View(spec.title, spec.text, *modalities(rows), spec.texts, stacked=True)
+        return View(spec.title, spec.text, *_modalities(rows), spec.texts, stacked=True)
     columns = [COLUMNS[column] for column in spec.columns.split()]
     cells = tuple(tuple(column.cell(row) for column in columns) for row in rows if spec.keep(row))
     return View(spec.title, spec.text, tuple(column.title for column in columns), cells, spec.texts)
@@ -203,6 +136,23 @@ def rows_of(metrics: pd.DataFrame, part: str, table: str) -> list[dict[Any, Any]
             of_output = (r for r in worst if r["score"] == row["score"])
             row["worst"] = next((r for r in of_output if r["subset"].startswith(f"{row['subset']}: ")), {})
     return rows
+
+
+def _modalities(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Titles and cells: a line for each of MODALITIES, what it is measured against in columns."""
+    found = {(row["score"], row["subset"], row["label"]): row for row in rows}
+    asked = [key for key in _AGAINST if any((score, *key) in found for score in MODALITIES)]
+    cells = []
+    for score, name in MODALITIES.items():
+        of_score = [found.get((score, *key), {}) for key in asked]
+        called = next((share(row["false_alarms"]) for row in of_score if row.get("subset", "clips") != "clips"), NONE)
+        if any(of_score):
+            cells.append((name, *(interval(row, "auc") for row in of_score), called))
+    if cells:
+        counted = (next(found[score, *key] for score in MODALITIES if (score, *key) in found) for key in asked)
+        cells.insert(0, ("files (fakes)", *map(count, counted), ""))
+    titles = ("streams", *(_AGAINST[key] for key in asked), "RVRA: real clips called fake")
+    return titles, tuple(cells)
 
 
 def in_words(metrics: pd.DataFrame, part: str) -> list[str]:

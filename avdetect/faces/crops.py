@@ -54,29 +54,29 @@ def face_crop(frames: VideoFrames, index: int, box: Float, margin: float, size: 
     limit = 2 * max(frames.width, frames.height)
     half = max(round(min(margin * max(box[2] - box[0], box[3] - box[1]), limit) / 4), 1)  # in chroma pixels
     x0, y0 = round(centre_x / 2) - half, round(centre_y / 2) - half
-    luma, u, v = frames.planes(index)
-    planes = [
-        _resize(_window(luma, 2 * x0, 2 * y0, 4 * half), (size, size)),
-        _resize(_window(u, x0, y0, 2 * half), (size, size)),
-        _resize(_window(v, x0, y0, 2 * half), (size, size)),
-    ]
-    return _to_rgb(planes, frames)
+    luma, *chroma = frames.planes(index)
+    windows = [_window(luma, 2 * x0, 2 * y0, 4 * half), *(_window(plane, x0, y0, 2 * half) for plane in chroma)]
+    return _to_rgb([_resize(window, (size, size)) for window in windows], frames)
+
+
+def turn_of(landmarks: np.ndarray) -> tuple[float, float]:
+    """(cosine, sine), times one factor, of the rotation from TEMPLATE to landmarks (5, 2) that fits best (Umeyama,
+    1991): in the plane, the angle of the summed products of the points as complex numbers."""
+    target, source = landmarks - landmarks.mean(axis=0), TEMPLATE - TEMPLATE.mean(axis=0)
+    sine = float((source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum())
+    return float((source * target).sum()), sine
 
 
 def mouth_square(landmarks: Float) -> tuple[float, float, float, float]:
     """Centre x, centre y, side (pixels) and roll (radians) of the mouth crop for five landmarks (5, 2).
 
-    The centre is the middle of the mouth corners; the roll that of the similarity transform which fits the landmarks to
-    TEMPLATE best (Umeyama, 1991). side = MOUTH_SIDE x max(eye distance / 35.2, eye-to-mouth distance / 40.7): a turned
-    head shortens the first and a nod the second, so the larger of the two is the face's true scale.
+    The centre is the middle of the mouth corners. side = MOUTH_SIDE x max(eye distance / 35.2, eye-to-mouth distance /
+    40.7): a turned head shortens the first and a nod the second, so the larger of the two is the face's true scale.
     """
     points = np.asarray(landmarks, np.float64)
     eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
     scale = max(math.dist(points[0], points[1]) / EYE_DISTANCE, math.dist(eyes, mouth) / EYE_MOUTH_DISTANCE)
-    target, source = points - points.mean(axis=0), TEMPLATE - TEMPLATE.mean(axis=0)
-    # In the plane, the best rotation is the angle of the summed products of the points as complex numbers.
-    cosine = float((source * target).sum())
-    sine = float((source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum())
+    cosine, sine = turn_of(points)
     return float(mouth[0]), float(mouth[1]), max(MOUTH_SIDE * scale, 2.0), math.atan2(sine, cosine)
 
 
@@ -105,8 +105,13 @@ def mouth_crop(frames: VideoFrames, index: int, landmarks: Float, size: int) -> 
     offset = np.array([x, y]) - turn @ np.array([middle, middle])
     ratio = np.array([width / (x1 - x0), height / (y1 - y0)])
     matrix = np.concatenate([turn * ratio[:, None], ((offset - [x0, y0] + 0.5) * ratio - 0.5)[:, None]], axis=1)
+    return warp(window, matrix, (size, size))
+
+
+def warp(picture: UInt8, matrix: np.ndarray, size: tuple[int, int]) -> UInt8:
+    """`picture` at (width, height) `size`; `matrix` (2, 3) leads from there to it. Edges are replicated."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return as_uint8(cv2.warpAffine(window, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE))
+    return as_uint8(cv2.warpAffine(picture, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _window(plane: UInt8, x0: int, y0: int, side: int) -> UInt8:
@@ -132,7 +137,7 @@ def halve(picture: UInt8, size: tuple[int, int]) -> UInt8:
 def _resize(plane: UInt8, size: tuple[int, int]) -> UInt8:
     """`plane` at (width, height) `size`: averaged when shrinking, interpolated when growing."""
     plane = halve(plane, size)
-    if plane.shape[1] == size[0] and plane.shape[0] == size[1]:
+    if plane.shape[::-1] == size:
         return plane
     shrinks = size[0] < plane.shape[1] and size[1] < plane.shape[0]
     return as_uint8(cv2.resize(plane, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))

@@ -1,4 +1,4 @@
-"""The contract of every face detector, and the table of those that exist."""
+"""The contract of every face detector; tests/test_faces_detectors.py holds each of them to it."""
 
 from __future__ import annotations
 
@@ -46,9 +46,7 @@ class Faces:
         sides = boxes[:, 2:4] - boxes[:, 0:2]
         good = np.flatnonzero((sides > 0).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2)))
         order = good[np.lexsort((-sides[good].prod(axis=1), -confidences[good]))]
-        return Faces(
-            boxes[order].astype(np.float32), confidences[order].astype(np.float32), landmarks[order].astype(np.float32)
-        )
+        return Faces(*(values[order].astype(np.float32) for values in (boxes, confidences, landmarks)))
 
 
 class FaceDetector(Protocol):

@@ -12,12 +12,10 @@ is often missed, and so are covers with a drawing of a mouth's colours. Below MI
 
 from __future__ import annotations
 
-from typing import cast
-
 import cv2
 import numpy as np
 
-from avdetect.faces.crops import TEMPLATE, as_uint8
+from avdetect.faces.crops import TEMPLATE, as_uint8, turn_of, warp
 from avdetect.types import Float, UInt8
 
 MIN_CONTRAST = 15.0  # grey levels between the eyes' darkest and lightest parts
@@ -57,18 +55,14 @@ def _upright(crop: UInt8, box: np.ndarray, landmarks: np.ndarray, margin: float)
     side = margin * max(box[2] - box[0], box[3] - box[1])
     factor = round(crop.shape[0] / (margin * BOX_SIDE))
     if factor > 1:
-        crop = cast(
-            UInt8, cv2.resize(crop, (crop.shape[1] // factor, crop.shape[0] // factor), interpolation=cv2.INTER_AREA)
-        )
+        reduced = crop.shape[1] // factor, crop.shape[0] // factor
+        crop = as_uint8(cv2.resize(crop, reduced, interpolation=cv2.INTER_AREA))
     points = (landmarks - (box[:2] + box[2:]) / 2 + side / 2) * (crop.shape[0] / side)
-    source, target = points - points.mean(axis=0), TEMPLATE - TEMPLATE.mean(axis=0)
-    # Template -> crop; see `crops.mouth_square`.
-    cosine = float((source * target).sum())
-    sine = float((source[:, 1] * target[:, 0] - source[:, 0] * target[:, 1]).sum())
-    turn = np.array([[cosine, -sine], [sine, cosine]]) / float((target**2).sum())
-    matrix = np.column_stack([turn, points.mean(axis=0) + turn @ ([_LEFT, _TOP] - TEMPLATE.mean(axis=0))])
-    flags, size = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (_RIGHT - _LEFT, _BOTTOM - _TOP)
-    return as_uint8(cv2.warpAffine(crop, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE))
+    cosine, sine = turn_of(points)
+    centre = TEMPLATE.mean(axis=0)
+    turn = np.array([[cosine, -sine], [sine, cosine]]) / float(((TEMPLATE - centre) ** 2).sum())  # template -> crop
+    matrix = np.column_stack([turn, points.mean(axis=0) + turn @ ([_LEFT, _TOP] - centre)])
+    return warp(crop, matrix, (_RIGHT - _LEFT, _BOTTOM - _TOP))
 
 
 def _is_hidden(face: UInt8) -> bool:

@@ -3,21 +3,18 @@
 Zhang, Zhang, Li, Qiao: "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", IEEE SPL
 2016 (arXiv 1604.02878): P-Net proposes 12 x 12 windows over an image pyramid, R-Net (24 x 24) rejects most of them,
 O-Net (48 x 48) decides and places five landmarks. Thresholds, pyramid factor and rounding follow facenet-pytorch 2.5.3,
-whose weights these are (tools/export_mtcnn.py), so that both find the same faces (tests/test_faces_mtcnn.py).
+whose weights these are (weights/mtcnn), so that both find the same faces (tests/test_faces_mtcnn.py).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 import cv2
 import numpy as np
 
-from avdetect._onnx import check_graph, session_options
-from avdetect._untrusted import read_regular
-from avdetect.errors import ModelError
-from avdetect.faces.crops import halve
+from avdetect._onnx import shipped_network
+from avdetect.faces.crops import as_uint8, halve
 from avdetect.faces.detector import CPU, Faces, fingerprint_of
 from avdetect.types import Float, UInt8
 
@@ -30,25 +27,20 @@ MAX_PROPOSALS = 300  # a level; bounds the work that a picture full of face-like
 
 
 class MTCNN:
-    """The cascade. `threads` are ONNX Runtime's: one is fastest in CPU seconds for networks this small."""
+    """The cascade; `folder` holds its networks."""
 
     name = "mtcnn"
     min_confidence = 0.9
 
-    def __init__(self, folder: Path | None = None, *, threads: int = 1, providers: tuple[str, ...] = CPU) -> None:
-        folder = folder or WEIGHTS
-        files = [folder / f"{name}.onnx" for name in ("pnet", "rnet", "onet")]
-        contents = [_checked(file) for file in files]
-        self._pnet, self._rnet, self._onet = (
-            _session(file, content, threads, providers) for file, content in zip(files, contents, strict=True)
-        )
-        self.fingerprint = fingerprint_of(*contents)
+    def __init__(self, folder: Path | None = None, *, providers: tuple[str, ...] = CPU) -> None:
+        files = [(folder or WEIGHTS) / f"{name}.onnx" for name in ("pnet", "rnet", "onet")]
+        loaded = [shipped_network(file, MAX_BYTES, "MTCNN's", providers) for file in files]
+        self._pnet, self._rnet, self._onet = (session for session, _ in loaded)
+        self.fingerprint = fingerprint_of(*(content for _, content in loaded))
 
     def detect(self, rgb: UInt8, *, min_face: float = 20.0) -> Faces:
         """All faces of `rgb` (H, W, 3) at least about `min_face` pixels high."""
-        boxes = self._propose(rgb, min_face)
-        boxes = self._reject(rgb, boxes)
-        return self._decide(rgb, boxes)
+        return self._decide(rgb, self._reject(rgb, self._propose(rgb, min_face)))
 
     def refine(self, rgb: UInt8, boxes: Float) -> Faces:
         """R-Net and O-Net only, started from `boxes` (N, 4): a tenth of the cost of the pyramid."""
@@ -63,8 +55,7 @@ class MTCNN:
         while min(height, width) * scale >= CELL:
             size = (int(width * scale + 1), int(height * scale + 1))
             base = halve(base, size)  # reducing the full picture for each level cost more than P-Net itself
-            image = _normalise(_level(base, size)[None])
-            offsets, scores = self._pnet.run(None, {"image": image})
+            offsets, scores = self._pnet.run(None, {"image": _normalise(_level(base, size)[None])})
             levels.append(_windows(offsets[0], scores[0, 1], scale))
             scale *= FACTOR
         if not levels:
@@ -101,37 +92,14 @@ class MTCNN:
         return Faces.sorted(boxes[keep], scores[keep], landmarks[keep])
 
 
-def _checked(path: Path) -> bytes:
-    """The file, read once: what is checked is what is loaded."""
-    if not path.is_file():
-        raise ModelError(f"MTCNN's weights are missing: {path}. Reinstall avdetect.")
-    try:
-        content = read_regular(path, MAX_BYTES)
-        check_graph(content, str(path))
-        return content
-    except (OSError, ModelError) as error:
-        raise ModelError(f"MTCNN's weights in {path} cannot be loaded ({error}). Reinstall avdetect.") from error
-
-
-def _session(path: Path, content: bytes, threads: int, providers: tuple[str, ...]) -> Any:
-    import onnxruntime  # lazily: 0.2 s
-
-    options = session_options(threads)
-    options.inter_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=list(providers))
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise ModelError(f"MTCNN's weights in {path} cannot be loaded ({error}). Reinstall avdetect.") from error
-
-
 def _level(rgb: UInt8, size: tuple[int, int]) -> UInt8:
     """One level of the pyramid: `rgb` reduced by less than two to (width, height) `size`."""
-    return cast(UInt8, cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR))
+    return as_uint8(cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR))
 
 
 def _sample(rgb: UInt8, size: tuple[int, int]) -> UInt8:
     """A candidate's pixels as R-Net's or O-Net's (width, height) `size`."""
-    return cast(UInt8, cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+    return as_uint8(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
 
 
 def _normalise(images: UInt8) -> Float:
@@ -166,17 +134,15 @@ def _square(boxes: Float) -> Float:
 
 def _move(boxes: Float, offsets: Float) -> Float:
     """Apply a network's box regression; the + 1 is the authors' MATLAB convention of inclusive corners."""
-    sides = boxes[:, [2, 3, 2, 3]] - boxes[:, [0, 1, 0, 1]] + 1
-    return boxes + offsets * sides
+    return boxes + offsets * (boxes[:, [2, 3, 2, 3]] - boxes[:, [0, 1, 0, 1]] + 1)
 
 
 def _crops(rgb: UInt8, boxes: Float, size: int) -> tuple[Float, Float]:
     """Network input (M, 3, size, size) for the M boxes that meet the picture, and those boxes (M, 4)."""
     height, width = rgb.shape[:2]
-    limit = np.array([width, height], np.float32)
     # One-based inclusive corners, cut at the picture's edge (not padded), as facenet-pytorch has it.
     corners = np.nan_to_num(boxes, nan=0.0, posinf=0.0, neginf=0.0).astype(np.int64)
-    first, last = np.maximum(corners[:, :2], 1) - 1, np.minimum(corners[:, 2:], limit.astype(np.int64))
+    first, last = np.maximum(corners[:, :2], 1) - 1, np.minimum(corners[:, 2:], [width, height])
     inside = np.flatnonzero((last > first).all(axis=1))
     squares = zip(first[inside], last[inside], strict=True)
     images = [_sample(rgb[y0:y1, x0:x1], (size, size)) for (x0, y0), (x1, y1) in squares]

@@ -16,7 +16,7 @@ import numpy as np
 
 from avdetect._onnx import check_graph, session_options
 from avdetect._untrusted import read_regular
-from avdetect.errors import ModelError
+from avdetect.errors import ModelError, ToolError
 from avdetect.extras import importing, require
 from avdetect.faces.detector import CPU, Faces, fingerprint_of
 from avdetect.types import Float, UInt8
@@ -41,7 +41,7 @@ class SCRFD:
     name = "scrfd"
     min_confidence = 0.5
 
-    def __init__(self, path: Path | None = None, *, threads: int = 1, providers: tuple[str, ...] = CPU) -> None:
+    def __init__(self, path: Path | None = None, *, providers: tuple[str, ...] = CPU) -> None:
         require("scrfd", "the face detector scrfd")
         path = path or _stored(_default_root())
         if path is None or not path.is_file():
@@ -49,8 +49,16 @@ class SCRFD:
                 f"SCRFD's weights are missing{f': {path}' if path else ''}. Give the path of an SCRFD .onnx file, "
                 f"or run `avdetect models fetch`. {SCRFD_TERMS}"
             )
-        content = _checked(path)
-        self._model = _load(path, content, threads, providers)
+        try:
+            content = read_regular(path, MAX_BYTES)  # read once: what is checked is what is loaded
+            check_graph(content, str(path))
+            self._model = _load(content, providers)
+        except ToolError:  # insightface does not import
+            raise
+        except Exception as error:  # onnxruntime's and protobuf's exceptions share no base class
+            raise ModelError(f"{path} cannot be loaded as an SCRFD model: {error}") from error
+        if getattr(self._model, "taskname", None) != "detection" or not getattr(self._model, "use_kps", False):
+            raise ModelError(f"{path} is not an SCRFD detector with five landmarks (look for a file called det_*.onnx)")
         self.fingerprint = fingerprint_of(content)
         self._model.prepare(ctx_id=0, det_thresh=self.min_confidence * 0.75, nms_thresh=NMS)
 
@@ -63,12 +71,11 @@ class SCRFD:
         found, points = self._model.detect(canvas, input_size=(width, height))  # a fixed graph ignores the size
         found = np.asarray(found, np.float32).reshape(-1, 5)
         landmarks = np.asarray(points, np.float32).reshape(-1, 5, 2)
-        tall = np.maximum(found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]) >= min_face
+        tall = (found[:, 2:4] - found[:, :2]).max(axis=1) >= min_face
         return Faces.sorted(found[tall, :4], found[tall, 4], landmarks[tall])
 
-    def refine(self, rgb: UInt8, boxes: Float) -> Faces | None:
-        """None: one pass over the whole picture is all that SCRFD does."""
-        return None
+    def refine(self, rgb: UInt8, boxes: Float) -> None:
+        """One pass over the whole picture is all that SCRFD does."""
 
 
 def fetch_scrfd(root: Path | None = None) -> Path:
@@ -78,11 +85,11 @@ def fetch_scrfd(root: Path | None = None) -> Path:
     another file than was published, ToolError without insightface.
     """
     root = root or _default_root()
-    stored = _stored(root)
-    if stored is not None:
+    if stored := _stored(root):
         return stored
     with importing("scrfd", "the download of SCRFD"):
         from insightface.utils.storage import download
+    folder = root / "models" / PACK
     try:
         with contextlib.redirect_stdout(sys.stderr):  # insightface prints; stdout belongs to our output
             # force: an earlier download that broke off leaves a folder that looks complete
@@ -90,11 +97,11 @@ def fetch_scrfd(root: Path | None = None) -> Path:
     except Exception as error:  # requests, zipfile, OSError, and RuntimeError for a bad status
         raise ModelError(
             f"insightface's {PACK} could not be downloaded ({type(error).__name__}: {error}). Check the network and "
-            f"try again, or unpack {PACK}.zip by hand into {root / 'models' / PACK}. MTCNN works without it."
+            f"try again, or unpack {PACK}.zip by hand into {folder}. MTCNN works without it."
         ) from error
     stored = _stored(root)
     if stored is None:
-        raise ModelError(f"{root / 'models' / PACK} holds no SCRFD detector (det_*.onnx); delete it and fetch again")
+        raise ModelError(f"{folder} holds no SCRFD detector (det_*.onnx); delete it and fetch again")
     if hashlib.sha256(read_regular(stored, MAX_BYTES)).hexdigest() != SHA256:
         stored.unlink()  # or the next fetch would take it for the one
         raise ModelError(
@@ -113,29 +120,12 @@ def _stored(root: Path) -> Path | None:
     return next(iter(sorted((root / "models" / PACK).rglob("det_*.onnx"))), None)
 
 
-def _checked(path: Path) -> bytes:
-    """The file, read once: what is checked is what is loaded."""
-    try:
-        content = read_regular(path, MAX_BYTES)
-        check_graph(content, str(path))
-        return content
-    except (OSError, ModelError) as error:
-        raise ModelError(f"{path} cannot be loaded as an SCRFD model: {error}") from error
-
-
-def _load(path: Path, content: bytes, threads: int, providers: tuple[str, ...]) -> Any:
+def _load(content: bytes, providers: tuple[str, ...]) -> Any:
     with importing("scrfd", "the face detector scrfd"):  # lazily: a second, and only for those who chose it
         from insightface.model_zoo import get_model
-    try:
-        with tempfile.TemporaryDirectory(prefix="avdetect-") as folder:
-            copy = Path(folder) / "det.onnx"  # insightface takes names only, and who can write to `path` may swap it
-            copy.write_bytes(content)
-            # Fixed-shape copies of a free graph would make one more session for every picture size.
-            model = get_model(
-                str(copy), providers=list(providers), sess_options=session_options(threads), static_shape_sessions=False
-            )
-    except Exception as error:  # onnxruntime's and protobuf's exceptions share no base class
-        raise ModelError(f"{path} cannot be loaded as an SCRFD model: {error}") from error
-    if getattr(model, "taskname", None) != "detection" or not getattr(model, "use_kps", False):
-        raise ModelError(f"{path} is not an SCRFD detector with five landmarks (look for a file called det_*.onnx)")
-    return model
+    with tempfile.TemporaryDirectory(prefix="avdetect-") as folder:
+        copy = Path(folder) / "det.onnx"  # insightface takes names only, and who can write to its file may swap it
+        copy.write_bytes(content)
+        # Fixed-shape copies of a free graph would make one more session for every picture size.
+        options = {"sess_options": session_options(threads=1), "static_shape_sessions": False}
+        return get_model(str(copy), providers=list(providers), **options)

@@ -29,11 +29,10 @@ class ShotDetector:
         """True if frame `index` begins a shot; so does the first frame of all."""
         current = _signature(frames, index)
         last, self._last = self._last, current
-        return last is None or change(last, current) > self.threshold
+        return last is None or _change(last, current) > self.threshold
 
 
-def change(first: tuple[Float, Float], second: tuple[Float, Float]) -> float:
-    """The change between two signatures, 0..1."""
+def _change(first: tuple[Float, Float], second: tuple[Float, Float]) -> float:
     histogram = 0.5 * float(np.abs(first[0] - second[0]).sum())
     (a, b), noise = (first[1], second[1]), NOISE * NOISE
     # `noise` on both sides: two flat pictures correlate fully.

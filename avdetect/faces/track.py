@@ -25,6 +25,11 @@ class Track:
         """(4,) the last detected box."""
         return self._values[-1][:4]
 
+    @property
+    def length(self) -> int:
+        """Frames from the first detection to the last."""
+        return self.last - self.first + 1
+
     def add(self, number: int, box: Float, landmarks: Float, confidence: float) -> None:
         """A detection on frame `number`, later than all before."""
         if not self._numbers:
@@ -44,24 +49,20 @@ class Track:
         shift = ((new[:2] + new[2:4]) - (old[:2] + old[2:4])) / 2 * ((number - last) / (last - before))
         return self.box + np.tile(shift, 2).astype(np.float32)
 
-    def ready(self) -> int | None:
-        """The next frame whose face no later detection can change, taken off the queue; None if there is none."""
-        if self.next > self.last - (0 if self.ended else self.reach):
-            return None
-        self.next += 1
-        return self.next - 1
+    def ready(self) -> range:
+        """The frames whose face no later detection can change, taken off the queue."""
+        first, self.next = self.next, max(self.next, self.last + 1 - (0 if self.ended else self.reach))
+        return range(first, self.next)
 
     def at(self, number: int) -> tuple[Float, Float, float]:
         """Box (4,), landmarks (5, 2) and confidence on frame `number`."""
         reach = max(min(self.reach, number - self.first, self.last - number), 0)
         numbers, values = np.array(self._numbers), np.stack(self._values)
         times = np.arange(number - reach, number + reach + 1)
-        after = np.clip(np.searchsorted(numbers, times), 1, max(len(numbers) - 1, 1))
-        if len(numbers) == 1:
-            mean = values[0]
-        else:
+        mean = values[0]
+        if len(numbers) > 1:
+            after = np.clip(np.searchsorted(numbers, times), 1, len(numbers) - 1)
             span = numbers[after] - numbers[after - 1]
             weight = ((times - numbers[after - 1]) / span)[:, None]
-            mean = ((1 - weight) * values[after - 1] + weight * values[after]).mean(axis=0)
-        mean = mean.astype(np.float32)
+            mean = ((1 - weight) * values[after - 1] + weight * values[after]).mean(axis=0).astype(np.float32)
         return mean[:4], mean[4:14].reshape(5, 2), float(mean[14])

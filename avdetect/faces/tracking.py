@@ -8,6 +8,7 @@ first frame, every redetect_every frames, and whenever a face is lost or none is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +18,14 @@ from avdetect.faces.crops import face_crop, mouth_crop, reduced_rgb
 from avdetect.faces.detector import FaceDetector, Faces
 from avdetect.faces.shots import ShotDetector
 from avdetect.faces.track import Track
-from avdetect.types import Float, UInt8, VideoFrames
+from avdetect.types import FaceTrack, Float, UInt8, VideoFrames
 
 KEEP = 0.75  # a known face may be this much less certain than a new one (hysteresis)
 JUMP = 0.9  # a face may jump this many of its sides between two detections if nobody else could be meant
 JUMP_SIZE = 1.4  # and change its size by this factor
 MIN_DETECTOR_FACE = 12.0  # pixels of the reduced frame; below this no detector works
-CLOSER, MIN_CLOSER_FACE = (
-    2,
-    20.0,
-)  # where nobody is found: so many times `detect_side` are searched, for faces this large
+# Where nobody is found: so many times `detect_side` are searched, for faces this large.
+CLOSER, MIN_CLOSER_FACE = 2, 20.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,8 +61,7 @@ class FaceTracker:
     """
 
     def __init__(self, detector: FaceDetector, config: FaceConfig, origin: int = 0) -> None:
-        """origin: number of the file's first picture. What happens every so many frames is counted from there, so that
-        a container that puts the sound some frames ahead of the picture leads to the same crops."""
+        """origin: number of the file's first picture, from which all that happens every so many frames is counted."""
         self._detector, self._config, self.origin = detector, config, origin
         self._believe = detector.min_confidence if config.min_confidence is None else config.min_confidence
         self.seen = Seen()
@@ -86,10 +84,7 @@ class FaceTracker:
 
     def push(self, frames: VideoFrames) -> list[TrackedFace]:
         """Take the next frames; return the faces that are certain by now. A jump in numbers or size is a cut."""
-        out: list[TrackedFace] = []
-        for index in range(len(frames)):
-            out += self._step(frames, index, frames.first_frame + index)
-        return out
+        return [face for index in range(len(frames)) for face in self._step(frames, index)]
 
     def flush(self) -> list[TrackedFace]:
         """End of the stream: the faces still held back. The tracker can then be used for another stretch."""
@@ -98,10 +93,13 @@ class FaceTracker:
         self._shots = ShotDetector(self._config.shot_change)
         return out
 
-    def _step(self, frames: VideoFrames, index: int, number: int) -> list[TrackedFace]:
+    def _step(self, frames: VideoFrames, index: int) -> list[TrackedFace]:
+        number = frames.first_frame + index
         out: list[TrackedFace] = []
-        if self._last is not None and self._jumps(frames, number):
-            out += self.flush()
+        if self._last is not None:
+            before = self._frames[self._last][0]
+            if number != self._last + 1 or (before.height, before.width) != (frames.height, frames.width):
+                out += self.flush()
         begins = self._shots.push(frames, index)
         if begins:
             out += self._end_shot()
@@ -112,11 +110,6 @@ class FaceTracker:
 
     def _is_due(self, number: int, every: int) -> bool:
         return (number - self.origin) % every == 0
-
-    def _jumps(self, frames: VideoFrames, number: int) -> bool:
-        assert self._last is not None
-        before = self._frames[self._last][0]
-        return number != self._last + 1 or (before.height, before.width) != (frames.height, frames.width)
 
     def _end_shot(self) -> list[TrackedFace]:
         """Cut every track after the last frame, which is looked at once more so that no track ends early."""
@@ -130,51 +123,54 @@ class FaceTracker:
     def _detect(self, number: int, *, everywhere: bool, begin: bool = True) -> None:
         """Find faces on frame `number`, join them to tracks, begin new tracks, end lost ones."""
         frames, index = self._frames[number]
-        rgb = reduced_rgb(frames, index, self._config.detect_side)
-        # (2,) full-frame pixels per reduced pixel: rounding makes x and y differ a little
-        scale = np.array([frames.width / rgb.shape[1], frames.height / rgb.shape[0]], np.float32)
+        rgb, scale = self._reduced(frames, index, self._config.detect_side)
         self._detected = number
         if self._tracks and not everywhere:
             hints = (np.stack([track.box for track in self._tracks]) / np.tile(scale, 2)).astype(np.float32)
             known = self._detector.refine(rgb, hints)
-            if known is not None and self._update(number, self._believed(known, scale, rgb), False, last_look=False):
+            if known and self._join(number, self._believed(known, scale, rgb), only_if_all=True) is not None:
                 return
-        smallest = max(self._smallest_face(frames) / float(scale.max()), MIN_DETECTOR_FACE)
+        needed = self._smallest_face(frames)
+        smallest = max(needed / float(scale.max()), MIN_DETECTOR_FACE)
         faces = self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb)
-        self._update(number, faces, begin, True)
-        self._note_unfollowed(number, faces)
+        taken = self._join(number, faces)
+        for track in self._tracks:
+            track.ended |= number - track.last >= self._config.max_gap
+        if begin and taken is not None:
+            self._begin(number, faces, taken, needed)
+        self._note_unfollowed(faces, needed)
         if not self._next_id and self._is_due(number, self._config.redetect_every):
-            self._look_closer(frames, index)
+            # Nobody has been found so far: once a second, are there faces too small to be followed?
+            rgb, scale = self._reduced(frames, index, CLOSER * self._config.detect_side)
+            closer = self._detector.detect(rgb, min_face=MIN_CLOSER_FACE)
+            self._note_small(self._believed(closer, scale, rgb), needed)
 
-    def _note_unfollowed(self, number: int, faces: Faces) -> None:
+    @staticmethod
+    def _reduced(frames: VideoFrames, index: int, side: int) -> tuple[UInt8, Float]:
+        """The picture at `side`, and (2,) full-frame pixels per its pixel: rounding makes x and y differ a little."""
+        rgb = reduced_rgb(frames, index, side)
+        return rgb, np.array([frames.width / rgb.shape[1], frames.height / rgb.shape[0]], np.float32)
+
+    def _note_unfollowed(self, faces: Faces, needed: float) -> None:
         """Faces for whom there is no room, and faces that are too small."""
-        needed, tracks = self._smallest_face(self._frames[number][0]), sum(not track.ended for track in self._tracks)
-        large = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0) >= needed
-        known = int((large & (faces.confidences >= self._believe)).sum())
+        tracks = sum(not track.ended for track in self._tracks)
+        known = int(((_sides(faces.boxes) >= needed) & (faces.confidences >= self._believe)).sum())
         self._beyond = max(known - tracks, 0) if tracks >= self._config.max_faces else 0
         self._note_small(faces, needed)
 
     def _note_people(self) -> None:
         """Who is followed for long enough now, if nobody was in more company so far."""
-        config = self._config
-        ids = tuple(track.track_id for track in self._tracks if track.last - track.first + 1 >= config.min_track)
-        if len(ids) == config.max_faces and self._beyond > self.seen.beyond:
+        ids = tuple(track.track_id for track in self._tracks if track.length >= self._config.min_track)
+        if len(ids) == self._config.max_faces and self._beyond > self.seen.beyond:
             self.seen.followed, self.seen.beyond = ids, self._beyond
         elif len(ids) > len(self.seen.followed):
             self.seen.followed = ids
 
     def _note_small(self, faces: Faces, needed: float) -> None:
-        sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
-        small = sides[(sides < needed) & (faces.confidences >= self._believe)]
-        if len(small) and small.max() > self.seen.small_side:
-            self.seen.small_side, self.seen.needed_side = float(small.max()), needed
-
-    def _look_closer(self, frames: VideoFrames, index: int) -> None:
-        """Nobody has been found so far: look, once a second, whether there are faces too small to be followed."""
-        rgb = reduced_rgb(frames, index, CLOSER * self._config.detect_side)
-        scale = np.array([frames.width / rgb.shape[1], frames.height / rgb.shape[0]], np.float32)
-        faces = self._believed(self._detector.detect(rgb, min_face=MIN_CLOSER_FACE), scale, rgb)
-        self._note_small(faces, self._smallest_face(frames))
+        sides = _sides(faces.boxes)
+        small = float(sides[(sides < needed) & (faces.confidences >= self._believe)].max(initial=0.0))
+        if small > self.seen.small_side:
+            self.seen.small_side, self.seen.needed_side = small, needed
 
     def _smallest_face(self, frames: VideoFrames) -> float:
         config = self._config
@@ -187,29 +183,21 @@ class FaceTracker:
         faces = faces.select(inside & (faces.confidences >= KEEP * self._believe))
         return Faces(faces.boxes * np.tile(scale, 2), faces.confidences, faces.landmarks * scale)
 
-    def _update(self, number: int, faces: Faces, begin: bool, last_look: bool) -> bool:
-        """Join faces to tracks. With `last_look` also begin and end tracks; without, only if every track was found."""
+    def _join(self, number: int, faces: Faces, only_if_all: bool = False) -> set[int] | None:
+        """Join faces to tracks; the faces that belong to one. None, and nothing done: asked to, a track lacks one."""
         pairs = associate([track.predict(number) for track in self._tracks], faces.boxes, self._config.min_iou)
-        if len(pairs) < len(self._tracks) and not last_look:
-            return False
+        if only_if_all and len(pairs) < len(self._tracks):
+            return None
         # Not after a gap: whoever then appears nearby may be somebody else.
         recent = [i for i, track in enumerate(self._tracks) if number - track.last <= self._config.detect_every]
         pairs |= jumps({i: self._tracks[i].box for i in recent if i not in pairs}, faces.boxes, set(pairs.values()))
-        for track_index, face_index in pairs.items():
-            self._tracks[track_index].add(
-                number, faces.boxes[face_index], faces.landmarks[face_index], float(faces.confidences[face_index])
-            )
-        for track_index, track in enumerate(self._tracks):
-            if track_index not in pairs and number - track.last >= self._config.max_gap:
-                track.ended = True
-        if begin:
-            self._begin(number, faces, set(pairs.values()))
-        return True
+        for track, face in pairs.items():
+            self._tracks[track].add(number, faces.boxes[face], faces.landmarks[face], float(faces.confidences[face]))
+        return set(pairs.values())
 
-    def _begin(self, number: int, faces: Faces, taken: set[int]) -> None:
+    def _begin(self, number: int, faces: Faces, taken: set[int], smallest: float) -> None:
         """New tracks for the largest faces that belong to none, while there is room."""
-        sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1, initial=0)
-        smallest = self._smallest_face(self._frames[number][0])
+        sides = _sides(faces.boxes)
         room = self._config.max_faces - sum(not track.ended for track in self._tracks)
         for face in np.argsort(-sides, kind="stable"):
             if room <= 0:
@@ -223,18 +211,13 @@ class FaceTracker:
 
     def _emit(self) -> list[TrackedFace]:
         """Faces that later frames cannot change any more; then forget what nobody needs."""
-        out: list[TrackedFace] = []
         self._note_people()
-        for track in self._tracks:
-            if track.last - track.first + 1 >= self._config.min_track:
-                while (number := track.ready()) is not None:
-                    out.append(self._face(track, number))
+        long = [track for track in self._tracks if track.length >= self._config.min_track]
+        out = [self._face(track, number) for track in long for number in track.ready()]
         self._tracks = [track for track in self._tracks if not track.ended]
-        needed = min([track.next for track in self._tracks], default=self._last)
-        if needed is not None and self._last is not None:
-            needed = min(needed, self._last)
-            for number in [number for number in self._frames if number < needed]:
-                del self._frames[number]
+        if self._last is not None:
+            needed = min([self._last, *(track.next for track in self._tracks)])
+            self._frames = {number: frame for number, frame in self._frames.items() if number >= needed}
         return out
 
     def _face(self, track: Track, number: int) -> TrackedFace:
@@ -248,13 +231,18 @@ class FaceTracker:
         return TrackedFace(track.track_id, number, box, landmarks, confidence, mouth, crop)
 
 
+def _sides(boxes: Float) -> Float:
+    """(N, 4) -> (N,) the longer side."""
+    return (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+
+
 def associate(predicted: list[Float], boxes: Float, min_iou: float) -> dict[int, int]:
     """Pairs (track index -> box index), the greatest IoU first, each used once."""
     if not predicted or not len(boxes):
         return {}
     overlap = iou(np.stack(predicted), boxes)
     pairs: dict[int, int] = {}
-    while overlap.size and overlap.max() >= min_iou:
+    while overlap.max() >= min_iou:
         row, column = (int(value) for value in np.unravel_index(int(overlap.argmax()), overlap.shape))
         pairs[row] = column
         overlap[row], overlap[:, column] = -1, -1
@@ -286,3 +274,28 @@ def iou(first: Float, second: Float) -> Float:
     shared = np.clip(high - low, 0, None).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     return shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-6)
+
+
+def group_tracks(faces: Sequence[TrackedFace], config: FaceConfig) -> tuple[FaceTrack, ...]:
+    """Tracked faces of one clip, by track id; the longest track first."""
+    by_id: dict[int, list[TrackedFace]] = {}
+    for face in faces:
+        by_id.setdefault(face.track_id, []).append(face)
+    tracks = [_face_track(track_id, members, config) for track_id, members in by_id.items()]
+    return tuple(sorted(tracks, key=lambda track: (-len(track.mouth_crops), track.track_id)))
+
+
+def _face_track(track_id: int, faces: list[TrackedFace], config: FaceConfig) -> FaceTrack:
+    faces = sorted(faces, key=lambda face: face.frame)
+    shown = [face for face in faces if face.face_crop is not None]
+    size = config.crop_size
+    return FaceTrack(
+        track_id=track_id,
+        first_frame=faces[0].frame,
+        mouth_crops=np.stack([face.mouth_crop for face in faces]),
+        face_crops=np.array([face.face_crop for face in shown], np.uint8).reshape(-1, size, size, 3),
+        face_frames=np.array([face.frame for face in shown], np.int64),
+        boxes=np.array([face.box for face in shown], np.float32).reshape(-1, 4),
+        landmarks=np.array([face.landmarks for face in shown], np.float32).reshape(-1, 5, 2),
+        confidences=np.array([face.confidence for face in shown], np.float32),
+    )

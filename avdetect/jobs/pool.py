@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
 
 from avdetect.errors import AVDetectError, ConfigError, LimitError, WorkerError
 from avdetect.jobs.process import ANSWER, FATAL, PROGRESS, READY, Message, Process, Task, fatal_error
 
 START_SECONDS = 300.0  # for a worker to start its task
+TRIES = 2  # of an item whose worker dies
 _START_DEATHS = 3  # of workers in a row before they were ready: that is the machine, not the items
 _TICK_SECONDS = 0.05
 _END: Any = object()
@@ -86,17 +87,16 @@ W = TypeVar("W", bound=Worker)
 class BasePool(ABC, Generic[W]):
     """At most `workers` workers.
 
-    seconds: for one item; a worker that takes longer is killed. tries: of an item whose worker dies. fresh: each item
-    gets a new worker. Raises ConfigError.
+    seconds: for one item; a worker that takes longer is killed. fresh: each item gets a new worker. Raises ConfigError.
     """
 
-    def __init__(self, workers: int, seconds: float, tries: int = 2, fresh: bool = False) -> None:
+    def __init__(self, workers: int, seconds: float, fresh: bool = False) -> None:
         if workers < 1:
             raise ConfigError(f"workers must be at least 1, got {workers}")
-        self._count, self._seconds, self._tries, self._fresh = workers, seconds, tries, fresh
+        self._count, self._seconds, self._fresh = workers, seconds, fresh
         self._workers: list[W] = []
         self._waiting: deque[Item] = deque()  # drawn, or put back since the worker died; no worker has them
-        self._deaths: dict[str, int] = {}  # key -> workers that died of it
+        self._deaths: Counter[str] = Counter()  # of workers, by the item's key
         self._start_deaths = 0
 
     @abstractmethod
@@ -116,10 +116,7 @@ class BasePool(ABC, Generic[W]):
         """
         source = iter(items)
         try:
-            while True:
-                drawn = self._fill(source)
-                if drawn is _END and not self._waiting and not self._busy:
-                    return
+            while self._fill(source) or self._waiting or self._busy:
                 yield from self._events()
         finally:
             self._waiting.clear()
@@ -133,7 +130,7 @@ class BasePool(ABC, Generic[W]):
         self._waiting = deque(item for item in self._waiting if item.key != key)
         for worker in [w for w in self._workers if w.item is not None and w.item.key == key]:
             self._end(worker)
-        self._deaths.pop(key, None)
+        del self._deaths[key]
         spare = [worker for worker in self._workers if worker.item is None]
         while self._fresh and len(spare) > len(self._waiting):
             self._end(spare.pop())
@@ -142,16 +139,16 @@ class BasePool(ABC, Generic[W]):
     def _busy(self) -> int:
         return sum(worker.item is not None for worker in self._workers)
 
-    def _fill(self, source: Iterator[Item | None]) -> Any:
-        """Give work to who is free. _END at the end of the source, None where it has nothing for the moment."""
-        drawn: Any = True
-        while True:
+    def _fill(self, source: Iterator[Item | None]) -> bool:
+        """Give work to who is free; False at the end of the source."""
+        self._submit()
+        while len(self._waiting) + self._busy < self._count:
+            item = next(source, _END)
+            if item is None or item is _END:
+                return item is None
+            self._waiting.append(item)
             self._submit()
-            if drawn is None or drawn is _END or len(self._waiting) + self._busy >= self._count:
-                return drawn
-            drawn = next(source, _END)
-            if drawn is not None and drawn is not _END:
-                self._waiting.append(drawn)
+        return True
 
     def _submit(self) -> None:
         for worker in self._workers:
@@ -182,7 +179,7 @@ class BasePool(ABC, Generic[W]):
                 self._late_start(worker)
             elif worker.item is not None:
                 self._end(worker)
-                self._deaths.pop(worker.item.key, None)
+                del self._deaths[worker.item.key]
                 yield Failed(worker.item, LimitError.__name__, f"it took longer than {self._seconds:g} s")
         yield None
 
@@ -198,7 +195,7 @@ class BasePool(ABC, Generic[W]):
             return Progress(item, message[PROGRESS])
         elif item is not None and ANSWER in message:
             worker.item = None
-            self._deaths.pop(item.key, None)
+            del self._deaths[item.key]
             if self._fresh:
                 self._end(worker)
             return Done(item, message[ANSWER])
@@ -221,45 +218,39 @@ class BasePool(ABC, Generic[W]):
                 )
         if item is None:
             return None
-        self._deaths[item.key] = self._deaths.get(item.key, 0) + 1
-        if self._deaths[item.key] < self._tries:
+        self._deaths[item.key] += 1
+        if self._deaths[item.key] < TRIES:
             self._waiting.append(item)
             return None
         del self._deaths[item.key]
-        reason = f"its worker was ended {self._tries} times, the last time by {ending} (out of memory?)"
+        reason = f"its worker was ended {TRIES} times, the last time by {ending} (out of memory?)"
         return Failed(item, WorkerError.__name__, reason)
 
     def _late_start(self, worker: W) -> None:
-        """A worker is not ready in time."""
         self._on_exit(worker, f"not ready within {START_SECONDS:g} s")
 
 
-class _ProcessWorker(Worker):
+class ProcessWorker(Process, Worker):
+    """A process of this machine."""
+
     def __init__(self, task: Task) -> None:
-        super().__init__()
-        self.process = Process(task)
-
-    def send(self, value: Any) -> None:
-        self.process.send(value)
-
-    def kill(self) -> str:
-        return self.process.kill()
+        Process.__init__(self, task)
+        Worker.__init__(self)
 
 
-class Pool(BasePool[_ProcessWorker]):
+class Pool(BasePool[ProcessWorker]):
     """Processes of this machine. `task` is started once in each: see `process.Task`."""
 
-    def __init__(self, task: Task, workers: int, seconds: float, tries: int = 2, fresh: bool = False) -> None:
-        super().__init__(workers, seconds, tries, fresh)
+    def __init__(self, task: Task, workers: int, seconds: float, fresh: bool = False) -> None:
+        super().__init__(workers, seconds, fresh)
         self._task = task
 
-    def _start(self) -> _ProcessWorker:
-        return _ProcessWorker(self._task)
+    def _start(self) -> ProcessWorker:
+        return ProcessWorker(self._task)
 
-    def _receive(self, seconds: float) -> Iterator[tuple[_ProcessWorker, Message | None]]:
-        by_connection = {worker.process.connection: worker for worker in self._workers}
+    def _receive(self, seconds: float) -> Iterator[tuple[ProcessWorker, Message | None]]:
+        by_connection: dict[Any, ProcessWorker] = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), seconds):
-            assert isinstance(connection, Connection)
             worker = by_connection[connection]
             if worker in self._workers:
-                yield worker, worker.process.receive()
+                yield worker, worker.receive()

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from avdetect import errors
-from avdetect.errors import AVDetectError, ConfigError
+from avdetect.errors import AVDetectError
 
 Message = dict[str, Any]
 Report = Callable[[Any], None]  # takes news of an item while the worker works on it (JSON)
@@ -35,29 +35,27 @@ class Session:
     """A task in a worker, whose steps end in messages: READY, ANSWER, or FATAL (no item is to blame)."""
 
     def begin(self, task: Task) -> Message:
-        """Start the task."""
-
-        def start() -> Message:
+        def start() -> bool:
             self._work = task()
-            return {READY: True}
+            return True
 
-        return self._said(start)
+        return _attempt(READY, start)
 
     def answer(self, value: Any, report: Report = lambda news: None) -> Message:
         """Do the work on one item."""
-        return self._said(lambda: {ANSWER: self._work(value, report)})
+        return _attempt(ANSWER, lambda: self._work(value, report))
 
-    @staticmethod
-    def _said(step: Callable[[], Message]) -> Message:
-        try:
-            return step()
-        except MemoryError:
-            os._exit(1)  # as if the kernel had ended us: the item is tried in a fresh process
-        except AVDetectError as error:
-            return {FATAL: type(error).__name__, "message": str(error)}
-        except Exception as error:
-            message = f"a worker cannot go on: {type(error).__name__}: {error}; what is done is kept, run again"
-            return {FATAL: AVDetectError.__name__, "message": message}
+
+def _attempt(kind: str, step: Callable[[], Any]) -> Message:
+    try:
+        return {kind: step()}
+    except MemoryError:
+        os._exit(1)  # as if the kernel had ended us: the item is tried in a fresh process
+    except AVDetectError as error:
+        return {FATAL: type(error).__name__, "message": str(error)}
+    except Exception as error:
+        message = f"a worker cannot go on: {type(error).__name__}: {error}; what is done is kept, run again"
+        return {FATAL: AVDetectError.__name__, "message": message}
 
 
 def fatal_error(message: Message) -> AVDetectError:
@@ -89,7 +87,7 @@ class Process:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()  # so that the connection ends when the process does
         # Python's own way at exit is SIGTERM, and to wait: it would wait for ever.
-        self._on_exit = util.Finalize(self, _kill_family, (self._process.pid,), exitpriority=0)
+        self._at_exit = util.Finalize(self, _kill_family, (self._process.pid,), exitpriority=0)
 
     @property
     def pid(self) -> int | None:
@@ -110,14 +108,17 @@ class Process:
 
     def kill(self) -> str:
         """End the process and its children; the signal or exit code of its end."""
-        self._on_exit.cancel()
+        self._at_exit.cancel()
         if self._process.pid is not None and self._process.is_alive():
             _kill_family(self._process.pid)
         self._process.join()
-        code = self._process.exitcode
+        code = self._process.exitcode or 0
         self._process.close()
         self.connection.close()
-        return _ending(code)
+        return f"exit code {code}" if code >= 0 else _NAMES.get(-code, f"signal {-code}")
+
+
+_NAMES = {number.value: number.name for number in signal.Signals}
 
 
 def try_task(task: Task) -> None:
@@ -134,15 +135,6 @@ def try_task(task: Task) -> None:
         raise fatal_error(message)
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    found: list[int] = []
-    for name in glob.glob(f"/proc/{pid}/task/*/children"):
-        with suppress(OSError), open(name, encoding="ascii") as file:
-            found += map(int, file.read().split())
-    return found
-
-
 def _kill_family(pid: int) -> None:
     """A process and its children."""
     with suppress(ProcessLookupError):
@@ -150,6 +142,15 @@ def _kill_family(pid: int) -> None:
     for process in (*children(pid), pid):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and that run."""
+    found: list[int] = []
+    for name in glob.glob(f"/proc/{pid}/task/*/children"):
+        with suppress(OSError), open(name, encoding="ascii") as file:
+            found += map(int, file.read().split())
+    return found
 
 
 def _run(connection: Connection, task: Task) -> None:
@@ -175,18 +176,7 @@ def _run(connection: Connection, task: Task) -> None:
 
 def _die_with_the_parent() -> None:
     """The kernel kills this process when the thread that started it ends, however it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
-        raise ConfigError(f"prctl: {os.strerror(ctypes.get_errno())}; worker processes need Linux")
-    if os.getppid() != parent.pid:  # it ended before we asked
+    if parent is not None and os.getppid() != parent.pid:  # it ended before we asked
         os._exit(1)
-
-
-def _ending(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"

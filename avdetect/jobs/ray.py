@@ -26,7 +26,7 @@ from avdetect.jobs.process import Message, Session, Task
 
 ROOM_SECONDS = 300.0  # for a cluster to have room for one actor
 _REACH_SECONDS = 10.0
-_OWN = {"include_dashboard": False, "object_store_memory": 100 * 1024**2}  # of our own Ray: results are small
+_OWN_STORE_BYTES = 100 * 1024**2  # of our own Ray: results are small
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints what happens to workers on standard output, where the table goes
@@ -45,10 +45,8 @@ def ray() -> Any:
     if "ray" not in sys.modules:  # it reads them when it is imported
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        with extras.importing("ray", "the engine ray"):
-            import ray
-    import ray
-
+    with extras.importing("ray", "the engine ray"):
+        import ray
     return ray
 
 
@@ -62,7 +60,6 @@ def connect(address: str | None, own_cpus: float) -> Iterator[dict[str, float]]:
     before, which reads that setting once; set RAY_AUTH_MODE=token before the import then.
     Raises AVDetectError when there is no such cluster, or it breaks; ToolError without the package.
     """
-    require()
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local" and "ray" not in sys.modules:  # it reads the token once
         os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -83,20 +80,15 @@ def connect(address: str | None, own_cpus: float) -> Iterator[dict[str, float]]:
 
 
 def _join(library: Any, address: str, own_cpus: float) -> None:
-    options = _OWN | {"num_cpus": max(1, round(own_cpus))} if address == "local" else {}
+    own = {"num_cpus": max(1, round(own_cpus)), "include_dashboard": False, "object_store_memory": _OWN_STORE_BYTES}
     try:
-        _reach(address)
-        library.init(address=address, log_to_driver=False, logging_level="ERROR", **options)
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:  # Ray itself would try for many minutes
+            socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
+        library.init(address=address, log_to_driver=False, logging_level="ERROR", **own if address == "local" else {})
     except Exception as error:  # Ray raises many kinds, and bare `Exception` where a process of its own fails
         where = "no Ray can be started here" if address == "local" else f"there is no Ray to be used at {address}"
         raise AVDetectError(f"{where}: {_first_line(error)}") from error
-
-
-def _reach(address: str) -> None:
-    """Ray itself would try for many minutes. Raises OSError, ValueError."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
 
 
 class WorkerActor:
@@ -110,10 +102,8 @@ class WorkerActor:
         try:
             os.chdir(folder)  # names of files are relative to it
         except OSError as error:
-            return host, (
-                f"{folder}: {error.strerror} on {host}; run the command in a folder that all machines share, the "
-                "files too must lie where all of them find them"
-            )
+            share = "run the command in a folder that all machines share, the files too must lie where all find them"
+            return host, f"{folder}: {error.strerror} on {host}; {share}"
         return host, ""
 
     def begin(self, task: Task) -> str:
@@ -171,13 +161,12 @@ class RayPool(BasePool[_RayWorker]):
         task: Task,
         workers: int | None,
         seconds: float,
-        tries: int = 2,
         *,
         address: str | None = None,
         cpus: float = 1.0,
         gpus: float = 0.0,
     ) -> None:
-        super().__init__(1 if workers is None else workers, seconds, tries)
+        super().__init__(1 if workers is None else workers, seconds)
         self._task, self._asked, self._address, self._cpus, self._gpus = task, workers, address, cpus, gpus
 
     def run(self, items: Iterable[Item | None]) -> Generator[Event | None]:
@@ -208,10 +197,7 @@ class RayPool(BasePool[_RayWorker]):
             worker.call("begin", self._task)
 
     def _late_start(self, worker: _RayWorker) -> None:
-        """While others work, one may wait for room: the cluster may be smaller than was asked.
-
-        It is asked again each time: the others may be lost with their machines.
-        """
+        """While others work, one may wait for room: the cluster may be smaller than was asked, or lose machines."""
         if worker.host is not None:
             super()._late_start(worker)
         elif any(other.ready for other in self._workers):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from avdetect.errors import AVDetectError, ConfigError
-from avdetect.files import check_same, others_share
+from avdetect.files import check_same, not_ours
 
 _BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite may write
 _SYNC_SECONDS = 2.0
@@ -121,24 +120,17 @@ class Store:
 
     def _make_file(self, path: Path) -> None:
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            pass
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise self._error(f"cannot write {path}: {error.strerror}; {self._kind.advice}") from error
         self._check_ours(path)
 
     def _check_ours(self, path: Path) -> None:
         for file in (path.with_name(path.name + suffix) for suffix in _BESIDE):
-            try:
-                status = os.lstat(file)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise self._error(f"cannot write {file}: {error.strerror}; {self._kind.advice}") from error
-            why = others_share(status) or ("" if stat.S_ISREG(status.st_mode) else "is no regular file")
-            if why:
-                raise ConfigError(f"{file} {why}, so its rows may not be ours: {self._kind.advice}")
+            with suppress(FileNotFoundError):
+                if why := not_ours(file) or ("" if file.is_file() else "is no regular file"):
+                    raise ConfigError(f"{file} {why}, so its rows may not be ours: {self._kind.advice}")
 
     def _begin(self, identity: dict[str, Any], durable: bool, shared: bool) -> None:
         db, kind = self._db, self._kind
@@ -160,24 +152,20 @@ class Store:
                 f"CREATE TABLE identity (json TEXT NOT NULL); {kind.tables}; COMMIT; PRAGMA wal_checkpoint(TRUNCATE);"
             )
         db.execute("BEGIN IMMEDIATE")
-        stated = db.execute("SELECT json FROM identity").fetchone()
-        if stated is None:
+        if db.execute("SELECT count(*) FROM identity").fetchone()[0] == 0:
             db.execute("INSERT INTO identity VALUES (?)", (json.dumps(identity),))
+        (stated,) = db.execute("SELECT json FROM identity").fetchone()
         db.execute("COMMIT")
-        if stated is not None:
-            check_same(f"{self.path}", json.loads(stated["json"]), identity, kind.advice)
+        check_same(f"{self.path}", json.loads(stated), identity, kind.advice)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            name = getattr(error, "sqlite_errorname", "")
+            name, file = getattr(error, "sqlite_errorname", ""), self.path or "a temporary file"
             if name.startswith("SQLITE_BUSY") and what == "open":
-                raise ConfigError(f"{self.path} is being written by another run: wait for it, or stop it") from error
+                raise ConfigError(f"{file} is being written by another run: wait for it, or stop it") from error
             if name.startswith("SQLITE_NOTADB"):
-                raise ConfigError(
-                    f"{self.path} is no {self._kind.name} of this avdetect: {self._kind.advice}"
-                ) from error
-            where = self.path or "a temporary file"
-            raise self._error(f"cannot {what} {where}: {error}; what is done is kept, run again") from error
+                raise ConfigError(f"{file} is no {self._kind.name} of this avdetect: {self._kind.advice}") from error
+            raise self._error(f"cannot {what} {file}: {error}; what is done is kept, run again") from error

@@ -45,9 +45,7 @@ class Moment:
     seconds: float
     probability: float  # P(video_fake), if all of the file were like this crop
     crop: Picture
-    # Occlusion sensitivity (Zeiler & Fergus, 2014): patches of the crop are blurred one after the other, and `overlay`
-    # (RGBA, same size as `crop`) shows where that changes the logit. None where it was not computed.
-    overlay: Picture | None
+    overlay: Picture | None  # RGBA of the crop's size: where blurring changes the logit (`occlusion`), if computed
     blurred: float | None  # the probability with the patch blurred that lowers it most
 
 
@@ -63,17 +61,15 @@ class Sound:
 
 @dataclass(frozen=True)
 class SyncPoint:
-    """Lip-sync around one second."""
+    """Lip-sync around one second; there is none where there are too few pairs."""
 
     seconds: float  # the middle
-    offset_seconds: float | None  # > 0: the audio lags the video; None: too few pairs here
-    confidence: float | None  # median minus minimum of the mean distance over offsets
+    offset_seconds: float  # > 0: the audio lags the video
+    confidence: float  # median minus minimum of the mean distance over offsets
 
 
 @dataclass(frozen=True)
 class SyncCurve:
-    """Lip-sync of one track over time."""
-
     track_id: int
     points: tuple[SyncPoint, ...]
 
@@ -88,16 +84,8 @@ class MouthStrip:
     picture: Picture  # `count` mouths from left to right, evenly over the duration
     count: int
     peaks: Peaks  # of the sound in the same stretch
-    offset_seconds: float | None  # of this stretch
-    confidence: float | None
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing the file says of itself."""
-
-    name: str  # as a person reads it: "video", "frame rate"
-    value: str
+    offset_seconds: float  # of this stretch
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -105,7 +93,7 @@ class Evidence:
     """All that a report is made of."""
 
     detection: Detection
-    facts: tuple[Fact, ...]
+    facts: Mapping[str, str]  # what the file says of itself: "frame rate" -> "25 a second"
     signs: tuple[str, ...]  # of re-encoding and editing, a sentence each; none of them is proof
     frames: tuple[Frame, ...]  # evenly over what was scored
     moments: tuple[Moment, ...]  # two or fewer a kind and track, tracks in the order of their suspicion
@@ -115,3 +103,4 @@ class Evidence:
     limits: tuple[str, ...]  # of the model, a sentence each, from its card
     levels: Mapping[StreamName, float]  # of the curve's probability from which on a stretch is marked
     asked_seconds: float | None = None  # how much of the file was asked for; None: to its end
+    asked_sample: int | None = None  # how many clips of it; None: as its length says

@@ -30,14 +30,9 @@ class ReportFiles:
         """Option -> file."""
         return {name: path for name, path in (("--report", self.report), ("--plot", self.plot)) if path is not None}
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        return tuple(self.named.values())
-
     def check(self) -> None:
-        """Raises ConfigError for a name that says another kind, or a place where no file can be put; ToolError for a
-        picture without matplotlib.
-        """
+        """Raises ConfigError for a name of another kind or a place where no file can be put, ToolError without
+        matplotlib."""
         if self.plot is not None:
             require("plot", "--plot")
         for option, path in self.named.items():
@@ -49,13 +44,13 @@ class ReportFiles:
             if path.is_dir() or not os.access(path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there; choose another place")
 
-    def recorder(self, duration_seconds: float | None = None) -> Recorder | None:
-        """What watches the scoring of so many seconds (None: all) for them; None where no file was asked for."""
-        if not self.paths:
+    def recorder(self, duration_seconds: float | None = None, sample: int | None = None) -> Recorder | None:
+        """What watches the scoring (`Recorder`) for them; None where no file was asked for."""
+        if not self.named:
             return None
         from avdetect.report.recorder import Recorder
 
-        return Recorder(duration_seconds)
+        return Recorder(duration_seconds, sample)
 
     def write(self, evidence: Evidence) -> None:
         """Draw and write them, each whole or not at all. Raises AVDetectError."""
@@ -91,11 +86,11 @@ def _identity(file: str | Path | int) -> object:
         status = os.stat(file)
         if stat.S_ISREG(status.st_mode):
             return status.st_dev, status.st_ino
-        return None if isinstance(file, int) else os.path.realpath(file)
     except OSError:
-        return None if isinstance(file, int) else os.path.realpath(file)
+        pass
     except ValueError:  # NUL: no file's name
         return None
+    return None if isinstance(file, int) else os.path.realpath(file)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ from avdetect.report.evidence import MouthStrip, SyncCurve, SyncPoint
 from avdetect.report.pictures import jpeg
 from avdetect.report.sound import as_peaks, hop_peaks
 from avdetect.scoring import StreamOutputs
-from avdetect.types import FPS, HOP, SAMPLE_RATE, Clip, FaceTrack, Float, UInt8, Waveform
+from avdetect.types import FPS, SAMPLE_RATE, Clip, FaceTrack, Float, UInt8, Waveform
 
 WINDOW_SECONDS = 5  # read together for each second of the curve
 STRIP_SECONDS = 2
@@ -25,15 +25,10 @@ def sync_curves(outputs: StreamOutputs) -> tuple[SyncCurve, ...]:
     """One for each track whose lip-sync could be read, by track id."""
     curves = []
     for track_id in sorted(outputs.readings):
-        points = sync_over_time(SyncDistances.join(outputs.sync[track_id]), WINDOW_SECONDS)
-        curves.append(SyncCurve(track_id, tuple(_point(seconds, reading) for seconds, reading in points)))
+        readings = sync_over_time(SyncDistances.join(outputs.sync[track_id]), WINDOW_SECONDS)
+        points = [SyncPoint(s, round(r.offset_seconds, 3), round(r.confidence, 4)) for s, r in readings if r]
+        curves.append(SyncCurve(track_id, tuple(points)))
     return tuple(curves)
-
-
-def _point(seconds: float, reading: SyncReading | None) -> SyncPoint:
-    if reading is None:
-        return SyncPoint(seconds, None, None)
-    return SyncPoint(seconds, round(reading.offset_seconds, 3), round(reading.confidence, 4))
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,10 @@ class _Stretch:
 class MouthKeeper:
     """Keeps the worst stretch of a few tracks while a file passes.
 
-    The worst stretch is the one with the largest gap between the mean distance at offset 0 and that at the best offset:
-    how much better the voice would fit if it were moved. The distance at 0 alone would choose turned and blurred faces,
-    which are far from every sound; the gap is 0 where the face is in step, and small where no offset is better.
-    Stretches are whole seconds of one clip, so none spans the cut between two. Of more than _KEPT_TRACKS tracks those
-    stay that fit the voice best so far: it is the speaker's mouth that is shown.
+    That is the one with the largest gap between the mean distance at offset 0 and that at the best offset: the distance
+    at 0 alone would choose turned and blurred faces, which are far from every sound. A stretch is whole seconds of one
+    clip, so none spans the cut between two. Of more than _KEPT_TRACKS tracks those stay that fit the voice best so far:
+    it is the speaker's mouth that is shown.
     """
 
     def __init__(self) -> None:
@@ -85,14 +79,13 @@ class MouthKeeper:
         if speaker is None or stretch is None:
             return None
         count = len(stretch.mouths)
-        cells = np.array_split(hop_peaks(stretch.sound), min(200, len(stretch.sound) // HOP))
         return MouthStrip(
             track_id=speaker[0],
             start_seconds=stretch.first_frame / FPS,
             duration_seconds=count * _EVERY / FPS,
             picture=jpeg(np.concatenate(list(stretch.mouths), axis=1), _STRIP_BYTES),
             count=count,
-            peaks=as_peaks(cells),
+            peaks=as_peaks(hop_peaks(stretch.sound)),
             offset_seconds=round(stretch.reading.offset_seconds, 3),
             confidence=round(stretch.reading.confidence, 4),
         )

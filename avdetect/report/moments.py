@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,10 +21,8 @@ EXPLAINED_TRACKS = 2  # whose first moment of each kind gets an overlay: the net
 PER_KIND = 2
 MIN_APART_SECONDS = 1.0  # between moments of a kind: neighbouring crops show the same
 CROP_SIDE, CROP_BYTES = 256, 24_000
-_KEPT_TRACKS = 8  # while the file passes; suspicion changes
+KEPT_TRACKS = 8  # while the file passes; suspicion changes
 _KEPT = 4  # crops a kind and track: two of them are MIN_APART_SECONDS apart, whichever seconds they come from
-Kind = Literal["most", "least"]
-_SIGNS: Mapping[Kind, int] = {"most": 1, "least": -1}
 
 
 @dataclass(frozen=True)
@@ -36,37 +34,28 @@ class _Seen:
     crop: UInt8
 
 
-class _Track:
-    """The best crop of each of the best seconds of one track, for both kinds."""
+class _Extremes:
+    """The crops of a track with the highest (sign 1) or lowest (sign -1) logits, one a second at most."""
 
-    def __init__(self) -> None:
-        self._kept: dict[Kind, dict[int, _Seen]] = {"most": {}, "least": {}}  # by whole second
+    def __init__(self, sign: int) -> None:
+        self._sign = sign
+        self.kept: dict[int, _Seen] = {}  # by whole second
 
     def add(self, seconds: float, logit: float, crop: UInt8) -> None:
-        for kind, kept in self._kept.items():
-            second, value = math.floor(seconds), _SIGNS[kind] * logit
-            rival = second if second in kept else None
-            if rival is None and len(kept) == _KEPT:
-                rival = min(kept, key=lambda s: (_SIGNS[kind] * kept[s].logit, -s))
-            if rival is not None and value <= _SIGNS[kind] * kept[rival].logit:
-                continue
-            kept.pop(rival, None)  # type: ignore[arg-type]  # None is no key of it
+        second, kept = math.floor(seconds), self.kept
+        if second not in kept or self._sign * logit > self._sign * kept[second].logit:
             kept[second] = _Seen(seconds, logit, crop.copy())
+        if len(kept) > _KEPT:
+            del kept[min(kept, key=lambda second: (self._sign * kept[second].logit, -second))]
 
-    def chosen(self) -> dict[Kind, list[_Seen]]:
-        """Best first; "least" holds nothing as suspicious as what "most" holds."""
-        most = _apart(sorted(self._kept["most"].values(), key=lambda seen: (-seen.logit, seen.seconds)))
-        bound = min(seen.logit for seen in most)
-        rest = [seen for seen in self._kept["least"].values() if seen.logit < bound]
-        return {"most": most, "least": _apart(sorted(rest, key=lambda seen: (seen.logit, seen.seconds)))}
-
-
-def _apart(ranked: list[_Seen]) -> list[_Seen]:
-    found: list[_Seen] = []
-    for seen in ranked:
-        if len(found) < PER_KIND and all(abs(seen.seconds - f.seconds) >= MIN_APART_SECONDS for f in found):
-            found.append(seen)
-    return found
+    def best(self, bound: float = math.inf) -> list[_Seen]:
+        """Best first, apart from each other, with logits below `bound`."""
+        found: list[_Seen] = []
+        for seen in sorted(self.kept.values(), key=lambda seen: (-self._sign * seen.logit, seen.seconds)):
+            apart = all(abs(seen.seconds - f.seconds) >= MIN_APART_SECONDS for f in found)
+            if seen.logit < bound and apart and len(found) < PER_KIND:
+                found.append(seen)
+        return found
 
 
 class MomentKeeper:
@@ -76,7 +65,7 @@ class MomentKeeper:
     """
 
     def __init__(self) -> None:
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, tuple[_Extremes, _Extremes]] = {}
 
     def add(self, clip: Clip, outputs: StreamOutputs) -> None:
         """The crops of `clip`; the logits of those that were judged are the last in `outputs`."""
@@ -85,11 +74,10 @@ class MomentKeeper:
             logits = dict(points[max(0, len(points) - len(track.face_frames)) :])
             for frame, crop in zip(track.face_frames.tolist(), track.face_crops, strict=True):
                 if (logit := logits.get(frame / FPS)) is not None:
-                    self._tracks.setdefault(track.track_id, _Track()).add(frame / FPS, logit, crop)
-        if len(self._tracks) > _KEPT_TRACKS:
-            suspicion = {t: _suspicion(outputs, t) for t in self._tracks}
-            ranked = sorted(self._tracks, key=lambda t: (-suspicion[t], t))
-            self._tracks = {t: self._tracks[t] for t in ranked[:_KEPT_TRACKS]}
+                    for kept in self._tracks.setdefault(track.track_id, (_Extremes(1), _Extremes(-1))):
+                        kept.add(frame / FPS, logit, crop)
+        if len(self._tracks) > KEPT_TRACKS:
+            self._tracks = {track: self._tracks[track] for track in self._ranked(outputs)[:KEPT_TRACKS]}
 
     def moments(
         self,
@@ -98,25 +86,30 @@ class MomentKeeper:
         probabilities: Callable[[Sequence[float]], Sequence[float]],
     ) -> tuple[Moment, ...]:
         """The most suspicious tracks first, in each the most suspicious crops first. probabilities: of logits."""
-        suspicion = {t: _suspicion(outputs, t) for t in self._tracks if t in outputs.visual}
-        ranked = sorted(suspicion, key=lambda t: (-suspicion[t], t))[:MAX_TRACKS]
         found = []
-        for rank, track_id in enumerate(ranked):
-            for kind, chosen in self._tracks[track_id].chosen().items():
+        for rank, track in enumerate(self._ranked(outputs)[:MAX_TRACKS]):
+            highest, lowest = self._tracks[track]
+            most = highest.best()
+            least = lowest.best(min(seen.logit for seen in most))  # nothing as suspicious as the most suspicious ones
+            kinds: tuple[tuple[Literal["most", "least"], list[_Seen]], ...] = (("most", most), ("least", least))
+            for kind, chosen in kinds:
                 for place, seen in enumerate(chosen):
                     explained = network if rank < EXPLAINED_TRACKS and place == 0 else None
-                    found.append(_moment(track_id, kind, seen, explained, probabilities))
+                    found.append(_moment(track, kind, seen, explained, probabilities))
         return tuple(found)
 
-
-def _suspicion(outputs: StreamOutputs, track_id: int) -> float:
-    logits = np.array([logit for _, logit in outputs.visual[track_id]], np.float32)
-    return outputs.track_logit(logits)
+    def _ranked(self, outputs: StreamOutputs) -> list[int]:
+        suspicion = {
+            track: outputs.track_logit(np.array([logit for _, logit in outputs.visual[track]], np.float32))
+            for track in self._tracks
+            if track in outputs.visual
+        }
+        return sorted(suspicion, key=lambda track: (-suspicion[track], track))
 
 
 def _moment(
     track_id: int,
-    kind: Kind,
+    kind: Literal["most", "least"],
     seen: _Seen,
     network: Callable[[UInt8], Float] | None,
     probabilities: Callable[[Sequence[float]], Sequence[float]],
@@ -125,15 +118,9 @@ def _moment(
     crop: np.ndarray = seen.crop
     if crop.shape[0] > CROP_SIDE:
         crop = cv2.resize(crop, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
-    picture = jpeg(crop, CROP_BYTES)
-    fallen = drops(network, seen.crop) if network else None
-    probability, *blurred = probabilities([seen.logit, *([] if fallen is None else [seen.logit - float(fallen.max())])])
-    return Moment(
-        track_id=track_id,
-        kind=kind,
-        seconds=seen.seconds,
-        probability=probability,
-        crop=picture,
-        overlay=overlay(fallen, picture.width) if fallen is not None else None,
-        blurred=blurred[0] if blurred else None,
-    )
+    picture, (probability,) = jpeg(crop, CROP_BYTES), probabilities([seen.logit])
+    if network is None:
+        return Moment(track_id, kind, seen.seconds, probability, picture, None, None)
+    fallen = drops(network, seen.crop)
+    (blurred,) = probabilities([seen.logit - float(fallen.max())])
+    return Moment(track_id, kind, seen.seconds, probability, picture, overlay(fallen, picture.width), blurred)

@@ -2,11 +2,9 @@
 // The cursor of the time axis. Everything that it shows stands in the page already.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const data = JSON.parse(byId("axis-data").textContent);
   const axis = byId("axis"), ruler = byId("ruler"), large = byId("frame-large");
+  const data = Object.fromEntries(Object.entries(axis.dataset).map(([name, value]) => [name, Number(value)]));
   const frames = [...document.querySelectorAll("img.frame")];
-  const readings = [...document.querySelectorAll("#readings dd")];
-  const names = [...document.querySelectorAll("#readings dt")].map((name) => name.textContent);
   let pinned = data.at;
 
   const trimmed = (value, digits) => String(Number(value.toFixed(digits)));
@@ -32,9 +30,6 @@
       line.setAttribute("x2", percent);
     }
     document.querySelector("#ruler .handle").setAttribute("x", percent);
-    const last = Math.ceil(data.end) - 1; // the very end belongs to the last second
-    const texts = data.seconds[Math.min(last, Math.floor(seconds))] || [];
-    readings.forEach((element, i) => { element.textContent = texts[i] || "nothing"; });
     byId("now").textContent = clock(seconds);
     byId("first-note").hidden = seconds !== data.at;
     if (frames.length) {
@@ -43,14 +38,13 @@
       large.dataset.seconds = near.dataset.seconds;
       byId("frame-time").textContent = `frame at ${clock(Number(near.dataset.seconds))}`;
     }
-    return texts;
   }
 
   function pin(seconds) {
     pinned = clamp(seconds);
-    const texts = show(pinned);
+    show(pinned);
     ruler.setAttribute("aria-valuenow", pinned.toFixed(2));
-    ruler.setAttribute("aria-valuetext", [clock(pinned), ...names.map((name, i) => `${name}: ${texts[i]}`)].join(". "));
+    ruler.setAttribute("aria-valuetext", clock(pinned));
   }
 
   function timeAt(event) {

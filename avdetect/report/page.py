@@ -1,29 +1,25 @@
 """The evidence on one file as an HTML page that needs nothing else: it opens from disk, and loads and sends nothing.
 
-Curves are drawn here, as SVG; the script only moves the cursor, and the page can be read without it. Its policy
-(Content-Security-Policy) allows the one style and the one script that stand in it, by their hashes, and data: pictures.
+The script only moves the cursor, and the page can be read without it. Its policy (Content-Security-Policy) allows the
+one style and the one script that stand in it, by their hashes, and data: pictures.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import shlex
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from avdetect.detector import CLEAR_SYNC
-from avdetect.report import axis, cursor, words
-from avdetect.report.curves import face_curves, waveform
+from avdetect.report import svg, words
 from avdetect.report.data import printable
-from avdetect.report.drawing import TimeAxis
-from avdetect.report.evidence import Evidence, Moment, Picture
-from avdetect.types import Detection, Segment, TrackSummary
+from avdetect.report.evidence import Evidence, Frame, Picture
+from avdetect.report.rows import Axis, axis_of, face_curves, rows, unseen
+from avdetect.types import Curve, Detection
 from avdetect.verdict import NO_LIMITS
 
-MOST_SHOWN = 6  # tracks whose moments are shown
+STRIP_CELLS = 8
 MOST_LISTED = 40  # tracks in the table: a film has thousands
 MODEL_NAMES = {
     "bundle": "Bundle",
@@ -41,19 +37,19 @@ def render_page(evidence: Evidence) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
+    def uri(picture: Picture) -> str:
+        return Markup(f"data:{picture.mime};base64,{base64.b64encode(picture.data).decode('ascii')}")
+
     style, script = words.tone_css() + _asset("page.css"), _asset("page.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         finalize=lambda value: _shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )  # fmt: skip
-    environment.filters |= {
-        "number": words.number, "clock": words.clock, "sentence": words.sentence, "uri": _uri,
-    }  # fmt: skip
+    environment.filters |= {"number": words.number, "clock": words.clock, "sentence": words.sentence, "uri": uri}
     return environment.from_string(_asset("page.html.j2")).render(
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_json(_script_data(evidence))),
         **_view(evidence),
     )
 
@@ -63,7 +59,7 @@ def _asset(name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Text as it may stand on the page: without what could steer or hide other text, but for our own spaces."""
+    """Without what could steer or hide other text, but for our own spaces."""
     return words.SPACE.join(printable(part) for part in text.split(words.SPACE))
 
 
@@ -75,139 +71,84 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _script_data(evidence: Evidence) -> dict[str, Any]:
-    data = cursor.script_data(evidence)
-    return data | {"seconds": {second: [_shown(t) for t in texts] for second, texts in data["seconds"].items()}}
-
-
-def _json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _uri(picture: Picture) -> str:
-    return f"data:{picture.mime};base64,{base64.b64encode(picture.data).decode('ascii')}"
-
-
-def _file_name(path: str) -> str:
-    """The last part of the path: the page is passed on, and folders name people."""
-    return path.rstrip("/").rpartition("/")[2] or path
-
-
 def _view(evidence: Evidence) -> dict[str, Any]:
-    detection, time = evidence.detection, axis.axis_of(evidence)
-    at, first_note = cursor.first(evidence)
+    detection, axis, strip = evidence.detection, axis_of(evidence), evidence.mouths
+    probability = {curve.track_id: curve.probability for curve in face_curves(detection)}
+    order = {track: place for place, track in enumerate(probability)}
+    tracks = sorted(detection.tracks, key=lambda track: order.get(track.track_id, len(order)))
+    at, first_note = first_shown(evidence)
+    p, thresholds = words.whole(detection)
     return {
-        "name": _file_name(detection.path),
-        "detection": detection,
-        "fake": words.finite(detection.fake),
-        "whole": words.whole(detection),
-        "thresholds": [words.finite(t) or 0.0 for t in (detection.undecided_threshold, detection.fake_threshold)],
-        "heading": words.heading(detection),
-        "causes": words.causes(detection),
-        "evidence": evidence,
-        "time": time,
-        "scored": words.span(time.start, time.end),
-        "rows": axis.rows(evidence),
-        "bands": axis.bands(evidence),
-        "segments": [_segment(s) for s in detection.segments],
-        "strip": cursor.strip(evidence),
-        "at": at,
-        "first_note": first_note,
+        **{"evidence": evidence, "detection": detection, "words": words, "svg": svg, "no_limits": NO_LIMITS},
+        **{
+            "name": file_name(detection.path),
+            "tone": words.TONE_OF[detection.verdict],
+            "causes": words.causes(detection),
+        },
+        **{"p": p, "thresholds": thresholds, "at": at, "first_note": first_note, "axis": axis},
+        "rows": rows(evidence),
+        "ticks": svg.ticks(axis),
+        "bars": [svg.bar(axis, s.start_seconds, s.end_seconds) for s in detection.segments],
+        "unseen": [svg.bar(axis, start, end) for start, end in unseen(detection)],
+        "scored": _scored(detection, axis),
         "frame": min(evidence.frames, key=lambda f: abs(f.seconds - at), default=None),
-        "readings": list(zip(cursor.READINGS, cursor.reading(evidence, at), strict=True)),
-        "people": _people(evidence),
-        "no_limits": NO_LIMITS,
-        "blurred": any(moment.overlay for moment in evidence.moments),
-        "hidden_people": max(0, len({m.track_id for m in evidence.moments}) - MOST_SHOWN),
-        "tracks": _track_rows(detection),
-        "unlisted": max(0, len(detection.tracks) - MOST_LISTED),
-        "mouths": _mouths(evidence),
+        "in_strip": in_strip(evidence),
+        "step": round(min(1.0, axis.length / (len(evidence.frames) or 20)), 3),
+        "tracks": [(track, probability.get(track.track_id)) for track in tracks[:MOST_LISTED]],
+        "unlisted": len(tracks) - MOST_LISTED,
+        "strip_axis": Axis.over(strip.start_seconds, strip.duration_seconds) if strip else None,
+        "facts": [(name[0].upper() + name[1:], value) for name, value in evidence.facts.items()],
         "model": [(MODEL_NAMES.get(k, k.replace("_", " ").capitalize()), v) for k, v in detection.model.items()],
         "command": _command(evidence),
         "timing": [(k.replace("_", " "), words.number(v)) for k, v in detection.timing_seconds.items()],
     }
 
 
-def _segment(segment: Segment) -> tuple[str, str, float | None]:
-    """Whose it is, when it is, and where it begins."""
-    when = words.span(segment.start_seconds, segment.end_seconds)
-    return words.segment_words(segment), when, words.finite(segment.start_seconds)
+def _scored(detection: Detection, axis: Axis) -> str:
+    whole = words.span(axis.start, axis.end)
+    seconds = sum(end - start for start, end in detection.windows)
+    return f"{len(detection.windows)} stretches ({seconds:.0f} s) of {whole}" if detection.windows else whole
 
 
-@dataclass(frozen=True)
-class Person:
-    """The moments of one track."""
-
-    track_id: int
-    text: str
-    groups: tuple[tuple[str, tuple[Moment, ...]], ...]
+def file_name(path: str) -> str:
+    """Without its folders, which name people: a page is passed on."""
+    return path.rstrip("/").rpartition("/")[2] or path
 
 
-def _people(evidence: Evidence) -> tuple[Person, ...]:
-    tracks = {t.track_id: t for t in evidence.detection.tracks}
-    curves = {c.track_id: c for c in face_curves(evidence.detection)}
-    people = []
-    for track in list(dict.fromkeys(m.track_id for m in evidence.moments))[:MOST_SHOWN]:
-        groups = tuple(
-            (title, found)
-            for title, kind in (("Most suspicious", "most"), ("Least suspicious", "least"))
-            if (found := tuple(m for m in evidence.moments if m.track_id == track and m.kind == kind))
-        )
-        seen = f"seen {words.span(tracks[track].start_seconds, tracks[track].end_seconds)}" if track in tracks else ""
-        score = f"P(video_fake) {words.number(curves[track].probability)}" if track in curves else ""
-        people.append(Person(track, "; ".join(t for t in (seen, score) if t), groups))
-    return tuple(people)
+def first_shown(evidence: Evidence) -> tuple[float, str]:
+    """Where the cursor stands at first, and why: the worst second of the face or of the voice, whichever is worse."""
+    detection, axis = evidence.detection, axis_of(evidence)
+    audio = words.stream(detection, "audio")
+    found = [("face", face_curves(detection)), ("voice", audio.curves if audio else ())]
+    if (words.finite(detection.audio_fake) or 0) > (words.finite(detection.video_fake) or 0):
+        found.reverse()
+    for name, curves in found:
+        if curves and (seconds := _worst(curves[0])) is not None:
+            return round(axis.middle(seconds), 3), f"First shown: the most suspicious second of the {name}."
+    return round(axis.start, 3), "First shown: the beginning."
 
 
-def _track_rows(detection: Detection) -> list[tuple[str, ...]]:
-    """Track, time, place and score of each face, the most suspicious first."""
-    scores = {c.track_id: c.probability for c in face_curves(detection)}
-    order = {track: i for i, track in enumerate(scores)}
-    found = sorted(detection.tracks, key=lambda t: order.get(t.track_id, len(order)))[:MOST_LISTED]
-    return [
-        (
-            f"track {t.track_id}",
-            words.span(t.start_seconds, t.end_seconds),
-            _place(t),
-            words.number(scores.get(t.track_id)),
-        )
-        for t in found
-    ]
+def _worst(curve: Curve) -> float | None:
+    points = zip(curve.values, curve.times_seconds, strict=True)
+    return max(((v, s) for v, s in points if words.finite(v) is not None), default=(0.0, None))[1]
 
 
-def _place(track: TrackSummary) -> str:
-    left, top, right, bottom = track.box
-    size = f"{words.number(right - left, 0)} × {words.number(bottom - top, 0)}"
-    return f"{size} at {words.number(left, 0)}, {words.number(top, 0)}"
-
-
-def _mouths(evidence: Evidence) -> dict[str, Any] | None:
-    strip = evidence.mouths
-    if strip is None:
-        return None
-    end = strip.start_seconds + strip.duration_seconds
-    confidence = words.finite(strip.confidence)
-    return {
-        "strip": strip,
-        "wave": waveform(strip.peaks),
-        "span": words.span(strip.start_seconds, end),
-        "ticks": TimeAxis.over(strip.start_seconds, strip.duration_seconds).ticks(),
-        "middle": round(strip.start_seconds + strip.duration_seconds / 2, 3),
-        "match": words.match_words(strip.offset_seconds, strip.confidence),
-        "offset": words.number(strip.offset_seconds, signed=True),
-        "confidence": words.number(confidence),
-        "clear": confidence is not None and confidence >= CLEAR_SYNC,
-    }
+def in_strip(evidence: Evidence) -> list[Frame]:
+    """The frames that stand in the strip: the one nearest to the middle of each of its cells."""
+    axis, frames = axis_of(evidence), evidence.frames
+    cells = min(STRIP_CELLS, len(frames))
+    middles = [axis.start + (i + 0.5) * axis.length / cells for i in range(cells)]
+    return [min(frames, key=lambda frame: abs(frame.seconds - middle)) for middle in middles]
 
 
 def _command(evidence: Evidence) -> str:
     """What gives this result again, where the file lies in the current folder."""
     detection, asked = evidence.detection, evidence.asked_seconds
-    name, window = _file_name(detection.path), []
+    name, window = file_name(detection.path), []
     if detection.start_seconds > 0:
         window += ["--start", f"{detection.start_seconds:.10g}"]  # a frame of a long file: six digits are too few
     if asked is not None:
         window += ["--duration", f"{asked:.10g}"]
+    if evidence.asked_sample is not None:
+        window += ["--sample", str(evidence.asked_sample)]
     return shlex.join(["avdetect", "score", *window, *(["--"] if name.startswith("-") else []), name])

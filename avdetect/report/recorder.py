@@ -1,18 +1,16 @@
-"""Keeps, while a file is scored, what its report will show.
+"""Keeps, while a file is scored, what its report will show: some ten megabytes, however long the file is.
 
-    recorder = Recorder()
-    detection = detector.score(path, observer=recorder)
-    evidence = recorder.evidence(detector, detection)
-
-Memory is bounded however long the file is: pictures, log-mel columns and peaks are thinned by two whenever they reach
-their limit, and of a few tracks a few crops are kept: some ten megabytes with crops of 160 pixels.
+recorder = Recorder()
+detection = detector.score(path, observer=recorder)
+evidence = recorder.evidence(detector, detection)
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from avdetect.detector import Detector
 from avdetect.media import MediaInfo
-from avdetect.report.data import printable
 from avdetect.report.evidence import Evidence
 from avdetect.report.facts import media_facts
 from avdetect.report.match import MouthKeeper, sync_curves
@@ -28,11 +26,11 @@ _LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it ma
 
 
 class Recorder:
-    """An `avdetect.detector.Observer`, for one file."""
+    """An `avdetect.detector.Observer`, for one file: at the second one it raises ValueError."""
 
-    def __init__(self, duration_seconds: float | None = None) -> None:
-        """duration_seconds: what `Detector.score` is given, for the command that the report names."""
-        self._asked_seconds = duration_seconds
+    def __init__(self, duration_seconds: float | None = None, sample: int | None = None) -> None:
+        """What `Detector.score` is given, for the command that the report names."""
+        self._asked_seconds, self._asked_sample = duration_seconds, sample
         self._info: MediaInfo | None = None
         self._outputs = StreamOutputs()
         self._video_end: float | None = None
@@ -40,18 +38,15 @@ class Recorder:
         self._moments, self._mouths = MomentKeeper(), MouthKeeper()
 
     def opened(self, info: MediaInfo) -> None:
-        """See `Observer`. Raises ValueError when this recorder has seen a file already."""
         if self._info is not None:
             raise ValueError("a Recorder is for one file: make another for the next")
         self._info = info
 
     def frames(self, frames: VideoFrames) -> None:
-        """See `Observer`."""
         self._frames.add(frames)
         self._video_end = (frames.first_frame + len(frames)) / FPS
 
     def scored(self, clip: Clip, outputs: StreamOutputs) -> None:
-        """See `Observer`."""
         self._outputs = outputs
         self._moments.add(clip, outputs)
         self._mouths.add(clip, outputs)
@@ -59,30 +54,26 @@ class Recorder:
             self._sound.add(clip.waveform)
 
     def evidence(self, detector: Detector, detection: Detection) -> Evidence:
-        """What a report shows of the file that was scored; `detection` is what `detector.score` returned for it.
+        """What a report shows of the file; `detection` is what `detector.score` returned for it.
 
         The visual network runs on some 200 crops more. Raises ModelError when it cannot, ValueError before a file.
         """
         if self._info is None:
             raise ValueError("nothing was scored: pass this recorder to Detector.score as its observer")
-        outputs = self._outputs
+        outputs, visual = self._outputs, detector.networks.visual
+        broken = any("cannot be decoded" in why for why in detection.missing.values())  # that half has ended early
+        ends = (None, None) if broken or detection.windows else (self._video_end, self._sound.end_seconds)
         return Evidence(
             detection=detection,
             facts=media_facts(self._info),
-            signs=editing_signs(self._info, *self._ends(detection)),
+            signs=editing_signs(self._info, *ends),
             frames=self._frames.frames(),
-            moments=self._moments.moments(
-                outputs, detector.networks.visual, lambda logits: detector.cause_probabilities("visual", logits)
-            ),
+            moments=self._moments.moments(outputs, visual, partial(detector.cause_probabilities, "visual")),
             sound=self._sound.sound(),
             sync=sync_curves(outputs),
             mouths=self._mouths.strip(outputs),
-            limits=tuple(printable(limit)[:_LIMIT_LENGTH] for limit in detector.bundle.info.limits[:_LIMITS]),
+            limits=tuple(limit[:_LIMIT_LENGTH] for limit in detector.bundle.info.limits[:_LIMITS]),
             levels={name: detector.cause_probabilities(name, [level])[0] for name, level in HIGH.items()},
             asked_seconds=self._asked_seconds,
+            asked_sample=self._asked_sample,
         )
-
-    def _ends(self, detection: Detection) -> tuple[float | None, float | None]:
-        """Where pictures and sound end; unknown where a half that is broken has ended early."""
-        broken = any("cannot be decoded" in why for why in detection.missing.values())
-        return (None, None) if broken else (self._video_end, self._sound.end_seconds)

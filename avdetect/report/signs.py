@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from avdetect.media import AudioStream, MediaInfo, VideoStream
+from avdetect.media import MediaInfo
 from avdetect.report.facts import bits, tag
 
 # Rates of cameras and of broadcasting.
@@ -36,15 +36,10 @@ def editing_signs(info: MediaInfo, video_end: float | None, audio_end: float | N
     video_end, audio_end: seconds at which pictures and sound were found to end; None where there are none, or where
     they were not read to the end.
     """
-    found = [*_written(info), *_starts(info), *_ends(video_end, audio_end)]
-    if info.video:
-        found += [*_rate(info.video), *_weight(info)]
-    if info.video and info.audio:
-        found += _sound(info.audio)
-    return tuple(found)
+    return (*_of_writers(info), *_of_times(info, video_end, audio_end), *_of_streams(info))
 
 
-def _written(info: MediaInfo) -> Iterator[str]:
+def _of_writers(info: MediaInfo) -> Iterator[str]:
     places: list[tuple[str, int | None]] = [("The file", None)]
     places += [(name, s.index) for name, s in (("The video", info.video), ("The audio", info.audio)) if s]
     said: set[str] = set()
@@ -57,52 +52,37 @@ def _written(info: MediaInfo) -> Iterator[str]:
                 yield f'{place} is marked "{value}", {what}.'
 
 
-def _starts(info: MediaInfo) -> Iterator[str]:
-    if not info.video or not info.audio:
-        return
-    late = info.audio.start_seconds - info.video.start_seconds
+def _of_times(info: MediaInfo, video_end: float | None, audio_end: float | None) -> Iterator[str]:
+    late = info.audio.start_seconds - info.video.start_seconds if info.audio and info.video else 0.0
     if abs(late) > _APART_SECONDS:
         which = "after" if late > 0 else "before"
         yield (
             f"By the container's clock the sound starts about {abs(late):.2f} s {which} the picture: cut or joined "
             "without re-encoding, or a recorder that starts its halves one after the other."
         )
-
-
-def _ends(video_end: float | None, audio_end: float | None) -> Iterator[str]:
-    if video_end is None or audio_end is None or abs(video_end - audio_end) <= _UNLIKE_SECONDS:
-        return
-    yield (
-        f"The picture ends at {video_end:.2f} s and the sound at {audio_end:.2f} s: one of them may have been cut or "
-        "exchanged."
-    )
-
-
-def _rate(video: VideoStream) -> Iterator[str]:
-    # Containers state means, and two decimals.
-    if video.fps and not any(abs(video.fps - usual) <= 0.011 * usual for usual in _USUAL_RATES):
+    if video_end is not None and audio_end is not None and abs(video_end - audio_end) > _UNLIKE_SECONDS:
         yield (
-            f"{video.fps:g} pictures a second is no usual rate: a converted file, a screen recording, or a phone whose "
-            "rate varies."
+            f"The picture ends at {video_end:.2f} s and the sound at {audio_end:.2f} s: one of them may have been cut "
+            "or exchanged."
         )
 
 
-def _weight(info: MediaInfo) -> Iterator[str]:
-    video = info.video
-    assert video is not None
-    low = _LOW_BITS.get(video.codec)
-    if low is None or not video.bit_rate or not video.fps:
-        return
-    spent = video.bit_rate / (video.coded_width * video.coded_height * video.fps)
-    if spent < low:
-        yield (
-            f"{bits(video.bit_rate)} is little for {video.width} × {video.height} pixels ({spent:.3f} bits a pixel): "
-            "compressed harder than cameras do, which also wipes out traces of manipulation."
-        )
-
-
-def _sound(audio: AudioStream) -> Iterator[str]:
-    if audio.sample_rate not in _USUAL_SAMPLE_RATES:
+def _of_streams(info: MediaInfo) -> Iterator[str]:
+    video, audio = info.video, info.audio
+    if video and video.fps:
+        # Containers state means, and two decimals.
+        if not any(abs(video.fps - usual) <= 0.011 * usual for usual in _USUAL_RATES):
+            yield (
+                f"{video.fps:g} pictures a second is no usual rate: a converted file, a screen recording, or a phone "
+                "whose rate varies."
+            )
+        spent = (video.bit_rate or 0) / (video.coded_width * video.coded_height * video.fps)
+        if 0 < spent < _LOW_BITS.get(video.codec, 0):
+            yield (
+                f"{bits(video.bit_rate or 0)} is little for {video.width} × {video.height} pixels ({spent:.3f} bits a "
+                "pixel): compressed harder than cameras do, which also wipes out traces of manipulation."
+            )
+    if video and audio and audio.sample_rate not in _USUAL_SAMPLE_RATES:
         yield (
             f"The sound is stored at {audio.sample_rate} Hz, which cameras do not use: resampled, from a telephone, or "
             "from speech software."

@@ -14,6 +14,8 @@ from avdetect.types import HOP, SAMPLE_RATE, Float, UInt8, Waveform
 
 MAX_COLUMNS = 1600  # of the picture
 MAX_PEAKS = 1024
+MIN_GAP = SAMPLE_RATE // HOP  # a second, in hops: less is rounding
+MAX_SILENCE = 60 * MIN_GAP  # hops at once
 MEL_HEIGHT = 160  # pixels: two a band
 _LOUD = 0.0  # log power of a band in speech: without anything louder, silence is not stretched to full brightness
 _LEVELS = 64  # of brightness: about a decibel each, and a picture half as large as with 256
@@ -22,12 +24,10 @@ _LEVELS = 64  # of brightness: about a decibel each, and a picture half as large
 class Thinned:
     """A series of rows of any length, in at most `most` rows: each stands for the same number of the rows added.
 
-    join: (N, K, ...) -> (N, ...), K rows into one. When there are `most`, pairs are joined and the step doubles.
+    join: (N, K, ...) -> (N, ...), K rows into one. When there are `most` (even), pairs are joined and the step doubles.
     """
 
     def __init__(self, most: int, join: Callable[[Float], Float]) -> None:
-        if most % 2:
-            raise ValueError(f"most must be even, got {most}")
         self._most, self._join = most, join
         self.step, self.total = 1, 0  # rows added for each one kept; rows added in all
         self._kept: list[Float] = []
@@ -53,14 +53,6 @@ class Thinned:
         rest = [self._join(self._pending[None])[0]] if self._pending is not None and len(self._pending) else []
         return np.stack([*self._kept, *rest])
 
-    def cells(self, count: int) -> list[Float]:
-        """`count` stretches of equal length over all that was added; each the rows (at least one) that it touches."""
-        rows = self.rows()
-        edges = np.linspace(0, self.total / self.step, count + 1)
-        first = np.minimum(edges[:-1].astype(int), len(rows) - 1)
-        last = np.maximum(np.ceil(edges[1:] - 1e-9).astype(int), first + 1)
-        return [rows[i:j] for i, j in zip(first, last, strict=True)]
-
 
 def extremes(rows: Float) -> Float:
     """(N, K, 2) lowest and highest -> (N, 2)."""
@@ -73,9 +65,9 @@ def hop_peaks(samples: Float) -> Float:
     return np.clip(np.stack([hops.min(1), hops.max(1)], axis=-1), -1, 1)
 
 
-def as_peaks(cells: list[Float]) -> Peaks:
-    """Stretches (K, 2) of lowest and highest samples -> one pair each."""
-    return tuple((round(float(c[:, 0].min()), 3), round(float(c[:, 1].max()), 3)) for c in cells)
+def as_peaks(rows: Float) -> Peaks:
+    """(N, 2) lowest and highest samples as numbers."""
+    return tuple((round(low, 3), round(high, 3)) for low, high in rows.tolist())
 
 
 class SoundStrip:
@@ -97,22 +89,20 @@ class SoundStrip:
             return
         if self._start is None:
             self._start = waveform.start_seconds
-        self._mel.add(mel_power(waveform.samples))
+        unheard = round((waveform.start_seconds - (self.end_seconds or 0.0)) * SAMPLE_RATE / HOP)
+        if unheard > MIN_GAP:  # between the stretches of a sample: drawn as silence, hours of it a minute at a time
+            for hops in (*[MAX_SILENCE] * (unheard // MAX_SILENCE), unheard % MAX_SILENCE):
+                self._mel.add(np.full((hops, N_MELS), FLOOR, np.float32))
+                self._peaks.add(np.zeros((hops, 2), np.float32))
+        self._mel.add(np.exp(log_mel(waveform.samples)))
         self._peaks.add(hop_peaks(waveform.samples))
 
     def sound(self) -> Sound | None:
         """None when there was none."""
         if self._start is None:
             return None
-        columns, bins = (-(-strip.total // strip.step) for strip in (self._mel, self._peaks))
-        power = np.stack([cell[0] for cell in self._mel.cells(columns)])  # so that the columns are equally wide
-        peaks = as_peaks(self._peaks.cells(bins))
-        return Sound(self._start, self._peaks.total * HOP / SAMPLE_RATE, png(mel_picture(power)), peaks)
-
-
-def mel_power(samples: Float) -> Float:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS) power, as the voice's network hears it."""
-    return np.exp(log_mel(samples))
+        mel, peaks = png(mel_picture(self._mel.rows())), as_peaks(self._peaks.rows())
+        return Sound(self._start, self._peaks.total * HOP / SAMPLE_RATE, mel, peaks)
 
 
 def mel_picture(power: Float) -> UInt8:

@@ -8,80 +8,80 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from avdetect.detector import CLEAR_SYNC
 from avdetect.pooling import PART_OF
 from avdetect.report import words
-from avdetect.report.data import THRESHOLDS, printable
+from avdetect.report.data import printable
 from avdetect.types import Detection, StreamName
 
 MAX_SEGMENTS = 4  # lines, of a file with many
-_PARTS = {"visual": "the face", "audio": "the voice", "sync": "the match"}
 
 
 def render(detection: Detection) -> Text:
     """The whole verdict on one file, for a terminal of 80 columns or more."""
-    out, said = Text(), words.heading(detection)
+    out = Text()
     out.append(f"{printable(detection.path)}\n", style="bold")
-    out.append(detection.verdict.upper(), style=words.TONES[said.tone][0])
+    out.append(detection.verdict.upper(), style=words.TONES[words.TONE_OF[detection.verdict]][0])
     p, thresholds = words.whole(detection)
     out.append(f"  P(fake) = {p} ({thresholds})\n" if p else "\n")
-    out.append(f"{said.reason}\n{said.measured}\n{printable(said.limit)}\n\n")
-    scores = {score.name: score for score in detection.streams}
-    tracks = len(scores["visual"].curves) if "visual" in scores else 0
+    limit = printable(words.sentence(detection.limit))
+    out.append(f"{words.sentence(detection.reason)}\n{words.rarity(detection)}\n{limit}\n\n")
+    faces, visual = detection.faces, words.stream(detection, "visual")
+    tracks = len(visual.curves) if visual else 0
     note = f"{tracks} face track{'' if tracks == 1 else 's'}"
-    if detection.faces and detection.faces.judged < detection.faces.seen:
+    if faces and faces.judged < faces.seen:
         note = f"{words.people(detection)}, {note}"
-    _line(out, detection, "face", "visual", words.track_words(detection, "video"), note)
-    _line(out, detection, "voice", "audio", words.track_words(detection, "audio"))
-    _line(out, detection, "match", "sync", "", _offset(detection))
-    _segments(out, detection)
+    _line(out, detection, "visual", words.track_words(detection, "video"), note)
+    _line(out, detection, "audio", words.track_words(detection, "audio"))
+    _line(out, detection, "sync", "", _offset(detection))
+    for segment in detection.segments[:MAX_SEGMENTS]:
+        who = f" of track {segment.track_id}" if segment.track_id is not None and len(detection.tracks) > 1 else ""
+        when = f"from {segment.start_seconds:.1f} to {segment.end_seconds:.1f} s"
+        out.append(f"  {when}  the {words.PART_NAMES[segment.stream]}{who}\n")
+    more = len(detection.segments) - MAX_SEGMENTS
+    if more > 0:
+        out.append(f"  and {more} more stretch{'es' if more > 1 else ''}: see --json\n")
     for warning in detection.warnings:
         out.append(f"  warning: {printable(warning)}\n", style="yellow")
     model = detection.model
     out.append(
-        f"\n  {detection.duration_seconds:.1f} s of media in {detection.timing_seconds['total']:.1f} s; bundle "
+        f"\n  {_judged(detection)} s of media in {detection.timing_seconds['total']:.1f} s; bundle "
         f"{printable(model['bundle'])} ({model['avdetect']}), faces by {model['face_detector']}",
         style="dim",
     )
     return out
 
 
+def _judged(detection: Detection) -> str:
+    if not detection.windows:
+        return f"{detection.duration_seconds:.1f}"
+    return f"{sum(end - start for start, end in detection.windows):.1f} of {detection.duration_seconds:.1f}"
+
+
 def _offset(detection: Detection) -> str:
-    if detection.sync is None:
-        return ""
     sync = detection.sync
+    if sync is None:
+        return ""
     said = words.match_words(sync.offset_seconds, sync.confidence).partition(" by ")[0]  # the seconds stand before it
-    return f"offset {sync.offset_seconds:+.2f} s ({said})"
+    return "offset unclear" if said == "unclear" else f"offset {sync.offset_seconds:+.2f} s ({said})"
 
 
-def _line(out: Text, detection: Detection, name: str, stream: StreamName, track: str, note: str = "") -> None:
+def _line(out: Text, detection: Detection, stream: StreamName, track: str, note: str = "") -> None:
     """track: which of several was looked at. note: of what was judged."""
-    out.append(f"  {name:<6} ")
+    out.append(f"  {words.PART_NAMES[stream]:<6} ")
     probability, (said, tone) = getattr(detection, PART_OF[stream]), words.sign(detection, PART_OF[stream])
+    style = words.TONES[tone][0]
     if probability is None:
-        why = f"{said}: {detection.missing.get(stream)}{f' ({track})' if track else ''}"
-        out.append(f"{why}\n", style=words.TONES[tone][0])
+        out.append(f"{said}: {detection.missing.get(stream)}{f' ({track})' if track else ''}\n", style=style)
         return
     filled = round(probability * 20)
     out.append(f"{probability:.2f}  ")
-    out.append("█" * filled, style=words.TONES[tone][0])
+    out.append("█" * filled, style=style)
     out.append("░" * (20 - filled), style="dim")
     out.append(f"  {', '.join(filter(None, (said, track, note)))}\n")
 
 
-def _segments(out: Text, detection: Detection) -> None:
-    """The first MAX_SEGMENTS of them, a line each, and how many more there are."""
-    for segment in detection.segments[:MAX_SEGMENTS]:
-        who = f" of track {segment.track_id}" if segment.track_id is not None and len(detection.tracks) > 1 else ""
-        when = f"from {segment.start_seconds:.1f} to {segment.end_seconds:.1f} s"
-        out.append(f"  {when}  {_PARTS[segment.stream]}{who}\n")
-    more = len(detection.segments) - MAX_SEGMENTS
-    if more > 0:
-        out.append(f"  and {more} more stretch{'es' if more > 1 else ''}: see --json\n")
-
-
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One line for each row of `report.data.to_row`, to which its THRESHOLDS may be added."""
+    """One line for each row of `report.data.to_row`, with its thresholds added."""
     out = Table(box=None, pad_edge=False)
     out.add_column("file", overflow="fold", ratio=2)
     for name in ("verdict", "fake", "face", "voice", "match", "offset"):
@@ -92,10 +92,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         if row["status"] == "failed":
             out.add_row(file, Text("failed", "red"), "", "", "", "", "", note)
             continue
-        digits = {"fake": words.digits_apart(row["fake"], *(row.get(name) for name in THRESHOLDS))}
-        digits |= dict.fromkeys(("video_fake", "audio_fake", "mismatch"), 2)
-        numbers = ["-" if row[part] is None else f"{row[part]:.{places}f}" for part, places in digits.items()]
-        offset, clear = row["sync_offset_seconds"], (row["sync_confidence"] or 0.0) >= CLEAR_SYNC
-        styled = Text(row["verdict"], words.TONES[words.VERDICTS[row["verdict"]].tone][0])
-        out.add_row(file, styled, *numbers, f"{offset:+.2f}" if offset is not None and clear else "-", note)
+        whole = words.digits_apart(row["fake"], row["undecided_threshold"], row["fake_threshold"])
+        digits = {"fake": whole, "video_fake": 2, "audio_fake": 2, "mismatch": 2}
+        numbers = ["-" if row[output] is None else f"{row[output]:.{places}f}" for output, places in digits.items()]
+        offset = f"{row['sync_offset_seconds']:+.2f}" if words.is_clear(row["sync_confidence"]) else "-"
+        verdict = Text(row["verdict"], words.TONES[words.TONE_OF[row["verdict"]]][0])
+        out.add_row(file, verdict, *numbers, offset, note)
     return out

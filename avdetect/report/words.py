@@ -1,7 +1,4 @@
-"""What every output says and how it looks: verdicts, signs, numbers and times in words, and the colours of both.
-
-Terminal, table, page, picture and server take theirs from here.
-"""
+"""What every output says and how it looks: verdicts, signs, numbers and times in words, and the colours of both."""
 
 from __future__ import annotations
 
@@ -10,27 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from avdetect.detector import CLEAR_SYNC, MISMATCH_SECONDS
-from avdetect.types import Detection, FacesSeen, Segment, StreamName, StreamScore, Verdict
+from avdetect.pooling import PART_OF
+from avdetect.types import Detection, FacesSeen, Segment, StreamName, StreamScore, SyncScore, Verdict
 from avdetect.verdict import sign_of, verdict_of
 
 Tone = Literal["fake", "undecided", "none", "plain", "void"]  # as the verdicts; said but neither; nothing said
 
 
-@dataclass(frozen=True)
-class Look:
-    """A verdict for people."""
-
-    title: str
-    tag: str  # where there is room for two words
-    tone: Tone
-
-
-VERDICTS: dict[Verdict, Look] = {
-    "fake": Look("Fake", "fake", "fake"),
-    "undecided": Look("Undecided", "undecided", "undecided"),
-    "no sign found": Look("No sign found", "no sign found", "none"),
-    "abstain": Look("Abstain", "abstain", "void"),
-}
+TONE_OF: dict[Verdict, Tone] = {"fake": "fake", "undecided": "undecided", "no sign found": "none", "abstain": "void"}
 # Rich's style on a terminal; colour on light paper and in a picture, and on dark paper.
 TONES: dict[Tone, tuple[str, str, str]] = {
     "fake": ("bold red", "#a63c00", "#ff9a5c"),
@@ -65,66 +49,55 @@ def tone_css() -> str:
     return f":root {{ {light}}}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n{classes}"
 
 
-def digits_apart(probability: float | None, *thresholds: float | None) -> int:
+def digits_apart(probability: float | None, *thresholds: float) -> int:
     """Decimals with which a probability below a threshold still looks below it: 2, at most 4."""
     if probability is None:
         return 2
-    missed = [t for t in thresholds if t is not None and probability < t]
+    missed = [t for t in thresholds if probability < t]
     return next((d for d in (2, 3) if all(round(probability, d) < round(t, d) for t in missed)), 4)
 
 
 def whole(detection: Detection) -> tuple[str, str]:
-    """P(fake) and its two thresholds, in as many digits as tell them apart: ("0.64", "undecided from …, fake from …").
-
-    An empty first text where there is no probability.
-    """
-    fake, lower, upper = map(finite, (detection.fake, detection.undecided_threshold, detection.fake_threshold))
-    digits = digits_apart(fake, lower, upper)
-    return "" if fake is None else number(
-        fake, digits
-    ), f"undecided from {number(lower, digits)}, fake from {number(upper, digits)}"
+    """P(fake), "" where there is none, and its thresholds: ("0.64", "undecided from …, fake from …")."""
+    fake, thresholds = finite(detection.fake), (detection.undecided_threshold, detection.fake_threshold)
+    digits = digits_apart(fake, *thresholds)
+    lower, upper = (number(threshold, digits) for threshold in thresholds)
+    return "" if fake is None else number(fake, digits), f"undecided from {lower}, fake from {upper}"
 
 
-def clock(seconds: float | None) -> str:
+def clock(seconds: float) -> str:
     """3.4 s, 1:02.5 or 1:00:02: a time of the file's clock (page.js has the same)."""
-    seconds = finite(seconds)
-    if seconds is None:
-        return DASH
     sign, hundredths = ("−" if seconds < -0.005 else ""), round(abs(seconds) * 100)
     if hundredths < 6000:
-        return f"{sign}{_short(hundredths / 100, 2)}{SPACE}s"
-    tenths = round(hundredths / 10)
-    minutes, rest = divmod(tenths, 600)
-    tail = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
+        return f"{sign}{hundredths / 100:.10g}{SPACE}s"
+    minutes, tenths = divmod(round(hundredths / 10), 600)
+    tail = f"{tenths // 10:02d}" + (f".{tenths % 10}" if tenths % 10 else "")
     if minutes < 60:
         return f"{sign}{minutes}:{tail}"
     return f"{sign}{minutes // 60}:{minutes % 60:02d}:{tail}"
 
 
-def span(start: float | None, end: float | None) -> str:
-    """From here to there."""
+def span(start: float, end: float) -> str:
     return f"{clock(start)} to {clock(end)}"
-
-
-def _short(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def sentence(text: str) -> str:
     """`text` with a capital and a full stop."""
     text = text.strip()
-    if not text:
-        return ""
-    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+    return text[:1].upper() + text[1:] + ("" if text[-1:] in ("", ".", "!", "?") else ".")
+
+
+def is_clear(confidence: float | None) -> bool:
+    """Whether an offset of this confidence can be read."""
+    return (finite(confidence) or 0.0) >= CLEAR_SYNC
 
 
 def match_words(offset_seconds: float | None, confidence: float | None) -> str:
     """What an offset means, if it is clear enough to mean anything."""
-    offset, confidence = finite(offset_seconds), finite(confidence)
-    if offset is None or confidence is None:
+    offset = finite(offset_seconds)
+    if offset is None or finite(confidence) is None:
         return "not measured"
-    if confidence < CLEAR_SYNC:
+    if not is_clear(confidence):
         return "unclear"
     if abs(offset) <= MISMATCH_SECONDS:
         return "in step"
@@ -132,7 +105,6 @@ def match_words(offset_seconds: float | None, confidence: float | None) -> str:
 
 
 def stream(detection: Detection, name: StreamName) -> StreamScore | None:
-    """What the stream of that name said."""
     return next((score for score in detection.streams if score.name == name), None)
 
 
@@ -161,7 +133,6 @@ def track_words(detection: Detection, kind: Literal["video", "audio"]) -> str:
 
 
 def segment_words(segment: Segment) -> str:
-    """Whose stretch it is."""
     track = "" if segment.track_id is None else f", track {segment.track_id}"
     return f"{PART_NAMES[segment.stream]}{track}"
 
@@ -182,39 +153,23 @@ def sign(detection: Detection, output: str) -> tuple[str, Tone]:
     """What the probability of a cause says, in two words, and its colour."""
     probability = finite(getattr(detection, output))
     if probability is None:
-        return "not judged", VERDICTS["abstain"].tone
+        return "not judged", "void"
     verdict = verdict_of(probability, detection.undecided_threshold, detection.fake_threshold)
-    return sign_of(verdict), VERDICTS[verdict].tone
+    return sign_of(verdict), TONE_OF[verdict]
 
 
-@dataclass(frozen=True)
-class Heading:
-    """The verdict in words."""
-
-    title: str
-    tone: Tone
-    reason: str
-    measured: str  # how many reach such a P(fake), a sentence
-    limit: str  # the first sentence of the model's limits
-
-
-def heading(detection: Detection) -> Heading:
-    look = VERDICTS[detection.verdict]
-    return Heading(look.title, look.tone, sentence(detection.reason), _rarity(detection), sentence(detection.limit))
-
-
-def _rarity(detection: Detection) -> str:
-    rate = detection.rates.get("fake")
+def rarity(detection: Detection) -> str:
+    """How many files reach such a P(fake), a sentence."""
     if detection.verdict == "abstain":
         return "There was nothing to judge. That is no sign of manipulation, and none of its absence."
     if finite(detection.fake) is None:
         return "The model gave no usable probability."
-    if rate is None:
+    if "fake" not in detection.rates:
         return "How many real files reach this was not measured."
-    said = measured(detection, "fake")
+    fakes = f"of fakes, {100 * detection.rates['fake'].fakes:.0f} in 100"
     if detection.verdict == "no sign found":
-        return f"{sentence(said)[:-1]}; many fakes score no higher."
-    return f"{sentence(said)[:-1]}; of fakes, {100 * rate.fakes:.0f} in 100."
+        fakes = "many fakes score no higher"
+    return sentence(f"{measured(detection, 'fake')}; {fakes}")
 
 
 @dataclass(frozen=True)
@@ -226,76 +181,65 @@ class Cause:
     headline: str
     tone: Tone
     probability: float | None
-    lines: tuple[str, ...]
+    lines: tuple[str, ...]  # what it rests on, or why it was not judged; sentences
 
 
 def causes(detection: Detection) -> tuple[Cause, Cause, Cause]:
-    """Face, voice and match: what each stream said, or why it says nothing."""
-    return (
-        _cause(detection, "video_fake", "Face", "Was the face altered or generated?", _face(detection)),
-        _cause(detection, "audio_fake", "Voice", "Was the voice synthesised or altered?", _voice(detection)),
-        _match(detection),
-    )
+    """Face, voice and match."""
+    return _face(detection), _voice(detection), _match(detection)
 
 
-def _cause(detection: Detection, output: str, name: str, question: str, lines: tuple[str, ...]) -> Cause:
-    headline, tone = sign(detection, output)
-    return Cause(name, question, headline.capitalize(), tone, finite(getattr(detection, output)), lines)
+def _face(detection: Detection) -> Cause:
+    count = len(detection.tracks)
+    followed = f"{count} face{'' if count == 1 else 's'} followed" if count else ""
+    texts = [followed]
+    if finite(detection.video_fake) is not None:
+        if count == 1:
+            texts = [f"{followed}, {span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds)}"]
+        else:
+            texts = [f"{followed}; the most suspicious one decides"]
+        if detection.faces != FacesSeen(count, count):
+            texts.append(people(detection))
+        texts.append("judged by pictures of the face alone")
+    return _cause(detection, "visual", "Was the face altered or generated?", *texts, track_words(detection, "video"))
 
 
-def _face(detection: Detection) -> tuple[str, ...]:
-    count, track = len(detection.tracks), track_words(detection, "video")
-    seen = f"{count} face{'' if count == 1 else 's'} followed"
-    if finite(detection.video_fake) is None or stream(detection, "visual") is None:
-        return _said(detection.missing.get("visual", "no usable score"), seen if count else "", track)
-    where = span(detection.tracks[0].start_seconds, detection.tracks[0].end_seconds) if count == 1 else ""
-    seen += f", {where}" if count == 1 else "; the most suspicious one decides"
-    several = people(detection) if detection.faces != FacesSeen(count, count) else ""
-    return _said(measured(detection, "video_fake"), seen, several, "Judged by pictures of the face alone", track)
-
-
-def _voice(detection: Detection) -> tuple[str, ...]:
-    track = track_words(detection, "audio")
-    if finite(detection.audio_fake) is None:
-        return _said(detection.missing.get("audio", "no usable score"), track)
-    heard = detection.media.speech_seconds if detection.media else 0.0
-    long = f", {heard:.1f}{SPACE}s of speech" if heard else ""
-    return _said(measured(detection, "audio_fake"), f"Judged by the sound alone{long}", track)
-
-
-def _said(*texts: str) -> tuple[str, ...]:
-    """Those that say something, as sentences."""
-    return tuple(sentence(text) for text in texts if text)
+def _voice(detection: Detection) -> Cause:
+    texts = []
+    if finite(detection.audio_fake) is not None:
+        heard = detection.media.speech_seconds if detection.media else 0.0
+        texts = ["judged by the sound alone" + (f", {heard:.1f}{SPACE}s of speech" if heard else "")]
+    return _cause(detection, "audio", "Was the voice synthesised or altered?", *texts, track_words(detection, "audio"))
 
 
 def _match(detection: Detection) -> Cause:
     """Lips that speak another voice are a sign; a good match is none, so it has no tone of its own."""
-    question, sync = "Do the lips and the voice belong together?", detection.sync
-    probability = finite(detection.mismatch)
-    offset, confidence = (finite(sync.offset_seconds), finite(sync.confidence)) if sync else (None, None)
-    if probability is None or sync is None or offset is None or confidence is None:
-        reason = _said(detection.missing.get("sync", "no usable measurement"))
-        return replace(
-            _cause(detection, "mismatch", "Match", question, reason), headline="Not judged", probability=None
-        )
-    headline, why = _offset_words(offset, confidence)
-    said, tone = sign(detection, "mismatch")
-    if tone == VERDICTS["no sign found"].tone:
-        tone = "plain"
-    else:
-        headline = f"{said.capitalize()} of another voice"
-        why = "Dubbing, a voice-over and an exchanged voice look like that; so do lips that are badly seen."
-    how = f"Offset {number(offset, signed=True)} s, confidence {number(confidence)}; measured on track {sync.track_id}"
-    return Cause("Match", question, headline, tone, probability, _said(measured(detection, "mismatch"), how, why))
+    sync, (said, tone) = detection.sync, sign(detection, "mismatch")
+    texts, headline = [], said
+    if sync is not None and tone != "void":
+        offset, confidence = number(sync.offset_seconds, signed=True), number(sync.confidence)
+        texts = [f"Offset {offset} s, confidence {confidence}; measured on track {sync.track_id}"]
+        if tone == "none":
+            tone, headline = "plain", match_words(sync.offset_seconds, sync.confidence)
+            texts.append(_disclaimer(sync))
+        else:
+            headline = f"{said} of another voice"
+            texts.append("dubbing, a voice-over and an exchanged voice look like that; so do lips that are badly seen")
+    cause = _cause(detection, "sync", "Do the lips and the voice belong together?", *texts)
+    return replace(cause, headline=headline[:1].upper() + headline[1:], tone=tone)
 
 
-def _offset_words(offset: float, confidence: float) -> tuple[str, str]:
-    """What an offset in seconds means, and what it does not."""
-    headline = match_words(offset, confidence)
-    if confidence < CLEAR_SYNC:
-        why = f"Below a confidence of {CLEAR_SYNC} the offset is not worth reading."
-    elif abs(offset) <= MISMATCH_SECONDS:
-        why = "That excludes nothing: heads that are generated to a voice keep its time."
-    else:
-        why = "Dubbing and exchanged voices do that, and so do bad transmission and careless cutting."
-    return headline[0].upper() + headline[1:], why
+def _disclaimer(sync: SyncScore) -> str:
+    if not is_clear(sync.confidence):
+        return f"below a confidence of {CLEAR_SYNC} the offset is not worth reading"
+    if abs(sync.offset_seconds) <= MISMATCH_SECONDS:
+        return "that excludes nothing: heads that are generated to a voice keep its time"
+    return "dubbing and exchanged voices do that, and so do bad transmission and careless cutting"
+
+
+def _cause(detection: Detection, stream: StreamName, question: str, *texts: str) -> Cause:
+    output = PART_OF[stream]
+    probability, (headline, tone) = finite(getattr(detection, output)), sign(detection, output)
+    first = detection.missing.get(stream, "no usable score") if probability is None else measured(detection, output)
+    lines = tuple(sentence(text) for text in (first, *texts) if text)
+    return Cause(PART_NAMES[stream].capitalize(), question, headline.capitalize(), tone, probability, lines)

@@ -7,9 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -17,19 +18,18 @@ from starlette.requests import ClientDisconnect
 from avdetect._version import __version__
 from avdetect.errors import ServerError
 from avdetect.report.data import Failure, to_json
-from avdetect.serve import pages
-from avdetect.serve.models import Health, JobPage, JobView, Limits, Problem, has_ended, view
-from avdetect.serve.refusals import BadRequest, Conflict, Invalid, NotFound, QueueFull, Refusal, Storage
+from avdetect.serve.models import REFUSALS, Health, JobPage, JobView, Limits, Problem, Refusal, view
+from avdetect.serve.pages import pages
 from avdetect.serve.security import REPORT_POLICY, Guard, Sessions
 from avdetect.serve.service import Service
-from avdetect.serve.store import Job
+from avdetect.serve.store import ENDED, Job
 from avdetect.serve.uploads import MIN_DURATION_SECONDS, linger, receive
 from avdetect.serve.worker import REPORT, RESULT, UPLOAD
 
 _log = logging.getLogger("avdetect.serve")
 _EVENT_SECONDS = 0.25  # between looks at a job whose events somebody listens to
 _BEAT_SECONDS = 15.0  # between signs of life when nothing changes
-_RETRY_SECONDS = 10
+_RETRY = {"retry-after": "10"}
 
 _SECONDS = {"type": "number", "minimum": 0, "maximum": 999999}
 _FIELDS = {
@@ -43,245 +43,218 @@ _FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"
 
 def build_app(service: Service, stopping: Callable[[], bool] = lambda: False) -> FastAPI:
     """The application on a service that runs. stopping: whether long answers must come to their end."""
+    token = service.settings.token
     app = FastAPI(
         title="avdetect",
         version=__version__,
         description="Was a video manipulated, and was it the face, the voice, or the match between them?",
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
-        responses=_problems(401, 403, 421, 507) if service.settings.token else _problems(403, 421, 507),
+        responses=_problems("Forbidden", "WrongHost", "Storage", *(["Unauthorized"] if token else [])),
     )
-    app.include_router(_jobs(service, stopping))
-    app.include_router(_about(service))
-    sessions = Sessions()
-    app.include_router(pages.routes(app, service.settings, sessions))
-    _explain_errors(app, service)
-    if service.settings.token:
-        _say_who_may_ask(app)
-    app.add_middleware(Guard, settings=service.settings, sessions=sessions, rejected=service.metrics.rejected)
+    app.state.service, app.state.sessions, app.state.stopping = service, Sessions(), stopping
+    # It says in OpenAPI that a token is asked for; `Guard` looks at it.
+    bearer = [Depends(HTTPBearer(scheme_name="token", auto_error=False))] if token else []
+    app.include_router(jobs_api, dependencies=bearer)
+    app.include_router(server_api, dependencies=bearer)
+    app.include_router(open_api)
+    app.include_router(pages)
+    for kind in (Refusal, ServerError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _explain)
+    app.add_middleware(Guard, settings=service.settings, sessions=app.state.sessions, rejected=service.metrics.rejected)
     return app
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _problems(*names: str) -> dict[int | str, dict[str, Any]]:
     """With the schema by its name: as a `model` it would stand there as what the route answers with, HTML for one."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
-    return {status: {"description": _WORDS[status], "content": content} for status in statuses}
+    return {status: {"description": said, "content": content} for status, said in map(REFUSALS.__getitem__, names)}
 
 
-_WORDS = {refusal.status: (refusal.__doc__ or "").strip() for refusal in Refusal.__subclasses__()}
+async def _explain(request: Request, error: Exception) -> JSONResponse:
+    """Every error is a Problem, and none holds a path or a traceback."""
+    match error:
+        case Refusal():
+            refusal = error
+        case ServerError():
+            refusal = Refusal("Storage", "the server cannot keep its jobs: its disk may be full")
+        case HTTPException():
+            name = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
+            refusal = Refusal(name, str(error.detail), error.headers)
+        case RequestValidationError():
+            said = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
+            refusal = Refusal("Invalid", "; ".join(said))
+        case _:
+            refusal = Refusal("InternalError", "a bug in avdetect; the server's log says more")
+    if refusal.name == "Storage":
+        _log.error("%s (%s)", error, error.__cause__)
+    request.app.state.service.metrics.rejected(refusal.name)
+    return refusal.answer()
 
 
-def _jobs(service: Service, stopping: Callable[[], bool]) -> APIRouter:
-    """Uploads, and what becomes of them."""
-    api = APIRouter(tags=["jobs"])
-    _add_upload(api, service)
-    _add_views(api, service, stopping)
-    _add_outcomes(api, service)
-    _add_endings(api, service)
-    return api
+async def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Serving = Annotated[Service, Depends(_service)]
+jobs_api, server_api, open_api = APIRouter(tags=["jobs"]), APIRouter(tags=["server"]), APIRouter(tags=["server"])
 
 
 def _known(service: Service, id: str) -> Job:
-    job = service.store.get(id)
-    if job is None:
-        raise NotFound("there is no such job; it may have been deleted")
-    return job
+    if found := service.store.get(id):
+        return found
+    raise Refusal("NotFound", "there is no such job; it may have been deleted")
 
 
-def _seen(service: Service, id: str) -> JobView:
-    return view(_known(service, id), service.runner, service.store)
+def _seen(service: Service, known: Job) -> JobView:
+    return view(known, service.runner, service.store)
 
 
-def _add_upload(api: APIRouter, service: Service) -> None:
-    @api.post("/v1/score", status_code=202, openapi_extra=_FORM, responses=_problems(400, 408, 413, 415, 422, 503))
-    async def score(request: Request) -> JobView:
-        """Upload a video to be scored. Its address stays the same until the job is deleted."""
-        client = request.client.host if request.client else ""
-        try:
-            with service.upload(client) as folder:
-                if folder is None:
-                    await linger(request.stream())
-                    raise _full()
-                form = await receive(request, folder / UPLOAD, service.settings)
-                start = form.seconds("start_seconds", 0.0, 0.0) or 0.0
-                duration = form.seconds("duration_seconds", MIN_DURATION_SECONDS, None)
-                job = await run_in_threadpool(service.submit, folder, form.name, start, duration, client)
-        except ClientDisconnect:
-            raise BadRequest("the upload was broken off") from None
-        except asyncio.CancelledError:  # the server ends; nothing of the upload is kept
-            raise QueueFull("the server is ending", _RETRY_SECONDS) from None
-        if job is None:
-            raise _full()
-        return await run_in_threadpool(view, job, service.runner, service.store)
+@jobs_api.post(
+    "/v1/score",
+    status_code=202,
+    openapi_extra=_FORM,
+    responses=_problems("BadRequest", "UploadTimeout", "TooLarge", "UnsupportedType", "Invalid", "QueueFull"),
+)
+async def score(request: Request, service: Serving) -> JobView:
+    """Upload a video to be scored. Its address stays the same until the job is deleted."""
+    full = Refusal("QueueFull", "as many videos wait, in all or from you, as may; try again later", _RETRY)
+    client = request.client.host if request.client else ""
+    try:
+        with service.upload(client) as folder:
+            if folder is None:
+                await linger(request.stream())
+                raise full
+            upload = await receive(request, folder / UPLOAD, service.settings)
+            start = upload.seconds("start_seconds", 0.0, 0.0) or 0.0
+            duration = upload.seconds("duration_seconds", MIN_DURATION_SECONDS, None)
+            queued = await run_in_threadpool(service.submit, folder, upload.name, start, duration, client)
+    except ClientDisconnect:
+        raise Refusal("BadRequest", "the upload was broken off") from None
+    except asyncio.CancelledError:  # the server ends; nothing of the upload is kept
+        raise Refusal("QueueFull", "the server is ending", _RETRY) from None
+    if queued is None:
+        raise full
+    return await run_in_threadpool(_seen, service, queued)
 
 
-def _add_views(api: APIRouter, service: Service, stopping: Callable[[], bool]) -> None:
-    @api.get("/v1/jobs", responses=_problems(422))
-    def jobs(
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        before: Annotated[int | None, Query(ge=1, lt=2**63, description="`next` of the page before")] = None,
-    ) -> JobPage:
-        """The jobs of this server, newest first."""
-        found = service.store.page(limit + 1, before)
-        shown = [view(job, service.runner, service.store) for job in found[:limit]]
-        return JobPage(jobs=shown, next=found[limit - 1].number if len(found) > limit else None)
-
-    @api.get("/v1/jobs/{id}", responses=_problems(404))
-    def job(id: str) -> JobView:
-        """A job as it stands."""
-        return _seen(service, id)
-
-    @api.get(
-        "/v1/jobs/{id}/events",
-        response_class=StreamingResponse,
-        responses={200: {"content": {"text/event-stream": {}}}, **_problems(404)},
-    )
-    async def events(id: str) -> StreamingResponse:
-        """The job, whenever it changes, as server-sent events named `job`; the stream ends with the job."""
-        first = await run_in_threadpool(_seen, service, id)
-        return StreamingResponse(_events(first, lambda: _seen(service, id), stopping), media_type="text/event-stream")
+@jobs_api.get("/v1/jobs", responses=_problems("Invalid"))
+def jobs(
+    service: Serving,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    before: Annotated[int | None, Query(ge=1, lt=2**63, description="`next` of the page before")] = None,
+) -> JobPage:
+    """The jobs of this server, newest first."""
+    found = service.store.page(limit + 1, before)
+    shown = [_seen(service, each) for each in found[:limit]]
+    return JobPage(jobs=shown, next=found[limit - 1].number if len(found) > limit else None)
 
 
-def _add_outcomes(api: APIRouter, service: Service) -> None:
-    @api.get(
-        "/v1/jobs/{id}/result",
-        response_class=Response,
-        responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}, **_problems(404, 409)},
-    )
-    def result(id: str) -> Response:
-        """The document that `avdetect score --json` prints, of schema avdetect.results/2."""
-        job = _known(service, id)
-        if job.status == "failed":
-            failure = Failure(job.name, job.error or "", job.message or "")
-            return Response(to_json([failure]), media_type="application/json")
-        return FileResponse(service.file(job, RESULT), media_type="application/json")
-
-    @api.get("/v1/jobs/{id}/report", response_class=HTMLResponse, responses=_problems(404, 409))
-    def report(id: str) -> FileResponse:
-        """The report, one page of HTML that needs nothing else."""
-        page = service.file(_known(service, id), REPORT)
-        return FileResponse(page, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
+@jobs_api.get("/v1/jobs/{id}", responses=_problems("NotFound"))
+def job(service: Serving, id: str) -> JobView:
+    """A job as it stands."""
+    return _seen(service, _known(service, id))
 
 
-def _add_endings(api: APIRouter, service: Service) -> None:
-    @api.post("/v1/jobs/{id}/cancel", responses=_problems(404, 409))
-    def cancel(id: str) -> JobView:
-        """End a job that waits or runs; its video is deleted. A job that was cancelled before stays so."""
-        if not service.cancel(id) and _known(service, id).status != "cancelled":
-            raise Conflict("the job has ended already")
-        return _seen(service, id)
-
-    @api.delete("/v1/jobs/{id}", status_code=204, response_class=Response, responses=_problems(404))
-    def delete(id: str) -> Response:
-        """Forget a job: its video, result and report are deleted. One that runs is ended."""
-        if not service.delete(id):
-            _known(service, id)
-        return Response(status_code=204)
+@jobs_api.get(
+    "/v1/jobs/{id}/events",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, **_problems("NotFound")},
+)
+async def events(request: Request, service: Serving, id: str) -> StreamingResponse:
+    """The job, whenever it changes, as server-sent events named `job`; the stream ends with the job."""
+    first = await run_in_threadpool(job, service, id)
+    return StreamingResponse(_events(service, first, request.app.state.stopping), media_type="text/event-stream")
 
 
-def _about(service: Service) -> APIRouter:
-    """The server itself."""
-    api = APIRouter(tags=["server"])
-
-    @api.get("/v1/server")
-    def server() -> Limits:
-        """What this server takes."""
-        settings = service.settings
-        return Limits(
-            avdetect=__version__,
-            max_upload_bytes=settings.max_upload_bytes,
-            queue=settings.queue,
-            workers=settings.workers,
-            keep_hours=settings.keep_seconds / 3600,
-        )
-
-    @api.get("/healthz", responses={503: {"model": Health, "description": "Jobs are not being run."}})
-    def healthz(response: Response) -> Health:
-        """Whether jobs are being run. Needs no token."""
-        if not service.healthy:
-            response.status_code = 503
-        return Health(status="ok" if service.healthy else "failing")
-
-    @api.get(
-        "/metrics",
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
-    )
-    def metrics() -> Response:
-        """Counters, for Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return api
-
-
-async def _events(first: JobView, look: Callable[[], JobView], stopping: Callable[[], bool]) -> AsyncIterator[str]:
-    said, job, quiet = "", first, 0.0
+async def _events(service: Service, seen: JobView, stopping: Callable[[], bool]) -> AsyncIterator[str]:
+    said, quiet = "", 0.0
     while True:
-        text = job.model_dump_json()
+        text = seen.model_dump_json()
         if text != said:
             said, quiet = text, 0.0
             yield f"event: job\ndata: {text}\n\n"
         elif quiet >= _BEAT_SECONDS:
             quiet = 0.0
             yield ": still here\n\n"
-        if has_ended(job) or stopping():
+        if seen.status in ENDED or stopping():
             return
         await asyncio.sleep(_EVENT_SECONDS)
         quiet += _EVENT_SECONDS
         try:
-            job = await run_in_threadpool(look)
-        except NotFound:
+            seen = await run_in_threadpool(job, service, seen.id)
+        except Refusal:
             yield "event: gone\ndata: {}\n\n"
             return
 
 
-def _full() -> QueueFull:
-    return QueueFull("as many videos wait, in all or from you, as may; try again later", _RETRY_SECONDS)
+@jobs_api.get(
+    "/v1/jobs/{id}/result",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/json": {"schema": {"type": "object"}}}},
+        **_problems("NotFound", "Conflict"),
+    },
+)
+def result(service: Serving, id: str) -> Response:
+    """The document that `avdetect score --json` prints, of schema avdetect.results/2."""
+    ended = _known(service, id)
+    if ended.status == "failed":
+        failure = Failure(ended.name, ended.error or "", ended.message or "")
+        return Response(to_json([failure]), media_type="application/json")
+    return FileResponse(service.file(ended, RESULT), media_type="application/json")
 
 
-def _explain_errors(app: FastAPI, service: Service) -> None:
-    """Every error is a Problem, and none holds a path or a traceback."""
-
-    def answer(status: int, error: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        service.metrics.rejected(error)
-        return JSONResponse(Problem(error=error, message=message).model_dump(), status, headers)
-
-    @app.exception_handler(Refusal)
-    async def refused(_request: Request, refusal: Refusal) -> JSONResponse:
-        if isinstance(refusal, Storage):
-            _log.error("%s (%s)", refusal, refusal.__cause__)
-        after = refusal.retry_after_seconds
-        return answer(refusal.status, refusal.name, refusal.message, {"retry-after": str(after)} if after else None)
-
-    @app.exception_handler(ServerError)
-    async def cannot_keep(_request: Request, error: ServerError) -> JSONResponse:
-        _log.error("%s", error)
-        return answer(Storage.status, Storage.__name__, "the server cannot keep its jobs: its disk may be full")
-
-    @app.exception_handler(HTTPException)
-    async def unknown(_request: Request, error: HTTPException) -> JSONResponse:
-        name = {404: NotFound.__name__, 405: "MethodNotAllowed"}.get(error.status_code, BadRequest.__name__)
-        return answer(error.status_code, name, str(error.detail), dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def bug(_request: Request, _error: Exception) -> JSONResponse:
-        return answer(500, "InternalError", "a bug in avdetect; the server's log says more")
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        said = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
-        return answer(Invalid.status, Invalid.__name__, said)
+@jobs_api.get("/v1/jobs/{id}/report", response_class=HTMLResponse, responses=_problems("NotFound", "Conflict"))
+def report(service: Serving, id: str) -> FileResponse:
+    """The report, one page of HTML that needs nothing else."""
+    page = service.file(_known(service, id), REPORT)
+    return FileResponse(page, media_type="text/html", headers={"content-security-policy": REPORT_POLICY})
 
 
-def _say_who_may_ask(app: FastAPI) -> None:
-    """The token, in OpenAPI."""
-    make = app.openapi
+@jobs_api.post("/v1/jobs/{id}/cancel", responses=_problems("NotFound", "Conflict"))
+def cancel(service: Serving, id: str) -> JobView:
+    """End a job that waits or runs; its video is deleted. A job that was cancelled before stays so."""
+    if not service.cancel(id) and _known(service, id).status != "cancelled":
+        raise Refusal("Conflict", "the job has ended already")
+    return job(service, id)
 
-    def openapi() -> dict[str, Any]:
-        document = make()
-        document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
-        document["paths"]["/healthz"]["get"]["security"] = []
-        return document
 
-    app.openapi = openapi  # type: ignore[method-assign]
+@jobs_api.delete("/v1/jobs/{id}", status_code=204, response_class=Response, responses=_problems("NotFound"))
+def delete(service: Serving, id: str) -> Response:
+    """Forget a job: its video, result and report are deleted. One that runs is ended."""
+    if not service.delete(id):
+        _known(service, id)
+    return Response(status_code=204)
+
+
+@server_api.get("/v1/server")
+def server(service: Serving) -> Limits:
+    """What this server takes."""
+    settings = service.settings
+    return Limits(
+        avdetect=__version__,
+        max_upload_bytes=settings.max_upload_bytes,
+        queue=settings.queue,
+        workers=settings.workers,
+        keep_hours=settings.keep_seconds / 3600,
+    )
+
+
+@server_api.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics(service: Serving) -> Response:
+    """Counters, for Prometheus."""
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@open_api.get("/healthz", responses={503: {"model": Health, "description": "Jobs are not being run."}})
+def healthz(service: Serving, response: Response) -> Health:
+    """Whether jobs are being run. Needs no token."""
+    if not service.healthy:
+        response.status_code = 503
+    return Health(status="ok" if service.healthy else "failing")

@@ -18,7 +18,7 @@ from avdetect.errors import ConfigError
 from avdetect.jobs.process import try_task
 from avdetect.media import ffmpeg_path
 from avdetect.serve.app import build_app
-from avdetect.serve.connections import Impatient
+from avdetect.serve.security import Impatient
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.worker import Score, score_upload
@@ -37,19 +37,19 @@ def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = sc
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES if hard < 0 else min(_MOST_FILES, hard), hard))
     ffmpeg_path()  # without it every job would fail
-    if score is score_upload:
-        check_options(settings)
+    if score is score_upload:  # in a process of its own the networks are loaded once: what is wrong is said now
+        try_task(partial(scoring, partial(settings.options.scorer, settings.threads)))
     listener = listen(settings)
     # While it runs, uvicorn ends on these signals by itself, and sends them to us once more when that is done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     with listener, Service(settings, score) as service:
-        server = http_server(service)
-        say(f"avdetect: listening on {_address(settings.host, listener)} (Ctrl-C ends it)")
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        say(f"avdetect: listening on http://{host}:{listener.getsockname()[1]} (Ctrl-C ends it)")
         if settings.token is None:
             say("avdetect: whoever has an account on this machine can use it; --token-file asks for a token")
         try:
-            server.run(sockets=[listener])
+            http_server(service).run(sockets=[listener])
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the workers are ended in good order, whatever comes
 
@@ -73,24 +73,14 @@ def http_server(service: Service) -> uvicorn.Server:
     return server
 
 
-def check_options(settings: ServeSettings) -> None:
-    """Load the networks once, in a process of their own, so that what is wrong is said now. Raises AVDetectError."""
-    try_task(partial(scoring, partial(settings.options.scorer, settings.threads)))
-
-
 def listen(settings: ServeSettings) -> socket.socket:
     """The open port. Raises ConfigError."""
+    where = settings.host, settings.port
     try:
-        family, *_, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, *_, address = socket.getaddrinfo(*where, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         return socket.create_server(address, family=family, backlog=1024, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; name another --host or --port"
         ) from error
-
-
-def _address(host: str, listener: socket.socket) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

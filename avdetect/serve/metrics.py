@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from avdetect.serve.store import ENDED, Job
@@ -18,27 +16,21 @@ class Metrics:
     """Counters of one server, and the process's own (memory, CPU, descriptors)."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self.registry)
-        self._ended = Counter("avdetect_jobs", "Jobs that ended, by state.", ["state"], registry=self.registry)
+        self._registry = own = CollectorRegistry()
+        ProcessCollector(registry=own)
+        self.upload_bytes = Counter("avdetect_upload_bytes", "Bytes of videos received.", registry=own)
+        self._ended = Counter("avdetect_jobs", "Jobs that ended, by state.", ["state"], registry=own)
+        self._rejections = Counter("avdetect_rejections", "Refused requests, by reason.", ["reason"], registry=own)
         self._seconds = Histogram(
-            "avdetect_scoring_seconds", "From a job's start to its end.", buckets=_SECONDS, registry=self.registry
-        )
-        self.upload_bytes = Counter("avdetect_upload_bytes", "Bytes of videos received.", registry=self.registry)
-        self._rejections = Counter(
-            "avdetect_rejections", "Requests that were refused, by reason.", ["reason"], registry=self.registry
+            "avdetect_scoring_seconds", "From a job's start to its end.", buckets=_SECONDS, registry=own
         )
         for state in ENDED:
             self._ended.labels(state)
 
     def watch(self, queued: Callable[[], float], running: Callable[[], float]) -> None:
         """Ask these for the two gauges, whenever somebody reads them."""
-        for name, what, value in (
-            ("avdetect_queued_jobs", "Jobs that wait.", queued),
-            ("avdetect_running_jobs", "Jobs that are being scored.", running),
-        ):
-            Gauge(name, what, registry=self.registry).set_function(value)
+        Gauge("avdetect_queued_jobs", "Jobs that wait.", registry=self._registry).set_function(queued)
+        Gauge("avdetect_running_jobs", "Jobs being scored.", registry=self._registry).set_function(running)
 
     def ended(self, job: Job) -> None:
         """A job has reached its end."""
@@ -52,4 +44,4 @@ class Metrics:
 
     def text(self) -> bytes:
         """In Prometheus's text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)

@@ -1,20 +1,48 @@
-"""What the REST interface answers: the types that OpenAPI shows."""
+"""What the REST interface answers: the types that OpenAPI shows, and what requests are refused for."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
 
-from avdetect.report.words import VERDICTS, Tone
+from avdetect.report.words import TONE_OF, Tone
 from avdetect.serve.runner import Runner
-from avdetect.serve.store import ENDED, Job, JobStore
+from avdetect.serve.store import Job, JobStore
 from avdetect.types import Verdict
 
 Stage = Literal["waiting", "starting", "reading", "scoring", "explaining", "done"]
+REFUSALS = {  # name -> status, and what it means
+    "BadRequest": (400, "It cannot be understood."),
+    "Unauthorized": (401, "It bears no token, or a wrong one."),
+    "Forbidden": (403, "It changes something, and comes from another site's page."),
+    "NotFound": (404, "There is no such job (any more)."),
+    "MethodNotAllowed": (405, "The address takes other methods."),
+    "UploadTimeout": (408, "The upload takes too long."),
+    "Conflict": (409, "The job is not in a state for it."),
+    "TooLarge": (413, "The file is larger than the server takes."),
+    "UnsupportedType": (415, "What was sent says itself that it is no video."),
+    "WrongHost": (421, "It is addressed to a name that is not this server's."),
+    "Invalid": (422, "A field is missing, unknown or out of range."),
+    "InternalError": (500, "A bug in avdetect."),
+    "QueueFull": (503, "As many jobs wait as may."),
+    "Storage": (507, "The server has no room, or cannot write."),
+}
+
+
+class Refusal(Exception):
+    """A request that is answered with an error: one of REFUSALS, and words for the client that hold no path."""
+
+    def __init__(self, name: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.name, self.message, self.headers = name, message, headers
+
+    def answer(self) -> JSONResponse:
+        """A Problem."""
+        return JSONResponse({"error": self.name, "message": self.message}, REFUSALS[self.name][0], self.headers)
 
 
 class _Answer(BaseModel):
@@ -114,25 +142,21 @@ def view(job: Job, runner: Runner, store: JobStore) -> JobView:
         stage=stage,  # type: ignore[arg-type]  # checked by pydantic
         progress=progress,
         queue_position=store.position(job) + 1 if job.status == "queued" else None,
-        created_at=_moment(job.created),
-        started_at=_moment(job.began) if job.began else None,
-        ended_at=_moment(job.ended) if job.ended else None,
+        created_at=_moment(job.created),  # type: ignore[arg-type]
+        started_at=_moment(job.began),
+        ended_at=_moment(job.ended),
         start_seconds=job.start_seconds,
         duration_seconds=job.duration_seconds,
-        verdict=_verdict(job.summary) if job.status == "done" and job.summary else None,
+        verdict=_verdict(job.summary) if job.summary else None,
         error=Problem(error=job.error, message=job.message or "") if job.error else None,
         urls=Urls(self=base, **{name: f"{base}/{name}" for name in ("events", "result", "report", "cancel")}),
     )
 
 
 def _verdict(summary: Mapping[str, Any]) -> JobVerdict:
-    return JobVerdict(**summary, **dataclasses.asdict(VERDICTS[summary["verdict"]]))
+    verdict: Verdict = summary["verdict"]
+    return JobVerdict(**summary, title=verdict.capitalize(), tag=verdict, tone=TONE_OF[verdict])
 
 
-def has_ended(job: JobView) -> bool:
-    """Whether nothing will change any more."""
-    return job.status in ENDED
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(round(seconds, 3), UTC)
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(round(seconds, 3), UTC)

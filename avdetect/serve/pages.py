@@ -1,106 +1,86 @@
-"""The pages: the one that takes videos, the login, and the interface's documentation. None needs another host."""
+"""The pages: the one that takes videos, and the login. Neither needs another host."""
 
 from __future__ import annotations
 
 import asyncio
-from html import escape
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment
 
 from avdetect.report.words import tone_css
-from avdetect.serve.refusals import NotFound, TooLarge, UploadTimeout
-from avdetect.serve.security import COOKIE, Sessions, is_token, wrong_guess
-from avdetect.serve.settings import ServeSettings
+from avdetect.serve.models import Refusal
+from avdetect.serve.security import COOKIE, is_token, wrong_guess
 
 _STATIC = Path(__file__).parent / "static"
 _FILES = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _MOST_LOGIN_BYTES = 4096
 _LOGIN_SECONDS = 10.0
 _COOKIE_SECONDS = 30 * 24 * 3600
+_LOGOUT = '<form method="post" action="/logout"><button class="quiet">Log out</button></form>'
+
+pages = APIRouter(include_in_schema=False)
 
 
-def routes(app: FastAPI, settings: ServeSettings, sessions: Sessions) -> APIRouter:
-    """The pages of a server."""
-    api = APIRouter(include_in_schema=False)
+@pages.get("/")
+def index(request: Request) -> HTMLResponse:
+    return _filled("index.html", "<!-- logout -->", _LOGOUT if _token(request) else "")
 
-    @api.get("/")
-    def index() -> HTMLResponse:
-        page = (_STATIC / "index.html").read_text(encoding="utf-8")
-        logout = '<form method="post" action="/logout"><button class="quiet">Log out</button></form>'
-        return HTMLResponse(page.replace("<!-- logout -->", logout if settings.token else ""))
 
-    @api.get("/static/{name}")
-    def static(name: str) -> Response:
-        if name == "tones.css":
-            return Response(tone_css(), media_type="text/css")
-        if name not in _FILES:
-            raise NotFound("there is no such file")
-        return FileResponse(_STATIC / name, media_type=_FILES[name])
+@pages.get("/static/{name}")
+def static(name: str) -> Response:
+    if name == "tones.css":
+        return Response(tone_css(), media_type="text/css")
+    if name not in _FILES:
+        raise Refusal("NotFound", "there is no such file")
+    return FileResponse(_STATIC / name, media_type=_FILES[name])
 
-    @api.get("/login")
-    def login_page() -> Response:
-        return _login() if settings.token else RedirectResponse("/", 303)
 
-    @api.post("/login")
-    async def login(request: Request) -> Response:
-        answer = RedirectResponse("/", 303)
-        if not settings.token:
-            return answer
-        body = b""
-        try:
-            async with asyncio.timeout(_LOGIN_SECONDS):  # nobody has been let in yet
-                async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > _MOST_LOGIN_BYTES:
-                        raise TooLarge("that is no token")
-        except TimeoutError:
-            raise UploadTimeout("the form took too long") from None
-        given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
-        if not is_token(given, settings.token):
-            await wrong_guess(request.client.host if request.client else "")
-            return _login("That is not this server's token.", 401)
-        secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, sessions.begin(), _COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
+@pages.get("/login")
+def login_page(request: Request) -> Response:
+    return _login() if _token(request) else RedirectResponse("/", 303)
+
+
+@pages.post("/login")
+async def login(request: Request) -> Response:
+    answer, token = RedirectResponse("/", 303), _token(request)
+    if not token:
         return answer
+    body = b""
+    try:
+        async with asyncio.timeout(_LOGIN_SECONDS):  # nobody has been let in yet
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MOST_LOGIN_BYTES:
+                    raise Refusal("TooLarge", "that is no token")
+    except TimeoutError:
+        raise Refusal("UploadTimeout", "the form took too long") from None
+    given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
+    if not is_token(given, token):
+        await wrong_guess(request.client.host if request.client else "")
+        return _login('<p class="problem" role="alert">That is not this server\'s token.</p>', 401)
+    cookie, secure = request.app.state.sessions.begin(), request.url.scheme == "https"
+    answer.set_cookie(COOKIE, cookie, _COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
+    return answer
 
-    @api.post("/logout")
-    def logout(request: Request) -> Response:
-        sessions.end(request.headers)
-        answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
-        return answer
 
-    @api.get("/docs")
-    def docs() -> HTMLResponse:
-        return HTMLResponse(documentation(app.openapi()))
+@pages.post("/logout")
+def logout(request: Request) -> Response:
+    request.app.state.sessions.end(request.headers)
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return answer
 
-    return api
+
+def _token(request: Request) -> str | None:
+    token: str | None = request.app.state.service.settings.token
+    return token
 
 
 def _login(problem: str = "", status: int = 200) -> HTMLResponse:
-    page = (_STATIC / "login.html").read_text(encoding="utf-8")
-    said = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
-    return HTMLResponse(page.replace("<!-- problem -->", said), status)
+    return _filled("login.html", "<!-- problem -->", problem, status)
 
 
-def documentation(openapi: dict[str, Any]) -> str:
-    """An OpenAPI document as a plain page."""
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string((_STATIC / "docs.html.j2").read_text("utf-8")).render(openapi, kind=_kind)
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    if "anyOf" in schema:
-        return " or ".join(map(_kind, schema["anyOf"]))
-    if "enum" in schema:
-        return ", ".join(map(str, schema["enum"]))
-    if schema.get("type") == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
-    return str(schema.get("format") or schema.get("type", "any"))
+def _filled(name: str, place: str, text: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse((_STATIC / name).read_text(encoding="utf-8").replace(place, text), status)

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,15 +35,25 @@ class _Running:
     finish: Callable[[], bool] | None = None  # writes down how it ended; kept until that succeeds
 
 
+@contextmanager
+def _logged() -> Iterator[None]:
+    """A full disk may have room again later, and a bug must not leave a server that takes jobs and runs none."""
+    try:
+        yield
+    except (AVDetectError, OSError) as error:
+        _log.error("%s", error)
+    except Exception:
+        _log.exception("a bug in avdetect")
+
+
 class Runner(threading.Thread):
     """The thread that all workers hang on: they die with it, however it ends."""
 
     def __init__(self, store: JobStore, settings: ServeSettings, metrics: Metrics, score: Score) -> None:
         super().__init__(name="jobs", daemon=True)
         self._store, self._settings, self._metrics = store, settings, metrics
-        seconds = settings.options.limits.max_file_seconds
         task = partial(scoring, score, settings.options, settings.threads)
-        self._pool = Pool(task, settings.workers, seconds, fresh=True)
+        self._pool = Pool(task, settings.workers, settings.options.limits.max_file_seconds, fresh=True)
         self._running: dict[str, _Running] = {}  # by the job's id; changed by this thread only
         self._woken = threading.Event()
         self._stopping = False
@@ -65,31 +75,27 @@ class Runner(threading.Thread):
         """Look at the store at once: a job came, or was ended."""
         self._woken.set()
 
-    def wait_until_gone(self, id: str) -> bool:
-        """After a job was cancelled or deleted: wait until its process is dead. False if it does not die."""
+    def clear(self, id: str) -> None:
+        """After a job was cancelled or deleted: wait until its process is dead, and delete its files."""
         self.wake()
         with self._turn:
-            return self._turn.wait_for(lambda: id not in self._running or not self.is_alive(), _PATIENCE_SECONDS)
+            if not self._turn.wait_for(lambda: id not in self._running or not self.is_alive(), _PATIENCE_SECONDS):
+                _log.error("job %s: its process does not die", id)
+        self.remove(id)
 
     def stop(self) -> None:
         """End the workers; their jobs wait for the next start."""
         self._stopping = True
-        if self.is_alive():
-            self.join()
+        self.join()
 
     def run(self) -> None:
         try:
             while not self._stopping:
-                try:
-                    with closing(self._pool.run(self._items())) as events:
-                        for event in events:
-                            self._round(event)
-                            if self._stopping:
-                                break
-                except AVDetectError as error:  # no process can be had: there may be room again later
-                    _log.error("%s", error)
-                except Exception:  # a bug of ours must not leave a server that takes jobs and runs none
-                    _log.exception("a bug in avdetect")
+                with _logged(), closing(self._pool.run(self._items())) as events:
+                    for event in events:
+                        self._round(event)
+                        if self._stopping:
+                            break
                 self._put_back()
                 time.sleep(0 if self._stopping else _LOOK_SECONDS)
         finally:
@@ -114,10 +120,8 @@ class Runner(threading.Thread):
         while not self._stopping:
             job = None
             if self._may_claim:
-                try:
+                with _logged():
                     job = self._store.claim()
-                except AVDetectError as error:
-                    _log.error("%s", error)
                 self._may_claim = job is not None
             if job is None:
                 yield None
@@ -126,16 +130,12 @@ class Runner(threading.Thread):
             yield job_item(self.folder(job.id), job)
 
     def _round(self, event: Event | None) -> None:
-        try:
+        with _logged():
             if event is not None and event.item.key in self._running:
                 self._take(self._running[event.item.key], event)
             if self._woken.is_set() or time.monotonic() - self._looked > _LOOK_SECONDS:
                 self._look()
             self.last_round = time.monotonic()
-        except (AVDetectError, OSError) as error:  # a full disk: it may have room again later
-            _log.error("%s", error)
-        except Exception:
-            _log.exception("a bug in avdetect")
 
     def _take(self, running: _Running, event: Event) -> None:
         """What the pool says of a job."""
@@ -158,17 +158,20 @@ class Runner(threading.Thread):
         self._woken.clear()
         self._looked, self._may_claim = time.monotonic(), True
         for running in list(self._running.values()):
-            if running.finish is not None:
-                self._finish(running)
-            elif (job := self._store.get(running.job.id)) is None or job.status != "running":
+            if running.finish is None and self._status(running) != "running":
                 self._pool.cancel(running.job.id)
                 running.finish = lambda: False
+            if running.finish is not None:
                 self._finish(running)
         if time.monotonic() - self._swept > _SWEEP_SECONDS:
             self._swept = time.monotonic()
             self.sweep()
         with self._turn:
             self._turn.notify_all()
+
+    def _status(self, running: _Running) -> str | None:
+        job = self._store.get(running.job.id)
+        return job.status if job else None
 
     def _finish(self, running: _Running) -> None:
         """Write down how a job ended, count it, and forget its video. Raises AVDetectError, to be tried again."""
@@ -195,7 +198,5 @@ class Runner(threading.Thread):
         """No process is left: the jobs wait for the next one, or the next start, unless they have ended themselves."""
         for running in list(self._running.values()):
             running.finish = running.finish or partial(self._store.put_back, running.job.id)
-            try:
+            with _logged():  # what fails is tried again later, or the next start takes it for cut off
                 self._finish(running)
-            except Exception as error:  # tried again later, or the next start takes it for cut off
-                _log.error("job %s: %s", running.job.id, error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import re
 import secrets
@@ -16,21 +15,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from avdetect.errors import ConfigError, ServerError
-from avdetect.files import not_ours
+from avdetect.files import not_ours, sync_folder
 from avdetect.report.data import printable
 from avdetect.serve.metrics import Metrics
-from avdetect.serve.refusals import Conflict
+from avdetect.serve.models import Refusal
 from avdetect.serve.runner import Runner
 from avdetect.serve.settings import ServeSettings
 from avdetect.serve.store import ENDED, Job, JobStore
-from avdetect.serve.worker import UPLOAD, Score, score_upload, sync_folder
+from avdetect.serve.worker import UPLOAD, Score, score_upload
 
-_FOLDERS, DATABASE, LOCK = ("incoming", "jobs"), "jobs.sqlite", "lock"
 _ID_BYTES = 16  # of chance, in the name of a job
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")  # what they make
 _LONGEST_NAME = 120  # characters of an upload's name that are kept
+_ANOTHER = "name a folder of its own"
 _LONGEST_ROUND_SECONDS = 30.0  # of the runner: usually half a second, longer where a process does not die
-_log = logging.getLogger("avdetect.serve")
 
 
 class Service:
@@ -42,21 +40,21 @@ class Service:
     def __init__(self, settings: ServeSettings, score: Score = score_upload) -> None:
         self.settings, self.metrics = settings, Metrics()
         self._score = score
+        self._incoming, self._jobs = settings.data / "incoming", settings.data / "jobs"
+        self._database = settings.data / "jobs.sqlite"
         self._uploads: Counter[str] = Counter()  # under way, by client
         self._clients: dict[str, str] = {}  # of jobs that wait
         self._upload_lock = threading.Lock()
 
     def __enter__(self) -> Service:
-        data = self.settings.data
-        self._incoming, jobs = data / "incoming", data / "jobs"
         try:
-            _make_ready(data)
-            self._lock_file = _lock(data / LOCK)
+            self._make_ready()
+            self._lock_file = _lock(self.settings.data / "lock")
         except OSError as error:
-            raise ConfigError(f"cannot use --data {data}: {error.strerror}") from error
+            raise ConfigError(f"cannot use --data {self.settings.data}: {error.strerror}") from error
         try:
-            self.store = JobStore(data / DATABASE)
-            self._recover(jobs)
+            self.store = JobStore(self._database)
+            self._recover()
             self.runner = Runner(self.store, self.settings, self.metrics, self._score)
         except BaseException:
             os.close(self._lock_file)
@@ -70,14 +68,33 @@ class Service:
         self.store.close()
         os.close(self._lock_file)
 
-    def _recover(self, jobs: Path) -> None:
+    def _make_ready(self) -> None:
+        """Make the folder and what is in it, for our eyes only. Raises ConfigError for one that others had a hand in,
+        or that holds files of another program; OSError.
+        """
+        data, folders = self.settings.data, (self._incoming, self._jobs)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (data, *folders, data / "lock"):
+            if not os.path.lexists(path):
+                continue
+            if why := not_ours(path):
+                raise ConfigError(f"--data: {path} {why}, so its jobs may not be this server's: {_ANOTHER}")
+            if path != data:
+                path.chmod(0o700 if path.is_dir() else 0o600)
+        known = self._database.exists() and self._database.stat().st_size
+        if not known and any(folder.is_dir() and any(folder.iterdir()) for folder in folders):
+            raise ConfigError(f"--data {data} holds other files, which would be deleted: {_ANOTHER}")
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _recover(self) -> None:
         """Jobs that were cut off are run again; folders of ours that no job owns are removed."""
         self.store.recover()
-        known = self.store.ids()
-        for folder in (*self._incoming.iterdir(), *jobs.iterdir()):
-            if known.get(folder.name) == "done":
+        states = self.store.states()
+        for folder in (*self._incoming.iterdir(), *self._jobs.iterdir()):
+            if states.get(folder.name) == "done":
                 (folder / UPLOAD).unlink(missing_ok=True)
-            elif known.get(folder.name) not in ("queued", "running") and _ID.fullmatch(folder.name):
+            elif states.get(folder.name) not in ("queued", "running") and _ID.fullmatch(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)  # follows no link
 
     @property
@@ -101,7 +118,7 @@ class Service:
             return
         folder = self._incoming / secrets.token_urlsafe(_ID_BYTES)
         try:
-            with _explained("keep an upload"):
+            with _explained():
                 folder.mkdir(mode=0o700)
             yield folder
         finally:
@@ -114,22 +131,20 @@ class Service:
         self, folder: Path, name: str, start_seconds: float, duration_seconds: float | None, client: str
     ) -> Job | None:
         """Queue the upload in `folder`; None where the queue is full. Raises ServerError."""
-        id = folder.name
-        with _explained("keep an upload"):
-            size = (folder / UPLOAD).stat().st_size
-            os.rename(folder, self.runner.folder(id))
+        id, kept = folder.name, self.runner.folder(folder.name)
+        added = False
         try:
-            with _explained("keep an upload"):
-                for changed in (self.runner.folder(id), self.runner.folder(id).parent):
+            with _explained():
+                size = (folder / UPLOAD).stat().st_size
+                os.rename(folder, kept)
+                for changed in (kept, kept.parent):
                     sync_folder(changed)  # what is accepted survives a power cut
-            added = self.store.add(
-                id, display_name(name), size, start_seconds, duration_seconds, most_queued=self.settings.queue
-            )
-        except ServerError:
-            self.runner.remove(id)
-            raise
+            window = start_seconds, duration_seconds
+            added = self.store.add(id, display_name(name), size, *window, most_queued=self.settings.queue)
+        finally:
+            if not added:
+                self.runner.remove(id)
         if not added:
-            self.runner.remove(id)
             return None
         with self._upload_lock:
             self._clients[id] = client
@@ -141,8 +156,7 @@ class Service:
         """Whether this call ended the job. Its process is dead afterwards."""
         if not self.store.cancel(id):
             return False
-        self._wait(id)
-        self.runner.remove(id)
+        self.runner.clear(id)
         if job := self.store.get(id):
             self.metrics.ended(job)
         return True
@@ -154,26 +168,20 @@ class Service:
             self.runner.remove(id)  # first: on a full disk, forgetting needs the room
         if not self.store.delete(id):
             return False
-        self._wait(id)
-        self.runner.remove(id)
+        self.runner.clear(id)
         return True
 
     def file(self, job: Job, name: str) -> Path:
-        """RESULT or REPORT of a job that is done. Raises Conflict where there is none."""
+        """RESULT or REPORT of a job that is done. Raises Refusal where there is none."""
         path = self.runner.folder(job.id) / name
         if job.status != "done" or not path.is_file():
-            raise Conflict("the job has none: it is not done, or did not succeed")
+            raise Refusal("Conflict", "the job has none: it is not done, or did not succeed")
         return path
-
-    def _wait(self, id: str) -> None:
-        if not self.runner.wait_until_gone(id):
-            _log.error("job %s: its process does not die", id)
 
 
 def display_name(name: str) -> str:
     """A client's name of a file, fit to be shown: no folders, nothing that steers a terminal, not long."""
-    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    shown = printable(last).strip()
+    shown = printable(name.replace("\\", "/").rstrip("/").rpartition("/")[2]).strip()
     if len(shown) > _LONGEST_NAME:
         half = _LONGEST_NAME // 2
         shown = f"{shown[:half]}…{shown[1 - half :]}"
@@ -181,34 +189,11 @@ def display_name(name: str) -> str:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServerError(f"cannot {what}: {error.strerror}") from error
-
-
-def _make_ready(data: Path) -> None:
-    """Make the folder and what is in it, for our eyes only. Raises ConfigError for one that others had a hand in, or
-    that holds files of another program; OSError.
-    """
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_ours(data)
-    folders, database = [data / name for name in _FOLDERS], data / DATABASE
-    for path in (*folders, data / LOCK):
-        if os.path.lexists(path):
-            _check_ours(path)
-            path.chmod(0o700 if path.is_dir() else 0o600)
-    known = database.exists() and database.stat().st_size
-    if not known and any(folder.is_dir() and any(folder.iterdir()) for folder in folders):
-        raise ConfigError(f"--data {data} holds other files, which would be deleted: name a folder of its own")
-    for folder in folders:
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def _check_ours(path: Path) -> None:
-    if why := not_ours(path):
-        raise ConfigError(f"--data: {path} {why}, so its jobs may not be this server's: name a folder of its own")
+        raise ServerError(f"cannot keep an upload: {error.strerror}") from error
 
 
 def _lock(path: Path) -> int:

@@ -13,7 +13,6 @@ from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 
 TOKEN_VARIABLE = "AVDETECT_TOKEN"
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _SHORTEST_TOKEN = 16
 _MOST_THREADS = 4  # of one worker: its networks are small
 
@@ -41,31 +40,24 @@ class ServeSettings:
     queue: int = 100  # jobs that may wait
     max_upload_bytes: int = 1024 * 1024**2
     free_bytes: int = 1024**3  # with less room on its disk it takes no more of an upload: what it has must be finished
-    upload_seconds: float = 3600.0  # wall, for one upload
     stall_seconds: float = 60.0  # without a byte of it
-    least_bytes_per_second: float = 16 * 1024  # of an upload on average, once it has gone on for `stall_seconds`
     keep_seconds: float = 24 * 3600.0  # from a job's end to the deletion of all that is known of it
     options: ScoringOptions = field(default_factory=lambda: ScoringOptions(limits=ServerLimits()))
 
     def __post_init__(self) -> None:
-        for name in ("workers", "queue", "max_upload_bytes", "upload_seconds", "stall_seconds", "keep_seconds"):
+        for name in ("workers", "queue", "max_upload_bytes", "stall_seconds", "keep_seconds"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} must be a number above 0, got {value}")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")
-        if self.token is None and not self.on_loopback:
+        if self.token is None and not is_loopback(self.host):
             raise ConfigError(
                 f"--host {self.host} is open to other machines, so it needs a token: python3 -c 'import secrets; "
                 f"print(secrets.token_urlsafe())' > token.txt, then --token-file token.txt (or ${TOKEN_VARIABLE})"
             )
         if self.token is not None and (len(self.token) < _SHORTEST_TOKEN or not self.token.isascii()):
             raise ConfigError(f"the token must be ASCII and at least {_SHORTEST_TOKEN} characters long")
-
-    @property
-    def on_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return is_loopback(self.host)
 
     @property
     def threads(self) -> int:
@@ -83,13 +75,13 @@ class ServeSettings:
         names are ours; elsewhere also every address, which no DNS answer can stand behind.
         """
         name = name.removeprefix("[").removesuffix("]").lower()
-        if name in LOOPBACK_NAMES or name == self.host.lower() or name in {h.lower() for h in self.allowed_hosts}:
+        if name in {"localhost", "127.0.0.1", "::1", *(host.lower() for host in (self.host, *self.allowed_hosts))}:
             return True
         try:
             ipaddress.ip_address(name)
         except ValueError:
             return False
-        return not self.on_loopback
+        return not is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:

@@ -11,7 +11,6 @@ the first one wins, and the other is told.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from avdetect.jobs.store import Kind, Store
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
-TRIES = 2  # of a job whose server is killed while it scores
 
 KIND = Kind(
     name="list of jobs",
@@ -69,53 +67,47 @@ class JobStore(Store):
     """The table of jobs in the file at `path`. To be used from any thread. Raises ServerError, ConfigError."""
 
     def __init__(self, path: Path) -> None:
-        # Durable: what is accepted survives a power cut.
         super().__init__(path, KIND, durable=True, shared=True, error=ServerError)
 
     def add(
         self, id: str, name: str, size: int, start_seconds: float, duration_seconds: float | None, most_queued: int
     ) -> bool:
         """Queue a job; False where so many wait already."""
-        values = (id, name, size, start_seconds, duration_seconds, time.time(), most_queued)
         return self.change(
             "INSERT INTO jobs (id, name, size, start_seconds, duration_seconds, created) SELECT ?, ?, ?, ?, ?, ? "
             "WHERE (SELECT count(*) FROM jobs WHERE status = 'queued') < ?",
-            *values,
+            *(id, name, size, start_seconds, duration_seconds, time.time(), most_queued),
         )
 
     def claim(self) -> Job | None:
         """The oldest job that waits, which runs from now on."""
-        rows = self._jobs(
+        return self._job(
             "UPDATE jobs SET status = 'running', began = ? WHERE number = "
             "(SELECT number FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1) RETURNING *",
             time.time(),
         )
-        return rows[0] if rows else None
 
     def finish(self, id: str, summary: Mapping[str, Any]) -> bool:
         """running -> done."""
-        return self.change(
-            "UPDATE jobs SET status = 'done', ended = ?, summary = ? WHERE id = ? AND status = 'running'",
-            *(time.time(), json.dumps(summary), id),
-        )
+        return self._move(id, "running", status="done", ended=time.time(), summary=json.dumps(summary))
 
     def fail(self, id: str, error: str, message: str) -> bool:
         """running -> failed."""
-        return self.change(
-            "UPDATE jobs SET status = 'failed', ended = ?, error = ?, message = ? WHERE id = ? AND status = 'running'",
-            *(time.time(), error, message, id),
-        )
+        return self._move(id, "running", status="failed", ended=time.time(), error=error, message=message)
 
     def cancel(self, id: str) -> bool:
         """queued or running -> cancelled."""
-        return self.change(
-            "UPDATE jobs SET status = 'cancelled', ended = ? WHERE id = ? AND status IN ('queued', 'running')",
-            *(time.time(), id),
-        )
+        return self._move(id, "queued", "running", status="cancelled", ended=time.time())
 
     def put_back(self, id: str) -> bool:
         """running -> queued, in its old place: no process works on it any more, which is not its fault."""
-        return self.change("UPDATE jobs SET status = 'queued', began = NULL WHERE id = ? AND status = 'running'", id)
+        return self._move(id, "running", status="queued", began=None)
+
+    def _move(self, id: str, *states: Status, **values: Any) -> bool:
+        """Change a job that is in one of the states; whether it was."""
+        columns, marks = ", ".join(f"{name} = ?" for name in values), ", ".join("?" * len(states))
+        statement = f"UPDATE jobs SET {columns} WHERE id = ? AND status IN ({marks})"
+        return self.change(statement, *values.values(), id, *states)
 
     def delete(self, id: str) -> bool:
         """Forget a job, whatever its state."""
@@ -123,21 +115,19 @@ class JobStore(Store):
 
     def recover(self) -> None:
         """At the start: what still runs was cut off. It is queued again; the second time it has failed."""
-        message = f"the server was ended {'twice' if TRIES == 2 else f'{TRIES} times'} while it scored this file"
         with self.transaction() as db:
             db.execute(
                 "UPDATE jobs SET status = 'queued', began = NULL, cut_off = cut_off + 1 WHERE status = 'running'"
             )
             db.execute(
-                "UPDATE jobs SET status = 'failed', ended = ?, error = 'WorkerError', message = ? "
-                "WHERE status = 'queued' AND cut_off >= ?",
-                (time.time(), message, TRIES),
+                "UPDATE jobs SET status = 'failed', ended = ?, error = 'WorkerError', "
+                "message = 'the server was ended twice while it scored this file' "
+                "WHERE status = 'queued' AND cut_off >= 2",
+                (time.time(),),
             )
 
     def get(self, id: str) -> Job | None:
-        """The job, or None."""
-        rows = self._jobs("SELECT * FROM jobs WHERE id = ?", id)
-        return rows[0] if rows else None
+        return self._job("SELECT * FROM jobs WHERE id = ?", id)
 
     def page(self, limit: int, before: int | None = None) -> list[Job]:
         """At most `limit` jobs, newest first, older than the one with number `before`."""
@@ -147,30 +137,25 @@ class JobStore(Store):
         )
 
     def ended_before(self, moment: float) -> list[Job]:
-        """Jobs that ended earlier."""
         return self._jobs("SELECT * FROM jobs WHERE ended < ?", moment)
 
-    def ids(self) -> dict[str, Status]:
-        """Every job that is known."""
-        return {job.id: job.status for job in self._jobs("SELECT * FROM jobs")}
+    def states(self) -> dict[str, Status]:
+        """Of every job that is known."""
+        return {row["id"]: row["status"] for row in self.rows("SELECT id, status FROM jobs")}
 
     def waiting(self) -> set[str]:
-        """Jobs that are queued."""
         return {row["id"] for row in self.rows("SELECT id FROM jobs WHERE status = 'queued'")}
 
     def count(self, status: Status) -> int:
-        """Jobs in that state."""
         return int(self.rows("SELECT count(*) FROM jobs WHERE status = ?", status)[0][0])
 
     def position(self, job: Job) -> int:
         """How many jobs wait before it."""
         return int(self.rows("SELECT count(*) FROM jobs WHERE status = 'queued' AND number < ?", job.number)[0][0])
 
+    def _job(self, statement: str, *values: Any) -> Job | None:
+        return next(iter(self._jobs(statement, *values)), None)
+
     def _jobs(self, statement: str, *values: Any) -> list[Job]:
-        return [_job(row) for row in self.rows(statement, *values)]
-
-
-def _job(row: sqlite3.Row) -> Job:
-    values = dict(row)
-    summary = values.pop("summary")
-    return Job(**values, summary=json.loads(summary) if summary else None)
+        rows = map(dict, self.rows(statement, *values))
+        return [Job(**row | {"summary": json.loads(row["summary"] or "null")}) for row in rows]

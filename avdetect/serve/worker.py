@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from avdetect.batch.options import ScoringOptions
 from avdetect.errors import AVDetectError, MediaError, ServerError
-from avdetect.files import replacing
+from avdetect.files import replacing, sync_folder
 from avdetect.jobs.pool import Item
 from avdetect.jobs.process import Report, Work
 from avdetect.report.data import to_json
@@ -32,6 +32,10 @@ UPLOAD, RESULT, REPORT = "upload", "detection.json", "report.html"  # the files 
 BUG = "InternalError"  # the class of an error that is none of ours
 BUG_MESSAGE = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
 _SAY_SECONDS = 0.1  # between messages of progress
+_SUMMARY = (
+    *("verdict", "reason", "fake", "video_fake", "audio_fake", "mismatch", "fake_threshold", "undecided_threshold"),
+    *("duration_seconds", "limit"),
+)
 _log = logging.getLogger("avdetect.serve")
 
 Say = Callable[[str, float], None]  # a stage, and how much of it is done (0..1)
@@ -58,16 +62,11 @@ def score_upload(task: Task, say: Say) -> tuple[Detection, str]:
     from avdetect.report.recorder import Recorder
 
     cv2.setNumThreads(1)  # its tasks are too small to be shared: threads would mostly wait
-    detector = task.options.load(task.threads)
+    options, detector = task.options, task.options.load(task.threads)
     say("reading", 0.0)
-    options = task.options
-    recorder = Recorder(options.duration_seconds)
-    detection = detector.score(
-        UPLOAD,
-        **options.part,
-        observer=Watched(recorder, say, options.start_seconds, options.duration_seconds),
-    )
-    detection = named(detection, task.name)
+    recorder = Recorder(options.duration_seconds, options.sample)
+    watched = Watched(recorder, say, options.start_seconds, options.duration_seconds)
+    detection = named(detector.score(UPLOAD, **options.part, observer=watched), task.name)
     say("explaining", 0.0)
     return detection, render_page(recorder.evidence(detector, detection))
 
@@ -77,30 +76,30 @@ class Watched:
 
     def __init__(self, inner: Observer, say: Say, start_seconds: float, duration_seconds: float | None) -> None:
         self._inner, self._say = inner, say
-        self._start, self._duration = start_seconds, duration_seconds
-        self._total: float | None = duration_seconds
+        self._start, self._total = start_seconds, duration_seconds
         self._said = 0.0
 
     def opened(self, info: MediaInfo) -> None:
-        stated = info.duration_seconds
-        if stated is not None:
-            left = max(0.0, stated - self._start)
-            self._total = left if self._duration is None else min(left, self._duration)
+        if info.duration_seconds is not None:
+            left = max(0.0, info.duration_seconds - self._start)
+            self._total = left if self._total is None else min(left, self._total)
         self._say("scoring", 0.0)
         self._inner.opened(info)
 
     def frames(self, frames: VideoFrames) -> None:
         now = time.monotonic()
-        if self._total and now - self._said >= _SAY_SECONDS:
+        if now - self._said >= _SAY_SECONDS:
             self._said = now
-            self._say("scoring", min(1.0, max(0.0, (frames.start_seconds - self._start) / self._total)))
+            self._seen(frames.start_seconds)
         self._inner.frames(frames)
 
     def scored(self, clip: Clip, outputs: StreamOutputs) -> None:
-        if self._total:
-            end = clip.start_seconds + clip.duration_seconds
-            self._say("scoring", min(1.0, max(0.0, (end - self._start) / self._total)))
+        self._seen(clip.start_seconds + clip.duration_seconds)
         self._inner.scored(clip, outputs)
+
+    def _seen(self, until: float) -> None:
+        if self._total:
+            self._say("scoring", min(1.0, max(0.0, (until - self._start) / self._total)))
 
 
 def named(detection: Detection, name: str) -> Detection:
@@ -133,52 +132,31 @@ def scoring(score: Score, options: ScoringOptions, threads: int) -> Work:
             os.chdir(task.folder)
             say("starting", 0.0)
             detection, page = score(task, say)
-            _write(RESULT, to_json([detection]))
-            _write(REPORT, page)
+            for name, text in ((RESULT, to_json([detection])), (REPORT, page)):
+                with replacing(Path(name), sync=True) as file:
+                    file.write(text.encode())
             sync_folder(Path())
-            return {"done": summary(detection)}
+            return {"done": {name: getattr(detection, name) for name in _SUMMARY}}
         except MemoryError:
             raise  # the job is tried in another process
         except Exception as error:
-            return {"failed": type(error).__name__, **_said_of(error, task.name)}
+            kind, message = _said_of(error, task.name)
+            return {"failed": kind, "message": message, "detail": f"{type(error).__name__}: {error}"}
 
     return work
 
 
-def summary(detection: Detection) -> dict[str, Any]:
-    """What a list of jobs shows of a verdict."""
-    outputs = ("fake", "video_fake", "audio_fake", "mismatch", "fake_threshold", "undecided_threshold")
-    return {name: getattr(detection, name) for name in ("verdict", "reason", *outputs, "duration_seconds", "limit")}
-
-
-def _said_of(error: Exception, name: str) -> dict[str, str]:
-    """`message` for the client, who may learn about the file only; `detail` for the server's log."""
-    detail = f"{type(error).__name__}: {error}"
+def _said_of(error: Exception, name: str) -> tuple[str, str]:
+    """Class and message for the client, who may learn about the file only."""
     if isinstance(error, MediaError):
-        return {"message": _renamed(str(error), name), "detail": detail}
+        return type(error).__name__, _renamed(str(error), name)
     if isinstance(error, AVDetectError):
-        return {"message": "the server is not set up to score: its owner finds the reason in its log", "detail": detail}
+        return type(error).__name__, "the server is not set up to score: its owner finds the reason in its log"
     if isinstance(error, OSError):
-        kind, message = ServerError.__name__, f"the server cannot keep the result ({error.strerror})"
-        return {"failed": kind, "message": message, "detail": detail}
+        return ServerError.__name__, f"the server cannot keep the result ({error.strerror})"
     _log.error("a bug in avdetect", exc_info=error)
-    return {"failed": BUG, "message": BUG_MESSAGE, "detail": detail}
+    return BUG, BUG_MESSAGE
 
 
 def _renamed(text: str, name: str) -> str:
     return text.replace(repr(UPLOAD), repr(name))
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names of its files on the disk. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write(name: str, text: str) -> None:
-    """Whole or not at all."""
-    with replacing(Path(name), sync=True) as file:
-        file.write(text.encode())

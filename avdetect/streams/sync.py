@@ -110,7 +110,6 @@ def _on_grid(maps: Tensor) -> Tensor:
 
 
 def _mixed(kernel: int, stride: int, padding: int) -> tuple[nn.Module, ...]:
-    """A convolution over time and what follows it."""
     return nn.Conv1d(WIDTH, WIDTH, kernel, stride, padding, bias=False), nn.BatchNorm1d(WIDTH), nn.GELU()
 
 

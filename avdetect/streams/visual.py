@@ -69,7 +69,6 @@ class VisualStream(nn.Module):
         self.views = nn.ModuleList(ViewTransform(view, config.size) for view in config.views)
         self.blocks = len(self.views)  # of the features
         width *= self.blocks
-        self.frozen = config.frozen
         self.unit_features = config.unit_features
         self.standard = Standard(width) if config.levels or config.frozen else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
@@ -89,13 +88,6 @@ class VisualStream(nn.Module):
         x = crops.permute(0, 3, 1, 2).float()  # (N, 3, S, S)
         features = torch.cat([self.encoder(view(x)) for view in self.views], dim=1)
         return normalize(features, dim=1) if self.unit_features else features
-
-    def train(self, mode: bool = True) -> VisualStream:
-        """A frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
 
 
 class ViewTransform(nn.Module):
@@ -143,7 +135,8 @@ class LevelStatistics(nn.Module):
         known = dict(encoder.named_modules())
         for name in levels:
             if name not in known:
-                raise ConfigError(f"visual.levels: the encoder has no {name!r}; it has {', '.join(_outline(encoder))}")
+                outline = [one for one in known if one and one.count(".") < 2][:60]
+                raise ConfigError(f"visual.levels: the encoder has no {name!r}; it has {', '.join(outline)}")
         self.maps = create_feature_extractor(encoder, {name: name for name in levels})
         with torch.no_grad():
             self.eval()  # or the blank picture would move the statistics of batch normalisation
@@ -188,11 +181,6 @@ def regions(height: int, width: int) -> Tensor:
     masks = torch.stack([inside & (y < 0.5), inside & (y > 0.56), outside]).float()
     shares = masks.reshape(3, height, 8, width, 8).mean((2, 4))
     return shares / shares.sum((1, 2), keepdim=True)
-
-
-def _outline(encoder: nn.Module) -> list[str]:
-    """Names of the encoder's first parts, two levels deep at most."""
-    return [name for name, _ in encoder.named_modules() if name and name.count(".") < 2][:60]
 
 
 def _tune_norms(encoder: nn.Module, name: str) -> None:

@@ -87,7 +87,8 @@ def fit_autoencoders(
     draw: a generator -> a real crop (S, S, 3). config: what `draw` depends on; another one refuses what is in `path`.
     Raises ModelError for a loss that is not finite and for a file that is damaged or of another run.
     """
-    identity = {"seed": seed, "steps": steps, "source_balance": config.source_balance, **_designs()}
+    designs = {f"autoencoder {i}": f"{up} {depth} {code}" for i, (up, depth, code) in enumerate(DESIGNS)}
+    identity = {"seed": seed, "steps": steps, "source_balance": config.source_balance, **designs}
     if fabric.is_global_zero and not path.exists():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -134,7 +135,3 @@ def _trained(
 def _scaled(crops: Tensor) -> Tensor:
     """(N, S, S, 3) uint8 -> (N, 3, S, S) in [-1, 1]."""
     return crops.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _designs() -> dict[str, str]:
-    return {f"autoencoder {i}": f"{up} {depth} {code}" for i, (up, depth, code) in enumerate(DESIGNS)}

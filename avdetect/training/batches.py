@@ -23,125 +23,129 @@ from avdetect.datasets.forgeries.clip import MIN_MOMENTS
 from avdetect.errors import ConfigError, ManifestError
 from avdetect.scoring import audio_mel
 from avdetect.speech import enough_speech, speech_mask
-from avdetect.training.pools import Originals, Part, Pool, forged_spans
-from avdetect.training.treatment import choices, share_of, treated_faces, treated_voice
+from avdetect.training.sampling import (
+    Draws,
+    Originals,
+    Subset,
+    choices,
+    forged_spans,
+    share_of,
+    treated_faces,
+    treated_voice,
+)
 from avdetect.types import FPS, HOP, SAMPLE_RATE, Bool, Float, UInt8
 
 Moment = tuple[int, int]  # a clip of the archive, and the number of a face crop of its main track
+Item = tuple[Any, int]  # what is trained on, and the clip that it, or what it was forged of, is from
 NEAR = 5  # face crops, one second at five a second
 Reconstruct = Callable[[UInt8, np.random.Generator], UInt8]  # crops (T, S, S, 3) -> as a generator draws them
 MAX_SILENT = 50  # clips drawn in vain, one after the other, before giving up
 
 
 class _PairBatches:
-    """Groups of one fake, its original, and reals of other files. Subclasses say what an item is."""
+    """Groups of one fake, its original, and reals of other files: the items under `key`, "labels" (B,), "clips" (B,).
+    Subclasses say what an item is."""
 
     stream: int
-    part_name: str
+    key: str
+    modality: str
     label: str
 
-    def __init__(self, part: Part, usable: np.ndarray, config: PairLoopConfig, seed: int, augment: bool) -> None:
+    def __init__(self, subset: Subset, usable: np.ndarray, config: PairLoopConfig, seed: int, augment: bool) -> None:
         """usable: (clips,) with enough of a face or a voice. Raises ManifestError for a class without a clip."""
-        self.part, self.archive = part, part.archive
-        self.config, self.seed, self.augment = config, seed, augment
-        self.groups = config.batch_size // config.items
-        usable = usable & part.has_file()
-        labels = part.label(self.label, config.clip_labels)[self.archive.clips["file"].to_numpy()]
-        self.real = Pool(self.archive, usable & (labels == 0), config.source_balance, f"real {self.part_name}")
-        self.group = part.archive.files["group"].to_numpy(object)[self.archive.clips["file"].to_numpy()]
-        self.groups_of_reals = len(set(self.group[self.real.clips]))
-        self.originals = Originals(part, usable & (labels == 0))
+        self.archive, self.config, self.seed, self.augment = subset.archive, config, seed, augment
+        file = self.archive.clips["file"].to_numpy()
+        usable = usable & subset.has_file()
+        labels = subset.label(self.label, config.clip_labels)[file]
+        self.real = Draws(self.archive, usable & (labels == 0), config.source_balance, f"real {self.modality}")
+        self.originals = Originals(subset, usable & (labels == 0))
         self.spans = forged_spans(self.archive, self.label.removesuffix("_fake"))
-        self.fake: Pool | None = None
+        self.fake: Draws | None = None
         if config.forged < 1:
+            fake = usable & (labels == 1)
+            fake[fake] = [self.shows_fake(clip) for clip in np.flatnonzero(fake).tolist()]
             try:
-                fake = usable & (labels == 1)
-                fake[fake] = [self.shows_fake(clip) for clip in np.flatnonzero(fake).tolist()]
-                self.fake = Pool(self.archive, fake, config.source_balance, f"forged {self.part_name}", fake=True)
+                self.fake = Draws(self.archive, fake, config.source_balance, f"forged {self.modality}", fake=True)
             except ManifestError as error:
                 stage = self.label.removesuffix("_fake").replace("video", "visual")
                 raise ManifestError(
                     f"{error} ({self.label} is 1 for none of its files). Set {stage}.clip_labels: true where a clip's "
-                    f"label `fake` is the {self.part_name}'s, or {stage}.forged: 1 to forge every fake from real media"
+                    f"label `fake` is the {self.modality}'s, or {stage}.forged: 1 to forge every fake from real media"
                 ) from error
+
+    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
+        reals, drawn = self.config.reals_per_fake, []
+        groups = share_of(self.config.batch_size // self.config.items, part, parts, f"groups of {1 + reals}")
+        for group in groups:
+            rng = np.random.default_rng((self.seed, self.stream, step, group))
+            drawn += [*self.pair(rng), *(self.single(rng) for _ in range(reals - 1))]
+        items, clips = zip(*drawn, strict=True)
+        labels = torch.tensor([1.0, *[0.0] * reals] * len(groups))
+        return {self.key: torch.from_numpy(np.stack(items)), "labels": labels, "clips": torch.tensor(clips)}
 
     def shows_fake(self, clip: int) -> bool:
         """Is there a moment of a fake file's clip that is known to be forged?"""
         raise NotImplementedError
 
-    def items(self, step: int, part: int, parts: int) -> tuple[list, Tensor, Tensor]:
-        """Fake, original, other reals; fake, original, …, their labels, and the clips they were made of."""
-        items: list = []
-        clips: list[int] = []
-        for group in share_of(self.groups, part, parts, f"groups of {1 + self.config.reals_per_fake}"):
-            rng = np.random.default_rng((self.seed, self.stream, step, group))
-            pair, of = self.pair(rng)
-            others = [self.single(rng) for _ in range(self.config.reals_per_fake - 1)]
-            items += [*pair, *(item for item, _ in others)]
-            clips += [*of, *(clip for _, clip in others)]
-        labels = [1.0, *[0.0] * self.config.reals_per_fake] * (len(items) // (1 + self.config.reals_per_fake))
-        return items, torch.tensor(labels), torch.tensor(clips)
-
-    def _stranger(self, clip: int, rng: np.random.Generator) -> int:
-        """A real clip of another group than `clip`'s; there must be one."""
-        while True:
-            other = self.real.draw(rng)
-            if self.group[other] != self.group[clip]:
-                return other
-
-    def pair(self, rng: np.random.Generator) -> tuple[tuple, tuple[int, int]]:
-        """(fake, real), augmented alike when they are of one recording, and the clips of the two."""
+    def pair(self, rng: np.random.Generator) -> tuple[Item, Item]:
+        """A fake and a real one, augmented alike when they are of one recording."""
         raise NotImplementedError
 
-    def single(self, rng: np.random.Generator) -> tuple[Any, int]:
-        """A random moment of a real clip, augmented, and the clip."""
+    def single(self, rng: np.random.Generator) -> Item:
+        """A random moment of a real clip, augmented."""
         raise NotImplementedError
+
+
+def _treatments(rng: np.random.Generator, alike: bool) -> tuple[int, int]:
+    treatment = int(rng.integers(2**32))
+    return treatment, treatment if alike else int(rng.integers(2**32))
 
 
 class VisualBatches(_PairBatches):
-    """ "crops" (B, S, S, 3) uint8, "labels" (B,), and "clips" (B,) that the crops, or their originals, are from."""
+    """ "crops" (B, S, S, 3) uint8 of real and forged faces."""
 
-    stream, part_name, label = 1, "face", "video_fake"
+    stream, key, modality, label = 1, "crops", "face", "video_fake"
 
     def __init__(
         self,
-        part: Part,
+        subset: Subset,
         config: PairLoopConfig,
         seed: int,
         augment: bool = True,
         reconstruct: Reconstruct | None = None,
     ) -> None:
         """reconstruct: how the config's `reconstructed` are made; without it all forgeries are of the other methods."""
-        super().__init__(part, part.archive.clips["main_faces"].to_numpy() > 0, config, seed, augment)
+        super().__init__(subset, subset.archive.clips["main_faces"].to_numpy() > 0, config, seed, augment)
         self.names, self.weights = choices(config.forgeries, visual_forgeries.VISUAL, "visual")
         self.reconstruct = reconstruct
 
-    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
-        crops, labels, clips = self.items(step, part, parts)
-        return {"crops": torch.from_numpy(np.stack(crops)), "labels": labels, "clips": clips}
-
-    def pair(self, rng: np.random.Generator) -> tuple[tuple[UInt8, UInt8], tuple[int, int]]:
+    def pair(self, rng: np.random.Generator) -> tuple[Item, Item]:
         twins = forged = True
         if self.fake is None or rng.random() < self.config.forged:
-            real = self.real_moment(rng)
-            fake, clip = self.forge(real, rng), real[0]
+            real = shown = self.real_moment(rng)
+            fake = self._forgery(real, rng)
         else:
             forged = False
             shown, real, twins = self.moments(self.fake, rng)
-            fake, clip = self._faces(shown), shown[0]
-        treatment = int(rng.integers(2**32))
-        other = treatment if twins else int(rng.integers(2**32))
-        pair = self._augmented(fake, treatment, forged), self._augmented(self._faces(real), other, forged)
-        return pair, (clip, real[0])
+            fake = self._faces(shown)
+        treatment, other = _treatments(rng, twins)
+        return (
+            (self._augmented(fake, treatment, forged), shown[0]),
+            (self._augmented(self._faces(real), other, forged), real[0]),
+        )
 
-    def moments(self, fakes: Pool, rng: np.random.Generator) -> tuple[Moment, Moment, bool]:
+    def single(self, rng: np.random.Generator) -> Item:
+        moment = self.real_moment(rng)
+        return self._augmented(self._faces(moment), int(rng.integers(2**32))), moment[0]
+
+    def moments(self, fakes: Draws, rng: np.random.Generator) -> tuple[Moment, Moment, bool]:
         """A forged crop of `fakes`, and its original's at that time or else any real one; is it the original's?"""
         clip = fakes.draw(rng)
         shown, seconds = self._forged_moment(clip, rng)
         original = self.originals.of(clip)
         if original is None:
             return shown, self.real_moment(rng), False
-        return shown, self._nearest(original, seconds), True
+        return shown, (original, int(np.abs(self._times(original) - seconds).argmin())), True
 
     def real_moment(self, rng: np.random.Generator) -> Moment:
         """A crop of a real clip."""
@@ -150,67 +154,6 @@ class VisualBatches(_PairBatches):
     def real_crop(self, rng: np.random.Generator) -> UInt8:
         """(S, S, 3), as it is."""
         return self._faces(self.real_moment(rng)).crops[0]
-
-    def single(self, rng: np.random.Generator) -> tuple[UInt8, int]:
-        clip = self.real.draw(rng)
-        return self._augmented(self._faces(self._moment(clip, rng)), int(rng.integers(2**32))), clip
-
-    def forge(self, real: tuple[int, int], rng: np.random.Generator) -> FaceCrops:
-        """A forgery of the face crop `real` = (clip, index), by a method for which the clip has enough to offer."""
-        clip, index = real
-        faces = self._faces(real)
-        if self.reconstruct is not None and rng.random() < self.config.reconstructed:
-            drawn = self.reconstruct(faces.crops, rng)
-            return FaceCrops(visual_forgeries.given_back(faces, drawn, rng).crops, faces.landmarks)
-        moment = self._other_moment(clip, index, faces, rng)
-        weights = np.where([self._suits(name, moment) for name in self.names], self.weights, 0.0)
-        if not weights.any():
-            raise ConfigError("visual.forgeries: none of them can be made of a single picture; add self_blend")
-        name = str(rng.choice(self.names, p=weights / weights.sum()))
-        other = None
-        if visual_forgeries.NEEDS.get(name) == "other":
-            other = self._faces(self._moment(self._stranger(clip, rng), rng))
-        forged = visual_forgeries.VISUAL[name](faces, rng, visual_forgeries.Donors(moment, other))
-        return FaceCrops(forged.crops, faces.landmarks)
-
-    def _other_moment(self, clip: int, index: int, faces: FaceCrops, rng: np.random.Generator) -> FaceCrops | None:
-        """A second away at most, for the face of another pose does not fit; None in a still, or a frozen picture."""
-        count = int(self.archive.clips["main_faces"].iat[clip])
-        near = [i for i in range(max(0, index - NEAR), min(count, index + NEAR + 1)) if i != index]
-        for i in rng.permutation(near).tolist() if count >= MIN_MOMENTS else ():
-            moment = self._faces((clip, int(i)))
-            if not np.array_equal(moment.crops, faces.crops):
-                return moment
-        return None
-
-    def _suits(self, name: str, moment: FaceCrops | None) -> bool:
-        """Can `name` be made of a face with such another moment, of a part with so many people?"""
-        need = visual_forgeries.NEEDS.get(name)
-        return (need != "moment" or moment is not None) and (need != "other" or self.groups_of_reals > 1)
-
-    def _augmented(self, faces: FaceCrops, treatment: int, forged: bool = False) -> UInt8:
-        light = self.config.augmentation == "light"
-        # Half of the real media stays as it is. A forgery never does: what is left of its making would be the label.
-        if not self.augment or (light and not forged and treatment % 2):
-            return faces.crops[0]
-        return treated_faces(faces, self.config.codec, treatment, light)[0]
-
-    def _faces(self, item: tuple[int, int]) -> FaceCrops:
-        clip, index = item
-        return self.archive.faces(clip, int(self.archive.clips["main_track"].iat[clip]), [index])
-
-    def _moment(self, clip: int, rng: np.random.Generator) -> tuple[int, int]:
-        return clip, int(rng.integers(self.archive.clips["main_faces"].iat[clip]))
-
-    def _times(self, clip: int) -> np.ndarray:
-        return self.archive.face_times(clip, int(self.archive.clips["main_track"].iat[clip]))
-
-    def _forged(self, clip: int) -> np.ndarray:
-        """Face crops inside the forged spans, and their times (2, N); all of them where there are no spans."""
-        times = self._times(clip)
-        spans = self.spans[clip]
-        inside = [i for i, t in enumerate(times.tolist()) if not spans or any(a <= t < b for a, b in spans)]
-        return np.stack([inside, times[inside]])
 
     def shows_fake(self, clip: int) -> bool:
         """By the tracker's rule that one frame in `crop_every` has a crop: nothing is read."""
@@ -221,16 +164,55 @@ class VisualBatches(_PairBatches):
             min(last, b * FPS) - max(first, a * FPS) >= every for a, b in self.spans[clip]
         )
 
-    def _forged_moment(self, clip: int, rng: np.random.Generator) -> tuple[tuple[int, int], float]:
-        """A forged crop, and its time."""
-        forged = self._forged(clip)
-        if not forged.shape[1]:
-            raise ManifestError(f"clip {clip} of the cache shows no face where its file is fake; preprocess it again")
-        index, seconds = forged[:, int(rng.integers(forged.shape[1]))].tolist()
-        return (clip, int(index)), seconds
+    def _forgery(self, real: Moment, rng: np.random.Generator) -> FaceCrops:
+        faces = self._faces(real)
+        if self.reconstruct is not None and rng.random() < self.config.reconstructed:
+            drawn = self.reconstruct(faces.crops, rng)
+            return FaceCrops(visual_forgeries.given_back(faces, drawn, rng).crops, faces.landmarks)
+        moment = self._other_moment(real, faces, rng)
+        possible = [moment is not None or name not in visual_forgeries.NEEDS_MOMENT for name in self.names]
+        weights = np.where(possible, self.weights, 0.0)
+        if not weights.any():
+            raise ConfigError("visual.forgeries: none of them can be made of a single picture; add self_blend")
+        name = str(rng.choice(self.names, p=weights / weights.sum()))
+        return FaceCrops(visual_forgeries.VISUAL[name](faces, rng, moment).crops, faces.landmarks)
 
-    def _nearest(self, clip: int, seconds: float) -> tuple[int, int]:
-        return clip, int(np.abs(self._times(clip) - seconds).argmin())
+    def _other_moment(self, real: Moment, faces: FaceCrops, rng: np.random.Generator) -> FaceCrops | None:
+        """A second away at most, for the face of another pose does not fit; None in a still, or a frozen picture."""
+        clip, index = real
+        count = int(self.archive.clips["main_faces"].iat[clip])
+        near = [i for i in range(max(0, index - NEAR), min(count, index + NEAR + 1)) if i != index]
+        for i in rng.permutation(near).tolist() if count >= MIN_MOMENTS else ():
+            moment = self._faces((clip, int(i)))
+            if not np.array_equal(moment.crops, faces.crops):
+                return moment
+        return None
+
+    def _augmented(self, faces: FaceCrops, treatment: int, forged: bool = False) -> UInt8:
+        light = self.config.augmentation == "light"
+        # Half of the real media stays as it is. A forgery never does: what is left of its making would be the label.
+        if not self.augment or (light and not forged and treatment % 2):
+            return faces.crops[0]
+        return treated_faces(faces, self.config.codec, treatment, light)[0]
+
+    def _faces(self, moment: Moment) -> FaceCrops:
+        clip, index = moment
+        return self.archive.faces(clip, int(self.archive.clips["main_track"].iat[clip]), [index])
+
+    def _moment(self, clip: int, rng: np.random.Generator) -> Moment:
+        return clip, int(rng.integers(self.archive.clips["main_faces"].iat[clip]))
+
+    def _times(self, clip: int) -> np.ndarray:
+        return self.archive.face_times(clip, int(self.archive.clips["main_track"].iat[clip]))
+
+    def _forged_moment(self, clip: int, rng: np.random.Generator) -> tuple[Moment, float]:
+        """A crop inside the forged spans, any one where there are none; and its time."""
+        times, spans = self._times(clip).tolist(), self.spans[clip]
+        inside = [i for i, t in enumerate(times) if not spans or any(a <= t < b for a, b in spans)]
+        if not inside:
+            raise ManifestError(f"clip {clip} of the cache shows no face where its file is fake; preprocess it again")
+        index = inside[int(rng.integers(len(inside)))]
+        return (clip, index), times[index]
 
 
 @dataclass(frozen=True)
@@ -244,25 +226,23 @@ class Window:
 
 
 class AudioBatches(_PairBatches):
-    """ "mels" (B, T, N_MELS), "labels" (B,) and "clips" (B,): windows of speech; short recordings are repeated."""
+    """ "mels" (B, T, N_MELS), windows of real and forged speech; short recordings are repeated."""
 
-    stream, part_name, label = 2, "voice", "audio_fake"
+    stream, key, modality, label = 2, "mels", "voice", "audio_fake"
 
-    def __init__(self, part: Part, audio: AudioConfig, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
+    def __init__(
+        self, subset: Subset, audio: AudioConfig, config: PairLoopConfig, seed: int, augment: bool = True
+    ) -> None:
         self.audio, self.size = audio, round(audio.window_seconds * SAMPLE_RATE)
-        clips = part.archive.clips
+        clips = subset.archive.clips
         voiced = (clips["sound_samples"] >= MIN_AUDIO_SECONDS * SAMPLE_RATE) & (clips["sound_rms"] >= SILENCE_RMS)
-        super().__init__(part, voiced.to_numpy(bool), config, seed, augment)
+        super().__init__(subset, voiced.to_numpy(bool), config, seed, augment)
         self.names, self.weights = choices(config.forgeries, audio_forgeries.AUDIO, "audio")
 
-    def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
-        mels, labels, clips = self.items(step, part, parts)
-        return {"mels": torch.from_numpy(np.stack(mels)), "labels": labels, "clips": clips}
-
-    def pair(self, rng: np.random.Generator) -> tuple[tuple[Float, Float], tuple[int, int]]:
+    def pair(self, rng: np.random.Generator) -> tuple[Item, Item]:
+        twins = True
         if self.fake is None or rng.random() < self.config.forged:
-            real, fake = self.forged(rng)
-            twins = True
+            real, fake = self._forgery(rng)
         else:
             fake = self._draw(self.fake, rng, forged=True)
             original = self.originals.of(fake.clip)
@@ -271,16 +251,17 @@ class AudioBatches(_PairBatches):
                 real = self._draw(self.real, rng)
             else:
                 real = self._window(original, rng, at_seconds=fake.start_seconds)
-        treatment = int(rng.integers(2**32))
-        other = treatment if twins else int(rng.integers(2**32))
-        return (self._augmented(fake, treatment), self._augmented(real, other)), (fake.clip, real.clip)
+        treatment, other = _treatments(rng, twins)
+        return (self._augmented(fake, treatment), fake.clip), (self._augmented(real, other), real.clip)
 
-    def single(self, rng: np.random.Generator) -> tuple[Float, int]:
+    def single(self, rng: np.random.Generator) -> Item:
         window = self._draw(self.real, rng)
         return self._augmented(window, int(rng.integers(2**32))), window.clip
 
-    def forged(self, rng: np.random.Generator) -> tuple[Window, Window]:
-        """A window of real speech and a forgery of it. Raises ManifestError."""
+    def shows_fake(self, clip: int) -> bool:
+        return not self.spans[clip] or bool(self._forged_starts(clip))
+
+    def _forgery(self, rng: np.random.Generator) -> tuple[Window, Window]:
         for _ in range(MAX_SILENT):
             real, other = self._draw(self.real, rng), self._draw(self.real, rng)
             forge = audio_forgeries.AUDIO[str(rng.choice(self.names, p=self.weights))]
@@ -295,9 +276,6 @@ class AudioBatches(_PairBatches):
         if self.augment and not as_it_is:
             samples = treated_voice(samples, self.config.codec, treatment)
         return audio_mel(samples, window.speech, self.audio)
-
-    def shows_fake(self, clip: int) -> bool:
-        return not self.spans[clip] or bool(self._forged_starts(clip))
 
     def _last_start(self, clip: int) -> int:
         return max(0, int(self.archive.clips["sound_samples"].iat[clip]) - self.size)
@@ -315,10 +293,9 @@ class AudioBatches(_PairBatches):
                 ranges.append((low, high))
         return ranges
 
-    def _draw(self, pool: Pool, rng: np.random.Generator, *, forged: bool = False) -> Window:
-        """A window with enough speech. Raises ManifestError."""
+    def _draw(self, draws: Draws, rng: np.random.Generator, *, forged: bool = False) -> Window:
         for _ in range(MAX_SILENT):
-            window = self._window(pool.draw(rng), rng, forged=forged)
+            window = self._window(draws.draw(rng), rng, forged=forged)
             if enough_speech(window.speech):
                 return window
         raise ManifestError(f"{MAX_SILENT} voices in turn held no speech where they were drawn; leave such files out")
@@ -328,7 +305,7 @@ class AudioBatches(_PairBatches):
     ) -> Window:
         """A random window, over a forged span or at a given time; with enough speech if a few tries find that."""
         wave = self.archive.waveform(clip)
-        assert wave is not None, "the pools hold clips with sound only"
+        assert wave is not None, "clips with sound are drawn, no others"
         speech = speech_mask(wave.samples)
         low, high = 0, self._last_start(clip)
         if forged and self.spans[clip]:

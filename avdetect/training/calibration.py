@@ -21,7 +21,8 @@ from avdetect.types import Float, Rate
 # them alike: of the most suspicious files none could be told from another.
 CLIPS = (0.001, 0.002, 0.005, 0.01)
 UNCHANGED = Calibration((1.0,) * len(OUTPUTS), (0.0,) * len(OUTPUTS), 1e-4, 0.5, 0.5)
-RATES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)  # shares of real files
+RATES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.04, 0.03, 0.02, 0.01)  # shares of real files
+FAKE_RATES = tuple(k / 20 for k in range(19, 0, -1))
 
 
 def calibrate(logits: Float, labels: Float, weights: Float, fold: np.ndarray) -> tuple[Calibration, str]:
@@ -101,21 +102,21 @@ def choose_clip(
 
 def with_rates(calibration: Calibration, logits: Float, labels: Float, weights: Float) -> Calibration:
     """With what was measured out of fold of each output, under the weights that the thresholds were chosen by; of
-    `fake` also at the thresholds themselves.
-
-    logits, labels, weights (N, 4).
-    """
+    `fake` also at the thresholds themselves. logits, labels, weights (N, 4)."""
     p = calibration.probabilities(logits)
     found = {name: measured_rates(p[:, c], labels[:, c], weights[:, c]) for c, name in enumerate(OUTPUTS)}
     thresholds = (calibration.undecided_threshold, calibration.fake_threshold)
     if found["fake"]:
-        own = [_rate(p[:, 0], labels[:, 0], weights[:, 0], threshold) for threshold in thresholds]
+        classes = [(labels[:, 0] == value) & (weights[:, 0] > 0) for value in (0, 1)]
+        own = [Rate(t, *(_share(p[:, 0], rows, weights[:, 0], t) for rows in classes)) for t in thresholds]
         found["fake"] = _rarer([*found["fake"], *own])
     return replace(calibration, rates={name: rates for name, rates in found.items() if rates})
 
 
 def measured_rates(probabilities: Float, labels: Float, weights: Float) -> tuple[Rate, ...]:
-    """For each of RATES the lowest probability that no more of the real files reach, and the share of fakes that do.
+    """For each of RATES the lowest probability that no more of the real files reach, and for each of FAKE_RATES that no
+    more of the fakes do: each with the shares of both. With the first alone the share of the fakes falls by half from
+    one probability to the next where hardly any real file is.
 
     All (N,). Left out is what no probability does: where 2 in 100 have the highest there is, none is reached by 1; and
     what no more of the fakes reach than of the real files, which is no sign. Empty without both classes.
@@ -123,30 +124,24 @@ def measured_rates(probabilities: Float, labels: Float, weights: Float) -> tuple
     real, fake = ((labels == value) & (weights > 0) for value in (0, 1))
     if not real.any() or not fake.any():
         return ()
-    shares = weights[real].astype(np.float64) / weights[real].sum(dtype=np.float64)
-    limits = {share: alarm_limit(probabilities[real].astype(np.float64), shares, share) for share in RATES}
-    found = {share: _share(probabilities, fake, weights, limit) for share, limit in limits.items()}
-    return tuple(
-        Rate(limit, share, found[share])
-        for share, limit in limits.items()
-        if math.isfinite(limit) and found[share] > share
-    )
+    found = []
+    for rows, steps in ((real, RATES), (fake, FAKE_RATES)):
+        shares = weights[rows].astype(np.float64) / weights[rows].sum(dtype=np.float64)
+        for step in steps:
+            limit = alarm_limit(probabilities[rows].astype(np.float64), shares, step)
+            if math.isfinite(limit):
+                of_real = step if rows is real else _share(probabilities, real, weights, limit)
+                found.append(Rate(limit, of_real, _share(probabilities, fake, weights, limit)))
+    return _rarer(rate for rate in found if rate.fakes > rate.reals)
 
 
 def _rarer(rates: Iterable[Rate]) -> tuple[Rate, ...]:
-    """In the order of their probability, those that fewer real files reach than any before them."""
+    """In the order of their probability, those that fewer files of either class reach than of any before them."""
     kept: list[Rate] = []
     for rate in sorted(rates, key=lambda rate: (rate.probability, rate.reals)):
-        if not kept or rate.reals < kept[-1].reals:
+        if not kept or (rate.reals, rate.fakes) < (kept[-1].reals, kept[-1].fakes):
             kept.append(rate)
     return tuple(kept)
-
-
-def _rate(probabilities: Float, labels: Float, weights: Float, threshold: float) -> Rate:
-    """What is measured at a probability: the shares of real files and of fakes that reach it. The others (N,)."""
-    real, fake = ((labels == value) & (weights > 0) for value in (0, 1))
-    reals, fakes = (_share(probabilities, rows, weights, threshold) for rows in (real, fake))
-    return Rate(threshold, reals, fakes)
 
 
 def _share(probabilities: Float, rows: np.ndarray, weights: Float, limit: float) -> float:

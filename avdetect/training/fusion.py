@@ -33,6 +33,29 @@ LEAST_FACTOR = 0.3  # of the slopes from within sources
 FoldBy = Literal["group", "dataset"]
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What a fusion is fitted on: files and forgeries that have a stream."""
+
+    features: Float  # (N, F)
+    labels: Float  # (N, 4) in the order of OUTPUTS, -1 unknown
+    weights: Float  # (N, 4)
+    source: np.ndarray  # (N,) number of the dataset
+
+    def __getitem__(self, chosen: np.ndarray) -> Rows:
+        return Rows(self.features[chosen], self.labels[chosen], self.weights[chosen], self.source[chosen])
+
+    def evidence(self) -> np.ndarray:
+        """(N, 3) the value of each part's own stream; higher is more fake."""
+        return self.features[:, PART_VALUES].astype(float) * PART_SIGNS
+
+    def known(self, part: int) -> tuple[np.ndarray, Float, Float, np.ndarray]:
+        """Evidence, labels, weights and sources of the rows (M,) whose label of that part counts."""
+        rows = (self.labels[:, 1 + part] >= 0) & (self.weights[:, 1 + part] > 0)
+        mine = self[rows]
+        return mine.evidence()[:, part], mine.labels[:, 1 + part], mine.weights[:, 1 + part], mine.source
+
+
 def label_matrix(table: pd.DataFrame) -> Float:
     """(N, 4) labels in the order of OUTPUTS; -1 where unknown."""
     labels = table[list(LABELS)].assign(mismatch=mismatch(table))
@@ -64,17 +87,15 @@ def class_weights(table: pd.DataFrame, labels: Float, features: Float) -> Float:
     return (weights * len(table)).astype(np.float32)
 
 
-def fit_fusion(
-    features: Float, labels: Float, weights: Float, config: FusionConfig, fit: FusionFitConfig, seed: int
-) -> Fusion:
-    """Full-batch AdamW on a cosine; features (N, F), labels and weights (N, 4)."""
+def fit_logistic(rows: Rows, config: FusionConfig, fit: FusionFitConfig, seed: int) -> Fusion:
+    """The logistic regression, by full-batch AdamW on a cosine."""
     torch.manual_seed(seed)
     fusion = Fusion(config)
-    x, y, w = (torch.from_numpy(a) for a in (features, labels, weights))
+    x, y, w = (torch.from_numpy(a) for a in (rows.features, rows.labels, rows.weights))
     fusion.fit_scale(x)
     optimizer = torch.optim.AdamW(fusion.parameters(), lr=fit.lr, weight_decay=fit.weight_decay)
+    fusion.train()
     for step in range(fit.steps):
-        fusion.train()
         for group in optimizer.param_groups:
             group["lr"] = fit.lr * 0.5 * (1 + math.cos(math.pi * step / fit.steps))
         loss = masked_bce(fusion(x), y, fit.label_smoothing, w)
@@ -84,21 +105,16 @@ def fit_fusion(
     return fusion.eval()
 
 
-def fit_parts(features: Float, labels: Float, weights: Float, source: np.ndarray, config: FusionConfig) -> Fusion:
+def fit_parts(rows: Rows, config: FusionConfig) -> Fusion:
     """The noisy-or: the slope of each part from differences within sources; then all biases, and a factor on each
     slope, together: sources differ in level, which slopes from within them do not know of.
-
-    features (N, F), labels and weights (N, 4), source (N,) numbers. A part of `config.silent` has no slope.
+    A part of `config.silent` has no slope.
     """
-    values = features[:, PART_VALUES].astype(float) * PART_SIGNS
     heard = np.array([name not in config.silent for name in STREAMS])
-    slopes = np.zeros(len(STREAMS))
-    for part in np.flatnonzero(heard):
-        known = (labels[:, 1 + part] >= 0) & (weights[:, 1 + part] > 0)
-        slopes[part] = _slope(values[known, part], labels[known, 1 + part], weights[known, 1 + part], source[known])
-    present = (features[:, NUM_VALUES:] > 0) & heard
+    slopes = np.array([_slope(*rows.known(part)) if heard[part] else 0.0 for part in range(len(STREAMS))])
+    present = (rows.features[:, NUM_VALUES:] > 0) & heard
     fusion = Fusion(config)
-    factors, biases = _levels(slopes * values, present, labels, weights)
+    factors, biases = _levels(slopes * rows.evidence(), present, rows.labels, rows.weights)
     with torch.no_grad():
         fusion.slope.copy_(torch.from_numpy(factors * slopes))
         fusion.bias.copy_(torch.from_numpy(biases))
@@ -119,12 +135,10 @@ def _slope(x: np.ndarray, y: Float, w: Float, source: np.ndarray) -> float:
 
 def _levels(evidence: np.ndarray, present: np.ndarray, labels: Float, weights: Float) -> tuple[np.ndarray, np.ndarray]:
     """A factor on the evidence of each part (3,) and its bias (3,), by maximum likelihood: the weighted cross-entropies
-    of each part with its own label, and of the whole, which counts as much as its parts together. So the parts and the
-    whole are calibrated together.
+    of each part, and of the whole, which counts as much as its parts together. So all are calibrated together.
 
     A factor is between LEAST_FACTOR and 1: where sources differ in level, evidence from within them is too sure of
-    itself, but it must not drown. evidence, present (N, 3): slope times value, and whether it is there; labels, weights
-    (N, 4).
+    itself, but it must not drown. evidence, present (N, 3): slope times value, and whether it is there.
     """
     judged = np.column_stack([present.any(axis=1), present]) & (labels >= 0)
     w = np.where(judged, weights, 0).astype(float)
@@ -149,18 +163,12 @@ def _levels(evidence: np.ndarray, present: np.ndarray, labels: Float, weights: F
     return factors().detach().numpy(), bias.detach().numpy()
 
 
-def silent_parts(features: Float, labels: Float, weights: Float, source: np.ndarray) -> tuple[StreamName, ...]:
+def silent_parts(rows: Rows) -> tuple[StreamName, ...]:
     """The streams that carry no information about their part: inside sources, more evidence does not surely mean more
     fakes. The outputs are of sources left out already; resampled are the sources, and the lower end of the 90 %
-    interval must be above 0. features (N, F), labels and weights (N, 4), source (N,).
+    interval must be above 0.
     """
-    values = features[:, PART_VALUES].astype(float) * PART_SIGNS
-    found: list[StreamName] = []
-    for part, name in enumerate(STREAMS):
-        known = (labels[:, 1 + part] >= 0) & (weights[:, 1 + part] > 0)
-        if not _informs(values[known, part], labels[known, 1 + part], weights[known, 1 + part], source[known]):
-            found.append(name)
-    return tuple(found)
+    return tuple(name for part, name in enumerate(STREAMS) if not _informs(*rows.known(part)))
 
 
 def _informs(x: np.ndarray, y: Float, w: Float, source: np.ndarray) -> bool:
@@ -188,7 +196,7 @@ def logits_of(fusion: Fusion, features: Float) -> Float:
 class FittedFusion:
     """A fusion fitted on every row, and a calibration from fusions that did not see the row's group."""
 
-    kind: str  # mlp, logistic or parts
+    kind: str  # logistic or parts
     config: FusionConfig
     fusion: Fusion
     calibration: Calibration
@@ -209,9 +217,9 @@ def fit_candidates(
     seed: int,
     by: FoldBy = "group",
 ) -> list[FittedFusion]:
-    """The noisy-or of the parts, the plain logistic regression and, unless `config.fusion.hidden` is 0, the MLP;
-    `fit.kind` first. `by`: what their own folds never split. A stream that carries no information about its part is
-    silent in the noisy-or; in all of them the match is, where nothing is known of any.
+    """The noisy-or of the parts and the logistic regression; `fit.kind` first. `by`: what their own folds never split.
+    A stream that carries no information about its part is silent in the noisy-or; in both the match is, where nothing
+    is known of any.
 
     `features` must be out-of-fold stream outputs. Raises ManifestError where an output cannot be calibrated.
     """
@@ -220,21 +228,17 @@ def fit_candidates(
     labels = label_matrix(table)
     weights = class_weights(table, labels, features)
     fold = _inner_folds(table, by)
-    outputs = [True, "visual" in config.streams, "audio" in config.streams]  # a part without a stream has no output
-    _check_classes(labels, weights, outputs)
-    source = np.unique(table["dataset"].to_numpy(object), return_inverse=True)[1]
+    _check_classes(labels, weights, config.streams)
+    rows = Rows(features, labels, weights, np.unique(table["dataset"].to_numpy(object), return_inverse=True)[1])
     unmatched: tuple[StreamName, ...] = () if len(np.unique(labels[weights[:, 3] > 0, 3])) == 2 else ("sync",)
-    silent = silent_parts(features, labels, weights, source)
-    kinds = {
-        "mlp": replace(config.fusion, parts=False, silent=_of(config, unmatched)),
-        "logistic": replace(config.fusion, hidden=0, parts=False, silent=_of(config, unmatched)),
-        "parts": replace(config.fusion, hidden=0, parts=True, silent=_of(config, silent)),
-    }
-    if not config.fusion.hidden:
-        del kinds["mlp"]
-    data = _Data(features, labels, weights, source, fold, _not_stills(table, labels))
-    fitted = [_fit_one(kind, one, data, fit, seed) for kind, one in kinds.items()]
-    return sorted(fitted, key=lambda f: (f.kind != fit.kind, f.log_loss[0]))
+    silent = {"parts": silent_parts(rows), "logistic": unmatched}
+    scored = weights * _not_stills(table, labels)[:, None]
+    fitted = []
+    for kind in sorted(silent, key=lambda kind: kind != fit.kind):
+        own = tuple(name for name in silent[kind] if name in config.streams)
+        one = replace(config.fusion, parts=kind == "parts", silent=own)
+        fitted.append(_fit_one(kind, one, rows, fold, scored, fit, seed))
+    return fitted
 
 
 def _not_stills(table: pd.DataFrame, labels: Float) -> np.ndarray:
@@ -244,13 +248,7 @@ def _not_stills(table: pd.DataFrame, labels: Float) -> np.ndarray:
     return rows if len(np.unique(labels[rows & (labels[:, 0] >= 0), 0])) == 2 else np.ones(len(rows), bool)
 
 
-def _of(config: ModelConfig, streams: tuple[StreamName, ...]) -> tuple[StreamName, ...]:
-    """Those that the model has."""
-    return tuple(name for name in streams if name in config.streams)
-
-
 def _inner_folds(table: pd.DataFrame, by: FoldBy) -> np.ndarray:
-    """(N,) as many folds as small data allows."""
     for number in INNER_FOLDS[:-1]:
         try:
             return folds(table, number, by=by).to_numpy()
@@ -259,38 +257,30 @@ def _inner_folds(table: pd.DataFrame, by: FoldBy) -> np.ndarray:
     return folds(table, INNER_FOLDS[-1], by=by).to_numpy()
 
 
-def _check_classes(labels: Float, weights: Float, outputs: Sequence[bool]) -> None:
-    for column, name in enumerate(LABELS):
+def _check_classes(labels: Float, weights: Float, streams: Sequence[str]) -> None:
+    for column, (name, stream) in enumerate(zip(LABELS, ("", "visual", "audio"), strict=True)):
+        if stream and stream not in streams:
+            continue  # a part without a stream has no output
         used = (labels[:, column] >= 0) & (weights[:, column] > 0)
-        if outputs[column] and len(np.unique(labels[used, column])) < 2:
+        if len(np.unique(labels[used, column])) < 2:
             raise ManifestError(
                 f"{name} is never both 0 and 1 among files with the same streams: it cannot be calibrated. "
                 "Label more files, or let fusion.forged make forgeries of the real ones"
             )
 
 
-@dataclass(frozen=True)
-class _Data:
-    features: Float  # (N, F)
-    labels: Float  # (N, 4)
-    weights: Float  # (N, 4)
-    source: np.ndarray  # (N,) number of the dataset
-    fold: np.ndarray  # (N,)
-    scored: np.ndarray  # (N,) whether thresholds and rates are of it
+def _fit_one(
+    kind: str, config: FusionConfig, rows: Rows, fold: np.ndarray, scored: Float, fit: FusionFitConfig, seed: int
+) -> FittedFusion:
+    """fold (N,); scored (N, 4): weights of what the thresholds are chosen by."""
+    labels, weights = rows.labels, rows.weights
 
-    def fit(self, rows: np.ndarray, config: FusionConfig, fit: FusionFitConfig, seed: int) -> Fusion:
-        """A fusion of some of the rows."""
-        arrays = (self.features[rows], self.labels[rows], self.weights[rows])
-        return fit_parts(*arrays, self.source[rows], config) if config.parts else fit_fusion(*arrays, config, fit, seed)
+    def fitted(chosen: np.ndarray) -> Fusion:
+        return fit_parts(rows[chosen], config) if config.parts else fit_logistic(rows[chosen], config, fit, seed)
 
-
-def _fit_one(kind: str, config: FusionConfig, data: _Data, fit: FusionFitConfig, seed: int) -> FittedFusion:
-    labels, weights, fold = data.labels, data.weights, data.fold
-    scored = weights * data.scored[:, None]
     oof = np.zeros_like(labels)
     for k in np.unique(fold):
-        held = fold == k
-        oof[held] = logits_of(data.fit(~held, config, fit, seed), data.features[held])
+        oof[fold == k] = logits_of(fitted(fold != k), rows.features[fold == k])
     if config.parts:  # calibrated by how it was fitted
         calibration, how = thresholded(UNCHANGED, oof, labels, scored, fit.max_false_alarms), "biases"
         honest = calibration.probabilities(oof)
@@ -303,5 +293,5 @@ def _fit_one(kind: str, config: FusionConfig, data: _Data, fit: FusionFitConfig,
         weighted_log_loss(honest[:, c], labels[:, c], weights[:, c]) if heard[c] else float("nan")
         for c in range(len(OUTPUTS))
     )
-    fusion = data.fit(np.ones(len(fold), bool), config, fit, seed)
+    fusion = fitted(np.ones(len(fold), bool))
     return FittedFusion(kind, config, fusion, calibration, how, oof, labels, weights, scored, honest, losses)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, Dataset
@@ -30,11 +32,9 @@ from avdetect.training.checkpoint import ADVICE, read_checkpoint, write_checkpoi
 from avdetect.training.logs import RunLog
 
 Batch = Mapping[str, Tensor]
+LossOf = Callable[[nn.Module, Batch], Tensor]
 MAX_NORM = 5.0  # of the gradient, over all parameters
-# The other ranks wait while rank 0 scores the dev clips.
-WAIT = timedelta(hours=12)
-# What may change between a run and its continuation.
-FREE = {"checkpoint_every"}
+WAIT = timedelta(hours=12)  # of the other ranks while rank 0 scores the dev clips
 
 
 class Batches(Protocol):
@@ -42,17 +42,15 @@ class Batches(Protocol):
 
     def __call__(self, step: int, part: int, parts: int) -> Batch:
         """Part `part` of `parts` equal parts of the batch of `step`, on the CPU. The parts together are the batch."""
-        ...
 
 
 def make_fabric(devices: int = 1, accelerator: str = "auto", precision: str = "32-true") -> Fabric:
     """A launched Fabric. Call it once, before anything else that a script does, and pass the result on.
 
     With `devices` > 1 the running script is started again, with the same arguments, for each other device of this
-    machine; a process that torchrun has started starts no others. Ranks wait up to 12 hours for each other. Batch
-    normalisation is over the joint batch on CUDA; on the CPU, where torch cannot, each rank normalises its own part.
-
-    Raises ConfigError for devices that are not there and for 16-mixed on the CPU.
+    machine, unless torchrun has started it. Batch normalisation is over the joint batch on CUDA; on the CPU, where
+    torch cannot, each rank normalises its own part. Raises ConfigError for devices that are not there and for 16-mixed
+    on the CPU.
     """
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))  # torchrun's
     if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) != devices * nodes:
@@ -87,7 +85,7 @@ def learning_rate(step: int, config: LoopConfig) -> float:
 def fit(
     module: nn.Module,
     batches: Batches,
-    loss_of: Callable[[nn.Module, Batch], Tensor],
+    loss_of: LossOf,
     config: LoopConfig,
     *,
     fabric: Fabric,
@@ -104,29 +102,30 @@ def fit(
 
     evaluate(average) -> the log loss on dev, every `evaluate_every` steps and after the last. It runs on rank 0 while
     the others wait, so it must not talk to them. The average with the lowest log loss is returned; without `evaluate`,
-    or with evaluate_every = 0, the last one.
+    or with evaluate_every = 0, the last one. Every rank returns the same weights.
 
-    Beside the checkpoint, which is written every `checkpoint_every` steps and read where it exists, lie `<stem>.csv`,
-    `<stem>.dev.csv` and `tensorboard/<stem>` (see RunLog). Every rank returns the same weights.
-
+    The checkpoint is written every `checkpoint_every` steps and read where it exists; beside it lie RunLog's files.
     Raises ModelError when the loss or the gradient is not finite (the checkpoint before it is kept), and for a
     checkpoint that is damaged or of another run.
     """
-    if config.steps == 0:
-        return module.cpu().eval()
     run = _Run(module, _in_precision(fabric, config.precision), config, seed, checkpoint)
     first = run.resume()
     # The workers are forked before the threads of the log start.
     parts = prepared(batches, run.fabric, config, first, workers) if first < config.steps else iter(())
     evaluate = evaluate if config.evaluate_every else None
-    with RunLog(checkpoint, name, config, first, enabled=fabric.is_global_zero) as log:
+    logs: AbstractContextManager[RunLog | None]
+    logs = RunLog(checkpoint, name, config, first) if fabric.is_global_zero else nullcontext()
+    with logs as log:
         for step in range(first, config.steps):
             loss = run.step(step, parts, loss_of)
-            log.step(step, loss, learning_rate(step, config))
+            if log:
+                log.step(step, loss, learning_rate(step, config))
             is_last = step + 1 == config.steps
             if evaluate and (is_last or (step + 1) % config.evaluate_every == 0):
-                log.dev(step, run.evaluate(step, evaluate))
-            if is_last or (step + 1) % config.checkpoint_every == 0:
+                log_loss = run.evaluate(step, evaluate)
+                if log:
+                    log.dev(step, log_loss)
+            if log and (is_last or (step + 1) % config.checkpoint_every == 0):
                 log.sync()
                 run.save(step + 1)
     return run.result()
@@ -140,13 +139,15 @@ class _Run:
         # Copied first: what is measured and exported keeps plain batch normalisation.
         self.average = deepcopy(module).to(fabric.device).eval()
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            module = _with_shared_statistics(module)
+            # Statistics over all ranks. torch's own conversion would drop the activation in timm's BatchNormAct2d.
+            module = convert_sync_batchnorm(module)
         self.module = module
         optimizer = AdamW(module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.wrapped, self.optimizer = fabric.setup(module, optimizer)
         self.best: dict[str, Any] = {"log_loss": math.inf, "step": -1, "weights": {}}
+        self.identity = identity(config, seed)
 
-    def step(self, step: int, parts: Iterator[Batch], loss_of: Callable[[nn.Module, Batch], Tensor]) -> float:
+    def step(self, step: int, parts: Iterator[Batch], loss_of: LossOf) -> float:
         """One optimizer step; returns the loss of the joint batch."""
         fabric, accumulate = self.fabric, self.config.accumulate
         _seed((self.seed, step, fabric.global_rank), fabric.device)
@@ -200,14 +201,21 @@ class _Run:
 
     def save(self, step: int) -> None:
         """Write everything that step number `step` builds on."""
-        if self.fabric.is_global_zero:
-            write_checkpoint(self.checkpoint, self._identity(), {**self._state(), "best": self.best, "step": step})
+        state = {
+            "module": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "best": self.best,
+            "step": step,
+        }
+        write_checkpoint(self.checkpoint, self.identity, state)
 
     def resume(self) -> int:
         """Go back to the checkpoint, if there is one; returns the first step to train. Raises ModelError."""
         if not self.checkpoint.exists():
             return 0
-        saved = read_checkpoint(self.checkpoint, self._identity())
+        saved = read_checkpoint(self.checkpoint, self.identity)
         try:
             self.module.load_state_dict(saved["module"])
             self.average.load_state_dict(saved["average"])
@@ -225,18 +233,10 @@ class _Run:
         average.load_state_dict(self.fabric.broadcast(self.best["weights"] or average.state_dict()))
         return average.eval()
 
-    def _identity(self) -> dict[str, Any]:
-        """What must not differ between a run and its continuation."""
-        config = {key: value for key, value in to_dict(self.config).items() if key not in FREE}
-        return {"seed": self.seed, **config}
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "module": self.module.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "precision": self.fabric.strategy.precision.state_dict(),
-        }
+def identity(config: LoopConfig, seed: int) -> dict[str, Any]:
+    """What must not differ between a run and its continuation: all but how often it is saved."""
+    return {"seed": seed, **{key: value for key, value in to_dict(config).items() if key != "checkpoint_every"}}
 
 
 def _seed(key: tuple[int, int, int], device: torch.device) -> None:
@@ -275,13 +275,6 @@ def _in_precision(fabric: Fabric, precision: str) -> Fabric:
         return fabric
     nodes = int(getattr(fabric.strategy, "num_nodes", 1))
     return make_fabric(fabric.world_size // nodes, fabric.device.type, precision)
-
-
-def _with_shared_statistics(module: nn.Module) -> nn.Module:
-    """The same weights, with batch normalisation over all ranks (CUDA only)."""
-    from timm.layers import convert_sync_batchnorm  # torch's own would drop the activation in timm's BatchNormAct2d
-
-    return convert_sync_batchnorm(module)
 
 
 def _update_average(average: nn.Module, module: nn.Module, decay: float) -> None:

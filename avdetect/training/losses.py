@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 FAR = -1e4  # similarity of what is not known: no softmax sees it, and half precision holds it
 
@@ -19,36 +19,15 @@ def masked_bce(logits: Tensor, labels: Tensor, smoothing: float, weights: Tensor
     return (loss * known).sum() / known.sum().clamp_min(1e-6)
 
 
-def any_of(logits: Tensor, present: Tensor) -> Tensor:
-    """Logit of "at least one of them is fake" under independence, the noisy-or of multiple-instance learning
-    (Viola, Platt, Zhang: "Multiple Instance Boosting for Object Detection", NIPS 2005).
-
-    logits, present (N, I) -> (N,). An instance that is not present is ignored; with none present the logit is very low.
-    """
-    real = torch.where(present, logsigmoid(-logits), torch.zeros_like(logits)).sum(dim=1)  # log P(none is fake)
-    real = real.clamp(max=-1e-30)  # where float32 ends; above it the gradient still reaches the instances
-    return torch.log(-torch.expm1(real)) - real
-
-
-def multiple_instance_bce(logits: Tensor, present: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Binary cross-entropy of a clip's label (N,), of which only is known that one of its instances (N, I) earned it.
-
-    Clips without any instance, and unknown labels, are not trained on.
-    """
-    known = torch.where(present.any(dim=1), labels, torch.full_like(labels, -1))
-    return masked_bce(any_of(logits, present), known, smoothing)
-
-
 def contrastive_sync(mouth: Tensor, voice: Tensor, there: Tensor, voiced: Tensor, temperature: float = 0.07) -> Tensor:
     """Symmetric InfoNCE (van den Oord et al., 2018) over the moments of C clips.
 
     mouth (C, W, E) and voice (C, at least F, E) unit vectors; there and voiced (C, F) of the F frames that the mouth's
-    network saw, F - W + 1 at a time: mouth j belongs to the frame in the middle of what it saw. Moments of which a
-    frame is not `there` are neither positives nor negatives; those that are not `voiced` are nobody's positive: silence
-    fits every closed mouth.
+    network saw, F - W + 1 at a time: mouth j belongs to the middle one. Moments of which a frame is not `there` are
+    neither positives nor negatives; those that are not `voiced` are nobody's positive: silence fits every closed mouth.
 
-    Mostly against other moments of the same clip. Other clips' voices weigh a fifth: to tell them apart it is enough
-    to recognise the speaker, and on few clips a network learns that and no lip-sync at all.
+    Other clips' voices weigh a fifth: to tell them apart it is enough to recognise the speaker, and on few clips a
+    network learns that and no lip-sync at all.
     """
     frames, count = there.shape[1], mouth.shape[1]
     edge = (frames - count) // 2

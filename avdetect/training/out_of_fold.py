@@ -1,41 +1,41 @@
 """What streams, fusion and calibration say of files whose source (or group) none of them saw: `out_of_fold.csv.gz`.
 
-It travels in the bundle. The numbers of a model that was trained on all that there is come from nowhere else.
+It travels in the bundle. The numbers of a model that was trained on all that there is come from nowhere else. Beside
+them stand ablations: what every file's probability would be with fewer streams, or with a simpler fusion.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from avdetect.config import TrainConfig
+from avdetect.config import FusionFitConfig, ModelConfig, TrainConfig
+from avdetect.errors import ManifestError
 from avdetect.evaluation.ledger import OUTPUTS
 from avdetect.evaluation.tables import with_outputs
 from avdetect.files import replacing
-from avdetect.pooling import FEATURES, NUM_VALUES
-from avdetect.training.ablation import ablations
-from avdetect.training.fusion import FittedFusion
+from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE, STREAMS
+from avdetect.training.fusion import FittedFusion, FoldBy, fit_candidates
 from avdetect.training.outputs import FoldOutputs
+from avdetect.types import Float
 
 
-def out_of_fold(config: TrainConfig, held: Sequence[FoldOutputs], best: FittedFusion) -> pd.DataFrame:
-    """A row for each file of the folds: the manifest's columns, `fold`, the features, the probabilities and
-    `ablation:<what>`. `best` was fitted on all of them, in this order."""
-    table = pd.concat([fold.table for fold in held], ignore_index=True)
-    features = np.concatenate([fold.features for fold in held])
-    judged = features[:, NUM_VALUES:].any(axis=1)
+def out_of_fold(config: TrainConfig, outputs: FoldOutputs, best: FittedFusion) -> pd.DataFrame:
+    """A row for each file of the folds: the manifest's columns, the features, the probabilities, `ablation:<what>` and
+    `fold`. `best` was fitted on all of them, in this order."""
+    table, features = outputs.table, outputs.features
     probabilities = np.full((len(table), len(OUTPUTS)), np.nan, np.float32)
-    probabilities[judged] = np.clip(best.oof_probabilities, best.calibration.clip, 1 - best.calibration.clip)
+    clip = best.calibration.clip
+    probabilities[features[:, NUM_VALUES:].any(axis=1)] = np.clip(best.oof_probabilities, clip, 1 - clip)
     scores = with_outputs(table, features, probabilities, best.config.silent)
     tried = ablations(table, features, config.model, config.fusion, config.seed, config.fold_by)
-    scores = scores.assign(**{f"ablation:{name}": p for name, p in tried.items()})
-    is_file = np.concatenate([np.arange(len(fold.table)) < fold.files for fold in held])
-    scores["fold"] = np.concatenate([np.full(len(fold.table), k) for k, fold in enumerate(held)])
-    return scores[is_file].reset_index(drop=True)
+    scores = scores.assign(**{f"ablation:{name}": p for name, p in tried.items()}, fold=outputs.fold)
+    return scores[outputs.is_file].reset_index(drop=True)
 
 
 def write(scores: pd.DataFrame, path: Path) -> None:
@@ -45,3 +45,41 @@ def write(scores: pd.DataFrame, path: Path) -> None:
     text = scores[columns].drop_duplicates("sha256").to_csv(index=False, float_format="%.5g")
     with replacing(path, sync=True) as file:
         file.write(gzip.compress(text.encode(), mtime=0))
+
+
+def ablations(
+    table: pd.DataFrame, features: Float, config: ModelConfig, fit: FusionFitConfig, seed: int, by: FoldBy
+) -> dict[str, Float]:
+    """`<streams>:<kind>` -> (N,) probability of fake, refitted; NaN where a file has none of the streams.
+
+    Every combination of the model's streams with each fusion of `fit_candidates`; and `max`: the highest of the single
+    streams' calibrated probabilities. What cannot be fitted, because too few files have such streams, is left out.
+    """
+    found: dict[str, Float] = {}
+    names = [name for name in STREAMS if name in config.streams]
+    for streams in (some for size in range(1, len(names) + 1) for some in combinations(names, size)):
+        kept = only(features, streams)
+        try:
+            candidates = fit_candidates(table, kept, replace(config, streams=streams), fit, seed, by)
+        except ManifestError:
+            continue
+        label = "all" if len(streams) == len(names) else "+".join(streams)
+        for candidate in candidates:
+            p = np.full(len(table), np.nan, np.float32)
+            p[kept[:, NUM_VALUES:].any(axis=1)] = candidate.oof_probabilities[:, 0]
+            found[f"{label}:{candidate.kind}"] = p
+    alone = [found[f"{name}:logistic"] for name in names if f"{name}:logistic" in found]
+    if len(alone) > 1:
+        # A file whose streams are all missing stays NaN; fmax says nothing of it either.
+        found["all:max"] = np.fmax.reduce(alone)
+    return found
+
+
+def only(features: Float, streams: tuple[str, ...]) -> Float:
+    """(N, F) features without the values and the bits of all other streams."""
+    kept = features.copy()
+    for index, name in enumerate(STREAMS):
+        if name not in streams:
+            kept[:, [c for c, stream in enumerate(STREAM_OF_VALUE) if stream == index]] = 0
+            kept[:, NUM_VALUES + index] = 0
+    return kept

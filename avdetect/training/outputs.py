@@ -1,4 +1,4 @@
-"""Stream outputs as features of the fusion: of a part's files, of forgeries of its real ones, and of these with the
+"""Stream outputs as features of the fusion: of a subset's files, of forgeries of its real ones, and of these with the
 voice of somebody else.
 
 The files are scored in chunks, each kept on disk when it is done: a run that is killed here goes on with the next
@@ -8,7 +8,7 @@ chunk, and several devices share them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,15 @@ from rich.progress import track
 
 from avdetect.config import FaceConfig, TrainConfig
 from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.forgeries.audio import AUDIO
-from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL
-from avdetect.datasets.forgeries.clip import forge_clip, usable
+from avdetect.datasets.forgeries.audio import AUDIO, AUDIOVISUAL
+from avdetect.datasets.forgeries.clip import forge_clip, labels, usable
 from avdetect.datasets.forgeries.visual import VISUAL
 from avdetect.datasets.manifest import LABELS, own_voice
 from avdetect.files import replacing
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.training.pools import Part
+from avdetect.training.sampling import Subset
 from avdetect.training.streams import TorchNetworks, score_clips
 from avdetect.types import Clip, Float
 
@@ -39,92 +38,102 @@ OTHER_VOICE = "other_voice"
 
 @dataclass(frozen=True)
 class FoldOutputs:
-    """Of one fold: rows and (N, F) features, the first `files` of files, the others of forgeries."""
+    """Of all folds, fold by fold: of each first its files, then the forgeries of its real ones."""
 
-    table: pd.DataFrame
-    features: Float
-    files: int
+    table: pd.DataFrame  # N rows of the manifest's columns
+    features: Float  # (N, F)
+    fold: np.ndarray  # (N,)
+    is_file: np.ndarray  # (N,)
 
 
-def score_part(config: TrainConfig, model: Model, part: Part, folder: Path, fabric: Fabric) -> None:
-    """Write the chunks of `part` into `folder` that are not there yet; every rank takes its share.
+@dataclass(frozen=True)
+class Forgery:
+    """One that a chunk holds beside its files."""
 
-    "files" (N, F) features in the order of the part's rows; "forged" (M, F) with "source" (row of the archive),
-    "method" and "labels" of each forgery, the exchanged voices among them.
+    features: Float  # (F,)
+    source: int  # row of the archive
+    method: str
+    labels: tuple[int, int, int]
+
+
+def score_subset(config: TrainConfig, model: Model, subset: Subset, folder: Path, fabric: Fabric) -> None:
+    """Write the chunks of `subset` into `folder` that are not there yet; every rank takes its share.
+
+    "files" (N, F) features in the order of the subset's rows; "forged" (M, F) with "source", "method" and "labels" of
+    each forgery, the exchanged voices among them.
     """
-    networks = TorchNetworks(model, fabric.device)
-    scorer = StreamScorer(networks, model.config, part.archive.config.faces)
-    reals, voices = _reals(part), Voices(part)
+    scorer = StreamScorer(TorchNetworks(model, fabric.device), model.config, subset.archive.config.faces)
+    reals, voices = _reals(subset), Voices(subset)
+    chunks = _chunks(subset)
     folder.mkdir(parents=True, exist_ok=True)
-    mine = range(fabric.global_rank, len(chunks(part)), fabric.world_size)
+    mine = range(fabric.global_rank, len(chunks), fabric.world_size)
     for number in track(mine, f"score {folder.parent.name}", disable=not fabric.is_global_zero):
         target = folder / f"{number:06d}.npz"
         if not target.exists():
-            rows = chunks(part)[number]
-            arrays = _scored(config, scorer, Part(part.archive, rows), reals, voices)
+            arrays = _scored(config, scorer, Subset(subset.archive, chunks[number]), reals, voices)
             with replacing(target, sync=True) as file:
                 np.savez(file, **arrays)
     model.cpu()
 
 
-def chunks(part: Part) -> list[np.ndarray]:
-    """The part's rows, CHUNK at a time."""
-    return [part.rows[i : i + CHUNK] for i in range(0, len(part.rows), CHUNK)]
+def read_outputs(held: Sequence[Subset], folders: Sequence[Path]) -> FoldOutputs:
+    """What `score_subset` wrote of each fold."""
+    tables, features, fold, is_file = [], [], [], []
+    for k, (subset, folder) in enumerate(zip(held, folders, strict=True)):
+        chunks = [_read(folder / f"{n:06d}.npz") for n in range(len(_chunks(subset)))]
+        forged = [_forged_table(subset, arrays) for arrays in chunks]
+        tables += [subset.table, *forged]
+        features += [arrays[name] for name in ("files", "forged") for arrays in chunks]
+        counts = len(subset.rows), sum(map(len, forged))
+        fold.append(np.full(sum(counts), k))
+        is_file.append(np.repeat([True, False], counts))
+    table = pd.concat(tables, ignore_index=True)
+    return FoldOutputs(table, np.concatenate(features), np.concatenate(fold), np.concatenate(is_file))
 
 
-def read_part(part: Part, folder: Path) -> tuple[pd.DataFrame, Float]:
-    """Rows and (N, F) features of what `score_part` wrote: the part's files, then the forgeries."""
-    tables, features, forged_tables, forged_features = [], [], [], []
-    for number, rows in enumerate(chunks(part)):
-        with np.load(folder / f"{number:06d}.npz", allow_pickle=False) as arrays:
-            tables.append(part.archive.files.iloc[rows])
-            features.append(arrays["files"])
-            forged_tables.append(_forged_table(part, arrays))
-            forged_features.append(arrays["forged"])
-    return pd.concat(tables + forged_tables, ignore_index=True), np.concatenate(features + forged_features)
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
-def stream_features(model: Model, part: Part, fabric: Fabric) -> Float:
-    """(N, F) fusion features of the part's files, in its order."""
-    scorer = StreamScorer(TorchNetworks(model, fabric.device), model.config, part.archive.config.faces)
-    features = [score_clips(scorer, clips).features() for clips in track(_clips_of(part), "score", len(part.rows))]
+def stream_features(model: Model, subset: Subset, fabric: Fabric) -> Float:
+    """(N, F) fusion features of the subset's files, in its order."""
+    scorer = StreamScorer(TorchNetworks(model, fabric.device), model.config, subset.archive.config.faces)
+    clips_of = track(_clips_of(subset), "score", len(subset.rows))
+    features = [score_clips(scorer, clips).features() for clips in clips_of]
     model.cpu()
     return np.stack(features)
 
 
+def _chunks(subset: Subset) -> list[np.ndarray]:
+    return [subset.rows[i : i + CHUNK] for i in range(0, len(subset.rows), CHUNK)]
+
+
 def _scored(
-    config: TrainConfig, scorer: StreamScorer, part: Part, reals: dict[int, int], voices: Voices
+    config: TrainConfig, scorer: StreamScorer, subset: Subset, reals: dict[int, int], voices: Voices
 ) -> dict[str, Any]:
-    files, forged, source, method, labels = [], [], [], [], []
-    for row, clips in zip(part.rows.tolist(), _clips_of(part), strict=True):
+    files, forged = [], []
+    for row, clips in zip(subset.rows.tolist(), _clips_of(subset), strict=True):
         seen = score_clips(scorer, clips)
         files.append(seen.features())
         for number in range(config.fusion.mismatched if row in voices.clips else 0):
             rng = np.random.default_rng((config.seed, 7, row, number))
-            outputs = mismatched(scorer, seen, clips, voices.of_another(row, rng), rng, part.archive.config.faces)
+            outputs = mismatched(scorer, seen, clips, voices.of_another(row, rng), rng, subset.archive.config.faces)
             if outputs.sync_reading() is not None:  # else nobody in the picture speaks: that is no mismatch
-                forged.append(outputs.features())
-                source.append(row)
-                method.append(OTHER_VOICE)
-                labels.append((1, 0, 0))
-    for row, name, clip, truth in _forgeries(config, part, reals):
-        forged.append(score_clips(scorer, [clip]).features())
-        source.append(row)
-        method.append(name)
-        labels.append(truth)
+                forged.append(Forgery(outputs.features(), row, OTHER_VOICE, (1, 0, 0)))
+    forged += _forgeries(config, scorer, subset, reals)
     return {
         "files": np.array(files, np.float32).reshape(-1, len(FEATURES)),
-        "forged": np.array(forged, np.float32).reshape(-1, len(FEATURES)),
-        "source": np.array(source, np.int64),
-        "method": np.array(method, dtype="U32"),
-        "labels": np.array(labels, np.int8).reshape(-1, len(LABELS)),
+        "forged": np.array([one.features for one in forged], np.float32).reshape(-1, len(FEATURES)),
+        "source": np.array([one.source for one in forged], np.int64),
+        "method": np.array([one.method for one in forged], dtype="U32"),
+        "labels": np.array([one.labels for one in forged], np.int8).reshape(-1, len(LABELS)),
     }
 
 
-def _clips_of(part: Part) -> Iterable[list[Clip]]:
-    """The clips of each file as it is."""
-    for numbers in _clips_by_file(part.archive, part.rows).values():
-        yield [part.archive.load(clip) for clip in numbers]
+def _clips_of(subset: Subset) -> Iterable[list[Clip]]:
+    for numbers in _clips_by_file(subset.archive, subset.rows).values():
+        yield [subset.archive.load(clip) for clip in numbers]
 
 
 def _clips_by_file(archive: ClipArchive, rows: np.ndarray) -> dict[int, list[int]]:
@@ -134,24 +143,24 @@ def _clips_by_file(archive: ClipArchive, rows: np.ndarray) -> dict[int, list[int
     return {row: [int(clip) for clip in by_file.get(row, [])] for row in rows.tolist()}
 
 
-def _reals(part: Part) -> dict[int, int]:
-    """Real files of the part -> their first clip."""
-    clips = part.archive.clips
+def _reals(subset: Subset) -> dict[int, int]:
+    """Real files -> their first clip."""
+    clips = subset.archive.clips
     first = clips.index[(clips["copy"] == 0) & (clips["clip"] == 0)]
     clip_of = dict(zip(clips.loc[first, "file"].tolist(), first.tolist(), strict=True))
-    real = part.rows[part.table["fake"].eq(0).fillna(False).to_numpy(bool)]
+    real = subset.rows[subset.table["fake"].eq(0).fillna(False).to_numpy(bool)]
     return {row: clip_of[row] for row in real.tolist() if row in clip_of}
 
 
 class Voices:
-    """The real files of a part in which the person in the picture speaks, and whose voice each may get."""
+    """The real files of a subset in which the person in the picture speaks, and whose voice each may get."""
 
-    def __init__(self, part: Part) -> None:
-        table = part.table
+    def __init__(self, subset: Subset) -> None:
+        table = subset.table
         own = table["fake"].eq(0).fillna(False).to_numpy(bool) & own_voice(table)
-        self.archive, self.rows = part.archive, part.rows[own]
+        self.archive, self.rows = subset.archive, subset.rows[own]
         self.group, self.source = (table[name].to_numpy(object)[own] for name in ("group", "dataset"))
-        self.clips = _clips_by_file(part.archive, self.rows)
+        self.clips = _clips_by_file(subset.archive, self.rows)
 
     def of_another(self, row: int, rng: np.random.Generator) -> list[Clip]:
         """The clips of another person's file: of the same source, where there is one, for else the sound of a source
@@ -180,19 +189,16 @@ def mismatched(
         turned = [others[(number + i) % len(others)] for i in range(len(others))]
         other = next((one for one in turned if usable(clip, OTHER_VOICE, one)), None)
         if other is not None:
-            scorer.listen(outputs, forge_clip(clip, OTHER_VOICE, rng, faces, other).clip)
+            scorer.score_audio(outputs, forge_clip(clip, OTHER_VOICE, rng, faces, other)[0])
     return scorer.finish(outputs, {})
 
 
-def _forgeries(
-    config: TrainConfig, part: Part, reals: dict[int, int]
-) -> Iterable[tuple[int, str, Clip, tuple[int, int, int]]]:
-    """`fusion.forged` forgeries of the first clip of every real file: (row in the archive, method, clip, labels)."""
-    archive = part.archive
-    rows = list(reals)
+def _forgeries(config: TrainConfig, scorer: StreamScorer, subset: Subset, reals: dict[int, int]) -> Iterator[Forgery]:
+    """`fusion.forged` forgeries of the first clip of every real file."""
+    archive, rows = subset.archive, list(reals)
     places = {row: place for place, row in enumerate(rows)}
     groups = archive.files["group"].iloc[rows].to_numpy(object)
-    for row in part.rows.tolist() if config.fusion.forged else ():
+    for row in subset.rows.tolist() if config.fusion.forged else ():
         if row not in reals:
             continue
         clip, place = archive.load(reals[row]), places[row]
@@ -203,11 +209,13 @@ def _forgeries(
             # Face, voice and match in turn, so that a small set has all three.
             kinds = [[m for m in kind if usable(clip, m, other)] for kind in (VISUAL, AUDIO, AUDIOVISUAL)]
             kinds = [methods for methods in kinds if methods]
-            if kinds:
-                methods = kinds[(place + number) % len(kinds)]
-                forged = forge_clip(clip, methods[int(rng.integers(len(methods)))], rng, archive.config.faces, other)
-                if forged.segments:  # digital silence cannot be forged
-                    yield row, forged.method, forged.clip, (forged.fake, forged.video_fake, forged.audio_fake)
+            if not kinds:
+                continue
+            methods = kinds[(place + number) % len(kinds)]
+            method = methods[int(rng.integers(len(methods)))]
+            forged, segments = forge_clip(clip, method, rng, archive.config.faces, other)
+            if segments:  # digital silence cannot be forged
+                yield Forgery(score_clips(scorer, [forged]).features(), row, method, labels(method))
 
 
 def _donor(groups: np.ndarray, place: int, rng: np.random.Generator) -> int | None:
@@ -221,15 +229,15 @@ def _donor(groups: np.ndarray, place: int, rng: np.random.Generator) -> int | No
     return None
 
 
-def _forged_table(part: Part, arrays: Any) -> pd.DataFrame:
+def _forged_table(subset: Subset, arrays: Any) -> pd.DataFrame:
     """Rows of the forgeries: their sources', with their own labels."""
-    sources = part.archive.files.iloc[arrays["source"]]
+    sources = subset.archive.files.iloc[arrays["source"]]
     table = sources.copy()
     table["path"] = [f"{path}#{m}{i}" for i, (path, m) in enumerate(zip(table["path"], arrays["method"], strict=True))]
     table["method"] = arrays["method"]
     for column, name in enumerate(LABELS):
-        # A part that the source lacks (speech has no picture) stays unknown, unless it was what was forged.
+        # A modality that the source lacks (speech has no picture) stays unknown, unless it was what was forged.
         labels = pd.Series(arrays["labels"][:, column], index=table.index).astype("Int8")
-        whole = table["method"].isin(AUDIOVISUAL)  # both parts are there
+        whole = table["method"].isin(AUDIOVISUAL)  # both modalities are there
         table[name] = labels.mask(sources[name].isna() & labels.eq(0) & ~whole)
     return table

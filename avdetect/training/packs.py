@@ -1,13 +1,9 @@
 """A pack: one file of face crops, drawn from a cache so that every source and every generator has its share.
 
-It is a zip of a small cache (avdetect.datasets.cache.store) whose clips hold some crops of their main face and nothing
-else, so what trains from a cache trains from a pack: the same draws, pairs, forgeries and augmentation. A fake's crop
-comes with its original's at the same time. Of a fake only forged crops are taken; its segments stay behind.
-
-Crops are stored as in a cache, as lossless WebP: 27 kB each at 160 px, so 60 MiB hold some two thousand. JPEG of
-quality 95 without subsampling takes 12 kB (means of 80 crops), but lays its grid and its loss, 1.5 grey levels where
-the grain has 9, over every crop that is trained on and over none that is scored, just where a forgery's traces are. No
-path of the machine is in a pack: names are hashes.
+It is a zip of a small cache whose clips hold some crops of their main face and nothing else, so what trains from a
+cache trains from a pack. A fake's crop comes with its original's at the same time; of a fake only forged crops are
+taken. Crops stay lossless WebP, 27 kB each at 160 px: JPEG would lay its traces over every crop that is trained on and
+over none that is scored, just where a forgery's traces are. No path of the machine is in a pack: names are hashes.
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ from avdetect.datasets.manifest import COLUMNS
 from avdetect.errors import ManifestError
 from avdetect.files import replacing
 from avdetect.training.batches import VisualBatches
-from avdetect.training.pools import Part
+from avdetect.training.sampling import Subset
 from avdetect.types import Clip
 
 CLIP_BYTES = 4096  # about what a clip takes beside its crops
@@ -40,16 +36,16 @@ EVENLY = PairLoopConfig(source_balance=1.0, forged=0.0)
 Chosen = Mapping[int, set[int]]  # clip of the archive -> its face crops
 
 
-def write_pack(part: Part, path: Path, max_bytes: int, seed: int = 0) -> Chosen:
-    """Draw crops of `part` until `max_bytes` are full, or there are no more, and write them to `path`.
+def write_pack(subset: Subset, path: Path, max_bytes: int, seed: int = 0) -> Chosen:
+    """Draw crops of `subset` until `max_bytes` are full, or there are no more, and write them to `path`.
 
-    Raises ManifestError where the part has no face of one class, or where `max_bytes` hold no pair.
+    Raises ManifestError where the subset has no face of one class, or where `max_bytes` hold no pair.
     """
     budget = max_bytes
     while True:
-        chosen = choose(part, budget, seed)
+        chosen = choose(subset, budget, seed)
         with tempfile.TemporaryDirectory() as folder:
-            _write_cache(part.archive, chosen, Path(folder))
+            _write_cache(subset.archive, chosen, Path(folder))
             content = _zipped(Path(folder))
             if len(content) <= max_bytes:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,19 +55,19 @@ def write_pack(part: Part, path: Path, max_bytes: int, seed: int = 0) -> Chosen:
         budget = int(0.98 * budget * max_bytes / len(content))
 
 
-def choose(part: Part, budget: int, seed: int) -> Chosen:
-    """The crops of `part` that about `budget` bytes hold. Each round draws a fake by generator, its original's crop and
-    a real one by source; without an original the real one alone. Re-encoded copies are left out."""
-    batches, rng = VisualBatches(part, EVENLY, seed, augment=False), np.random.default_rng((seed, 6))
+def choose(subset: Subset, budget: int, seed: int) -> Chosen:
+    """The crops that about `budget` bytes hold. Each round draws a fake by generator, its original's crop and a real
+    one by source; without an original the real one alone. Re-encoded copies are left out."""
+    batches, rng = VisualBatches(subset, EVENLY, seed, augment=False), np.random.default_rng((seed, 6))
     assert batches.fake is not None, "EVENLY asks for fakes"
-    is_copy = part.archive.clips["copy"].to_numpy() > 0
+    is_copy = subset.archive.clips["copy"].to_numpy() > 0
     chosen: dict[int, set[int]] = {}
     used = vain = 0
     while vain < IN_VAIN:
         fake, real, twins = batches.moments(batches.fake, rng)
         drawn = {fake, real, batches.real_moment(rng)} if twins else {fake, real}
         new = [(c, i) for c, i in drawn if not is_copy[c] and i not in chosen.get(c, ())]
-        cost = sum(_bytes_of(part.archive, *moment) + CLIP_BYTES * (moment[0] not in chosen) for moment in new)
+        cost = sum(_bytes_of(subset.archive, *moment) + CLIP_BYTES * (moment[0] not in chosen) for moment in new)
         if used + cost > budget:
             break
         used, vain = used + cost, 0 if new else vain + 1
@@ -107,9 +103,6 @@ def _write_cache(archive: ClipArchive, chosen: Chosen, root: Path) -> None:
     with Store(root, Identity(archive.config, archive.detector, archive.fingerprint, archive.version)) as store:
         writer = store.writer()
         for file, (name, sha256) in zip(files.index, zip(table["path"], files["sha256"], strict=True), strict=True):
-            if writer.full:
-                writer.close()
-                writer = store.writer()
             key, source = sample_key(name), Source(name, 0, 0)
             writer.begin()
             for clip in _packed(archive, clips.index[clips["file"] == file].tolist(), chosen):

@@ -1,10 +1,9 @@
 """A probe: the head on a frozen encoder, fitted on features instead of trained step by step through the encoder.
 
 The features of augmented batches are computed once and the head is a logistic regression, or a few small perceptrons,
-on them. Such probes
-of encoders that never saw a forgery carry over to unseen generators where a fine-tuned network remembers the sources it
-was trained on (Ojha, Li & Lee, "Towards Universal Fake Image Detectors that Generalize Across Generative Models",
-CVPR 2023).
+on them. Such probes of encoders that never saw a forgery carry over to unseen generators where a fine-tuned network
+remembers the sources it was trained on (Ojha, Li & Lee, "Towards Universal Fake Image Detectors that Generalize Across
+Generative Models", CVPR 2023).
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from lightning.fabric import Fabric
 from rich.progress import track
 from torch import Tensor, nn
 
-from avdetect.config import LoopConfig, PairLoopConfig, to_dict
+from avdetect.config import PairLoopConfig
 from avdetect.errors import ModelError
 from avdetect.streams.head import Standard
 from avdetect.training.checkpoint import read_checkpoint, write_checkpoint
-from avdetect.training.loop import FREE, Batches, prepared
+from avdetect.training.loop import Batches, identity, prepared
 from avdetect.training.losses import masked_bce
-from avdetect.training.pools import Part
+from avdetect.training.sampling import Subset
 
 Module = TypeVar("Module", bound=nn.Module)
 ITERATIONS = 100  # of L-BFGS; more move no AUC in its third digit
@@ -44,7 +43,7 @@ class Encoding(Protocol):
 class Headed(Protocol):
     """A stream whose encoder is frozen: the visual and the audio one."""
 
-    standard: nn.Module
+    standard: Standard
     head: nn.Module
     blocks: int  # equal parts of the features, each of which gets a linear head of its own; the logit is their mean
 
@@ -59,9 +58,9 @@ class ProbeSet:
     sources: np.ndarray  # (N,) names of the sources (datasets) of these files
 
     @staticmethod
-    def of(sets: Sequence[ProbeSet], part: Part) -> ProbeSet:
-        """What belongs to the files of `part`."""
-        chosen = [(one, np.isin(one.files, part.rows)) for one in sets]
+    def of(sets: Sequence[ProbeSet], subset: Subset) -> ProbeSet:
+        """What belongs to the files of `subset`."""
+        chosen = [(one, np.isin(one.files, subset.rows)) for one in sets]
         return ProbeSet(
             torch.cat([one.features[keep] for one, keep in chosen]),
             torch.cat([one.labels[keep] for one, keep in chosen]),
@@ -73,7 +72,7 @@ class ProbeSet:
 def probe_set(
     module: nn.Module,
     batches: Batches,
-    part: Part,
+    subset: Subset,
     config: PairLoopConfig,
     *,
     fabric: Fabric,
@@ -82,7 +81,7 @@ def probe_set(
     name: str,
     workers: int = 1,
 ) -> ProbeSet:
-    """The features of `steps` batches of `part`, in `path` when they are there. Every rank computes its share.
+    """The features of `steps` batches of `subset`, in `path` when they are there. Every rank computes its share.
 
     module: see Encoding. batches: of its inputs, under the first key; with "labels" (B,) and "clips" (B,).
 
@@ -90,7 +89,6 @@ def probe_set(
     from files of its own fold. A run that is killed before the end begins this again, which takes minutes. Raises
     ModelError for features that are not finite and for a file that is damaged or of another run.
     """
-    identity = {"seed": seed, **{k: v for k, v in to_dict(config).items() if k not in FREE}}
     if not path.exists():
         module = module.to(fabric.device).eval()
         parts = prepared(batches, fabric, config, 0, workers)
@@ -108,12 +106,19 @@ def probe_set(
         if not torch.isfinite(state["features"]).all():
             raise ModelError(f"{name}: the encoder's features are not finite; check the weights it starts with")
         if fabric.is_global_zero:
-            write_checkpoint(path, identity, state)
+            write_checkpoint(path, identity(config, seed), state)
         fabric.barrier()
-    state = read_checkpoint(path, identity)
-    files = part.archive.clips["file"].to_numpy()[state["clips"].numpy()]
-    sources = part.archive.files["dataset"].to_numpy(object)[files]
+    state = read_checkpoint(path, identity(config, seed))
+    files = subset.archive.clips["file"].to_numpy()[state["clips"].numpy()]
+    sources = subset.archive.files["dataset"].to_numpy(object)[files]
     return ProbeSet(state["features"].float(), state["labels"], files, sources)
+
+
+def _gathered(values: Tensor, fabric: Fabric) -> Tensor:
+    """The values of all ranks, one rank's behind the other's."""
+    if fabric.world_size == 1:
+        return values
+    return cast(Tensor, fabric.all_gather(values.to(fabric.device))).flatten(0, 1).cpu()
 
 
 def fit_head(module: Module, probe: ProbeSet, config: PairLoopConfig, seed: int = 0) -> Module:
@@ -124,16 +129,15 @@ def fit_head(module: Module, probe: ProbeSet, config: PairLoopConfig, seed: int 
     AdamW with that weight decay, from starts and orders that `seed` decides.
     """
     headed = cast(Headed, module.cpu().eval())
-    standard = cast(Standard, headed.standard)
     with torch.no_grad():
-        cast(Tensor, standard.running_mean).copy_(probe.features.mean(0))
-        cast(Tensor, standard.running_var).copy_(probe.features.var(0, unbiased=False))
-        x = standard(probe.features)
+        cast(Tensor, headed.standard.running_mean).copy_(probe.features.mean(0))
+        cast(Tensor, headed.standard.running_var).copy_(probe.features.var(0, unbiased=False))
+        x = headed.standard(probe.features)
     if isinstance(headed.head, nn.Linear):
         source = torch.from_numpy(np.unique(probe.sources, return_inverse=True)[1])
         _fit_blocks(headed.head, headed.blocks, x, probe.labels, source, config)
     else:
-        _fit_perceptrons(headed.head, x, probe.labels, config, seed)
+        _fit_perceptrons(cast(nn.ModuleList, headed.head.members), x, probe.labels, config, seed)
     return module
 
 
@@ -179,11 +183,11 @@ def _fit_linear(head: nn.Linear, x: Tensor, labels: Tensor, source: Tensor, conf
     optimizer.step(closure)
 
 
-def _fit_perceptrons(head: nn.Module, x: Tensor, labels: Tensor, config: LoopConfig, seed: int) -> None:
+def _fit_perceptrons(members: nn.ModuleList, x: Tensor, labels: Tensor, config: PairLoopConfig, seed: int) -> None:
     """A few passes of AdamW, at a rate that falls to 0; each member by itself, so that they stay different."""
     passes = [torch.randperm(len(x), generator=torch.Generator().manual_seed(seed + k)) for k in range(PASSES)]
     batches = [rows for order in passes for rows in order.split(FIT_BATCH)]
-    for index, member in enumerate(cast(nn.ModuleList, head.members)):
+    for index, member in enumerate(members):
         torch.manual_seed(seed + 1000 * index)  # of the start and of dropout
         for layer in member.modules():
             if isinstance(layer, nn.Linear):
@@ -197,10 +201,3 @@ def _fit_perceptrons(head: nn.Module, x: Tensor, labels: Tensor, config: LoopCon
             masked_bce(member(x[rows]).squeeze(1), labels[rows], config.label_smoothing).backward()
             optimizer.step()
         member.eval()
-
-
-def _gathered(values: Tensor, fabric: Fabric) -> Tensor:
-    """The values of all ranks, one rank's behind the other's."""
-    if fabric.world_size == 1:
-        return values
-    return cast(Tensor, fabric.all_gather(values.to(fabric.device))).flatten(0, 1).cpu()

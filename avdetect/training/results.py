@@ -15,7 +15,7 @@ from safetensors.torch import save as to_safetensors
 from sklearn.metrics import roc_auc_score
 
 from avdetect.bundle import OUT_OF_FOLD, Bundle, Calibration
-from avdetect.config import MediaLimits, TrainConfig, from_dict, to_dict
+from avdetect.config import MediaLimits, TrainConfig, from_dict, to_dict, without_retired
 from avdetect.datasets.manifest import digest
 from avdetect.errors import ConfigError, ModelError
 from avdetect.evaluation.tables import as_result, measurements, with_outputs
@@ -30,7 +30,7 @@ from avdetect.training.calibration import choose_clip, with_rates
 from avdetect.training.fusion import FittedFusion, fit_candidates, label_matrix, logits_of
 from avdetect.training.out_of_fold import out_of_fold, write
 from avdetect.training.outputs import FoldOutputs, stream_features
-from avdetect.training.pools import Part
+from avdetect.training.sampling import Subset
 from avdetect.types import Float
 
 SAMPLE = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
@@ -38,30 +38,40 @@ TABLES = ("output", "stream", "kind", "source")  # that are measured while train
 
 
 def finish(
-    config: TrainConfig, model: Model, parts: dict[str, Part], held: Sequence[FoldOutputs], run: Path, fabric: Fabric
+    config: TrainConfig, model: Model, splits: dict[str, Subset], outputs: FoldOutputs, run: Path, fabric: Fabric
 ) -> None:
     """Fit the fusion on the folds' outputs, choose the clip, measure, and store the run.
 
-    model: the final streams; it gets the fusion. parts: of each split, "train" being all that was trained on.
+    model: the final streams; it gets the fusion. splits: "train" being all that was trained on.
     """
-    candidates = _fitted(config, held)
-    dev = None if config.release else stream_features(model, parts["dev"], fabric)
-    best, chosen = _clipped(candidates[0], dev, parts["dev"].table)
+    candidates = fit_candidates(
+        outputs.table, outputs.features, config.model, config.fusion, config.seed, config.fold_by
+    )
+    dev = None if config.release else stream_features(model, splits["dev"], fabric)
+    best, chosen = _clipped(candidates[0], dev, splits["dev"].table)
     model.fusion = best.fusion
-    scores = out_of_fold(config, held, best)
+    scores = out_of_fold(config, outputs, best)
     write(scores, run / OUT_OF_FOLD)
     metrics = {"out of fold": as_result(measurements(scores, best.calibration.fake_threshold, tables=TABLES))}
     if dev is not None:
-        metrics["dev"] = _measure(best, parts["dev"].table, dev)
-    if len(parts["test"].rows):
-        metrics["test"] = _measure(best, parts["test"].table, stream_features(model, parts["test"], fabric))
-    _store(config, model, best, {**_facts(parts), **_fusion(candidates, chosen), "metrics": metrics}, run)
-
-
-def _fitted(config: TrainConfig, held: Sequence[FoldOutputs]) -> list[FittedFusion]:
-    table = pd.concat([fold.table for fold in held], ignore_index=True)
-    features = np.concatenate([fold.features for fold in held])
-    return fit_candidates(table, features, config.model, config.fusion, config.seed, by=config.fold_by)
+        metrics["dev"] = _measure(best, splits["dev"].table, dev)
+    if len(splits["test"].rows):
+        metrics["test"] = _measure(best, splits["test"].table, stream_features(model, splits["test"], fabric))
+    facts = {
+        "detector_fingerprint": splits["train"].archive.fingerprint,
+        "manifest_digest": digest(splits["train"].table),
+        "rows": {name: len(subset.rows) for name, subset in splits.items()},
+        "fusion": {
+            "kind": best.kind,
+            "calibrated_by": best.calibrated_by,
+            "silent": best.config.silent,
+            "oof_log_loss": {one.kind: _measured(one.log_loss) for one in candidates},
+            "oof_auc": _measured(_aucs(best)),
+            **chosen,
+        },
+        "metrics": metrics,
+    }
+    _store(config, model, best, facts, run)
 
 
 def _clipped(best: FittedFusion, dev: Float | None, table: pd.DataFrame) -> tuple[FittedFusion, dict[str, Any]]:
@@ -84,21 +94,6 @@ def _measure(best: FittedFusion, table: pd.DataFrame, features: Float) -> dict[s
     probabilities = best.calibration.probabilities(logits_of(best.fusion, features))
     scores = with_outputs(table.reset_index(drop=True), features, probabilities, best.config.silent)
     return as_result(measurements(scores, best.calibration.fake_threshold, tables=TABLES))
-
-
-def _facts(parts: dict[str, Part]) -> dict[str, Any]:
-    return {
-        "detector_fingerprint": parts["train"].archive.fingerprint,
-        "manifest_digest": digest(parts["train"].table),
-        "rows": {name: len(part.rows) for name, part in parts.items()},
-    }
-
-
-def _fusion(candidates: list[FittedFusion], chosen: dict[str, Any]) -> dict[str, Any]:
-    losses = {c.kind: _measured(c.log_loss) for c in candidates}
-    best = candidates[0]
-    stated = {"kind": best.kind, "calibrated_by": best.calibrated_by, "silent": best.config.silent}
-    return {"fusion": {**stated, "oof_log_loss": losses, "oof_auc": _measured(_aucs(best)), **chosen}}
 
 
 def _measured(values: Sequence[float]) -> dict[str, float]:
@@ -147,7 +142,8 @@ def export(
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{run} holds no finished run ({error}): let avdetect train end first") from error
-    config = from_dict(TrainConfig, result["config"], "result.json")
+    stored = {key: value for key, value in result["config"].items() if key != "joint"}  # a stage of earlier versions
+    config = from_dict(TrainConfig, stored | {"model": without_retired(stored["model"])}, "result.json")
     model = Model.load(config.model, run / "model.safetensors")
     detector = check_detector(config, result["detector_fingerprint"], detector_model)
     preprocessor = Preprocessor(config.preprocess, detector, MediaLimits())

@@ -27,9 +27,9 @@ from avdetect.datasets.manifest import LABELS, OWN_VOICE, folds
 from avdetect.errors import AVDetectError, ConfigError, ManifestError
 from avdetect.files import open_run_folder
 from avdetect.preprocess import PREPROCESS_VERSION
-from avdetect.training.outputs import FoldOutputs, read_part, score_part
-from avdetect.training.pools import Part
+from avdetect.training.outputs import read_outputs, score_subset
 from avdetect.training.results import finish
+from avdetect.training.sampling import Subset
 from avdetect.training.streams import check_streams, probe_sets, train_streams
 
 
@@ -54,46 +54,45 @@ def train(
     Raises ManifestError and ConfigError for data or settings that cannot be trained on, before anything is trained.
     """
     config = _prepared(config, archive, pretrained or {})
-    parts = _parts(config, archive)
-    held, seen = _folds(config, parts["train"])
-    fabric = settings.fabric
+    splits = _splits(config, archive)
+    held, seen = _folds(config, splits["train"])
+    fabric, workers = settings.fabric, settings.workers
     # What lies in the folder must not be taken for another run's.
     identity = {"data": _data_digest(archive), "config": to_dict(config)}
     on_rank_zero(fabric, lambda: open_run_folder(run, identity, "name a new folder as --run"))
-    check_streams(config, held, [*seen, parts["train"]], parts["dev"])
-    probes = probe_sets(config, held, run, fabric, settings.workers)
-    for k in range(config.folds):
-        folder = run / f"fold{k}"
-        model = train_streams(config, seen[k], parts["dev"], folder, fabric, settings.workers, probes)
-        score_part(config, model, held[k], folder / "scores", fabric)
+    check_streams(config, held, [*seen, splits["train"]], splits["dev"])
+    probes = probe_sets(config, held, run, fabric, workers)
+    folders = [run / f"fold{k}" for k in range(config.folds)]
+    for k, folder in enumerate(folders):
+        model = train_streams(config, seen[k], splits["dev"], folder, fabric, workers, probes)
+        score_subset(config, model, held[k], folder / "scores", fabric)
         fabric.barrier()
-    model = train_streams(config, parts["train"], parts["dev"], run / "final", fabric, settings.workers, probes)
+    model = train_streams(config, splits["train"], splits["dev"], run / "final", fabric, workers, probes)
 
     def end() -> None:
-        scored = [read_part(held[k], run / f"fold{k}" / "scores") for k in range(config.folds)]
-        outputs = [FoldOutputs(*both, len(part.rows)) for both, part in zip(scored, held, strict=True)]
-        finish(config, model, parts, outputs, run, fabric)
+        outputs = read_outputs(held, [folder / "scores" for folder in folders])
+        finish(config, model, splits, outputs, run, fabric)
 
     on_rank_zero(fabric, end)
 
 
-def _parts(config: TrainConfig, archive: ClipArchive) -> dict[str, Part]:
-    """The files of each split; a release trains on dev too. Raises ManifestError without a file of train or dev."""
+def _splits(config: TrainConfig, archive: ClipArchive) -> dict[str, Subset]:
+    """The files of each split; a release trains on dev too."""
     split = archive.files["split"].to_numpy(object)
-    parts = {name: Part(archive, np.flatnonzero(split == name)) for name in ("train", "dev", "test")}
+    splits = {name: Subset(archive, np.flatnonzero(split == name)) for name in ("train", "dev", "test")}
     for name in ("train", "dev"):
-        if not len(parts[name].rows):
+        if not len(splits[name].rows):
             raise ManifestError(f"no file of the cache has the split {name}: both train and dev are needed")
     if config.release:
-        parts["train"] = Part(archive, np.flatnonzero((split == "train") | (split == "dev")))
-    return parts
+        splits["train"] = Subset(archive, np.flatnonzero((split == "train") | (split == "dev")))
+    return splits
 
 
-def _folds(config: TrainConfig, part: Part) -> tuple[list[Part], list[Part]]:
+def _folds(config: TrainConfig, subset: Subset) -> tuple[list[Subset], list[Subset]]:
     """Of each fold the files that are held out, and those that its streams see: all others."""
-    fold = folds(part.table, config.folds, by=config.fold_by).to_numpy()
-    held = [Part(part.archive, part.rows[fold == k]) for k in range(config.folds)]
-    return held, [Part(part.archive, part.rows[fold != k]) for k in range(config.folds)]
+    fold = folds(subset.table, config.folds, by=config.fold_by).to_numpy()
+    held = [Subset(subset.archive, subset.rows[fold == k]) for k in range(config.folds)]
+    return held, [Subset(subset.archive, subset.rows[fold != k]) for k in range(config.folds)]
 
 
 def on_rank_zero(fabric: Fabric, work: Callable[[], None]) -> None:
@@ -112,7 +111,7 @@ def on_rank_zero(fabric: Fabric, work: Callable[[], None]) -> None:
 
 
 def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: Mapping[str, str | None]) -> TrainConfig:
-    """Checked against the cache; the model's streams are those with steps."""
+    """The configuration, checked against the cache; the model's streams are those with steps."""
     if archive.config.digest() != config.preprocess.digest():
         raise ConfigError(
             f"the cache was preprocessed as {archive.config.digest()}, the configuration asks for "
@@ -124,8 +123,6 @@ def _prepared(config: TrainConfig, archive: ClipArchive, pretrained: Mapping[str
             f"{PREPROCESS_VERSION}: preprocess into a new --cache folder"
         )
     streams = tuple(name for name in ModelConfig().streams if getattr(config, name).steps)
-    if config.model.streams not in (ModelConfig().streams, streams):
-        raise ConfigError("model.streams follows from the steps: set visual.steps, audio.steps or sync.steps to 0")
     if "visual" not in streams and "audio" not in streams:
         raise ConfigError("visual.steps and audio.steps are both 0: there is nothing to train")
     model = dataclasses.replace(config.model, streams=streams)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,25 +14,23 @@ import torchaudio
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from avdetect.config import LoopConfig, PairLoopConfig, TrainConfig
+from avdetect.config import PairLoopConfig, TrainConfig
 from avdetect.errors import ManifestError
 from avdetect.model import Model
+from avdetect.pooling import STREAMS
 from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.streams.audio import AudioStream
 from avdetect.streams.speech import Mels
-from avdetect.streams.visual import VisualStream
 from avdetect.streams.whisper import WhisperEncoder
 from avdetect.training.autoencoders import Autoencoders, fit_autoencoders
 from avdetect.training.batches import AudioBatches, Reconstruct, VisualBatches
-from avdetect.training.joint import JointBatches, JointModel, clip_only, joint_loss
 from avdetect.training.lipsync import SyncBatches
 from avdetect.training.loop import Batch, Batches, fit
 from avdetect.training.losses import alignment, contrastive_sync, masked_bce, uniformity
-from avdetect.training.pools import Part
 from avdetect.training.probe import ProbeSet, fit_head, probe_set
-from avdetect.types import Clip, Float, UInt8
+from avdetect.training.sampling import Subset
+from avdetect.types import Clip, Float
 
-STREAMS = ("visual", "audio", "sync", "joint")  # in the order of training
 DEV_BATCHES = 8  # the dev log loss of a stream is that of so many batches, balanced like those of training
 Loss = Callable[[nn.Module, Batch], Tensor]
 
@@ -45,66 +44,56 @@ class Stage:
     loss: Callable[[float], Loss]  # label smoothing -> loss
 
 
-def active(config: TrainConfig, part: Part) -> list[str]:
-    """The stages that are trained on `part`: those with steps; the joint one where clips have only their own label."""
-    names = [name for name in STREAMS if getattr(config, name).steps]
-    return [name for name in names if name != "joint" or clip_only(part)[part.rows].any()]
+def trained(config: TrainConfig) -> list[str]:
+    """The streams with steps, in the order of training."""
+    return [name for name in STREAMS if getattr(config, name).steps]
 
 
-def check_streams(config: TrainConfig, held: Sequence[Part], seen: Sequence[Part], dev: Part) -> None:
-    """Make the first batch of every stage, so that what is wrong with data or settings shows before hours of training.
+def frozen(config: TrainConfig, name: str) -> bool:
+    """Whether the stream's encoder keeps its weights: its head is then fitted on features of each fold."""
+    return getattr(getattr(config.model, name), "frozen", False)
+
+
+def check_streams(config: TrainConfig, held: Sequence[Subset], seen: Sequence[Subset], dev: Subset) -> None:
+    """Make the first batch of every stream, so that what is wrong with data or settings shows before hours of training.
 
     held: the files of each fold; seen: those that streams are trained on. Raises ManifestError for data that lacks a
     class, ConfigError for settings that cannot be followed.
     """
-    for part in seen:
-        _check(config, part, [name for name in active(config, part) if name not in _probed(config)], dev)
-    for part in held:
-        _check(config, part, _probed(config), dev)
-
-
-def _probed(config: TrainConfig) -> list[str]:
-    """The streams whose encoder is frozen: their heads are fitted, on features of each fold."""
-    frozen = {"visual": config.model.visual.frozen, "audio": config.model.audio.frozen}
-    return [name for name, is_frozen in frozen.items() if is_frozen and getattr(config, name).steps]
-
-
-def _check(config: TrainConfig, part: Part, names: Sequence[str], dev: Part) -> None:
-    for name in names:
-        try:
-            batches_of(name, config, part)(0, 0, 1)
-        except ManifestError as error:
-            raise ManifestError(f"{name}: {error}. With {name}.steps: 0 it is left out") from error
+    for name in trained(config):
+        for subset in held if frozen(config, name) else seen:
+            try:
+                batches_of(name, config, subset)(0, 0, 1)
+            except ManifestError as error:
+                raise ManifestError(f"{name}: {error}. With {name}.steps: 0 it is left out") from error
         if getattr(config, name).evaluate_every:
             _dev_batches(name, config, dev)(0, 0, 1)
 
 
 def train_streams(
     config: TrainConfig,
-    part: Part,
-    dev: Part,
+    subset: Subset,
+    dev: Subset,
     run: Path,
     fabric: Fabric,
-    workers: int = 1,
-    probes: Mapping[str, Sequence[ProbeSet]] | None = None,
+    workers: int,
+    probes: Mapping[str, Sequence[ProbeSet]],
 ) -> Model:
-    """Train the streams on `part`; checkpoints and logs go to `run`. No fusion yet.
+    """Train the streams on `subset`; checkpoints and logs go to `run`. No fusion yet.
 
     `dev` only chooses the best weights, where the configuration evaluates. probes: see probe_sets; of them only what is
-    of `part`'s files is used. Raises like check_streams.
+    of `subset`'s files is used. Raises like check_streams.
     """
     torch.manual_seed(config.seed)
     model = Model(config.model)
-    for name in active(config, part):
-        loop: LoopConfig = getattr(config, name)
-        if probes and name in probes:
-            probe = ProbeSet.of(probes[name], part)
-            setattr(model, name, fit_head(getattr(model, name), probe, getattr(config, name), config.seed))
+    for name in trained(config):
+        loop = getattr(config, name)
+        if name in probes:
+            mine = ProbeSet.of(probes[name], subset)
+            setattr(model, name, fit_head(getattr(model, name), mine, loop, config.seed))
             continue
-        stage = make_stage(
-            name, model, config, part, _reconstruct(config, part, run, fabric) if name == "visual" else None
-        )
-        trained = fit(
+        stage = make_stage(name, model, config, subset, _reconstruct(name, config, subset, run, fabric))
+        module = fit(
             stage.module,
             stage.batches,
             stage.loss(loop.label_smoothing),
@@ -116,34 +105,28 @@ def train_streams(
             name=f"{run.name} {name}",
             evaluate=_evaluation(name, stage, config, dev) if loop.evaluate_every else None,
         )
-        if isinstance(trained, JointModel):
-            model.visual = cast(VisualStream, trained.visual)
-            model.audio = cast(AudioStream, trained.audio)
-        elif isinstance(trained, VoiceModel):
-            model.speech, model.audio = trained.speech, trained.audio
+        if isinstance(module, VoiceModel):
+            model.speech, model.audio = module.speech, module.audio
         else:
-            setattr(model, name, trained)
+            setattr(model, name, module)
     return model.cpu().eval()
 
 
 def probe_sets(
-    config: TrainConfig, parts: Sequence[Part], run: Path, fabric: Fabric, workers: int = 1
+    config: TrainConfig, folds: Sequence[Subset], run: Path, fabric: Fabric, workers: int
 ) -> dict[str, list[ProbeSet]]:
-    """For each stream with a frozen encoder: the features that heads are fitted on, of each part."""
+    """For each stream with a frozen encoder: the features that heads are fitted on, of each fold."""
     sets: dict[str, list[ProbeSet]] = {}
-    for name in _probed(config):
+    for name in trained(config):
+        if not frozen(config, name):
+            continue
         torch.manual_seed(config.seed)
-        model = Model(config.model)
+        module = _module(name, Model(config.model))
         sets[name] = [
             probe_set(
-                model.visual if name == "visual" else VoiceModel(model.speech, model.audio),
-                batches_of(
-                    name,
-                    config,
-                    part,
-                    reconstruct=_reconstruct(config, part, run / f"fold{k}", fabric) if name == "visual" else None,
-                ),
-                part,
+                module,
+                batches_of(name, config, subset, True, _reconstruct(name, config, subset, run / f"fold{k}", fabric)),
+                subset,
                 getattr(config, name),
                 fabric=fabric,
                 workers=workers,
@@ -151,16 +134,16 @@ def probe_sets(
                 path=run / f"fold{k}" / f"{name}.probe",
                 name=f"fold{k} {name}",
             )
-            for k, part in enumerate(parts)
+            for k, subset in enumerate(folds)
         ]
     return sets
 
 
-def _reconstruct(config: TrainConfig, part: Part, folder: Path, fabric: Fabric) -> Autoencoders | None:
-    """The autoencoders that make `visual.reconstructed`, trained on the real faces of `part` only."""
-    if not config.visual.reconstructed:
+def _reconstruct(name: str, config: TrainConfig, subset: Subset, folder: Path, fabric: Fabric) -> Autoencoders | None:
+    """The autoencoders that make `visual.reconstructed`, trained on the real faces of `subset` only."""
+    if name != "visual" or not config.visual.reconstructed:
         return None
-    real = VisualBatches(part, config.visual, config.seed, augment=False)
+    real = VisualBatches(subset, config.visual, config.seed, augment=False)
     return fit_autoencoders(
         real.real_crop,
         config.visual,
@@ -172,55 +155,48 @@ def _reconstruct(config: TrainConfig, part: Part, folder: Path, fabric: Fabric) 
 
 
 def batches_of(
-    name: str, config: TrainConfig, part: Part, augment: bool = True, reconstruct: Reconstruct | None = None
+    name: str, config: TrainConfig, subset: Subset, augment: bool = True, reconstruct: Reconstruct | None = None
 ) -> Batches:
-    """The batches of stage `name` (of STREAMS). reconstruct: see VisualBatches."""
-    seed = config.seed
+    """The batches of one stream. Raises ManifestError where the data lacks a class."""
     if name == "visual":
-        return VisualBatches(part, config.visual, seed, augment, reconstruct)
+        return VisualBatches(subset, config.visual, config.seed, augment, reconstruct)
     if name == "audio":
-        return AudioBatches(part, config.model.audio, config.audio, seed, augment)
-    if name == "sync":
-        return SyncBatches(part, config.model, config.sync, seed, augment)
-    return JointBatches(part, config.model, config.joint, seed, augment, match=config.sync.steps > 0)
+        return AudioBatches(subset, config.model.audio, config.audio, config.seed, augment)
+    return SyncBatches(subset, config.model, config.sync, config.seed, augment)
 
 
 def make_stage(
-    name: str, model: Model, config: TrainConfig, part: Part, reconstruct: Reconstruct | None = None
+    name: str, model: Model, config: TrainConfig, subset: Subset, reconstruct: Reconstruct | None = None
 ) -> Stage:
-    """Network, batches and loss of stage `name` (of STREAMS). reconstruct: see VisualBatches."""
-    batches = batches_of(name, config, part, reconstruct=reconstruct)
-    if name == "visual":
-        return Stage(model.visual, batches, lambda smoothing: visual_loss(smoothing, config.visual))
-    if name == "audio":
-        module = VoiceModel(model.speech, model.audio)
-        return Stage(module, batches, lambda smoothing: _audio_loss(smoothing, config.audio.items))
-    if name == "sync":
-        return Stage(model.sync, batches, lambda _: _sync_loss(model.speech))
-    return Stage(
-        JointModel(model.visual, model.speech, model.audio, model.sync),
-        batches,
-        lambda smoothing: lambda module, batch: joint_loss(module, batch, smoothing),
-    )
+    """Module, batches and loss of one stream. Raises ManifestError where the data lacks a class."""
+    losses: dict[str, Callable[[float], Loss]] = {
+        "visual": lambda smoothing: visual_loss(smoothing, config.visual),
+        "audio": lambda smoothing: _audio_loss(smoothing, config.audio.items),
+        "sync": lambda _: _sync_loss(model.speech),
+    }
+    batches = batches_of(name, config, subset, reconstruct=reconstruct)
+    return Stage(_module(name, model), batches, losses[name])
 
 
-def _dev_batches(name: str, config: TrainConfig, dev: Part) -> Batches:
+def _module(name: str, model: Model) -> nn.Module:
+    return VoiceModel(model.speech, model.audio) if name == "audio" else getattr(model, name)
+
+
+def _dev_batches(name: str, config: TrainConfig, dev: Subset) -> Batches:
     """Without augmentation; on dev's own fakes, or where it has none that can be used, on forgeries of its reals."""
-    if name in ("visual", "audio"):
-        for forged in (0.0, 1.0):
-            loop = replace(getattr(config, name), forged=forged)
-            try:
-                return batches_of(name, replace(config, **{name: loop}), dev, augment=False)
-            except ManifestError as error:
-                last = error
-        raise ManifestError(f"dev: {last}; set {name}.evaluate_every: 0 to keep the last weights instead")
-    try:
-        return batches_of(name, config, dev, augment=False)
-    except ManifestError as error:
-        raise ManifestError(f"dev: {error}; set {name}.evaluate_every: 0 to keep the last weights instead") from error
+    loop = getattr(config, name)
+    loops: list[Any] = [loop]
+    if isinstance(loop, PairLoopConfig):
+        loops = [replace(loop, forged=forged) for forged in (0.0, 1.0)]
+    for tried in loops:
+        try:
+            return batches_of(name, replace(config, **{name: tried}), dev, augment=False)
+        except ManifestError as error:
+            last = error
+    raise ManifestError(f"dev: {last}; set {name}.evaluate_every: 0 to keep the last weights instead")
 
 
-def _evaluation(name: str, stage: Stage, config: TrainConfig, dev: Part) -> Callable[[nn.Module], float]:
+def _evaluation(name: str, stage: Stage, config: TrainConfig, dev: Subset) -> Callable[[nn.Module], float]:
     """The log loss on the first DEV_BATCHES batches of dev, made when it is first asked for."""
     batches: list[Batch] = []
     loss_of = stage.loss(0.0)
@@ -253,19 +229,16 @@ def visual_loss(smoothing: float, config: PairLoopConfig) -> Loss:
 
 
 def _audio_loss(smoothing: float, items: int) -> Loss:
-    """`items`: a fake, its original and the reals beside them are masked alike."""
-
     def loss(module: nn.Module, batch: Batch) -> Tensor:
-        mels = batch["mels"]
-        if module.training:
-            mels = spec_augment(mels, items)
+        mels = spec_augment(batch["mels"], items) if module.training else batch["mels"]
         return masked_bce(module(mels), batch["labels"], smoothing)
 
     return loss
 
 
 def spec_augment(mels: Tensor, items: int) -> Tensor:
-    """(B, T, N_MELS), a mask of bands and one of time for each `items` windows in turn, filled with the mean.
+    """(B, T, N_MELS), a mask of bands and one of time for each `items` windows in turn (a fake, its original and the
+    reals beside them), filled with the mean.
 
     SpecAugment (Park et al., 2019) with torchaudio's masks, which know one axis pair: the items of a group stand side
     by side on the axis that is not masked.
@@ -311,27 +284,18 @@ class TorchNetworks:
     """A Model's streams behind `scoring.Networks`, for scoring while training."""
 
     def __init__(self, model: Model, device: torch.device | str = "cpu") -> None:
-        self.model, self.device = model.to(device).eval(), torch.device(device)
+        self.device = torch.device(device)
+        model.to(device).eval()
+        self.visual = partial(self._run, model.visual)
+        self.speech = partial(self._run, model.speech)
+        self.audio = partial(self._run, model.audio)
+        self.mouth = partial(self._run, model.sync.mouth)
+        self.voice = partial(self._run, model.sync.voice)
 
     def _run(self, module: nn.Module, array: np.ndarray) -> Float:
         with torch.inference_mode():
-            parts = [array[i : i + 128] for i in range(0, len(array), 128)]
-            return np.concatenate([module(torch.from_numpy(p).to(self.device)).cpu().numpy() for p in parts])
-
-    def visual(self, crops: UInt8) -> Float:
-        return self._run(self.model.visual, crops)
-
-    def speech(self, mels: Float) -> Float:
-        return self._run(self.model.speech, mels)
-
-    def audio(self, frames: Float) -> Float:
-        return self._run(self.model.audio, frames)
-
-    def mouth(self, mouths: UInt8) -> Float:
-        return self._run(self.model.sync.mouth, mouths)
-
-    def voice(self, frames: Float) -> Float:
-        return self._run(self.model.sync.voice, frames)
+            rows = [torch.from_numpy(array[i : i + 128]).to(self.device) for i in range(0, len(array), 128)]
+            return np.concatenate([module(some).cpu().numpy() for some in rows])
 
 
 def score_clips(scorer: StreamScorer, clips: Sequence[Clip]) -> StreamOutputs:

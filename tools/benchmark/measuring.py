@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
+from avdetect.jobs.process import children
 from avdetect.media import ffmpeg_path
 
 SAMPLE = Path(__file__).parents[2] / "avdetect" / "weights" / "sample" / "sample.mp4"
@@ -78,12 +78,8 @@ def _look(root: int, used: Usage) -> None:
 def tree(process: int) -> Iterator[int]:
     """`process` and all that descend from it."""
     yield process
-    children: list[str] = []
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():  # each thread has the children that it started
-            children += (thread / "children").read_text().split()
-    for child in children:
-        yield from tree(int(child))
+    for child in children(process):
+        yield from tree(child)
 
 
 def proc_status(process: int | str = "self") -> dict[str, str]:
@@ -140,32 +136,20 @@ def machine() -> dict[str, str]:
 
 
 class Table:
-    """CSV on standard output and, where `out` is given, in that file; the facts stand above it as `# key: value`."""
+    """CSV on standard output; the facts stand above it as `# key: value`."""
 
-    def __init__(self, columns: Sequence[str], facts: Mapping[str, str], out: Path | None = None) -> None:
+    def __init__(self, columns: Sequence[str], facts: Mapping[str, str]) -> None:
         self._columns = columns
-        self._files: list[TextIO] = [sys.stdout, *([out.open("w", encoding="utf-8")] if out else [])]
         for name, value in facts.items():
             self.note(f"{name}: {value}")
-        self._write(",".join(columns))
-
-    def __enter__(self) -> Table:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files[1:]:
-            file.close()
+        print(",".join(columns), flush=True)
 
     def row(self, **values: float | str) -> None:
         """One row; floats are rounded to milliseconds and the like, what is not given stays empty."""
         assert not values.keys() - set(self._columns), values
         cells = (values.get(name, "") for name in self._columns)
-        self._write(",".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells))
+        print(",".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells), flush=True)
 
     def note(self, text: str) -> None:
         """A line that readers of CSV skip."""
-        self._write(f"# {text}")
-
-    def _write(self, line: str) -> None:
-        for file in self._files:
-            print(line, file=file, flush=True)
+        print(f"# {text}", flush=True)

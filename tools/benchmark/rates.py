@@ -1,6 +1,6 @@
 """CPU seconds, wall seconds and memory of whole commands, side by side and over longer and larger files.
 
-    PYTHONPATH=tools python -m benchmark.rates decode score [--clips 1080:10] [--runs 5] [--out rates.csv]
+    PYTHONPATH=tools python -m benchmark.rates decode score [--clips 1080:10] [--runs 5] > rates.csv
     PYTHONPATH=tools python -m benchmark.rates score --runs 1 --clips 360:10 360:60 360:3600    # does it grow?
     PYTHONPATH=tools python -m benchmark.rates batch:1@1 batch:2 [--files DIR]                  # workers@cores
     PYTHONPATH=tools python -m benchmark.rates preprocess:2 --manifest my.csv --config configs/small.yaml
@@ -36,10 +36,9 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, help="of preprocess")
     parser.add_argument("--config", type=Path, help="of preprocess")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, Table(COLUMNS, machine(), args.out) as table:
-        compare(table, args, Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch:
+        compare(Table(COLUMNS, machine()), args, Path(scratch))
 
 
 def compare(table: Table, args: argparse.Namespace, folder: Path) -> None:
@@ -54,22 +53,20 @@ def compare(table: Table, args: argparse.Namespace, folder: Path) -> None:
         for run in range(-1, args.runs):
             for name in args.commands:
                 cost = measure(command(name, media, files, args, folder / f"{run}{name}"), accepted=(0, 1))
-                many = len(list(files.iterdir())) if name[:5] == "batch" else 1
-                length = {"batch": many * SECONDS if not args.files else 0, "decode": float(seconds)}
-                length |= {"score": float(seconds), "preprocess": 0}
-                if run >= 0:
-                    used.setdefault((name, clip), []).append(cost)
-                    row = {"cpu_seconds": cost.cpu_seconds, "wall_seconds": cost.wall_seconds}
-                    row |= {"python_mib": cost.peak("python"), "ffmpeg_mib": cost.peak("ffmpeg")}
-                    if of := length[name.partition(":")[0]]:
-                        row["cpu_per_media_second"] = cost.cpu_seconds / of
-                    row |= {"tree_mib": cost.tree_mib, "files_per_second": many / cost.wall_seconds}
-                    table.row(run=run, command=name, clip=clip, **row)
+                kind = name.partition(":")[0]
+                many = len(list(files.iterdir())) if kind == "batch" else 1
+                length = {"batch": many * SECONDS * (args.files is None), "preprocess": 0}.get(kind, float(seconds))
+                if run < 0:
+                    continue
+                used.setdefault((name, clip), []).append(cost)
+                row = {"cpu_seconds": cost.cpu_seconds, "wall_seconds": cost.wall_seconds}
+                row |= {"python_mib": cost.peak("python"), "ffmpeg_mib": cost.peak("ffmpeg"), "tree_mib": cost.tree_mib}
+                row |= {"cpu_per_media_second": cost.cpu_seconds / length} if length else {}
+                table.row(run=run, command=name, clip=clip, files_per_second=many / cost.wall_seconds, **row)
         media.unlink(missing_ok=True)
     for (name, clip), costs in used.items():
-        cpu, wall = (
-            statistics.median(getattr(cost, unit) for cost in costs) for unit in ("cpu_seconds", "wall_seconds")
-        )
+        cpu = statistics.median(cost.cpu_seconds for cost in costs)
+        wall = statistics.median(cost.wall_seconds for cost in costs)
         pairs = zip(costs, used[args.commands[0], clip], strict=True)
         ratio = statistics.median(one.cpu_seconds / first.cpu_seconds for one, first in pairs)
         table.note(f"{name} {clip}: {cpu:.2f} CPU s, {wall:.2f} s, {ratio:.2f}x the CPU of {args.commands[0]}")

@@ -1,6 +1,6 @@
 """A server under load: many clients upload good and bad files, and ask how they are; is a job lost, does memory grow?
 
-    PYTHONPATH=tools python -m benchmark.serve_load [--jobs 200] [--clients 8] [--workers 2] [--out FILE]
+    PYTHONPATH=tools python -m benchmark.serve_load [--jobs 200] [--clients 8] [--workers 2] > load.csv
 
 Exits with 1 if a job was lost, ended otherwise than it should, or the server's memory grew by more than GROWTH_MIB from
 the middle to the end. Rule and data: README.md in this folder.
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
@@ -76,9 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("jobs", 200), ("clients", 8), ("workers", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Table(COLUMNS, machine(), args.out) as table:
+    table = Table(COLUMNS, machine())
+    with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "avdetect.cli", "serve", "--port", "0", "--data", f"{folder}/data"]
         command += ["--workers", str(args.workers)]
         environment = {name: value for name, value in os.environ.items() if name != "AVDETECT_TOKEN"}

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     except ToolError as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 1
-    with atheris.instrument_imports(include=["avdetect", "fuzz_checks", "fuzz_datasets"]):
+    with atheris.instrument_imports(include=["avdetect", "fuzz_checks"]):
         from fuzz_targets import TARGETS
     from fuzz_mutate import mutate
 

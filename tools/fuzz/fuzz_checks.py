@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import tarfile
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -20,7 +21,6 @@ import numpy as np
 
 from avdetect import config
 from avdetect._media.facts import info_of, parsed
-from avdetect._media.ffmpeg import Decoder
 from avdetect._media.info import MAX_TAGS, AudioStream, MediaInfo, VideoStream
 from avdetect._media.messages import FfmpegLog
 from avdetect._media.timeline import Timeline, nearest
@@ -30,6 +30,9 @@ from avdetect.batch.sources import _listed, source_of
 from avdetect.batch.tables import CsvTable, JsonDocument, JsonLines, KaggleTable, Table, TerminalTable
 from avdetect.bundle import OUT_OF_FOLD, Bundle, BundleInfo, _read_info
 from avdetect.config import to_dict
+from avdetect.datasets.adapters import ADAPTERS
+from avdetect.datasets.cache.shards import scan
+from avdetect.datasets.cache.store import CACHE, Identity, _read_sources
 from avdetect.datasets.manifest import digest, read_manifest, write_manifest
 from avdetect.datasets.segments import clean_segments
 from avdetect.evaluation.held_out import held_out_table
@@ -37,6 +40,7 @@ from avdetect.evaluation.ledger import RESULTS, Ledger
 from avdetect.report import data as report
 from avdetect.report.facts import media_facts
 from avdetect.report.signs import editing_signs
+from avdetect.types import Detection, SyncScore
 
 LIMITS = config.MediaLimits()
 CLASSES = (config.MediaLimits, config.TrainConfig, config.PreprocessConfig, config.ModelConfig, config.PairLoopConfig)
@@ -47,18 +51,16 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
 TREES: list[dict[str, Any]] = _GIVEN["trees"]  # metadata of public datasets
 
 
-# -- media: what children say of a hostile file, which may have taken them over, and the frames they hand on
+# -- media: what children say of a hostile file, which may have taken them over
 
 
 def facts(data: bytes, folder: Path) -> None:
-    """A description of a file, and every sentence made of it."""
     found = parsed(data)
     if found is not None:
         check_info(info_of(folder / "x.mp4", LIMITS, found))
 
 
 def check_info(info: MediaInfo) -> None:
-    """What the rest of the program takes for granted."""
     assert all(seconds is None or math.isfinite(seconds) for seconds in (info.duration_seconds, info.start_seconds))
     if info.video is not None:
         assert min(info.video.width, info.video.height, info.video.coded_width, info.video.coded_height) > 0
@@ -71,7 +73,7 @@ def check_info(info: MediaInfo) -> None:
     assert all(math.isfinite(stream.start_seconds) for stream in streams)
     assert all(stream.codec.isprintable() for stream in streams)
     assert len(info.tags) <= MAX_TAGS
-    for text in (*(fact.value for fact in media_facts(info)), *editing_signs(info, None, None)):
+    for text in (*media_facts(info).values(), *editing_signs(info, None, None)):
         assert text.isprintable()
         assert len(text) < 5000
 
@@ -85,7 +87,6 @@ def _in_pieces(data: bytes, take: Callable[[bytes], object]) -> None:
 
 
 def ffmpeg_log(data: bytes, folder: Path) -> None:
-    """A log, and every sentence made of it."""
     log = FfmpegLog("file:/proc/self/fd/9")
     _in_pieces(data, log.feed)
     for status in (0, 1, -9, 127, None):
@@ -96,7 +97,7 @@ def ffmpeg_log(data: bytes, folder: Path) -> None:
 def clock(data: bytes, folder: Path) -> None:
     """When pictures are shown, and how their frames are numbered."""
     timeline = Timeline()
-    _in_pieces(data, timeline.hear)
+    _in_pieces(data, timeline.receive)
     if timeline.start is None:
         return
     after: int | None = None
@@ -108,30 +109,10 @@ def clock(data: bytes, folder: Path) -> None:
             after = place + length
 
 
-class _Pipe(Decoder):
-    """A child whose output is given; no process."""
-
-    def __init__(self, path: Path, data: bytes) -> None:
-        self.path, self.limits, self._data = path, LIMITS, io.BytesIO(data)
-
-    def fill(self, *buffers: Any) -> int:
-        return sum(self._data.readinto(buffer) for buffer in buffers)
-
-
-def y4m(data: bytes, folder: Path) -> None:
-    """The header of the decoded frames, then the frames."""
-    child = _Pipe(folder / "x.mp4", data)
-    size = child.y4m_header()
-    if size is not None:
-        frames, count = child.y4m_frames(size, 5)
-        assert (frames is None) == (count == 0)
-
-
 # -- bundles, from whoever made them, and configuration files
 
 
 def bundle_json(data: bytes, folder: Path) -> None:
-    """What a bundle says of itself."""
     (folder / "bundle.json").write_bytes(data)
     info, _ = _read_info(folder / "bundle.json")
     assert np.isfinite(info.calibration.probabilities(np.zeros((1, 4), np.float32))).all()
@@ -154,9 +135,8 @@ def onnx_graph(data: bytes, folder: Path) -> None:
     pending = [model.graph]
     while pending:
         message = pending.pop()
-        for field, value in message.ListFields():
-            if field.message_type:
-                pending += value if isinstance(value, Iterable) else [value]
+        nested = (value for field, value in message.ListFields() if field.message_type)
+        pending += (one for value in nested for one in (value if isinstance(value, Iterable) else [value]))
         assert not isinstance(message, onnx.SparseTensorProto)
         if isinstance(message, onnx.TensorProto):
             assert not message.external_data
@@ -173,7 +153,6 @@ def _bundle() -> Bundle:
 
 
 def golden(data: bytes, folder: Path) -> None:
-    """golden.npz."""
     arrays = replace(_bundle(), files={"golden.npz": data}).golden()
     assert all(array.dtype != object for array in arrays.values())
 
@@ -196,11 +175,11 @@ def yaml_config(data: bytes, folder: Path) -> None:
 
 _IDENTITY = {"bundle": "abc", "limits": {"x": 1}}
 FAILED = report.to_dict(report.Failure("a.mp4", "MediaError", "m"))
-SCORED: dict[str, Any] = {
-    **{"status": "scored", "verdict": "fake", "fake": 0.5, "video_fake": None, "audio_fake": 0.25, "reason": "r"},
-    **{"mismatch": 0.125, "duration_seconds": 1.0, "sync": {"offset_seconds": 0.1, "confidence": 2.0}},
-    "missing": {"audio": "silent"},
-}
+_DETECTION = Detection(
+    "a.mp4", "fake", "r", 0.5, None, 0.25, 0.125, 0.6, 0.5, 0.0, 1.0, SyncScore(0.1, 2.0, 0.5, 0), (), (), (),
+    {"audio": "silent"}, (), {}, {},
+)  # fmt: skip
+SCORED: dict[str, Any] = json.loads(json.dumps(report.to_dict(_DETECTION)))  # as it is read again
 
 
 def manifest(data: bytes, folder: Path) -> None:
@@ -214,7 +193,6 @@ def manifest(data: bytes, folder: Path) -> None:
 
 
 def batch_manifest(data: bytes, folder: Path) -> None:
-    """The manifest of `avdetect score --manifest`."""
     (folder / "m.csv").write_bytes(data)
     source = source_of([], folder / "m.csv")
     names = [name for name in source.open() if name is not None]
@@ -270,7 +248,7 @@ def results(data: bytes, folder: Path) -> None:
         found[kind] = (folder / "table.txt").read_bytes().decode()  # not read_text: it would change \\r
     rows = list(csv.DictReader(io.StringIO(found[CsvTable], newline=""), strict=True))
     assert [row["path"] for row in rows] == [_no_formula(report.printable(path))] * 2
-    assert rows[0]["reason"] == _no_formula(report.printable(message))
+    assert rows[0]["reason"] == _no_formula(report.printable(message))  # for a spreadsheet would calculate with it
     assert [row["fake"] for row in rows] == ["", "0.5000"]
     submitted = list(csv.reader(io.StringIO(found[KaggleTable], newline=""), strict=True))
     assert submitted[1:] == [[report.printable(os.path.basename(path)), "0.500000"]] * 2
@@ -279,12 +257,10 @@ def results(data: bytes, folder: Path) -> None:
 
 
 def _no_formula(cell: str) -> str:
-    """What a spreadsheet must not calculate with stands behind an apostrophe."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell
 
 
 def ledger(data: bytes, folder: Path) -> None:
-    """A row of the scores that an evaluation resumes from."""
     with Ledger(None, "abc") as opened:
         row = opened._read("", data.decode(errors="replace"))
     assert set(row) == set(RESULTS)
@@ -297,3 +273,57 @@ def segments(data: bytes, folder: Path) -> None:
     except (ValueError, RecursionError):
         return
     assert all(0 <= start < end for start, end in clean_segments(value))
+
+
+# -- data sets: the metadata of public ones, and the folder of a preprocessing cache
+
+
+def adapter(data: bytes, folder: Path) -> None:
+    """The metadata of one dataset; the first byte says of which."""
+    number = data[0] % len(TREES) if data else 0
+    tree, root = TREES[number], folder / str(number)
+    files = dict.fromkeys(tree["media"], "") | tree.get("beside", {}) if not root.exists() else {}
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    (root / tree["file"]).parent.mkdir(parents=True, exist_ok=True)
+    (root / tree["file"]).write_bytes(data[1:])
+    table = ADAPTERS[tree["adapter"]](root / tree["file"] if tree["adapter"] == "csv" else root).table
+    assert len(table)
+    assert table["path"].is_unique
+    assert set(table["split"]) <= {"", "train", "dev", "test"}
+
+
+def cache_json(data: bytes, folder: Path) -> None:
+    """cache.json and sources.jsonl of a preprocessing cache."""
+    (folder / "sources.jsonl").write_bytes(data)
+    assert all(isinstance(value, str) for value in _read_sources(folder).values())
+    (folder / CACHE).write_bytes(data)
+    Identity.read(folder)
+
+
+def shard(data: bytes, folder: Path) -> None:
+    """A shard of a preprocessing cache, as it is salvaged after a kill."""
+    records, rows, end = scan(io.BytesIO(data))
+    assert end <= len(data) + tarfile.BLOCKSIZE
+    assert len(rows) == sum(len(record.clips) for record in records)
+
+
+def record(data: bytes, folder: Path) -> None:
+    """The record of a file in a shard: what follows the tar header, which is made to fit."""
+    shard(member("k.json", data), folder)
+
+
+def shard_header(data: bytes, folder: Path) -> None:
+    """A shard whose first header is right but for what the bytes put into it: name and size, then what follows."""
+    header = bytearray(tarfile.TarInfo("k.npz").tobuf(tarfile.USTAR_FORMAT))
+    header[:8], header[124:136] = data[:8].ljust(8, b"\0"), data[8:20].ljust(12, b"\0")
+    header[148:156] = b" " * 8  # as the checksum is taken
+    header[148:156] = b"%06o\0 " % sum(header)
+    shard(bytes(header) + data[20:], folder)
+
+
+def member(name: str, data: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * (-len(data) % tarfile.BLOCKSIZE)

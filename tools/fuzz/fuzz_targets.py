@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import fuzz_checks
-import fuzz_datasets
 import numpy as np
 import pandas as pd
-from fuzz_checks import FAILED, SCORED, SEEDS, TREES
-from fuzz_datasets import member
+from fuzz_checks import FAILED, SCORED, SEEDS, TREES, member
 
 from avdetect.bundle import DEFAULT_BUNDLE, GRAPHS, OUT_OF_FOLD
 from avdetect.config import PreprocessConfig
@@ -90,5 +88,4 @@ _MADE: dict[str, tuple[bytes, ...]] = {
     "shard_header": (b"k.npz\0\0\0" + b"0" * 11 + b"\0", b"k.json\0\0" + b"0" * 10 + b"2\0{}" + b"\0" * 510),
     "record": (_RECORD, _CLIP),
 }
-_CHECKS = vars(fuzz_checks) | vars(fuzz_datasets)
-TARGETS = {name: Target(_CHECKS[name], seeds) for name, seeds in (SEEDS | _MADE).items()}
+TARGETS = {name: Target(vars(fuzz_checks)[name], seeds) for name, seeds in (SEEDS | _MADE).items()}

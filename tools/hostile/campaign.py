@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,9 +21,10 @@ from unittest import mock
 from benchmark.measuring import kib, proc_status, tree
 
 from avdetect.config import MediaLimits
+from avdetect.jobs.process import ANSWER, READY, Process
 from hostile.case import Case, Place, render
 from hostile.guard import Secret
-from hostile.worker import work
+from hostile.worker import scoring
 
 # Tight, so that what runs into a limit does so soon. The rest are avdetect's own.
 LIMITS = MediaLimits(
@@ -33,7 +33,6 @@ LIMITS = MediaLimits(
 MOST_SECONDS = 30.0  # what comes after the last look at the clock, on a busy machine, is allowed for
 MOST_MEGABYTES = 2048  # the worker and its two ffmpegs together
 TYPED = frozenset(("MediaError", "LimitError"))  # how a file may fail; anything else is a bug of ours
-_START_SECONDS = 120.0
 _MOST_HASHED = 1 << 28  # bytes
 
 
@@ -62,8 +61,7 @@ class Campaign:
         (folder / "secret").mkdir(exist_ok=True)
         self.secret = Secret(folder / "secret" / "secret.txt")
         self._log = folder / "worker.log"
-        self._process: Any = None
-        self._seen: set[str] = set()
+        self._process: Process | None = None
         for path in (self._work, self._cwd):
             remove(path)
             path.mkdir()
@@ -75,17 +73,14 @@ class Campaign:
         self._end()
         self.secret.close()
 
-    def run(self, case: Case) -> Row | None:
-        """Make the case, score it, judge, and delete it. None for bytes that an earlier case had."""
+    def run(self, case: Case) -> Row:
+        """Make the case, score it, judge, and delete it."""
         place = Place(self._work, self.seeds, case.rng(self.seed), self.secret.path)
         try:
             path = os.fspath(case.make(place))
         except (RuntimeError, OSError) as error:
             return Row(case.family, case.name, "not made", 0, 0, 0, "", str(error), ["the case could not be made"])
         digest, opened = _digest(path), self.secret.opened()
-        if case.only_bytes and digest in self._seen:
-            return None
-        self._seen.add(digest)
         self._begin()
         files, logged = listing(self._work), self._log.stat().st_size
         over, disturbing = threading.Event(), None
@@ -109,8 +104,6 @@ class Campaign:
         for folder in (self._work, self._cwd):
             remove(folder)
             folder.mkdir()
-        if answer is None:
-            self._end()
         return row
 
     def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None) -> Iterator[str]:
@@ -119,9 +112,8 @@ class Campaign:
         if row.megabytes > MOST_MEGABYTES:
             yield f"took {row.megabytes:.0f} MB"
         if answer is None:
-            code = self._process.exitcode
-            row.outcome = "killed" if code is None else f"exit {code}"
-            yield "the network was asked for" if code == -signal.SIGSYS else "the worker gave no answer"
+            row.outcome = self._end()
+            yield "the network was asked for" if row.outcome == "SIGSYS" else "the worker gave no answer"
             return
         result = answer["result"]
         failed = result["status"] == "failed"
@@ -135,7 +127,7 @@ class Campaign:
                 f"not the error that says {case.error!r}: {says}",
             ),
             ("Traceback" in says or Secret.content in json.dumps(result), "a traceback or a secret in the result"),
-            (-signal.SIGSYS in answer["statuses"], "ffmpeg asked for the network"),
+            (answer["network"], "ffmpeg asked for the network"),
             (answer["files_left_open"], f"{answer['files_left_open']} files left open"),
             (answer["children_left"], f"processes left: {answer['children_left']}"),
             (answer["reported"], answer["reported"]),
@@ -143,46 +135,34 @@ class Campaign:
             if wrong:
                 yield said
 
-    def _begin(self) -> None:
+    def _begin(self) -> Process:
         """Have a worker."""
-        if self._process is not None and self._process.is_alive():
-            return
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        with mock.patch.dict(os.environ, TMPDIR=str(self._cwd), HOME=str(self._cwd)):
-            self._process = context.Process(target=work, args=(theirs, LIMITS, self._cwd, self._sabotage))
-            self._process.start()
-        theirs.close()
-        if not self._connection.poll(_START_SECONDS) or self._connection.recv_bytes() != b"{}":
-            raise RuntimeError(f"the worker did not begin: {self._log.read_text(errors='replace')[-2000:]}")
+        if self._process is None:
+            with mock.patch.dict(os.environ, TMPDIR=str(self._cwd), HOME=str(self._cwd)):
+                self._process = Process(partial(scoring, LIMITS, self._cwd, self._sabotage))
+            if READY not in (self._process.receive() or {}):
+                raise RuntimeError(f"the worker did not begin: {self._log.read_text(errors='replace')[-2000:]}")
+        return self._process
 
     def _ask(self, path: str) -> tuple[dict[str, Any] | None, float, int]:
         """(answer, wall seconds, most bytes held); no answer where the worker died or went on for ever."""
-        pid = self._process.pid
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
+        process = self._begin()
+        assert process.pid is not None
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # its peak begins anew
         began, most, answer = time.monotonic(), 0, None
-        self._connection.send_bytes(json.dumps(path).encode())
+        process.send(path)
         while time.monotonic() - began < 1.5 * MOST_SECONDS:
-            if self._connection.poll(0.01):
-                most = max(most, _held(pid))
-                with contextlib.suppress(EOFError, OSError):
-                    answer = json.loads(self._connection.recv_bytes())
+            came = process.connection.poll(0.01)
+            most = max(most, _held(process.pid))
+            if came:
+                answer = (process.receive() or {}).get(ANSWER)
                 break
-            most = max(most, _held(pid))
-        seconds = time.monotonic() - began
-        if answer is None:
-            self._process.join(1)
-        return answer, seconds, most
+        return answer, time.monotonic() - began, most
 
-    def _end(self) -> None:
-        if self._process is None:
-            return
-        for process in [*tree(self._process.pid)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        self._process.join()
-        self._connection.close()
-        self._process = None
+    def _end(self) -> str:
+        """End the worker, if there is one: the signal or exit code of its end."""
+        process, self._process = self._process, None
+        return process.kill() if process else ""
 
 
 def _held(pid: int) -> int:

@@ -49,7 +49,7 @@ class Case:
     disturb: Disturbance | None = None  # runs beside the scoring, until the event is set
     error: str | None = None  # a pattern that the error's message must have
     scored: bool = False  # a Detection is the only right answer
-    only_bytes: bool = False  # nothing matters but the file's bytes: once is enough
+    only_bytes: bool = False  # nothing matters but the file's bytes
 
     def rng(self, seed: int) -> random.Random:
         return random.Random(f"{seed} {self.family} {self.name}")

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from benchmark.measuring import kib, proc_status
 
 from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
+from avdetect.jobs.process import Work
 from avdetect.report.data import Failure, Result, csv_line, to_dict, to_row
 from avdetect.report.text import render
 from hostile.guard import adopt_orphans, forbid_network
@@ -40,10 +40,8 @@ class _Watched(subprocess.Popen):
         return status
 
 
-def work(
-    connection: Connection, limits: MediaLimits, scratch: Path, sabotage: Callable[[], None] | None = None
-) -> None:
-    """Score every path that comes, and say what came of it and what was left over. The end of the pipe ends it.
+def scoring(limits: MediaLimits, scratch: Path, sabotage: Callable[[], None] | None = None) -> Work:
+    """The task of the process: score a path, and say what came of it and what was left over.
 
     sabotage: run first; how the tests make sure that what is forbidden would be seen.
     """
@@ -52,20 +50,13 @@ def work(
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     adopt_orphans()
     forbid_network()
     subprocess.Popen = _Watched  # type: ignore[misc]
     if sabotage:
         sabotage()
     score = ScoringOptions(device="cpu", limits=limits).scorer(threads=1)
-    connection.send_bytes(b"{}")
-    try:
-        while True:
-            path = json.loads(connection.recv_bytes())
-            connection.send_bytes(json.dumps(_measured(score, path)).encode())
-    except EOFError:
-        return
+    return lambda path, report: _measured(score, path)
 
 
 def _measured(score: Callable[[str], Result], path: str) -> dict[str, Any]:
@@ -76,7 +67,7 @@ def _measured(score: Callable[[str], Result], path: str) -> dict[str, Any]:
     return {
         "result": to_dict(result),
         "reported": _reported(result),
-        "statuses": list(ended),
+        "network": -signal.SIGSYS in ended,
         "files_left_open": len(set(os.listdir("/proc/self/fd")) - before),
         "resident_kib": kib(proc_status()["VmRSS"]),
         "children_left": Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(),
@@ -87,8 +78,9 @@ def _reported(result: Result) -> str:
     """What is wrong with the reports of the result; nothing, if they can be made and are harmless."""
     try:
         json.dumps(to_dict(result), allow_nan=False)
-        shown = [csv_line(to_row(result).values())[:-1] if isinstance(result, Failure) else render(result).plain]
-        shown += [str(cell) for cell in to_row(result).values() if cell is not None]
+        row = to_row(to_dict(result))
+        shown = [csv_line(row.values())[:-1] if isinstance(result, Failure) else render(result).plain]
+        shown += [str(cell) for cell in row.values() if cell is not None]
     except ValueError as error:
         return f"{type(error).__name__}: {error}"
     steering = {char for text in shown for char in text if not char.isprintable()} - {"\n"}

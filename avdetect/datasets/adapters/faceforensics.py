@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from avdetect.datasets.adapters.listing import SILENT_REAL, VIDEO, Listing, Rows
+from avdetect.datasets.adapters.listing import FAKE_FACE, SILENT_REAL, Listing, Rows
 from avdetect.datasets.splits import joined
 
-PLACE = re.compile(r"(?:.*/)?(original|manipulated)_sequences/([^/]+)/(raw|c23|c40)/videos/([^/]+)\.\w+")
+PLACE = re.compile(r"(.*/)?(original|manipulated)_sequences/([^/]+)/(raw|c23|c40)/videos/([^/]+)(\.\w+)")
 SPLITS = {"train.json": "train", "val.json": "dev", "test.json": "test"}
-FAKE_NAME = {"faceforensics": re.compile(r"(\d+)_(\d+)"), "dfd": re.compile(r"(\d+)_(\d+)__(.+)__(\w+)")}
-REAL_NAME = {"faceforensics": re.compile(r"(\d+)"), "dfd": re.compile(r"(\d+)__(.+)")}
+# Of a fake the first name is the target's, whose video was changed.
+FAKE_NAME = {"faceforensics": re.compile(r"(\d+)_(\d+)"), "dfd": re.compile(r"(\d+)_(\d+)__(.+)__\w+")}
+REAL_NAME = {"faceforensics": re.compile(r"(\d+)"), "dfd": re.compile(r"(\d+)__.+")}
 
 
 def faceforensics(root: Path) -> Listing:
@@ -26,46 +27,40 @@ def faceforensics(root: Path) -> Listing:
     Official splits from train.json, val.json and test.json under the root; DFD has none.
     """
     rows = Rows(root, "faceforensics")
+    rows.files -= {path for path in rows.files if "/masks/" in path}
     pairs, split_of = _official(rows)
-    found: list[tuple[str, str, str, str, re.Match[str]]] = []
+    found: list[tuple[re.Match[str], str, re.Match[str]]] = []
     edges: dict[str, list[tuple[str, str]]] = {"faceforensics": list(pairs), "dfd": []}
-    for path in sorted(f for f in rows.files if f.lower().endswith(VIDEO)):
-        place = PLACE.fullmatch(path)
-        if not place:
-            continue
-        kind, method, compression, stem = place.groups()
-        dataset = "dfd" if method in ("actors", "DeepFakeDetection") else "faceforensics"
-        name = (FAKE_NAME if kind == "manipulated" else REAL_NAME)[dataset].fullmatch(stem)
-        if not name:
-            rows.problem("unknown name", path, f"no {kind} file of {dataset}")
-            continue
-        fake = kind == "manipulated"
-        edges[dataset].append((name[1], name[2] if fake else name[1]))
-        found.append((path, dataset, method if fake else "", compression, name))
-    groups = {dataset: components(these) for dataset, these in edges.items()}
-    for path, dataset, method, compression, name in found:
-        group = groups[dataset][name[1]]
-        split = split_of.get(name[1], "") if dataset == "faceforensics" else ""
-        original = _original(path, dataset, compression, name) if method else ""
-        labels = (1, 1, None) if method else SILENT_REAL
-        rows.add(
-            path, labels, group, split=split, method=method, original=original, dataset=dataset, compression=compression
-        )
-    _missing(rows, [f[0] for f in found], pairs)
-    return rows.listing(ignore=("/masks/",))
+    for place in filter(None, map(PLACE.fullmatch, rows.videos())):
+        dataset = "dfd" if place[3] in ("actors", "DeepFakeDetection") else "faceforensics"
+        fake = place[2] == "manipulated"
+        name = (FAKE_NAME if fake else REAL_NAME)[dataset].fullmatch(place[5])
+        if name:
+            edges[dataset].append((name[1], name[2] if fake else name[1]))
+            found.append((place, dataset, name))
+        else:
+            rows.problem("unknown name", place[0], f"no {place[2]} file of {dataset}")
+    groups = {dataset: _components(these) for dataset, these in edges.items()}
+    for place, dataset, name in found:
+        fake, compression = place[2] == "manipulated", place[4]
+        real = f"actors/{compression}/videos/{name[1]}__{name[3]}" if dataset == "dfd" and fake else ""
+        real = real or f"youtube/{compression}/videos/{name[1]}"
+        cells = {"split": split_of.get(name[1], "") if dataset == "faceforensics" else "", "dataset": dataset}
+        if fake:
+            cells |= {"method": place[3], "original": f"{place[1] or ''}original_sequences/{real}{place[6]}"}
+        labels = FAKE_FACE if fake else SILENT_REAL
+        rows.add(place[0], labels, groups[dataset][name[1]], compression=compression, **cells)
+    return rows.listing()
 
 
 def _official(rows: Rows) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """All pairs, and video -> split."""
     pairs: list[tuple[str, str]] = []
     split_of: dict[str, str] = {}
-    for path in sorted(f for f in rows.files if PurePosixPath(f).name in SPLITS):
-        content = rows.json(path)
-        if content is None:
-            continue
-        split = SPLITS[PurePosixPath(path).name]
+    for path in rows.named(*SPLITS):
+        content, split = rows.json(path), SPLITS[PurePosixPath(path).name]
         for pair in content if isinstance(content, list) else [content]:
-            if not _is_pair(pair):
+            if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)):
                 rows.problem("unreadable metadata", path, f"{str(pair)[:60]} is no pair of names")
                 continue
             pairs.append((pair[0], pair[1]))
@@ -77,38 +72,10 @@ def _official(rows: Rows) -> tuple[list[tuple[str, str]], dict[str, str]]:
     return pairs, split_of
 
 
-def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
-
-
-def components(edges: list[tuple[str, str]]) -> dict[str, str]:
+def _components(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """Name -> the smallest name of those that pairs join it with."""
-    if not edges:
+    if not pairs:
         return {}
-    names = pd.DataFrame([*edges, *((b, a) for a, b in edges)], columns=["a", "b"])
-    # The sides are told apart by a prefix, and each name is joined with itself.
-    own = pd.DataFrame({"a": names["a"].unique(), "b": names["a"].unique()})
-    names = pd.concat([names, own], ignore_index=True)
-    names["part"] = joined(names["a"], "=" + names["b"])
-    return dict(zip(names["a"], names.groupby("part")["a"].transform("min"), strict=True))
-
-
-def _original(path: str, dataset: str, compression: str, name: re.Match[str]) -> str:
-    """519_515 and 24_23__scene__ID: the first is the target, whose video was changed."""
-    base = path[: path.index("manipulated_sequences/")]
-    real = f"youtube/{compression}/videos/{name[1]}" if dataset == "faceforensics" else ""
-    real = real or f"actors/{compression}/videos/{name[1]}__{name[3]}"
-    return f"{base}original_sequences/{real}{PurePosixPath(path).suffix}"
-
-
-def _missing(rows: Rows, paths: list[str], pairs: list[tuple[str, str]]) -> None:
-    """Files that the official pairs name and that a folder lacks."""
-    folders: dict[str, set[str]] = {}
-    for path in paths:
-        if "/actors/" not in path and "/DeepFakeDetection/" not in path:
-            folders.setdefault(str(PurePosixPath(path).parent), set()).add(PurePosixPath(path).stem)
-    for folder, stems in folders.items():
-        fake = "manipulated_sequences/" in folder
-        wanted = {name for a, b in pairs for name in ((f"{a}_{b}", f"{b}_{a}") if fake else (a, b))}
-        for stem in sorted(wanted - stems):
-            rows.problem("missing file", f"{folder}/{stem}.mp4", "named by the official pairs")
+    names = pd.Series([name for pair in pairs for name in pair])
+    pair = np.repeat(np.arange(len(pairs)), 2)
+    return dict(zip(names, names.groupby(joined(names, pair)).transform("min"), strict=True))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from avdetect.datasets.adapters.listing import Listing, Rows
+from avdetect.datasets.adapters.listing import REAL, Labels, Listing, Rows
 
-CATEGORIES = {
-    "A": ("RealVideo-RealAudio", (0, 0, 0)),
-    "B": ("RealVideo-FakeAudio", (1, 0, 1)),
-    "C": ("FakeVideo-RealAudio", (1, 1, 0)),
-    "D": ("FakeVideo-FakeAudio", (1, 1, 1)),
+CATEGORIES: dict[tuple[str, str], Labels] = {
+    ("A", "RealVideo-RealAudio"): REAL,
+    ("B", "RealVideo-FakeAudio"): (1, 0, 1),
+    ("C", "FakeVideo-RealAudio"): (1, 1, 0),
+    ("D", "FakeVideo-FakeAudio"): (1, 1, 1),
 }
+HEADER = ("source", "method", "category", "type", "path")
 
 
 def fakeavceleb(root: Path) -> Listing:
@@ -20,26 +21,22 @@ def fakeavceleb(root: Path) -> Listing:
     Each line of the CSV ends in a comma: `path` is the file's name and the tenth cell, which has no name, its folder.
     """
     rows = Rows(root, "fakeavceleb")
-    tables = sorted((f for f in rows.files if PurePosixPath(f).name == "meta_data.csv"), key=lambda f: f.count("/"))
-    path = tables[0] if tables else "meta_data.csv"
-    parsed = []
-    for source, method, category, kind, name, folder in rows.csv(
-        path, ("source", "method", "category", "type", "path")
-    ):
-        parsed.append((source, method, category, kind, _locate(rows, PurePosixPath(path).parent, folder, name)))
+    table = min(rows.named("meta_data.csv"), key=lambda path: path.count("/"), default="meta_data.csv")
+    base = PurePosixPath(table).parent
+    lines = [(*line[:4], _locate(rows, base, line[5], line[4])) for line in rows.csv(table, HEADER)]
     reals: dict[str, set[str]] = {}
-    for source, _, category, _, file in parsed:
+    for source, _, category, _, file in lines:
         if category == "A":
             reals.setdefault(source, set()).add(file)
-    for source, method, category, kind, file in parsed:
-        expected, labels = CATEGORIES.get(category, ("", None))
-        if labels is None or kind != expected:
+    for source, method, category, kind, file in lines:
+        labels = CATEGORIES.get((category, kind))
+        if labels is None:
             rows.problem("unknown label", file, f"category {category!r}, type {kind!r}")
-        elif labels[0]:
+        elif labels == REAL:
+            rows.add(file, labels, source)
+        else:
             own = sorted(reals.get(source, ()))
             rows.add(file, labels, source, method=method, original=own[0] if len(own) == 1 else "")
-        else:
-            rows.add(file, labels, source)
     return rows.listing()
 
 

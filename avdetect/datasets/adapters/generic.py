@@ -7,14 +7,15 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from avdetect.datasets.adapters.listing import AUDIO, FAKE, REAL, VIDEO, Listing, Problem, Rows, finish
+from avdetect.datasets.adapters.listing import AUDIO, FAKE, REAL, VIDEO, Labels, Listing, Problem, Rows, finish
 from avdetect.datasets.manifest import LABELS, SEGMENTS, read_table
 from avdetect.datasets.segments import typed_segments
+from avdetect.datasets.splits import texts
 from avdetect.errors import ManifestError
 
 SPELLINGS = {"0": 0, "0.0": 0, "real": 0, "false": 0, "1": 1, "1.0": 1, "fake": 1, "true": 1}
 SPLITS = {"": "", "train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
-FOLDERS: dict[str, tuple[int | None, ...]] = {
+FOLDERS: dict[str, Labels] = {
     "real": REAL,
     "fake": FAKE,
     "fake_video": (1, 1, 0),
@@ -33,13 +34,13 @@ def folder(root: Path) -> Listing:
     these into folders, or name the originals in a list (`csv`).
     """
     rows = Rows(root, root.resolve().name or "folder")
-    media = sorted(f for f in rows.files if f.lower().endswith((*VIDEO, *AUDIO)))
-    sorted_in = any(_head(f) in FOLDERS for f in media)
+    media = sorted(path for path in rows.files if path.lower().endswith((*VIDEO, *AUDIO)))
+    sorted_in = any(_head(path) in FOLDERS for path in media)
     if media and not sorted_in:
         rows.problem("taken as real", ".", f"no folder {', '.join(FOLDERS)}: all {len(media)} files are taken as real")
-    reals: dict[str, list[str]] = {}
-    for path in media if sorted_in else ():
-        if _head(path) == "real":
+    reals: dict[PurePosixPath, list[str]] = {}
+    for path in media:
+        if sorted_in and _head(path) == "real":
             reals.setdefault(_below(path), []).append(path)
     taken = 0
     for path in media:
@@ -49,29 +50,27 @@ def folder(root: Path) -> Listing:
         parts = PurePosixPath(path).parts[1 if sorted_in else 0 :]
         if path.lower().endswith(AUDIO):  # no picture to judge
             labels = (labels[0], None, labels[2])
-        original = _original(path, reals) if labels[0] else ""
+        original = _original(path, reals.get(_below(path), [])) if labels[0] else ""
         taken += original != ""
         rows.add(path, labels, parts[0] if len(parts) > 1 else PurePosixPath(path).stem, original=original)
     if taken:
         rows.problem("original by name", ".", f"{taken} fakes are taken as made from the real file of the same name")
-    return rows.listing(suffixes=(*VIDEO, *AUDIO, ".jpg", ".jpeg", ".png"))
+    return rows.listing((*VIDEO, *AUDIO, ".jpg", ".jpeg", ".png"))
 
 
 def _head(path: str) -> str:
     return PurePosixPath(path).parts[0].lower()
 
 
-def _below(path: str) -> str:
+def _below(path: str) -> PurePosixPath:
     """`ann/1` of `real/ann/1.mp4`."""
-    return str(PurePosixPath(*PurePosixPath(path).parts[1:]).with_suffix(""))
+    return PurePosixPath(*PurePosixPath(path).parts[1:]).with_suffix("")
 
 
-def _original(path: str, reals: dict[str, list[str]]) -> str:
-    """The one real file of this name: with the same suffix, or else of the same kind (a picture, or sound alone)."""
-    found = reals.get(_below(path), [])
-    suffix, is_sound = PurePosixPath(path).suffix.lower(), path.lower().endswith(AUDIO)
-    same = [real for real in found if PurePosixPath(real).suffix.lower() == suffix]
-    same = same or [real for real in found if real.lower().endswith(AUDIO) == is_sound]
+def _original(path: str, reals: list[str]) -> str:
+    """The one of `reals` with the same suffix, or else of the same kind (a picture, or sound alone)."""
+    same = [real for real in reals if PurePosixPath(real).suffix.lower() == PurePosixPath(path).suffix.lower()]
+    same = same or [real for real in reals if real.lower().endswith(AUDIO) == path.lower().endswith(AUDIO)]
     return same[0] if len(same) == 1 else ""
 
 
@@ -79,70 +78,51 @@ def table(path: Path) -> Listing:
     """A CSV or Parquet file with at least `path` and `fake` (0/1 or real/fake); other columns of a manifest are used.
 
     Paths are absolute or relative to the file. Where missing: `group` is the original's group or else the original or
-    else the file itself, `dataset` the list's name, and the parts of a real are real.
+    else the file itself, `dataset` the list's name, and face and voice of a real are real.
     """
     rows = read_table(path)
     if not {"path", "fake"} <= set(rows.columns):
-        raise ManifestError(f"{path} needs the columns path and fake; it has {', '.join(map(str, rows.columns))}")
-    folder = path.parent.resolve()
-    rows = rows.copy()
-    for column in ("path", "original", "group", "split", "dataset", "method"):
-        rows[column] = _texts(rows, column)
+        raise ManifestError(f"{path} needs the columns path and fake; it has {', '.join(rows.columns)}")
+    folder, problems = path.parent.resolve(), list[Problem]()
+    rows = rows.assign(**{name: texts(rows, name) for name in ("group", "split", "dataset", "method")})
     for column in ("path", "original"):
-        whole = [os.path.normpath(os.path.join(folder, p)) if p else "" for p in rows[column]]
+        whole = [os.path.normpath(folder / p) if p else "" for p in texts(rows, column)]
         rows[column] = pd.Series(whole, rows.index, dtype=object).astype(str)
-    problems: list[Problem] = []
-    real = _texts(rows, "fake").str.strip().str.lower().map(SPELLINGS) == 0
-    for column in ("video_fake", "audio_fake"):
-        if column not in rows:
-            rows[column] = pd.Series(pd.NA, rows.index, dtype="Int8").mask(real, 0)
     keep = pd.Series(True, rows.index)
+
+    def leave_out(wrong: pd.Series, kind: str, details: pd.Series | str) -> None:
+        said = pd.Series(details, rows.index)[wrong]
+        problems.extend(Problem(kind, p, detail) for p, detail in zip(rows.loc[wrong, "path"], said, strict=True))
+        keep[wrong] = False
+
+    real = None
     for column in LABELS:
-        rows[column], keep = _labels(rows, column, keep, problems)
-    part = ((rows["video_fake"] == 1) | (rows["audio_fake"] == 1)).fillna(False)
-    wrong = (rows["fake"] == 0).fillna(False) & (part | ((rows["original"] != "") & (rows["original"] != rows["path"])))
-    detail = "fake is 0, but a part is fake or an original is named"
-    problems += [Problem("unknown label", p, detail) for p in rows.loc[wrong, "path"]]
-    keep &= ~wrong
+        text = texts(rows, column).str.strip().str.lower()
+        known = text.map(SPELLINGS)
+        leave_out(known.isna() & (text != ""), "unknown label", column + " is '" + text + "'")
+        if column not in rows:
+            known = known.mask(real, 0)
+        real = known == 0 if real is None else real
+        rows[column] = known.astype("Float64").astype("Int8")
+    forged = ((rows["video_fake"] == 1) | (rows["audio_fake"] == 1)).fillna(False).astype(bool)
+    made = forged | ((rows["original"] != "") & (rows["original"] != rows["path"]))
+    leave_out(real & made, "unknown label", "fake is 0, but its face or voice is fake or an original is named")
     splits = rows["split"].str.lower().map(SPLITS)
-    problems += [Problem("unknown split", p, f"split is {s!r}") for p, s in _pick(rows, splits.isna(), "split")]
+    leave_out(splits.isna(), "unknown split", "split is '" + rows["split"] + "'")
     rows["split"] = splits
-    if "fake_segments" not in rows:
-        rows["fake_segments"] = ""
+    rows["fake_segments"] = rows.get("fake_segments", "")
     for column, label in SEGMENTS.items():
         if column in rows:
             rows[column] = typed_segments(rows[column])
-            wrong = rows[column].map(bool) & ~(rows[label] == 1).fillna(False)
-            problems += [
-                Problem("unknown label", p, f"{column}, but {label} is not 1") for p in rows.loc[wrong, "path"]
-            ]
-            keep &= ~wrong
+            wrong = rows[column].map(bool) & ~(rows[label] == 1).fillna(False).astype(bool)
+            leave_out(wrong, "unknown label", f"{column}, but {label} is not 1")
     own = rows["original"].where(rows["original"] != "", rows["path"])
     given = rows[rows["group"] != ""].drop_duplicates("path").set_index("path")["group"]
-    own = own.map(given).astype(object).where(own.isin(given.index), own.str.removeprefix(f"{folder}/")).astype(str)
+    own = own.map(given).astype(object).fillna(own.str.removeprefix(f"{folder}/"))
     rows["dataset"] = rows["dataset"].where(rows["dataset"] != "", path.stem)
     rows["group"] = rows["group"].where(rows["group"] != "", own)
-    rows = rows[keep & splits.notna()].reset_index(drop=True)
+    rows = rows[keep].reset_index(drop=True)
     return finish(rows, folder, _present(rows["path"]), problems)
-
-
-def _texts(rows: pd.DataFrame, column: str) -> pd.Series:
-    if column not in rows:
-        return pd.Series("", rows.index, dtype=object).astype(str)
-    return rows[column].astype(object).where(rows[column].notna(), "").astype(str)
-
-
-def _pick(rows: pd.DataFrame, which: pd.Series, column: str) -> list[tuple[str, str]]:
-    return list(zip(rows.loc[which, "path"], rows.loc[which, column].astype(str), strict=True))
-
-
-def _labels(rows: pd.DataFrame, column: str, keep: pd.Series, problems: list[Problem]) -> tuple[pd.Series, pd.Series]:
-    """Typed labels, and the rows whose label can be read; the others are named."""
-    text = _texts(rows, column).str.strip().str.lower()
-    values = text.map(SPELLINGS)
-    wrong = values.isna() & (text != "")
-    problems += [Problem("unknown label", p, f"{column} is {value!r}") for p, value in _pick(rows, wrong, column)]
-    return values.astype("Float64").astype("Int8"), keep & ~wrong
 
 
 def _present(paths: pd.Series) -> set[str]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from avdetect.datasets.crops import FaceCrops
 from avdetect.faces.crops import as_uint8
 from avdetect.types import Float, UInt8
 
-# What may be covered: half width and half height, in the unit of `_part_corners`, of a box along the line of the eyes.
+# What may be covered: half width and half height, in the unit of `_cover_corners`, of a box along the line of the eyes.
 PARTS = {"eyes": (0.95, 0.32), "nose": (0.36, 0.42), "mouth": (0.6, 0.34)}
 _SHRINKS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_NEAREST)
 _GROWS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
@@ -104,7 +105,7 @@ def augment_faces(faces: FaceCrops, rng: np.random.Generator, light: bool = Fals
 def treat_faces(faces: FaceCrops, treatment: FaceTreatment) -> UInt8:
     """(T, S, S, 3) RGB under a given treatment."""
     size = faces.crops.shape[1]
-    matrix = _matrix(treatment, size)
+    matrix = affine(treatment.angle_degrees, treatment.scale, treatment.shift, treatment.flip, size).astype(np.float32)
     grain = np.random.default_rng(treatment.noise_seed)  # goes on from frame to frame, as a sensor's noise does
     out = np.empty_like(faces.crops)
     for index, (crop, landmarks) in enumerate(zip(faces.crops, faces.landmarks, strict=True)):
@@ -112,21 +113,31 @@ def treat_faces(faces: FaceCrops, treatment: FaceTreatment) -> UInt8:
         moved = cv2.warpAffine(crop, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         picture = _degraded(_coloured(as_uint8(moved), treatment), treatment, grain)
         if treatment.cover is not None:
-            corners = _cover_corners(landmarks @ matrix[:, :2].T + matrix[:, 2], treatment, size)
+            corners = _cover_corners(landmarks @ matrix[:, :2].T + matrix[:, 2], treatment, treatment.cover, size)
             cv2.fillConvexPoly(picture, corners, (treatment.cover_level,) * 3)
         out[index] = picture
     return out
 
 
-def _matrix(treatment: FaceTreatment, size: int) -> Float:
-    """(2, 3) affine map from the crop to the moved crop, in pixels."""
+def affine(
+    angle_degrees: float, scale: float, shift: tuple[float, float], flip: bool, size: int
+) -> NDArray[np.float64]:
+    """(2, 3) map from a crop of side `size` to the moved crop, in pixels."""
     middle = (size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((middle, middle), treatment.angle_degrees, treatment.scale)
-    matrix[:, 2] += np.array(treatment.shift) * size
-    if treatment.flip:
+    matrix = np.asarray(cv2.getRotationMatrix2D((middle, middle), angle_degrees, scale), np.float64)
+    matrix[:, 2] += np.array(shift) * size
+    if flip:
         matrix[0] = -matrix[0]
         matrix[0, 2] += size - 1
-    return matrix.astype(np.float32)
+    return matrix
+
+
+def through_jpeg(picture: UInt8, quality: int) -> UInt8:
+    """(H, W, 3) RGB or (H, W) luma, encoded as JPEG of `quality` (0..100) and decoded."""
+    stored = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
+    encoded = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = as_uint8(cv2.imdecode(encoded, cv2.IMREAD_COLOR if picture.ndim == 3 else cv2.IMREAD_GRAYSCALE))
+    return np.ascontiguousarray(decoded[..., ::-1]) if picture.ndim == 3 else decoded
 
 
 def _coloured(picture: UInt8, treatment: FaceTreatment) -> Float:
@@ -153,36 +164,23 @@ def _degraded(pixels: Float, treatment: FaceTreatment, grain: np.random.Generato
     return picture if treatment.jpeg_quality is None else through_jpeg(picture, treatment.jpeg_quality)
 
 
-def through_jpeg(picture: UInt8, quality: int) -> UInt8:
-    """(H, W, 3) RGB or (H, W) luma, encoded as JPEG of `quality` (0..100) and decoded."""
-    stored = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
-    encoded = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    decoded = as_uint8(cv2.imdecode(encoded, cv2.IMREAD_COLOR if picture.ndim == 3 else cv2.IMREAD_GRAYSCALE))
-    return np.ascontiguousarray(decoded[..., ::-1]) if picture.ndim == 3 else decoded
+def _cover_corners(landmarks: Float, treatment: FaceTreatment, cover: str, size: int) -> NDArray[np.int32]:
+    """(4, 2) corners of what is covered, in pixels of the moved crop.
 
-
-def _cover_corners(landmarks: Float, treatment: FaceTreatment, size: int) -> np.ndarray:
-    """(4, 2) int32 corners of what is covered, in pixels of the moved crop."""
-    if treatment.cover == "box":
+    A part's box is turned with the eyes. Its unit is the longer of eye and eye-to-mouth distance: a turned head
+    shortens the one, a nod the other.
+    """
+    if cover == "box":
         x, y, width, height = (value * size for value in treatment.box)
         corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
     else:
-        corners = _part_corners(landmarks, str(treatment.cover))
+        eyes, mouth, across = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0), landmarks[1] - landmarks[0]
+        unit = max(float(np.hypot(*across)), float(np.hypot(*(mouth - eyes))))
+        right = across / max(float(np.hypot(*across)), 1e-6)
+        down = np.array([-right[1], right[0]])
+        centre = {"eyes": eyes, "nose": landmarks[2], "mouth": mouth}[cover]
+        half_width, half_height = (value * unit for value in PARTS[cover])
+        signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        corners = np.array([centre + sx * half_width * right + sy * half_height * down for sx, sy in signs])
     # Wild landmarks cover nothing or all; they must not overflow OpenCV's fixed-point coordinates.
     return np.rint(np.clip(np.nan_to_num(corners), -2 * size, 3 * size)).astype(np.int32)
-
-
-def _part_corners(landmarks: Float, part: str) -> np.ndarray:
-    """(4, 2) corners of the box over a part of the face, turned with the eyes.
-
-    Its unit is the longer of eye distance and eye-to-mouth distance: a turned head shortens the one, a nod the other.
-    """
-    eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
-    across = landmarks[1] - landmarks[0]
-    unit = max(float(np.hypot(*across)), float(np.hypot(*(mouth - eyes))))
-    right = across / max(float(np.hypot(*across)), 1e-6)
-    down = np.array([-right[1], right[0]])
-    centre = {"eyes": eyes, "nose": landmarks[2], "mouth": mouth}[part]
-    half_width, half_height = (value * unit for value in PARTS[part])
-    signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
-    return np.array([centre + sx * half_width * right + sy * half_height * down for sx, sy in signs])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from avdetect.datasets.augment.faces import through_jpeg
+from avdetect.datasets.augment.faces import affine, through_jpeg
 from avdetect.types import FPS, UInt8
 
 
@@ -58,21 +58,10 @@ def augment_mouths(crops: UInt8, rng: np.random.Generator) -> UInt8:
 
 def treat_mouths(crops: UInt8, treatment: MouthTreatment) -> UInt8:
     """(T, M, M) luma under a given treatment."""
-    size = crops.shape[1]
-    middle = (size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((middle, middle), treatment.angle_degrees, treatment.scale)
-    matrix[:, 2] += np.array(treatment.shift) * size
-    if treatment.flip:
-        matrix[0] = -matrix[0]
-        matrix[0, 2] += size - 1
-    shown = np.arange(len(crops))
-    if treatment.fps is not None:
-        shown = held_frames(len(crops), treatment.fps, treatment.phase)
-    done = {int(index): _treated(crops[index], matrix, treatment) for index in np.unique(shown)}
-    out = np.empty_like(crops)
-    for position, index in enumerate(shown):
-        out[position] = done[int(index)]
-    return out
+    matrix = affine(treatment.angle_degrees, treatment.scale, treatment.shift, treatment.flip, crops.shape[1])
+    shown, position = np.unique(held_frames(len(crops), treatment.fps or FPS, treatment.phase), return_inverse=True)
+    done = [_treated(crops[index], matrix, treatment) for index in shown]
+    return np.stack(done)[position] if done else crops.copy()
 
 
 def held_frames(count: int, fps: float, phase: float = 0.0, clock: float = FPS) -> np.ndarray:
@@ -86,14 +75,13 @@ def held_frames(count: int, fps: float, phase: float = 0.0, clock: float = FPS) 
         return np.arange(count)
     step = clock / fps
     taken = np.floor((np.arange(-1, int(count / step) + 2) + phase) * step + 0.5).astype(np.int64)
-    frames = np.arange(count)
-    return np.maximum(taken[np.searchsorted(taken, frames, side="right") - 1], 0)
+    return np.maximum(taken[np.searchsorted(taken, np.arange(count), side="right") - 1], 0)
 
 
 def _treated(crop: UInt8, matrix: np.ndarray, treatment: MouthTreatment) -> UInt8:
     size = crop.shape[0]
-    moved = cv2.warpAffine(crop, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    pixels: np.ndarray = moved.astype(np.float32)
+    warped = cv2.warpAffine(crop, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    pixels: np.ndarray = warped.astype(np.float32)
     if treatment.resolution is not None:
         side = max(1, round(size * treatment.resolution))
         small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)

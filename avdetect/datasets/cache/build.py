@@ -1,28 +1,33 @@
 """A manifest's files into a preprocessing cache: in parallel, resumable, every file once.
 
-The parent decides and a pool of workers does: it knows what the cache holds, submits one file at a time, and publishes
-the tables when all is done. A run that ends early, however it ends, loses the files that were being written, no more.
+The parent hashes and decides, and a pool of workers preprocesses: it knows what the cache holds, submits one file at a
+time, and publishes the tables when all is done. A run that ends early, however it ends, loses the files that were being
+written, no more.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pandas as pd
 
 from avdetect.config import MediaLimits, PreprocessConfig
-from avdetect.datasets.cache.records import Source
-from avdetect.datasets.cache.store import Identity, Outcome, Store, failure_table
-from avdetect.datasets.cache.worker import Order, Setup, Variant, making, variants
-from avdetect.errors import AVDetectError, WorkerError
+from avdetect.datasets.augment.codecs import Recipe
+from avdetect.datasets.cache.records import Record, Source, sample_key
+from avdetect.datasets.cache.store import Identity, Outcome, Store
+from avdetect.datasets.cache.worker import Order, Setup, making
+from avdetect.errors import AVDetectError, MediaError, WorkerError
 from avdetect.faces import build_detector
-from avdetect.jobs.pool import Done, Event, Failed, Item, Pool
+from avdetect.jobs.pool import Done, Failed, Item, Pool
 from avdetect.jobs.ray import RayPool, require
 
 Progress = Callable[[int, int], None]  # files that are finished, and how many of these were preprocessed now
@@ -71,15 +76,13 @@ def preprocess(
         run = _Run(store, table, options, progress or (lambda finished, made: None))
         run.work(_pool(store, options))
         store.gather()
-        outcomes = run.outcomes()
-        clips = store.publish(table, outcomes)
-        failures = failure_table(table["path"].tolist(), outcomes)
+        clips, failures = store.publish(table, [run.outcome(row) for row in run.rows])
         return Report(len(table), run.made, store.salvaged, clips, run.duplicates(), failures)
 
 
 def _pool(store: Store, options: Options) -> Pool | RayPool:
     identity, limits = store.identity, options.limits
-    task = partial(making, Setup(store.root, identity.config, limits, options.model, identity.to_json(), options.seed))
+    task = partial(making, Setup(store.root, identity.config, limits, options.model, identity.to_json()))
     seconds = limits.max_file_seconds * (1 + options.copies)
     if options.engine == "ray":
         return RayPool(task, options.workers or None, seconds, address=options.ray_address)
@@ -91,41 +94,28 @@ class _Row:
     """A row of the manifest while the run goes on."""
 
     number: int
-    path: str
     source: Source
-    copies: int  # of each video
-    seed: int
-    original: _Row | None = None  # where it stands in the manifest
+    original: _Row | None = None  # where it stands in the manifest, and the run makes copies
     sha256: str = ""
-    order: Order | None = None  # what a worker was told last
-    only_hash: bool = False  # for now: its hash is needed by others
+    order: Order | None = None  # what a worker was told
     transient: tuple[str, str] | None = None  # a failure that every run tries again
 
-    @property
-    def recipes_of(self) -> str:
-        """The hash that draws its recipes. An original that is not in the manifest, or not readable, counts for
-        nothing."""
-        return self.original.sha256 if self.original is not None and self.original.sha256 else self.sha256
 
-    def variants(self) -> list[Variant]:
-        """The file and its copies, once its hash is known."""
-        return variants(self.sha256, self.recipes_of, self.copies, self.seed)
+def recipe_rng(seed: int, copy: int, sha256: str) -> np.random.Generator:
+    """What draws the recipe of copy `copy` (from 1) of the file with this hash (hex digits), wherever it lies."""
+    digest = hashlib.sha256(sha256.encode()).digest()
+    return np.random.default_rng((seed, copy, int.from_bytes(digest[:8])))
 
 
 class _Run:
     def __init__(self, store: Store, table: pd.DataFrame, options: Options, progress: Progress) -> None:
         self._store, self._options, self._progress = store, options, progress
-        self._rows = [
-            _Row(number, path, Source(path, 0, 0), options.copies, options.seed)
-            for number, path in enumerate(table["path"])
-        ]
+        self.rows = [_Row(number, Source(path, 0, 0)) for number, path in enumerate(table["path"])]
         if options.copies:
-            by_path = {row.path: row for row in self._rows}
-            for row, original in zip(self._rows, table["original"], strict=True):
+            by_path = {row.source.path: row for row in self.rows}
+            for row, original in zip(self.rows, table["original"], strict=True):
                 row.original = by_path.get(original)
         self._taken: set[str] = set()  # keys that a worker was told to make
-        self._submitted = 0  # orders that are not answered
-        self._next: deque[_Row] = deque()  # hashed a moment ago: some worker's machine has them in memory
         self._finished = self.made = self._failed_in_a_row = 0
 
     def work(self, pool: Pool | RayPool) -> None:
@@ -133,145 +123,100 @@ class _Run:
         with closing(pool.run(self._items())) as events:
             for event in events:
                 if isinstance(event, Done | Failed):
-                    self._submitted -= 1
-                    self._take(self._rows[int(event.item.key)], event)
+                    row = self.rows[int(event.item.key)]
+                    if isinstance(event, Failed):
+                        self._fail(row, event)
+                    else:
+                        self._failed_in_a_row = 0
+                        self.made += event.answer is None
+                        row.transient = None if event.answer is None else ("MediaError", event.answer)
+                    self._finish()
 
-    def _items(self) -> Iterator[Item | None]:
-        yield from self._originals()
-        for row in self._rows:
-            yield from self._hashed()
+    def _items(self) -> Iterator[Item]:
+        for row in self.rows:
             row.order = self._order(row)
             if row.order is None:
                 self._finish()
             else:
-                yield self._item(row)
-        while self._submitted or self._next:
-            yield from self._hashed()
-            yield None
+                yield Item(str(row.number), msgspec.to_builtins(row.order))
 
-    def _originals(self) -> Iterator[Item | None]:
-        """What the recipes of fakes hang on. One that cannot be read is met again, and reported, in its own turn."""
-        for row in {row.original.number: row.original for row in self._rows if row.original is not None}.values():
-            try:
-                row.source = Source.of(row.path)
-            except OSError:
-                continue
-            row.sha256 = self._store.known_hash(row.source) or ""
+    def _hash(self, row: _Row) -> None:
+        """Set `sha256`, or `transient`: why there is none."""
+        try:
             if not row.sha256:
-                row.order, row.only_hash = Order(**asdict(row.source)), True
-                yield self._item(row)
-        while self._submitted:
-            yield None
+                row.source, row.sha256 = self._store.identify(row.source.path)
+        except MediaError as error:
+            row.transient = "MediaError", str(error)
 
-    def _hashed(self) -> Iterator[Item]:
-        while self._next:
-            yield self._item(self._next.popleft())
+    def _variants(self, row: _Row) -> list[tuple[Record, Recipe | None]]:
+        """The file itself, once its hash is known, and its copies.
 
-    def _item(self, row: _Row) -> Item:
-        assert row.order is not None
-        self._submitted += 1
-        return Item(str(row.number), asdict(row.order))
+        The recipes hang on the original's bytes where that stands in the manifest and can be read, else on its own.
+        """
+        source, options = row.source, self._options
+        drawn_from = (row.original.sha256 if row.original else "") or row.sha256
+        recipes = [Recipe.draw(recipe_rng(options.seed, copy, drawn_from)) for copy in range(1, options.copies + 1)]
+        found: list[tuple[Record, Recipe | None]] = []
+        for copy, recipe in enumerate((None, *recipes)):
+            digest = recipe.digest() if recipe else ""
+            key = sample_key(row.sha256, copy, digest)
+            record = Record(key, row.sha256, source.path, source.size, source.mtime_ns, copy, digest)
+            found.append((record, recipe))
+        return found
 
     def _order(self, row: _Row) -> Order | None:
-        """What has to be done next for a row: None where it is in the cache, or cannot be read."""
-        try:
-            row.source = Source.of(row.path)
-        except OSError as error:
-            row.transient = "MediaError", f"cannot read {row.path}: {error.strerror}"
+        """What the cache lacks of a row: None where that is nothing, or the file cannot be read."""
+        self._hash(row)
+        if row.original is not None:
+            self._hash(row.original)
+        if not row.sha256:
             return None
-        row.sha256 = self._store.known_hash(row.source) or ""
-        return self._make(row) if row.sha256 else Order(**asdict(row.source))
-
-    def _make(self, row: _Row) -> Order | None:
-        """What the cache lacks of a row whose hash is known."""
-        itself, *copies = row.variants()
-        stored = self._store.stored.get(itself.key)
-        again = self._options.retry_failed
+        itself, *copies = self._variants(row)
+        known, again = self._store.stored, self._options.retry_failed
+        stored = known.get(itself[0].key)
         if stored is not None and not (stored.has_video or (stored.error and again)):
             copies = []  # of a file that failed, or has no picture
         wanted = [
-            variant
-            for variant in (itself, *copies)
-            if variant.key not in self._taken
-            and ((known := self._store.stored.get(variant.key)) is None or (known.error and again))
+            (record, recipe)
+            for record, recipe in (itself, *copies)
+            if record.key not in self._taken and (record.key not in known or (known[record.key].error and again))
         ]
-        self._taken |= {variant.key for variant in wanted}
         if not wanted:
             return None
-        return Order(
-            **asdict(row.source),
-            sha256=row.sha256,
-            recipes_of=row.recipes_of,
-            copies=tuple(variant.copy for variant in wanted),
-            has_video=stored is not None and stored.has_video,
-        )
+        records, recipes = map(list, zip(*wanted, strict=True))
+        self._taken |= {record.key for record in records}
+        return Order(records, recipes, has_video=stored is not None and stored.has_video)
 
-    def _take(self, row: _Row, event: Event) -> None:
-        """What came of a row's order."""
-        order = row.order
-        assert order is not None
-        if isinstance(event, Failed):
-            self._fail(row, order, event)
-            return
-        assert isinstance(event, Done)
-        failed = event.answer.get("failed")
-        if order.sha256:
-            self._failed_in_a_row = 0
-            self.made += failed is None
-        elif failed is None and not row.source.is_same():
-            failed = f"{row.path} was changed while it was read; run again"
-        elif failed is None:
-            row.sha256 = event.answer["sha256"]
-            self._store.remember(row.source, row.sha256)
-        if row.only_hash:
-            row.only_hash = False  # its own turn comes
-            return
-        row.transient = None if failed is None else ("MediaError", failed)
-        row.order = None if failed or order.sha256 else self._make(row)
-        if row.order is None:
-            self._finish()
-        else:
-            self._next.append(row)
-
-    def _fail(self, row: _Row, order: Order, event: Failed) -> None:
-        """No worker could do it: the file is recorded as failed, or has its turn in the next run."""
-        message = f"{row.path} could not be preprocessed: {event.reason}"
-        if order.sha256:
-            message += "; --retry-failed tries once more"
-            records = order.records(self._options.seed, error=event.error, message=message)
-            self._store.fail([record for _, record in records])
+    def _fail(self, row: _Row, event: Failed) -> None:
+        """No worker could do it: the file is recorded as failed."""
+        assert row.order is not None
+        message = f"{row.source.path} could not be preprocessed: {event.reason}; --retry-failed tries once more"
+        failed = [dataclasses.replace(record, error=event.error, message=message) for record in row.order.records]
+        self._store.fail(failed)
         if event.error == WorkerError.__name__:
             self._failed_in_a_row += 1
             if self._failed_in_a_row == _MAX_FAILED:
                 raise AVDetectError(f"{message}. It is the third file in a row: run again with fewer --workers")
-        row.transient = event.error, message
-        if row.only_hash:
-            row.only_hash = False
-        else:
-            self._finish()
 
     def _finish(self) -> None:
         self._finished += 1
         self._progress(self._finished, self.made)
 
-    def outcomes(self) -> list[Outcome]:
-        """What became of each row, from what the store holds now."""
-        return [self._outcome(row) for row in self._rows]
-
-    def _outcome(self, row: _Row) -> Outcome:
+    def outcome(self, row: _Row) -> Outcome:
+        """What became of a row, from what the store holds now."""
         outcome = Outcome(row.source, row.sha256)
-        for variant in row.variants() if row.sha256 else ():
-            stored = self._store.stored.get(variant.key)
+        for record, _ in self._variants(row) if row.sha256 else ():
+            stored = self._store.stored.get(record.key)
             if stored is not None and stored.error:
-                outcome.failures[variant.copy] = stored.error, stored.message
+                outcome.failures[record.copy] = stored.error, stored.message
             elif stored is not None:
-                outcome.keys[variant.copy] = variant.key
+                outcome.keys[record.copy] = record.key
         if 0 not in outcome.keys:
-            other = "MediaError", f"{row.path} has the bytes of another file, which was not finished; run again"
-            outcome.failures.setdefault(0, row.transient or other)
+            message = f"{row.source.path} has the bytes of another file, which was not finished; run again"
+            outcome.failures.setdefault(0, row.transient or ("MediaError", message))
         return outcome
 
     def duplicates(self) -> list[tuple[str, str]]:
         first: dict[str, str] = {}
-        found = [(row.path, first.setdefault(row.sha256, row.path)) for row in self._rows if row.sha256]
-        return [(path, other) for path, other in found if path != other]
+        rows = [(row.source.path, row.sha256) for row in self.rows if row.sha256]
+        return [(path, first[sha256]) for path, sha256 in rows if first.setdefault(sha256, path) != path]

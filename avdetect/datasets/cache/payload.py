@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO, cast
 
 import cv2
@@ -41,8 +41,9 @@ def encode_clip(clip: Clip) -> bytes:
         entries |= {f"{number}.{name}": getattr(track, name) for name in _ARRAYS}
         for index, crop in enumerate(track.face_crops):
             entries[f"{number}.face{index:04d}"] = pack_picture(crop)
-        for index, chunk in enumerate(_chunks(track.mouth_crops)):
-            entries[f"{number}.mouth{index:04d}"] = pack_picture(chunk)
+        for index, start in enumerate(range(0, len(track.mouth_crops), MOUTH_CHUNK)):
+            chunk = track.mouth_crops[start : start + MOUTH_CHUNK]
+            entries[f"{number}.mouth{index:04d}"] = pack_picture(chunk.reshape(-1, chunk.shape[2]))
     target = io.BytesIO()
     np.savez(target, **cast(dict[str, Any], entries))
     return target.getvalue()
@@ -68,12 +69,10 @@ class ClipReader:
         self._entries.close()
 
     def clip(self) -> Clip:
-        """All of it."""
         start, duration = self._entries["span"].tolist()
         return Clip(start, duration, tuple(self._track(number) for number in range(len(self._rows))), self.waveform())
 
     def waveform(self) -> Waveform | None:
-        """The sound; None where the clip has none."""
         if "sound" not in self._entries:
             return None
         start, count = self._entries["sound_span"].tolist()
@@ -98,17 +97,12 @@ class ClipReader:
         row = self._row(track)
         if not 0 <= start <= stop <= row["mouth_crops"]:
             raise IndexError(f"track {track} has {row['mouth_crops']} mouth crops, asked for [{start}, {stop})")
-        first = start // MOUTH_CHUNK
-        parts = [
-            _unpack_picture(self._entries[f"{track}.mouth{chunk:04d}"], 2)
-            for chunk in range(first, -(-stop // MOUTH_CHUNK))
-            if start < stop
-        ]
-        size = row["mouth_size"]
-        crops = np.concatenate(
-            [part.reshape(-1, size, size) for part in parts] or [np.zeros((0, size, size), np.uint8)]
-        )
-        return crops[start - first * MOUTH_CHUNK :][: stop - start]
+        first, size = start // MOUTH_CHUNK, row["mouth_size"]
+        parts = [np.zeros((0, size, size), np.uint8)]
+        for chunk in range(first, -(-stop // MOUTH_CHUNK)) if start < stop else ():
+            picture = _unpack_picture(self._entries[f"{track}.mouth{chunk:04d}"], 2)
+            parts.append(picture.reshape(-1, size, size))
+        return np.concatenate(parts)[start - first * MOUTH_CHUNK :][: stop - start]
 
     def _row(self, track: int) -> dict[str, int]:
         if not 0 <= track < len(self._rows):
@@ -141,16 +135,9 @@ def _square(crops: UInt8) -> tuple[int, int]:
     return count, height
 
 
-def _chunks(mouths: UInt8) -> Iterator[UInt8]:
-    """(T, M, M) crops as tall pictures of up to 25 of them, one above the other."""
-    for start in range(0, len(mouths), MOUTH_CHUNK):
-        part = mouths[start : start + MOUTH_CHUNK]
-        yield part.reshape(-1, part.shape[2])
-
-
 def pack_picture(picture: UInt8) -> np.ndarray:
     """(H, W, 3) RGB or (H, W) gray as a 1-D array of encoded bytes; left as it is where the codec cannot hold it."""
-    if not 0 < max(picture.shape[:2]) <= _LONGEST or picture.size == 0:
+    if picture.size == 0 or max(picture.shape[:2]) > _LONGEST:
         return picture
     if picture.ndim == 2:
         # OpenCV's run-length strategy: faster than deflate's search and, on mouth crops, smaller.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -24,6 +26,8 @@ class Source:
     def of(cls, path: str | os.PathLike[str]) -> Source:
         """Raises OSError."""
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # of a pipe or a device no reading might end
+            raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
         return cls(os.fspath(path), status.st_size, status.st_mtime_ns)
 
     def is_same(self) -> bool:
@@ -89,7 +93,7 @@ def clip_row(clip: Clip) -> dict[str, Any]:
         "main_faces": len(track.face_crops) if track else 0,
         "main_mouths": len(track.mouth_crops) if track else 0,
         "main_first_frame": track.first_frame if track else 0,
-        "sound_samples": 0 if sound is None else len(sound.samples),
-        "sound_start_seconds": 0.0 if sound is None else sound.start_seconds,
-        "sound_rms": 0.0 if sound is None or not len(sound.samples) else float(rms(sound.samples)),
+        "sound_samples": len(sound.samples) if sound else 0,
+        "sound_start_seconds": sound.start_seconds if sound else 0.0,
+        "sound_rms": float(rms(sound.samples)) if sound and len(sound.samples) else 0.0,
     }

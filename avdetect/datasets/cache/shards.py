@@ -23,8 +23,8 @@ import os
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,25 +42,27 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 class ShardWriter:
-    """Writes one shard. `begin` a file, `add` its clips, `end` it with its record; `close` makes it a finished shard.
+    """Writes shards into `folder`, one after the other. `begin` a file, `add` its clips, `end` it with its record.
 
-    A file that is begun and not ended (it failed, or the process died) leaves nothing behind. The shard has a number
-    that is above all others and that no other writer gets, on whatever machine.
+    A file that is begun and not ended (it failed, or the process died) leaves nothing behind. A shard has a number that
+    is above all others and that no other writer gets, on whatever machine. `close` finishes the last one.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.partial: Path | None = None  # the shard that is open
         self._file: BinaryIO
-        self.partial, self._file = _new_partial(folder)
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # whoever would salvage this shard waits until we are gone
-        self.files, self.bytes = 0, 0
+        self.files = self.bytes = 0  # in it
         self._clips: list[dict[str, Any]] = []
-
-    @property
-    def full(self) -> bool:
-        return self.files >= MAX_FILES or self.bytes >= MAX_BYTES
 
     def begin(self) -> None:
         """Start a file; what was begun before and not ended is taken back."""
+        if self.files >= MAX_FILES or self.bytes >= MAX_BYTES:
+            self.close()
+        if self.partial is None:
+            self.partial, self._file = _new_partial(self._folder)
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # whoever would salvage this shard waits until we are gone
+            self.files = self.bytes = 0
         self._file.seek(self.bytes)
         self._file.truncate()
         self._clips = []
@@ -73,15 +75,16 @@ class ShardWriter:
 
     def end(self, record: Record) -> None:
         """The file is whole; its rows of clips are filled in here."""
-        values = asdict(record) | {"clips": self._clips}
-        self._member(f"{record.key}.json", json.dumps(values, sort_keys=True).encode())
+        record = replace(record, clips=self._clips)
+        self._member(f"{record.key}.json", json.dumps(asdict(record), sort_keys=True).encode())
         self._file.flush()
         self.files, self.bytes = self.files + 1, self._file.tell()
 
     def close(self) -> None:
-        """Make it a finished shard, or nothing where it holds no file."""
-        self._file.close()
-        finish(self.partial)
+        if self.partial is not None:
+            self._file.close()
+            finish(self.partial)
+            self.partial = None
 
     def _member(self, name: str, data: bytes) -> None:
         info = tarfile.TarInfo(name)  # time 0, owner 0: equal samples are equal bytes
@@ -188,28 +191,23 @@ def _clip_rows(record: Record, places: dict[str, tuple[int, int, int]]) -> list[
 
 
 def shard_numbers(folder: Path) -> list[int]:
-    """Numbers of all shards in `folder`, finished or not, in order."""
+    """Of all shards in `folder`, finished or not, in order."""
     return sorted({int(path.name.split(".")[0]) for path in folder.glob("[0-9]*.tar*")})
 
 
 def read_files(tar: Path) -> pd.DataFrame:
     """The records of a finished shard, FILE_COLUMNS. Raises ManifestError when the tar is damaged, as `read_clips`."""
-    return _read(tar, 0, FILE_COLUMNS)
+    return _read(tar, ".files.parquet", FILE_COLUMNS)
 
 
 def read_clips(tar: Path) -> pd.DataFrame:
     """Where the clips of a finished shard lie, and what they hold: INDEX_COLUMNS."""
-    return _read(tar, 1, list(INDEX_COLUMNS))
+    return _read(tar, ".clips.parquet", list(INDEX_COLUMNS))
 
 
-def empty_clips() -> pd.DataFrame:
-    """The table of no clips."""
-    return pd.DataFrame({name: pd.Series(dtype=dtype) for name, dtype in INDEX_COLUMNS.items()})
-
-
-def _read(tar: Path, which: int, columns: list[str]) -> pd.DataFrame:
+def _read(tar: Path, suffix: str, columns: list[str]) -> pd.DataFrame:
     try:
-        table = pd.read_parquet(_index_paths(tar)[which])
+        table = pd.read_parquet(tar.with_suffix(suffix))
         if list(table) == columns:
             return table
     except (OSError, ValueError):  # pyarrow's own errors are among them
@@ -219,17 +217,13 @@ def _read(tar: Path, which: int, columns: list[str]) -> pd.DataFrame:
         if not records or file.seek(end) != end or file.read(_BLOCK) != b"\0" * _BLOCK:
             raise ManifestError(f"{tar} is damaged; delete it, and the next run preprocesses its files again")
     _write_index(tar, records, rows)
-    return pd.read_parquet(_index_paths(tar)[which])
+    return pd.read_parquet(tar.with_suffix(suffix))
 
 
-def _write_index(tar: Path, records: Sequence[Record], rows: pd.DataFrame) -> None:
+def _write_index(tar: Path, records: list[Record], clips: pd.DataFrame) -> None:
     files = pd.DataFrame([asdict(record) for record in records])[FILE_COLUMNS]
-    for path, table in zip(_index_paths(tar), (files, rows), strict=True):
-        write_parquet(table, path)
-
-
-def _index_paths(tar: Path) -> tuple[Path, Path]:
-    return tar.with_suffix(".files.parquet"), tar.with_suffix(".clips.parquet")
+    write_parquet(files, tar.with_suffix(".files.parquet"))
+    write_parquet(clips, tar.with_suffix(".clips.parquet"))
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

@@ -23,32 +23,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
 
+import msgspec
 import pandas as pd
 
 from avdetect.config import PreprocessConfig, from_dict, to_dict
-from avdetect.datasets.cache.conflicts import find_conflicts
-from avdetect.datasets.cache.records import Record, Source
-from avdetect.datasets.cache.shards import (
-    ShardWriter,
-    empty_clips,
-    finish,
-    read_clips,
-    read_files,
-    shard_numbers,
-    write_parquet,
-)
-from avdetect.datasets.manifest import write_manifest
-from avdetect.errors import ConfigError, ManifestError
+from avdetect.datasets.cache.records import INDEX_COLUMNS, Record, Source
+from avdetect.datasets.cache.shards import ShardWriter, finish, read_clips, read_files, shard_numbers, write_parquet
+from avdetect.datasets.manifest import LABELS, write_manifest
+from avdetect.errors import ConfigError, ManifestError, MediaError
 from avdetect.files import check_same, replacing
 from avdetect.preprocess import PREPROCESS_VERSION
 
 FORMAT = 1
-SHARDS, TEMPORARY, CACHE = "shards", "tmp", "cache.json"
+SHARDS, TEMPORARY, CACHE, SOURCES = "shards", "tmp", "cache.json", "sources.jsonl"
 MANIFEST, CLIPS, FAILURES, CONFLICTS = "manifest.parquet", "clips.parquet", "failures.csv", "conflicts.csv"
 ADDED = ("sha256", "source_bytes", "source_mtime_ns", "failure", "failure_message")  # columns of manifest.parquet
-FAILURE_COLUMNS = ["path", "copy", "error", "message"]
+ONE_CONTENT = (*LABELS, "split")  # what files of equal bytes must agree in; their groups are joined when folds are cut
 
 
 @dataclass(frozen=True)
@@ -68,12 +59,12 @@ class Identity:
     @classmethod
     def read(cls, root: Path) -> Identity:
         """Raises ManifestError when `root` is no cache of this format."""
+        another = "preprocess into a new --cache folder"
         try:
             values = json.loads((root / CACHE).read_text(encoding="utf-8"))
             if values["format"] != FORMAT:
                 raise ManifestError(
-                    f"{root} is a cache of format {values['format']}, this version reads {FORMAT}; "
-                    "preprocess into a new --cache folder"
+                    f"{root} is a cache of format {values['format']}, this version reads {FORMAT}; {another}"
                 )
             config = from_dict(PreprocessConfig, values["preprocess"], CACHE)
             version = values.get("preprocess_version", 1)  # the first caches did not say it
@@ -83,7 +74,7 @@ class Identity:
                 f"{root} is no preprocessing cache ({error.strerror}: {CACHE}); run avdetect preprocess first"
             ) from error
         except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
-            raise ManifestError(f"{root / CACHE} is damaged ({error}); preprocess into a new --cache folder") from error
+            raise ManifestError(f"{root / CACHE} is damaged ({error}); {another}") from error
 
 
 @dataclass
@@ -115,18 +106,18 @@ class Store:
 
     def __init__(self, root: Path, identity: Identity) -> None:
         self.root, self.identity, self.shards = root, identity, root / SHARDS
+        self.temporary = root / TEMPORARY  # for a moment: emptied when the cache is opened and closed
         self.shards.mkdir(parents=True, exist_ok=True)
-        self._lock: BinaryIO = (root / "lock").open("ab")
+        self._lock = (root / "lock").open("ab")
         try:
-            self._claim()
-            self.salvaged = sum(finish(path) for path in sorted(self.shards.glob("*.tar.partial")))
+            self._open()
+            self.stored: dict[str, Stored] = {}
+            self._learned: set[int] = set()  # shards
+            self.salvaged = self.gather()
             shutil.rmtree(self.temporary, ignore_errors=True)
             self.temporary.mkdir()
-            self.stored: dict[str, Stored] = {}
-            for number in shard_numbers(self.shards):
-                self._learn(number)
             self._hashes = _read_sources(root)
-            self._journal: TextIO = (root / "sources.jsonl").open("a", encoding="utf-8")
+            self._journal = (root / SOURCES).open("a", encoding="utf-8")
         except BaseException:
             self._lock.close()
             raise
@@ -139,67 +130,7 @@ class Store:
         shutil.rmtree(self.temporary, ignore_errors=True)
         self._lock.close()
 
-    @property
-    def temporary(self) -> Path:
-        """For files that are needed for a moment; emptied when the cache is opened and closed."""
-        return self.root / TEMPORARY
-
-    def writer(self) -> ShardWriter:
-        """Of a new shard."""
-        return ShardWriter(self.shards)
-
-    def known_hash(self, source: Source) -> str | None:
-        """SHA-256 of `source`, when it was hashed before and has not changed since."""
-        return self._hashes.get(source)
-
-    def remember(self, source: Source, sha256: str) -> None:
-        if self._hashes.get(source) != sha256:
-            self._hashes[source] = sha256
-            self._journal.write(json.dumps(asdict(source) | {"sha256": sha256}) + "\n")
-            self._journal.flush()
-
-    def fail(self, records: Sequence[Record]) -> None:
-        """Record failures of a file that no worker lived to record, as a shard."""
-        writer = self.writer()
-        for record in records:
-            writer.begin()
-            writer.end(record)
-        writer.close()
-
-    def gather(self) -> None:
-        """Close the shards that workers left open and learn what they hold."""
-        before = {stored.shard for stored in self.stored.values()}
-        for path in sorted(self.shards.glob("*.tar.partial")):
-            finish(path)
-        for number in shard_numbers(self.shards):
-            if number not in before:
-                self._learn(number)
-
-    def publish(self, table: pd.DataFrame, outcomes: Sequence[Outcome]) -> int:
-        """Write the tables that training reads, of `table` (a valid manifest) and what became of each row.
-
-        Returns the number of clips. Raises ManifestError, and publishes nothing, where files of equal bytes have
-        different labels, splits or groups: one of them is wrong, or a clip would be trained on and judged.
-        """
-        self._refuse_conflicts(table, outcomes)
-        failed = [outcome.failures.get(0, ("", "")) for outcome in outcomes]
-        table = table.reset_index(drop=True).assign(
-            sha256=[o.sha256 for o in outcomes],
-            source_bytes=[o.source.size for o in outcomes],
-            source_mtime_ns=[o.source.mtime_ns for o in outcomes],
-            failure=[error for error, _ in failed],
-            failure_message=[message for _, message in failed],
-        )
-        clips = self._clips_of(outcomes)
-        failures = failure_table(table["path"].tolist(), outcomes)
-        with replacing(self.root / FAILURES) as file:
-            failures.to_csv(file, index=False)
-        write_manifest(table, self.root / MANIFEST)
-        clips.attrs["manifest"] = file_sha256(self.root / MANIFEST)  # tells the reader that the two belong together
-        write_parquet(clips, self.root / CLIPS)
-        return len(clips)
-
-    def _claim(self) -> None:
+    def _open(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -212,18 +143,39 @@ class Store:
         theirs, ours = (json.loads(identity.to_json()) for identity in (Identity.read(self.root), self.identity))
         check_same(f"{self.root}", theirs, ours, "name a new --cache folder")
 
-    def _refuse_conflicts(self, table: pd.DataFrame, outcomes: Sequence[Outcome]) -> None:
-        (self.root / CONFLICTS).unlink(missing_ok=True)
-        given = [outcome.sha256 if 0 in outcome.keys else "" for outcome in outcomes]
-        conflicts = find_conflicts(table, given)
-        if len(conflicts):
-            conflicts.to_csv(self.root / CONFLICTS, index=False)
-            path, other, differs = conflicts.iloc[0]
-            raise ManifestError(
-                f"{path} has the bytes of {other}, but not its {differs}; leave one of them out of the manifest, or "
-                f"give both the same ({len(conflicts)} such files, all in {self.root / CONFLICTS}); the clips are "
-                "kept, run again then"
-            )
+    def writer(self) -> ShardWriter:
+        return ShardWriter(self.shards)
+
+    def identify(self, path: str) -> tuple[Source, str]:
+        """The file, and the SHA-256 of its bytes; they are read where that is not known. Raises MediaError."""
+        try:
+            source = Source.of(path)
+            sha256 = self._hashes.get(source) or file_sha256(path)
+        except OSError as error:
+            raise MediaError(f"cannot read {path}: {error.strerror}") from error
+        if source not in self._hashes:
+            if not source.is_same():
+                raise MediaError(f"{path} was changed while it was read; run again")
+            self._hashes[source] = sha256
+            self._journal.write(json.dumps(asdict(source) | {"sha256": sha256}) + "\n")
+            self._journal.flush()
+        return source, sha256
+
+    def fail(self, records: Sequence[Record]) -> None:
+        """Record failures of a file that no worker lived to record, as a shard."""
+        writer = self.writer()
+        for record in records:
+            writer.begin()
+            writer.end(record)
+        writer.close()
+
+    def gather(self) -> int:
+        """Close the shards that workers left open, and learn what is new; the number of files in those."""
+        left = sum(finish(path) for path in sorted(self.shards.glob("*.tar.partial")))
+        for number in shard_numbers(self.shards):
+            if number not in self._learned:
+                self._learn(number)
+        return left
 
     def _learn(self, number: int) -> None:
         files = read_files(self.shards / f"{number:06d}.tar")
@@ -232,33 +184,78 @@ class Store:
             # A file that failed and was tried again stands in two shards: the later one counts, a success always.
             if not error or self.stored.get(key, Stored(0, "?", "", False)).error:
                 self.stored[key] = Stored(number, error, message, has_video)
+        self._learned.add(number)
+
+    def publish(self, table: pd.DataFrame, outcomes: Sequence[Outcome]) -> tuple[int, pd.DataFrame]:
+        """Write the tables that training reads, of `table` (a valid manifest) and what became of each row.
+
+        Returns the number of clips, and a row for each file, or copy of one, that gave none: path, copy, error,
+        message. Raises ManifestError, and publishes nothing, where files of equal bytes have different labels or
+        splits: one of them is wrong, or a clip would be trained on and judged.
+        """
+        _refuse_conflicts(table, outcomes, self.root / CONFLICTS)
+        failed = [outcome.failures.get(0, ("", "")) for outcome in outcomes]
+        table = table.reset_index(drop=True).assign(
+            sha256=[o.sha256 for o in outcomes],
+            source_bytes=[o.source.size for o in outcomes],
+            source_mtime_ns=[o.source.mtime_ns for o in outcomes],
+            failure=[error for error, _ in failed],
+            failure_message=[message for _, message in failed],
+        )
+        clips = self._clips_of(outcomes)
+        rows = [
+            (path, copy, *why)
+            for path, outcome in zip(table["path"], outcomes, strict=True)
+            for copy, why in sorted(outcome.failures.items())
+        ]
+        failures = pd.DataFrame(rows, columns=["path", "copy", "error", "message"])
+        with replacing(self.root / FAILURES) as file:
+            failures.to_csv(file, index=False)
+        write_manifest(table, self.root / MANIFEST)
+        clips.attrs["manifest"] = file_sha256(self.root / MANIFEST)  # tells the reader that the two belong together
+        write_parquet(clips, self.root / CLIPS)
+        return len(clips), failures
 
     def _clips_of(self, outcomes: Sequence[Outcome]) -> pd.DataFrame:
         """The rows of all shards that belong to `outcomes`: file (row of the manifest), copy, clip, shard, …"""
-        wanted = pd.DataFrame(
-            [
-                (row, copy, key, self.stored[key].shard)
-                for row, o in enumerate(outcomes)
-                for copy, key in o.keys.items()
-            ],
-            columns=["file", "copy", "key", "shard"],
-        ).astype({"file": "int32", "copy": "int32", "shard": "int32"})
+        rows = [
+            (row, copy, key, self.stored[key].shard)
+            for row, outcome in enumerate(outcomes)
+            for copy, key in outcome.keys.items()
+        ]
+        types = {"file": "int32", "copy": "int32", "shard": "int32"}
+        wanted = pd.DataFrame(rows, columns=["file", "copy", "key", "shard"]).astype(types)
         parts = [
             group.merge(read_clips(self.shards / f"{number:06d}.tar"), on="key")
             for number, group in wanted.groupby("shard")
         ]
-        clips = pd.concat(parts, ignore_index=True) if parts else wanted.assign(**empty_clips().drop(columns="key"))
+        nothing = {name: pd.Series(dtype=dtype) for name, dtype in INDEX_COLUMNS.items() if name != "key"}
+        clips = pd.concat(parts, ignore_index=True) if parts else wanted.assign(**nothing)
         return clips.drop(columns="key").sort_values(["file", "copy", "clip"], ignore_index=True)
 
 
-def failure_table(paths: Sequence[str], outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """A row for each file, or copy of one, that gave no clips: path, copy, error, message."""
-    rows = [
-        (path, copy, *why)
-        for path, outcome in zip(paths, outcomes, strict=True)
-        for copy, why in sorted(outcome.failures.items())
-    ]
-    return pd.DataFrame(rows, columns=FAILURE_COLUMNS)
+def _refuse_conflicts(table: pd.DataFrame, outcomes: Sequence[Outcome], place: Path) -> None:
+    """Raises ManifestError where files differ from the first one of the same bytes in ONE_CONTENT; `place` has all.
+
+    A file that gave no clips contradicts nobody (a hundred empty files are one content).
+    """
+    place.unlink(missing_ok=True)
+    sha256 = [outcome.sha256 if 0 in outcome.keys else "" for outcome in outcomes]
+    given = table.reset_index(drop=True)[["path", *ONE_CONTENT]].astype(object).assign(sha256=sha256)
+    given = given[(given["sha256"] != "") & given["sha256"].duplicated(keep=False)].fillna("unknown")
+    first = given.groupby("sha256").transform("first")
+    rows = []
+    for mine, other in zip(given.to_dict("records"), first.to_dict("records"), strict=True):
+        differs = [f"{name} ({mine[name]} against {other[name]})" for name in ONE_CONTENT if mine[name] != other[name]]
+        if differs:
+            rows.append((mine["path"], other["path"], ", ".join(differs)))
+    if rows:
+        pd.DataFrame(rows, columns=["path", "other", "differs"]).to_csv(place, index=False)
+        path, same, what = rows[0]
+        raise ManifestError(
+            f"{path} has the bytes of {same}, but not its {what}; leave one of them out of the manifest, or give "
+            f"both the same ({len(rows)} such files, all in {place}); the clips are kept, run again then"
+        )
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -267,21 +264,27 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class _Hashed(msgspec.Struct):
+    """A line of sources.jsonl."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
 def _read_sources(root: Path) -> dict[Source, str]:
     """The journal of hashes; later lines count, what a kill cut off is passed over: that file is hashed again."""
     hashes: dict[Source, str] = {}
-    journal = root / "sources.jsonl"
-    if journal.exists():
-        with journal.open("r+", encoding="utf-8", errors="replace") as file:
+    if (root / SOURCES).exists():
+        with (root / SOURCES).open("r+", encoding="utf-8", errors="replace") as file:
             line = "\n"
             for line in file:
                 try:
-                    values: dict[str, Any] = json.loads(line)
-                    source = Source(values["path"], values["size"], values["mtime_ns"])
-                    if isinstance(values["sha256"], str):
-                        hashes[source] = values["sha256"]
-                except (ValueError, KeyError, TypeError, RecursionError):
+                    values = msgspec.json.decode(line, type=_Hashed)
+                except (ValueError, RecursionError):
                     continue
+                hashes[Source(values.path, values.size, values.mtime_ns)] = values.sha256
             if not line.endswith("\n"):
                 file.write("\n")
     return hashes

@@ -1,7 +1,8 @@
-"""Forged voices: vocoder copies, splices, and clips forged in part only.
+"""Forged voices (AUDIO), and real ones that do not belong to the picture (AUDIOVISUAL).
 
 What they have in common with the original is made equal on purpose, so that a detector cannot use it: length, level,
-DC, the absence of leading silence. At the edges of a segment the two are cross-faded over 5-10 ms inside it.
+DC, the absence of leading silence. At the edges of a segment the two are cross-faded over 5-10 ms inside it. A shifted
+voice is never padded: what leaves at one end of the clip comes back at the other, cross-faded at the join.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from avdetect.datasets.forgeries.sounds import (
-    MIN_SAMPLES,
-    NOTHING,
-    checked,
-    fade_length,
-    like,
-    looped,
-    loudness,
-    overlay,
-    pick,
-)
 from avdetect.datasets.forgeries.vocoders import VOCODERS, Vocoder
-from avdetect.types import SAMPLE_RATE, Float
+from avdetect.types import SAMPLE_RATE, SAMPLES_PER_FRAME, Float
+
+MIN_SECONDS = 0.25  # shorter sound holds no syllable to forge
+MIN_SAMPLES = round(MIN_SECONDS * SAMPLE_RATE)
+FADE_SECONDS = (0.005, 0.010)  # shorter fades click, longer ones are heard as two voices
+NOTHING = 1e-5  # -100 dBFS, under half a step of 16 bits: digital silence or a constant
+KNEE = 0.9  # a forged peak above it is bent, so that it ends below 1
+WORKING_LEVEL = 0.1  # -20 dBFS RMS: what the vocoders see, so that a quiet file is forged like a loud one
+LEAD_SAMPLES = (1024, 2048)  # of mirrored sound around what a vocoder sees
+SHARES = (0.25, 0.6)  # of the sound, what a partial forgery covers
+LONGEST_PART_SECONDS = 4.0
+OFFSET_FRAMES = (2, 25)  # of the video; viewers notice from about 2 frames on (ITU-R BT.1359-1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,67 +36,77 @@ class ForgedSound:
     samples: Float  # (n,) float32 in [-1, 1], as long as the input
     segments: tuple[tuple[float, float], ...]  # seconds from the first sample; outside, bit for bit the input
 
-    def __repr__(self) -> str:
-        return f"ForgedSound({len(self.samples) / SAMPLE_RATE:.2f} s, forged at {self.segments})"
-
 
 # Samples (n,) at 16 kHz, random numbers, samples of another speaker or None. The input is never changed.
 # Raises ValueError if the sound is shorter than MIN_SECONDS or not finite.
 AudioForgery = Callable[[Float, np.random.Generator, Float | None], ForgedSound]
-
-WORKING_LEVEL = 0.1  # -20 dBFS RMS: what the vocoders see, so that a quiet file is forged like a loud one
-LONGEST_PART_SECONDS = 4.0
-TAKES_OTHER = frozenset({"splice"})  # may take a stretch of `other`; the rest of AUDIO does not look at it
-SHARES = (0.25, 0.6)  # of the sound, what a partial forgery covers
+# The same arguments -> the first sample that is replaced, and what replaces it and those after it, of any level.
+Replacement = Callable[[Float, np.random.Generator, Float | None], tuple[int, Float]]
 
 
-def partly_forgeable() -> tuple[str, ...]:
-    """The vocoders that may replace a segment: those that keep time, or the words at its edges would be cut."""
-    return tuple(name for name in VOCODERS if name != "tempo")
+def copied(vocoder: Vocoder, samples: Float, rng: np.random.Generator, other: Float | None) -> tuple[int, Float]:
+    """The whole sound through `vocoder`.
+
+    The lead takes the vocoder's own edges. It is of random length, for pyworld's noise begins alike at every call.
+    """
+    lead = int(rng.integers(*LEAD_SAMPLES))
+    centred = (samples - samples.mean(dtype=np.float64)) * (WORKING_LEVEL / max(loudness(samples), NOTHING))
+    copy = vocoder(np.pad(centred, lead, mode="reflect").astype(np.float32), rng)
+    return 0, copy[lead : lead + len(samples)]
 
 
-def _forge(vocoder: Vocoder, samples: Float, rng: np.random.Generator, other: Float | None = None) -> ForgedSound:
-    """The whole sound through `vocoder`."""
-    samples = checked(samples)
-    if loudness(samples) < NOTHING:
-        return ForgedSound(samples, ())
-    return ForgedSound(_copy(vocoder, samples, rng), _segment(0, len(samples)))
-
-
-def _copy(vocoder: Vocoder, samples: Float, rng: np.random.Generator) -> Float:
-    """A vocoder's copy with the level and mean of `samples`."""
-    centred = samples - samples.mean(dtype=np.float64)
-    copy = vocoder((centred * (WORKING_LEVEL / loudness(samples))).astype(np.float32), rng)
-    return like(copy, samples)
-
-
-def forge_part(samples: Float, rng: np.random.Generator, other: Float | None = None) -> ForgedSound:
+def copied_in_part(samples: Float, rng: np.random.Generator, other: Float | None) -> tuple[int, Float]:
     """One vocoder on one random stretch, where somebody speaks; the rest stays."""
-    samples = checked(samples)
     start, stop = _part(samples, rng)
-    name = str(rng.choice(partly_forgeable()))
-    if loudness(samples[start:stop]) < NOTHING:
-        return ForgedSound(samples, ())
-    # The vocoder sees the sound around the segment too, so that its own edges fall outside.
-    first, last = max(0, start - MIN_SAMPLES), min(len(samples), stop + MIN_SAMPLES)
-    whole = _copy(VOCODERS[name], samples[first:last], rng)
-    piece = like(whole[start - first : stop - first], samples[start:stop])
-    return _pasted(samples, start, piece, rng)
+    vocoder = VOCODERS[str(rng.choice(list(VOCODERS)))]
+    return start, copied(vocoder, samples[start:stop], rng, other)[1]
 
 
-def splice(samples: Float, rng: np.random.Generator, other: Float | None = None) -> ForgedSound:
-    """Cut and joined: pieces in another order, or a stretch from elsewhere in the sound or from `other`."""
-    samples = checked(samples)
-    donors = [] if other is None or len(other) < MIN_SAMPLES or loudness(other) < NOTHING else [checked(other)]
+def splice(samples: Float, rng: np.random.Generator, other: Float | None) -> tuple[int, Float]:
+    """Cut and joined: a stretch is replaced by one from elsewhere in the sound, or from `other`."""
     start, stop = _part(samples, rng)
+    count = stop - start
+    if other is not None and len(other) >= MIN_SAMPLES and loudness(other) >= NOTHING and rng.random() < 0.5:
+        donor = looped(checked(other), 0, max(len(other), count), rng)
+    else:  # at least a quarter of the stretch's length away, around the end too
+        away = count // 4
+        donor = looped(samples, (start + away) % len(samples), len(samples) - 2 * away + count, rng)
+    first = pick(donor, count, rng)
+    return start, donor[first : first + count]
+
+
+def offset(samples: Float, rng: np.random.Generator, other: Float | None) -> tuple[int, Float]:
+    """The voice 2 to 25 video frames late (lags) or early, at most half the sound."""
+    most = min(OFFSET_FRAMES[1], len(samples) // (2 * SAMPLES_PER_FRAME))
+    frames = int(rng.integers(OFFSET_FRAMES[0], most + 1) * rng.choice([-1, 1]))
+    return 0, looped(samples, -frames * SAMPLES_PER_FRAME % len(samples), len(samples), rng)
+
+
+def other_voice(samples: Float, rng: np.random.Generator, other: Float | None) -> tuple[int, Float]:
+    """The voice of another clip at the level of this one; a shorter one begins again.
+
+    Whose voice `other` is, the caller chooses: the same speaker's words from another clip (only the lips tell), or
+    another speaker's. Never this clip's own. Raises ValueError without a voice.
+    """
+    if other is None or loudness(checked(other)) < NOTHING:
+        raise ValueError("other_voice needs the sound of another clip, with a voice in it")
+    donor = checked(other)
+    first = pick(donor, len(samples), rng) if len(donor) > len(samples) else int(rng.integers(len(donor)))
+    return 0, looped(donor, first, len(samples), rng)
+
+
+def _forged(make: Replacement, samples: Float, rng: np.random.Generator, other: Float | None = None) -> ForgedSound:
+    """What `make` gives, at the level of what it replaces."""
+    samples = checked(samples)
+    start, piece = make(samples, rng, other)
+    stop = start + len(piece)
     if loudness(samples[start:stop]) < NOTHING:
         return ForgedSound(samples, ())
-    way = rng.choice(["order", "own", "other"] if donors else ["order", "own"])
-    if way == "order":
-        return _reordered(samples, start, stop, rng)
-    if way == "other":
-        return _pasted(samples, start, _from_donor(donors[0], samples[start:stop], rng), rng)
-    return _pasted(samples, start, _from_elsewhere(samples, start, stop, rng), rng)
+    forged = like(piece, samples[start:stop])
+    if len(piece) < len(samples):
+        piece, forged = forged, samples.copy()
+        overlay(forged, start, piece, round(rng.uniform(*FADE_SECONDS) * SAMPLE_RATE))
+    return ForgedSound(forged, ((start / SAMPLE_RATE, stop / SAMPLE_RATE),))
 
 
 def _part(samples: Float, rng: np.random.Generator) -> tuple[int, int]:
@@ -105,55 +117,90 @@ def _part(samples: Float, rng: np.random.Generator) -> tuple[int, int]:
     return start, start + count
 
 
-def _pasted(samples: Float, start: int, piece: Float, rng: np.random.Generator) -> ForgedSound:
-    """`piece` in the place of the samples from `start` on; no fade at an end of the sound itself."""
-    out, stop, fade = samples.copy(), start + len(piece), fade_length(rng)
-    overlay(out, start, piece, fade if start else 0, fade if stop < len(samples) else 0)
-    return ForgedSound(out, _segment(start, stop))
+def checked(samples: Float) -> Float:
+    """The sound as float32. Raises ValueError if it is not (n,), not finite, or shorter than MIN_SECONDS."""
+    if samples.ndim != 1 or not np.isfinite(samples).all():
+        raise ValueError(f"sound to forge must be (n,) finite samples, got shape {samples.shape}")
+    if len(samples) < MIN_SAMPLES:
+        have = len(samples) / SAMPLE_RATE
+        raise ValueError(f"{have:.3f} s of sound is too short to forge: give at least {MIN_SECONDS} s")
+    return samples.astype(np.float32)
 
 
-def _reordered(samples: Float, start: int, stop: int, rng: np.random.Generator) -> ForgedSound:
-    """Two to four pieces of the stretch in another order, each joined to what followed the one before it."""
-    fade = fade_length(rng)
-    number = int(np.clip((stop - start) // (MIN_SAMPLES // 2), 2, rng.integers(2, 5)))
-    even = np.linspace(start, stop, number + 1)
-    jitter = rng.uniform(-0.25, 0.25, number - 1) * (stop - start) / number
-    cuts = [start, *np.round(even[1:-1] + jitter).astype(int).tolist(), stop]
-    order = np.roll(np.arange(number), rng.integers(1, number))  # no piece stays where it was
-    out, place = samples.copy(), start
-    for rank, index in enumerate(order):
-        first, last = cuts[index], cuts[index + 1]
-        final = rank == number - 1
-        piece = samples[first : last if final else min(last + fade, len(samples))]
-        ends = fade if final and stop < len(samples) else 0
-        overlay(out, place, piece[: stop - place], fade if place else 0, ends)
-        place += last - first
-    return ForgedSound(out, _segment(start, stop))
+def loudness(samples: NDArray[np.floating]) -> float:
+    """RMS without the constant part; 0 for no samples."""
+    return float(samples.std(dtype=np.float64)) if len(samples) else 0.0
 
 
-def _from_donor(other: Float, model: Float, rng: np.random.Generator) -> Float:
-    """As much of `other` as `model` is long, at its level; a short donor is told forwards and backwards in time."""
-    if len(other) < len(model):
-        other = np.pad(other, (0, len(model) - len(other)), mode="symmetric")
-    first = pick(other, len(model), rng)
-    return like(other[first : first + len(model)], model)
+def like(samples: Float, model: Float) -> Float:
+    """`samples` with the mean and the level of `model`: neither loudness nor a DC offset may tell.
+
+    Peaks are bent below 1, and what that takes from the level is given back to the rest.
+    """
+    moving = samples - samples.mean(dtype=np.float64)
+    level, middle = loudness(model), float(model.mean(dtype=np.float64))
+    gain, shift = level / max(loudness(moving), 1e-12), middle
+    for _ in range(4):
+        out = moving * gain + shift
+        size = np.abs(out)
+        if size.max() <= 1:
+            break
+        bent = KNEE + (1 - KNEE) * np.tanh((size - KNEE) / (1 - KNEE))
+        out = np.where(size > KNEE, np.sign(out) * bent, out)
+        gain, shift = gain * level / max(loudness(out), 1e-12), shift + middle - float(out.mean())
+    return out.astype(np.float32)
 
 
-def _from_elsewhere(samples: Float, start: int, stop: int, rng: np.random.Generator) -> Float:
-    """The sound itself where somebody speaks, at least a quarter of the stretch's length away (around the end too)."""
-    count = stop - start
-    away = count // 4
-    rest = looped(samples, (start + away) % len(samples), len(samples) - 2 * away + count, rng)
-    first = pick(rest, count, rng)
-    return like(rest[first : first + count], samples[start:stop])
+def overlay(out: Float, start: int, piece: Float, fade: int) -> None:
+    """Write `piece` into `out` from sample `start`, cross-faded inside the piece's own ends with what stands there.
+
+    There is no fade at an end of `out` itself.
+    """
+    weight: Float = np.ones(len(piece), np.float32)
+    if start:
+        weight[:fade] *= _ramp(fade)
+    if start + len(piece) < len(out):
+        weight[-fade:] *= _ramp(fade)[::-1]
+    place = out[start : start + len(piece)]
+    place += weight * (piece - place)
 
 
-def _segment(start: int, stop: int) -> tuple[tuple[float, float], ...]:
-    return ((start / SAMPLE_RATE, stop / SAMPLE_RATE),)
+def looped(samples: Float, start: int, count: int, rng: np.random.Generator) -> Float:
+    """`count` samples from `start` on, going on at the first sample after the last one.
+
+    The join is a cross-fade of the beginning with the mirrored end: a jump would be a click that no real file has.
+    """
+    fade = min(round(rng.uniform(*FADE_SECONDS) * SAMPLE_RATE), len(samples) // 4)
+    again = samples.copy()
+    again[:fade] += _ramp(fade)[::-1] * (samples[: -fade - 1 : -1] - samples[:fade])
+    turns = [samples] + [again] * ((start + count) // len(samples))
+    return np.concatenate(turns)[start : start + count]
+
+
+def pick(samples: Float, count: int, rng: np.random.Generator) -> int:
+    """First sample of a stretch of `count` samples, drawn in proportion to its energy: where somebody speaks."""
+    last = len(samples) - count
+    if last <= 0:
+        return 0
+    starts = np.unique(np.linspace(0, last, 64).astype(int))
+    power = np.concatenate([[0.0], np.cumsum(np.square(samples - samples.mean(), dtype=np.float64))])
+    energy = power[starts + count] - power[starts] + 1e-12
+    return int(rng.choice(starts, p=energy / energy.sum()))
+
+
+def _ramp(length: int) -> Float:
+    """(length,) rising half of a Hann window, open at both ends; with its mirror it sums to 1."""
+    return (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)
 
 
 AUDIO: dict[str, AudioForgery] = {
-    **{name: partial(_forge, vocoder) for name, vocoder in VOCODERS.items()},
-    "splice": splice,
-    "partial": forge_part,
+    **{name: partial(_forged, partial(copied, vocoder)) for name, vocoder in VOCODERS.items()},
+    "splice": partial(_forged, splice),
+    "partial": partial(_forged, copied_in_part),
 }
+AUDIOVISUAL: dict[str, AudioForgery] = {
+    "offset": partial(_forged, offset),
+    "other_voice": partial(_forged, other_voice),
+}
+TAKES_OTHER = frozenset({"splice", "other_voice"})  # the others do not look at `other`
+NEEDS_OTHER = frozenset({"other_voice"})

@@ -1,142 +1,189 @@
-"""Faces forged inside a segment of a file, at the file's own resolution."""
+"""Faces forged inside a segment of a file, at the file's own resolution.
+
+A square is a window of the frame, never scaled: what is not forged stays what the decoder gave. Its corner and side are
+even, so that its chroma samples are whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache, partial
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from avdetect.config import PreprocessConfig
 from avdetect.datasets.crops import FaceCrops
-from avdetect.datasets.forgeries.contact import face_row
 from avdetect.datasets.forgeries.files import write_video
-from avdetect.datasets.forgeries.geometry import fit
-from avdetect.datasets.forgeries.inputs import Input, Unfit
-from avdetect.datasets.forgeries.job import SHORTEST_SECONDS, TRIES, Job, segments_to_try
-from avdetect.datasets.forgeries.pose import pose_gap
-from avdetect.datasets.forgeries.squares import FaceSquares, cut_squares, forged_video, track_squares
-from avdetect.datasets.forgeries.visual import NEEDS, VISUAL, Donors, identical
-from avdetect.errors import AVDetectError, MediaError
-from avdetect.types import FPS
+from avdetect.datasets.forgeries.job import SHORTEST_SECONDS, TRIES, Input, Job, Unfit
+from avdetect.datasets.forgeries.visual import NEEDS_MOMENT, VISUAL
+from avdetect.errors import LimitError, MediaError
+from avdetect.faces.detector import FaceDetector
+from avdetect.faces.tracking import FaceTracker, TrackedFace
+from avdetect.media import MediaReader
+from avdetect.types import FPS, Float, UInt8, VideoFrames, yuv_to_rgb_matrix
 
 AROUND_SECONDS = 1.5  # of tracking before and after a segment, where a mouth may come from
-DONOR_SECONDS = 4.0  # of another input, more than the segment lasts, in which a head may be turned alike
-MOST_DONORS = 3  # inputs that are looked at for the head that is turned most alike
+MAX_BYTES = 1_500_000_000  # of the squares of one segment, their forgery and the other moment
+_BYTES_A_PIXEL = 25  # crops, forged crops, moment, warped moment, sources, a copy (RGB each) and the mask
+_STEADY_FRAMES = 9  # corners are averaged over so many frames, or the window would tremble with the detector
 
 
-def face_forger(job: Job, index: int, count: int) -> Callable[[str], None]:
+@dataclass(frozen=True, repr=False)
+class FaceRun:
+    """One face, frame by frame without a gap."""
+
+    first_frame: int  # on the file's clock
+    corners: NDArray[np.int64]  # (T, 2) x, y of the squares' first pixel; may lie outside the picture
+    side: int  # pixels of the frame
+    landmarks: Float  # (T, 5, 2) in pixels of the squares
+
+    def part(self, first: int, stop: int) -> FaceRun:
+        """Frames `first` to `stop`, numbers on the file's clock."""
+        place = slice(first - self.first_frame, stop - self.first_frame)
+        return replace(self, first_frame=first, corners=self.corners[place], landmarks=self.landmarks[place])
+
+
+def face_forger(job: Job, source: Input, count: int) -> Callable[[str], None]:
     """Find a face and a segment once; the function returned forges it by a method. Raises Unfit, LimitError."""
-    source = job.inputs[index]
-    rng = job.rng(index, count, 0)
-    squares, first, stop = _face_segment(job, source, rng)
-    part = squares.window(first, stop)
-    numbers = np.arange(first, stop)
-    original = cut_squares(source.reader, squares, numbers)
-    moment_of = _another_moment(squares, numbers, rng)
-    moment_once = cache(lambda: cut_squares(source.reader, squares, moment_of))
+    rng = job.rng(source, count, "segment")
+    run, first, stop = _face_segment(job, source, rng)
+    faces, shown = cut_run(source.reader, run)
+    place = np.arange(first, stop) - run.first_frame
+    original = FaceCrops(faces.crops[place], faces.landmarks[place])
 
     def forge(method: str) -> None:
-        moment = other = None
-        if NEEDS.get(method) == "moment":
-            if _stands_still(source, squares, numbers, moment_of):
+        moment = None
+        if method in NEEDS_MOMENT:
+            there = _another_moment(place, len(faces), rng)
+            moment = FaceCrops(faces.crops[there], faces.landmarks[there])
+            if np.array_equal(shown[place], shown[there]) or np.array_equal(original.crops, moment.crops):
                 raise Unfit(f"{source.path.name}: the picture stands still from {first / FPS:.2f} s; name another part")
-            moment = moment_once()
-        elif NEEDS.get(method) == "other":
-            donor, other = _other_face(job, index, count, original)
-            job.shared.add((index, donor))
-        forged = VISUAL[method](original, job.rng(index, count, method), Donors(moment, other))
-        frames = forged_video(source.reader, part, original, forged)
-        job.write(
-            index,
-            count,
-            method,
-            [(first / FPS, stop / FPS)],
-            lambda target: write_video(frames, source.reader.info, target),
-            partial(face_row, original=original, forged=forged),
-        )
+        forged = VISUAL[method](original, job.rng(source, count, method), moment)
+        frames = forged_video(source.reader, run.part(first, stop), original.crops, forged.crops)
+        segments = [(first / FPS, stop / FPS)]
+        job.write(source, count, method, segments, lambda target: write_video(frames, source.reader.info, target))
 
     return forge
 
 
-def _face_segment(job: Job, source: Input, rng: np.random.Generator) -> tuple[FaceSquares, int, int]:
-    """A face's run and the frames of it to forge. Raises Unfit without a face in the segment."""
+def _face_segment(job: Job, source: Input, rng: np.random.Generator) -> tuple[FaceRun, int, int]:
+    """A face's run and the frames of it to forge. Raises Unfit without a face in the segment, LimitError."""
     if source.reader.info.video is None:
         raise Unfit(f"{source.path.name} has no video")
-    problem: AVDetectError = Unfit(f"{source.path.name}: no face was found in {TRIES} places")
-    for start, end in segments_to_try(job, lambda: source.duration_seconds, rng):
-        early = max(0.0, start - AROUND_SECONDS)
-        try:
-            squares = track_squares(source.reader, job.detector, job.faces, early, end - early + AROUND_SECONDS)
-        except MediaError as error:
-            problem = Unfit(str(error))
+    problem = Unfit(f"{source.path.name}: no face was found in {TRIES} places")
+    for start, end in job.segments_to_try(source, rng):
+        run = follow(source.reader, job.detector, max(0.0, start - AROUND_SECONDS), end + AROUND_SECONDS)
+        if run is None:
+            problem = Unfit(f"{source.path.name}: no face from {start:.2f} to {end:.2f} s; name another segment")
             continue
-        first = max(round(start * FPS), squares.first_frame)
-        stop = min(round(end * FPS), squares.first_frame + len(squares))
-        if job.segment is None:
-            stop = min(stop, first + squares.most_frames)
+        most = MAX_BYTES // (run.side**2 * _BYTES_A_PIXEL)
+        first = max(round(start * FPS), run.first_frame)
+        stop = min(round(end * FPS), run.first_frame + len(run.corners))
+        if job.segment is not None and stop - first > most:
+            raise LimitError(
+                f"{source.path.name}: {(stop - first) / FPS:.1f} s of a face {run.side} pixels wide are too much "
+                f"to forge at once; name a segment of at most {most / FPS:.1f} s"
+            )
+        if len(run.corners) > most:
+            run, stop = run.part(first, first + most), min(stop, first + most)
         if stop - first >= min(round(SHORTEST_SECONDS * FPS), round((end - start) * FPS)):
-            return squares, first, stop
+            return run, first, stop
         problem = Unfit(f"{source.path.name}: no face stays for {SHORTEST_SECONDS:g} s of {start:.2f}-{end:.2f} s")
     raise problem
 
 
-def _another_moment(squares: FaceSquares, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames of the face's own run, later or earlier; at an end of the run they go back the way they came.
-
-    Of a few shifts the one is taken at which the head is turned most alike: a profile's mouth fits on no other face.
-    """
-    best, least = numbers, np.inf
-    for _ in range(8):
-        shift = int(rng.integers(min(5, len(squares) // 3), max(6, len(squares) // 2))) * int(rng.choice([-1, 1]))
-        index = _bounced(numbers - squares.first_frame + shift, len(squares))
-        here, there = (squares.landmarks[i].astype(np.float64) for i in (numbers - squares.first_frame, index))
-        moved = np.einsum("tij,tnj->tni", fit(there, here)[:, :, :2], there - there.mean(1, keepdims=True))
-        turned = float(np.abs(moved - (here - here.mean(1, keepdims=True))).mean())
-        if turned < least:
-            best, least = squares.first_frame + index, turned
-    return best
-
-
-def _stands_still(source: Input, squares: FaceSquares, numbers: np.ndarray, moment_of: np.ndarray) -> bool:
-    """Are both moments the same picture? Looked at through a window that does not follow the face."""
-    fixed = replace(squares, corners=np.broadcast_to(squares.corners[:1], squares.corners.shape))
-    picked = np.linspace(0, len(numbers) - 1, 5).round().astype(int)
-    return identical(*(cut_squares(source.reader, fixed, wanted[picked]) for wanted in (numbers, moment_of)))
-
-
-def _other_face(job: Job, index: int, count: int, faces: FaceCrops) -> tuple[int, FaceCrops]:
-    """The face of another input, as many frames of it, and which input: of up to MOST_DONORS the stretch whose head is
-    turned most alike. A shorter run goes back the way it came. Raises Unfit."""
-    found: list[tuple[float, int, FaceSquares, np.ndarray]] = []
-    for other in job.others(index, job.rng(index, count, 1)):
-        source = job.inputs[other]
-        if source.reader.info.video is None:
-            continue
-        try:
-            end = min(source.duration_seconds, len(faces) / FPS + DONOR_SECONDS)
-            squares = track_squares(source.reader, job.detector, job.faces, 0.0, end)
-        except MediaError:
-            continue  # no face there; another input may have one
-        for start in range(0, max(1, len(squares) - len(faces) + 1), 5):
-            chosen = _bounced(np.arange(start, start + len(faces)), len(squares))
-            found.append((_turned_apart(faces, squares, chosen), other, squares, squares.first_frame + chosen))
-        if len({entry[1] for entry in found}) == MOST_DONORS:
-            break
-    if not found:
-        raise Unfit("no other input shows a face; name a second INPUT with another person")
-    _, other, squares, numbers = min(found, key=lambda entry: entry[0])
-    return other, cut_squares(job.inputs[other].reader, squares, numbers, faces.crops.shape[1])
-
-
-def _turned_apart(faces: FaceCrops, squares: FaceSquares, chosen: np.ndarray) -> float:
-    """`pose_gap` of squares that are not cut yet: it looks at landmarks only."""
-    blank = np.broadcast_to(np.uint8(0), (len(chosen), squares.side, squares.side, 3))
-    return pose_gap(faces, FaceCrops(blank, squares.landmarks[chosen]))
-
-
-def _bounced(index: np.ndarray, count: int) -> np.ndarray:
-    """Indices 0..count - 1: beyond an end they run back."""
+def _another_moment(place: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Frames of a run of `count`, later or earlier than `place`; at an end of the run they go back as they came."""
+    shift = int(rng.integers(min(5, count // 3), max(6, count // 2))) * int(rng.choice([-1, 1]))
     period = max(2 * (count - 1), 1)
-    place = index % period
-    return np.where(place < count, place, period - place).astype(np.int64)
+    there = (place + shift) % period
+    return np.where(there < count, there, period - there)
+
+
+def follow(reader: MediaReader, detector: FaceDetector, start_seconds: float, end_seconds: float) -> FaceRun | None:
+    """Of the faces of a window the one that is seen longest (of equals, the largest); None without a track."""
+    config = PreprocessConfig().faces
+    tracker = FaceTracker(detector, config)
+    tracks: dict[int, list[TrackedFace]] = {}
+    batches = reader.video(start_seconds=start_seconds, duration_seconds=end_seconds - start_seconds)
+    for found in [*map(tracker.push, batches), tracker.flush()]:
+        for face in found:
+            tracks.setdefault(face.track_id, []).append(face)
+    if not tracks:
+        return None
+    track = max(tracks.values(), key=lambda faces: (len(faces), float(np.ptp(faces[0].box[::2]))))
+    track.sort(key=lambda face: face.frame)
+    boxes = np.stack([face.box for face in track]).astype(np.float64)
+    side = 2 * int(np.ceil(float((boxes[:, 2:] - boxes[:, :2]).max()) * config.crop_margin / 2))
+    reach = _STEADY_FRAMES // 2
+    padded = np.pad((boxes[:, :2] + boxes[:, 2:]) / 2, ((reach, reach), (0, 0)), mode="edge")
+    centres = np.lib.stride_tricks.sliding_window_view(padded, _STEADY_FRAMES, axis=0).mean(axis=-1)
+    corners = 2 * np.rint((centres - side / 2) / 2).astype(np.int64)
+    landmarks = np.stack([face.landmarks for face in track]) - corners[:, None]
+    return FaceRun(track[0].frame, corners, side, landmarks.astype(np.float32))
+
+
+def cut_run(reader: MediaReader, run: FaceRun) -> tuple[FaceCrops, NDArray[np.int64]]:
+    """The squares of a run as RGB crops, and (T,) numbers that are equal where the picture is: seen through a window
+    that does not follow the face. Raises MediaError if the file lacks some of its pictures."""
+    crops: list[UInt8] = []
+    shown: list[int] = []
+    duration = len(run.corners) / FPS
+    for batch in reader.video(start_seconds=run.first_frame / FPS, duration_seconds=duration):
+        for index, corner in zip(range(len(batch)), run.corners[batch.first_frame - run.first_frame :], strict=False):
+            crops.append(cut(batch, index, corner, run.side))
+            shown.append(zlib.crc32(cut(batch, index, run.corners[0], run.side).tobytes()))
+    if len(crops) != len(run.corners):
+        raise MediaError(
+            f"{reader.info.path.name} lacks pictures after {run.first_frame / FPS:.2f} s; name another part"
+        )
+    return FaceCrops(np.stack(crops), run.landmarks), np.array(shown)
+
+
+def cut(frames: VideoFrames, index: int, corner: NDArray[np.int64], side: int) -> UInt8:
+    """(side, side, 3) RGB of the window at `corner` (x, y), both even; beyond the picture its edge is repeated."""
+    planes = []
+    for plane, scale in zip(frames.planes(index), (1, 2, 2), strict=True):
+        x, y = (corner // scale).tolist()
+        rows = np.clip(np.arange(y, y + side // scale), 0, plane.shape[0] - 1)
+        columns = np.clip(np.arange(x, x + side // scale), 0, plane.shape[1] - 1)
+        planes.append(cv2.resize(plane[rows][:, columns], (side, side), interpolation=cv2.INTER_LINEAR))
+    matrix = yuv_to_rgb_matrix(frames.color_matrix, frames.full_range)
+    return np.asarray(cv2.transform(cv2.merge(planes), matrix), np.uint8)
+
+
+def paste(frames: VideoFrames, index: int, corner: NDArray[np.int64], original: UInt8, forged: UInt8) -> None:
+    """Put a forged square into frame `index`, in place. The planes get the difference to `original` only.
+
+    Y, U and V samples under which nothing was forged keep their value; so do all samples outside the picture's part.
+    """
+    linear = yuv_to_rgb_matrix(frames.color_matrix, frames.full_range)[:, :3].astype(np.float64)
+    difference = cv2.transform(forged.astype(np.float32) - original, np.linalg.inv(linear))
+    side = len(original)
+    half = cv2.resize(difference, (side // 2, side // 2), interpolation=cv2.INTER_AREA)  # 2 x 2 means
+    for channel, plane in enumerate(frames.planes(index)):
+        change = (difference if channel == 0 else half)[..., channel]
+        x, y = (corner // (1 if channel == 0 else 2)).tolist()
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + change.shape[1], plane.shape[1]), min(y + change.shape[0], plane.shape[0])
+        if right <= left or bottom <= top:
+            continue
+        target = plane[top:bottom, left:right]
+        step = np.rint(change[top - y : bottom - y, left - x : right - x])
+        target[...] = np.where(step == 0, target, np.clip(target + step, 0, 255))
+
+
+def forged_video(reader: MediaReader, run: FaceRun, original: UInt8, forged: UInt8) -> Iterator[VideoFrames]:
+    """All frames of the file, those of `run` with the forged squares (T, S, S, 3) in place of the original ones."""
+    for batch in reader.video():
+        place = batch.first_frame - run.first_frame + np.arange(len(batch))
+        inside = np.flatnonzero((place >= 0) & (place < len(forged)))
+        if len(inside):
+            batch = replace(batch, i420=batch.i420.copy())
+        for index in inside.tolist():
+            number = int(place[index])
+            paste(batch, index, run.corners[number], original[number], forged[number])
+        yield batch

@@ -86,20 +86,19 @@ def fit(source: Affine, target: Affine, weights: Affine | None = None) -> Affine
 def credible(landmarks: Float, size: int) -> Affine:
     """Landmarks (T, 5, 2) of crops of side `size`; where they can be no face that fills the crop, the average ones.
 
-    A crop is cut around a face, so landmarks that lie outside it, on one spot or in a line are the tracker's mistake;
-    the average place is then nearer the truth than they are. A forgery on them would change next to nothing and yet
-    bear the label fake.
+    A crop is cut around a face, so landmarks that lie outside it, on one spot or in a line are the tracker's mistake.
+    A forgery on them would change next to nothing and yet bear the label fake.
     """
     average = AVERAGE * size
     points = landmarks.astype(np.float64)
     points = np.where(np.isfinite(points).all((1, 2), keepdims=True) & (np.abs(points) < 1e6), points, average)
-    maps = fit(np.broadcast_to(TEMPLATE.astype(np.float64), points.shape), points)
+    maps = face_maps(points)
     usual = np.linalg.norm(average[1] - average[0]) / np.linalg.norm(TEMPLATE[1] - TEMPLATE[0])
     stretch = np.linalg.svd(maps[:, :, :2], compute_uv=False) / usual
     good = (stretch[:, 0] < 2) & (stretch[:, 1] > 0.35) & (stretch[:, 1] > 0.3 * stretch[:, 0])
     good &= np.linalg.det(maps[:, :, :2]) > 0
-    for point in ((_MIDDLE, 72, 1), (_MIDDLE, 92.3, 1), (_MIDDLE, 51.6, 1)):
-        place = maps @ np.array(point) / size
+    for y in (72, 92.3, 51.6):  # nose, mouth and eyes lie inside the crop
+        place = maps @ np.array([_MIDDLE, y, 1]) / size
         good &= ((place > 0.08) & (place < 0.92)).all(1)
     return np.where(good[:, None, None], points, average)
 
@@ -111,9 +110,8 @@ def face_maps(landmarks: Affine) -> Affine:
 
 def chain(second: Affine, first: Affine) -> Affine:
     """The map that is `first`, then `second`."""
-    linear = second[..., :2] @ first[..., :2]
     offset = second[..., :2] @ first[..., 2:] + second[..., 2:]
-    return np.concatenate([linear, offset], axis=-1)
+    return np.concatenate([second[..., :2] @ first[..., :2], offset], axis=-1)
 
 
 def region_mask(region: str, rng: np.random.Generator) -> Float:
@@ -125,28 +123,30 @@ def region_mask(region: str, rng: np.random.Generator) -> Float:
     points, growth = REGIONS[region]
     centre = (points.min(0) + points.max(0)) / 2
     jittered = (points - centre) * growth * rng.uniform(0.92, 1.12, 2) + centre + rng.normal(0, 1.2, points.shape)
-    hull = cv2.convexHull(jittered.astype(np.float32))[:, 0]
-    mask: np.ndarray = np.zeros((CANVAS, CANVAS), np.uint8)
-    cv2.fillPoly(mask, [np.rint((hull - CORNER) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    soft: np.ndarray = elastic(mask.astype(np.float32) / np.float32(255), rng)
+    soft = elastic(_hull(jittered), rng)
     first, second = (2 * int(rng.integers(1, 9)) + 1 for _ in range(2))  # SBI's 5 to 25 px of 192 to 256, in units
     level = float(rng.choice([0.95, 0.95, 0.5, 0.1]))  # erodes, erodes, rounds or grows
-    soft = cv2.GaussianBlur(soft, (first, first), 0)
+    soft = np.asarray(cv2.GaussianBlur(soft, (first, first), 0), np.float32)
     if (soft > level).any():  # a small region may not survive its erosion
         soft = (soft > level).astype(np.float32) * _head()
-    soft = cv2.GaussianBlur(soft, (second, second), float(rng.uniform(2, 15)))
-    return np.asarray(soft / soft.max(), np.float32)
+    soft = np.asarray(cv2.GaussianBlur(soft, (second, second), float(rng.uniform(2, 15))), np.float32)
+    return soft / soft.max()
+
+
+def _hull(points: Affine) -> Float:
+    """(CANVAS, CANVAS): 1 inside the hull of template points (N, 2)."""
+    hull = cv2.convexHull((points - CORNER).astype(np.float32))
+    mask: np.ndarray = np.zeros((CANVAS, CANVAS), np.uint8)
+    cv2.fillConvexPoly(mask, np.rint(hull * 16).astype(np.int32), 255, cv2.LINE_AA, 4)
+    return mask.astype(np.float32) / np.float32(255)
 
 
 @cache
 def _head() -> Float:
-    """(CANVAS, CANVAS): 1 on the head, a little beyond its outline; what grows and bends does not leave it."""
-    outline = np.concatenate([PARTS["jaw"], PARTS["forehead"]])
+    """1 on the head, a little beyond its outline; what grows and bends does not leave it."""
+    outline = REGIONS["whole"][0]
     middle = (outline.min(0) + outline.max(0)) / 2
-    grown = np.rint((outline - middle) * HEAD_GROWTH + middle - CORNER).astype(np.int32)
-    return np.asarray(
-        cv2.fillConvexPoly(np.zeros((CANVAS, CANVAS), np.float32), cv2.convexHull(grown), 1.0), np.float32
-    )
+    return _hull((outline - middle) * HEAD_GROWTH + middle)
 
 
 def elastic(mask: Float, rng: np.random.Generator) -> Float:
@@ -156,12 +156,10 @@ def elastic(mask: Float, rng: np.random.Generator) -> Float:
     deviation) in crops of 200 to 400 px. Here both are drawn, since one strength would be one more thing to recognise.
     """
     sigma, size = rng.uniform(4, 9), rng.uniform(0.5, 2.5)
-    half = CANVAS // 2  # what is that smooth needs no more points
-    noise = rng.random((2, half, half), np.float32) * 2 - 1
+    noise = rng.random((2, CANVAS, CANVAS), np.float32) * 2 - 1
     # Smoothing divides the deviation of white noise (1 / sqrt 3) by 2 sqrt(pi) sigma.
-    gain = size * np.sqrt(3) * 2 * np.sqrt(np.pi) * sigma / 2
-    fields = (np.clip(cv2.GaussianBlur(field, (0, 0), sigma / 2) * gain, -6, 6) for field in noise)
-    x, y = (cv2.resize(field, (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR) for field in fields)
+    gain = size * np.sqrt(3) * 2 * np.sqrt(np.pi) * sigma
+    x, y = (np.clip(cv2.GaussianBlur(field, (0, 0), sigma) * gain, -6, 6) for field in noise)
     axis = np.arange(CANVAS, dtype=np.float32)
     moved = cv2.remap(mask, (axis + x).astype(np.float32), (axis[:, None] + y).astype(np.float32), cv2.INTER_LINEAR)
     return np.asarray(moved, np.float32)
@@ -170,17 +168,12 @@ def elastic(mask: Float, rng: np.random.Generator) -> Float:
 def lay(mask: Float, maps: Affine, size: int) -> Float:
     """A canvas mask on crops of side `size` by `maps` (T, 2, 3) from template coordinates: (T, size, size) in 0..1.
 
-    It fades out towards the crop's border, so that a crop pasted back into its frame shows no square.
+    It fades out towards the crop's border (4 % of the side), so that a crop pasted back into its frame shows no square.
     """
     from_canvas = chain(maps, np.array([[1, 0, CORNER], [0, 1, CORNER]]))
-    fade = border(size)
+    distance = np.minimum(np.arange(size), np.arange(size)[::-1])
+    ramp = np.minimum(distance / max(2.0, 0.04 * size), 1)
+    fade = np.minimum.outer(ramp, ramp).astype(np.float32)
     laid = np.stack([cv2.warpAffine(mask, matrix, (size, size)) for matrix in from_canvas]) * fade
     laid[laid < 1 / 128] = 0  # less would not change a pixel, and leaves the picture alone
     return np.clip(laid, 0, 1, out=laid)
-
-
-def border(size: int) -> Float:
-    """(size, size): 0 on the outermost pixels, 1 from 4 % of the side inwards."""
-    distance = np.minimum(np.arange(size), np.arange(size)[::-1])
-    ramp = np.minimum(distance / max(2.0, 0.04 * size), 1)
-    return np.minimum.outer(ramp, ramp).astype(np.float32)

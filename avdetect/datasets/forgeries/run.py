@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Any
 
-from avdetect.config import PreprocessConfig
-from avdetect.datasets.forgeries.audio import AUDIO
-from avdetect.datasets.forgeries.audiovisual import AUDIOVISUAL
+from avdetect.datasets.forgeries.audio import AUDIO, AUDIOVISUAL
 from avdetect.datasets.forgeries.clip import METHODS
 from avdetect.datasets.forgeries.face_files import face_forger
-from avdetect.datasets.forgeries.inputs import Unfit, open_inputs
-from avdetect.datasets.forgeries.job import SHORTEST_SECONDS, Job, Segment
+from avdetect.datasets.forgeries.job import SHORTEST_SECONDS, Input, Job, Segment, Unfit
 from avdetect.datasets.forgeries.sound_files import sound_forger
 from avdetect.datasets.forgeries.visual import VISUAL
 from avdetect.errors import ConfigError, MediaError
-from avdetect.faces import build_detector
 
 Say = Callable[[str], None]
 
@@ -25,48 +21,30 @@ def listing() -> Iterator[str]:
     """A line for each method: its name, what it forges, what it does."""
     for label, methods in (("face", VISUAL), ("voice", AUDIO), ("match", AUDIOVISUAL)):
         for name, function in methods.items():
-            inner: Callable[..., object] = function
-            while isinstance(inner, partial) and inner.args:
+            inner: Any = function
+            while isinstance(inner, partial):
                 inner = inner.args[0]
-            text = (inner.__doc__ or "").strip().splitlines()
-            yield f"{name:18} {label:6} {text[0] if text else ''}"
+            yield f"{name:18} {label:6} {inner.__doc__.splitlines()[0]}"
 
 
-def forge(
-    paths: Sequence[Path],
-    out: Path,
-    methods: Sequence[str],
-    segment: Segment | None,
-    *,
-    seed: int,
-    count: int,
-    split: str,
-    control: bool,
-    lenient: bool,
-    say: Say,
-    warn: Say,
-) -> None:
-    """All forgeries of all inputs, `count` of each method. Manifest and contact sheet are written whatever ends it.
+def forge(job: Job, methods: Sequence[str], count: int, warn: Say | None) -> None:
+    """All forgeries of all inputs, `count` of each method. The manifest is written whatever ends it.
 
-    segment: None for random ones. lenient: methods that an input cannot take are left out, which `warn` is told.
+    warn: methods that an input cannot take are left out, and it is told; None: they are an error.
     Raises ConfigError, MediaError.
     """
-    if (out / "forged.csv").exists():
-        raise ConfigError(f"{out} holds a forged.csv already; name a new folder as --out")
+    if (job.out / "forged.csv").exists():
+        raise ConfigError(f"{job.out} holds a forged.csv already; name a new folder as --out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        job.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot make the folder {out}: {error.strerror}; name another as --out") from error
-    config = PreprocessConfig()
-    detector = build_detector(config.detector)
-    inputs = open_inputs(paths)
-    job = Job(out, inputs, segment, seed, split, control, detector, config.faces, say)
+        raise ConfigError(f"cannot make the folder {job.out}: {error.strerror}; name another as --out") from error
     try:
-        for index in range(len(inputs)):
+        for source in job.inputs:
             for number in range(count):
-                _forge_input(job, index, number, methods, warn if lenient else None)
+                _forge_input(job, source, number, methods, warn)
     finally:
-        for source in inputs:
+        for source in job.inputs:
             source.reader.close()
         job.finish()
     if not any(row["fake"] for row in job.rows):
@@ -94,21 +72,19 @@ def segment_of(words: Sequence[str]) -> Segment | None:
     return start, end
 
 
-def _forge_input(job: Job, index: int, count: int, methods: Sequence[str], warn: Say | None) -> None:
-    """All methods on one input; with `warn` those that it cannot take are left out, and it is told."""
-    parts: list[tuple[list[str], Callable[[], Callable[[str], None]]]] = [
-        ([name for name in methods if name in VISUAL], partial(face_forger, job, index, count)),
-        ([name for name in methods if name not in VISUAL], partial(sound_forger, job, index, count)),
-    ]
-    for names, prepare in parts:
+def _forge_input(job: Job, source: Input, count: int, methods: Sequence[str], warn: Say | None) -> None:
+    for forger, named in (
+        (face_forger, [name for name in methods if name in VISUAL]),
+        (sound_forger, [name for name in methods if name not in VISUAL]),
+    ):
         forge = None
-        for name in names:
+        for name in named:
             try:
-                forge = forge or prepare()
+                forge = forge or forger(job, source, count)
                 forge(name)
             except Unfit as error:
                 if warn is None:
                     raise
-                warn(f"left out: {', '.join(names) if forge is None else name}: {error}")
+                warn(f"left out: {name if forge else ', '.join(named)}: {error}")
                 if forge is None:
                     break

@@ -1,19 +1,27 @@
-"""Which clips a run may draw, and how often: by class and by source, with a fake's original beside it."""
+"""Which clips a run may draw, and how often: by class and by source, a fake beside its original under one treatment."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from avdetect.datasets.augment.codecs import Recipe, through_audio_codec, through_video_codec
+from avdetect.datasets.augment.faces import augment_faces
+from avdetect.datasets.augment.voice import augment_voice
 from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.splits import origins
-from avdetect.errors import ManifestError
+from avdetect.errors import ConfigError, ManifestError
+from avdetect.types import Float, UInt8
+
+Spans = tuple[tuple[float, float], ...]  # seconds, (start, end)
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """The files of an archive that one run may see: a split, or a split without a fold."""
 
     archive: ClipArchive
@@ -21,18 +29,18 @@ class Part:
 
     @property
     def table(self) -> pd.DataFrame:
-        """The manifest's rows of this part."""
+        """The manifest's rows."""
         return self.archive.files.iloc[self.rows]
 
     def has_file(self) -> np.ndarray:
-        """(clips,) whether each clip of the archive belongs to a file of this part."""
+        """(clips,) whether each clip of the archive belongs to one of the files."""
         inside = np.zeros(len(self.archive.files), bool)
         inside[self.rows] = True
         return inside[self.archive.clips["file"].to_numpy()]
 
     def label(self, column: str, clip_labels: bool = False) -> np.ndarray:
-        """(files,) 0, 1 or -1 (unknown) of every file of the archive; `clip_labels` takes `fake` for an unknown part,
-        unless the other part is known to explain it."""
+        """(files,) 0, 1 or -1 (unknown) of every file of the archive; `clip_labels` takes `fake` for an unknown
+        modality, unless the other one is known to explain it."""
         files = self.archive.files
         labels = files[column]
         if clip_labels:
@@ -49,7 +57,7 @@ def source_weights(origin: pd.Series, balance: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-class Pool:
+class Draws:
     """Clips of one class. A file is drawn by the weight of its source, or if it is a fake of its generator, then one of
     its clips, each as likely."""
 
@@ -72,12 +80,12 @@ class Pool:
 
 
 class Originals:
-    """From a fake's clip to the same clip of its original, where the part holds that, in the same re-encoded copy."""
+    """From a fake's clip to the same clip of its original, where the subset holds that, in the same re-encoded copy."""
 
-    def __init__(self, part: Part, usable: np.ndarray) -> None:
+    def __init__(self, subset: Subset, usable: np.ndarray) -> None:
         """usable: (clips,) that may stand as an original."""
-        files, clips = part.archive.files, part.archive.clips
-        position = pd.Series(part.rows, index=files["path"].iloc[part.rows])
+        files, clips = subset.archive.files, subset.archive.clips
+        position = pd.Series(subset.rows, index=files["path"].iloc[subset.rows])
         self.original = files["original"].map(position).fillna(-1).to_numpy(np.int64)  # (files,)
         self.keys = clips[["file", "copy", "clip"]].to_numpy()
         self.first = np.searchsorted(self.keys[:, 0], np.arange(len(files) + 1))
@@ -94,17 +102,14 @@ class Originals:
         return int(rows[0]) if len(rows) else None
 
 
-Spans = tuple[tuple[float, float], ...]  # seconds, (start, end)
-
-
-def forged_spans(archive: ClipArchive, part: str) -> list[Spans]:
-    """(clips,) where each clip's picture (part "video") or voice ("audio") is forged; () = all of it, or unknown.
+def forged_spans(archive: ClipArchive, modality: str) -> list[Spans]:
+    """(clips,) where each clip's picture ("video") or voice ("audio") is forged; () = all of it, or unknown.
 
     A file's segments are cut to the clip; a clip beside all of them gets the empty span (0, 0): nothing in it is fake.
     """
     files, clips = archive.files, archive.clips
     general = [tuple(s) for s in files["fake_segments"]]
-    column = f"{part}_fake_segments"
+    column = f"{modality}_fake_segments"
     own = [tuple(s) for s in files[column]] if column in files else general
     by_file = [a or b for a, b in zip(own, general, strict=True)]
     start = clips["start_seconds"].to_numpy(float)
@@ -117,6 +122,34 @@ def forged_spans(archive: ClipArchive, part: str) -> list[Spans]:
     return spans
 
 
-def longest(spans: list[Spans]) -> np.ndarray:
-    """(clips,) seconds of the longest forged span of each clip; infinite where all of it is."""
-    return np.array([max((b - a for a, b in s), default=np.inf) for s in spans])
+def share_of(count: int, part: int, parts: int, what: str) -> range:
+    """The items of part `part` when `count` items are shared among `parts`. Raises ConfigError."""
+    if count % parts or not count:
+        raise ConfigError(f"{what}: {count} cannot be shared among {parts} parts; change batch_size or accumulate")
+    return range(part * count // parts, (part + 1) * count // parts)
+
+
+def choices(named: Mapping[str, float], known: Mapping[str, object], where: str) -> tuple[list[str], np.ndarray]:
+    """Names and probabilities of the forgeries to draw from; an empty mapping means all of them alike.
+    Raises ConfigError for an unknown name."""
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"{where}.forgeries: unknown forgery {name!r}; known: {', '.join(known)}")
+    weights = dict(named) or dict.fromkeys(known, 1.0)
+    return list(weights), np.array(list(weights.values())) / sum(weights.values())
+
+
+def treated_faces(faces: FaceCrops, codec: float, treatment: int, light: bool = False) -> UInt8:
+    """(T, S, S, 3): `faces` through what the number `treatment` stands for; with probability `codec` a real codec."""
+    rng = np.random.default_rng(treatment)
+    recipe = Recipe.draw(rng)  # drawn whether used or not, so that what follows is alike
+    crops = through_video_codec(faces.crops, recipe.video) if rng.random() < codec else faces.crops
+    return augment_faces(FaceCrops(crops, faces.landmarks), rng, light)
+
+
+def treated_voice(samples: Float, codec: float, treatment: int) -> Float:
+    """(n,): `samples` through what the number `treatment` stands for; with probability `codec` a real codec."""
+    rng = np.random.default_rng(treatment)
+    recipe = Recipe.draw(rng)
+    samples = through_audio_codec(samples, recipe.audio) if rng.random() < codec else samples
+    return augment_voice(samples, rng)

@@ -1,0 +1,37 @@
+"""A whole file, or a window of it, as arrays."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avdetect.config import MediaConfig, MediaLimits
+from avdetect.media import MediaReader
+from avdetect.types import SAMPLE_RATE, VideoFrames
+
+LIMITS = MediaLimits(stall_seconds=20)
+
+
+def frames_of(path: Path, config: MediaConfig | None = None, **window) -> list[VideoFrames]:
+    with MediaReader(path, config, LIMITS) as reader:
+        return list(reader.video(**window))
+
+
+def pixels_of(path: Path, **window) -> tuple[int, np.ndarray]:
+    """(number of the first frame, all frames), where there is no gap."""
+    batches = frames_of(path, **window)
+    for before, after in itertools.pairwise(batches):
+        assert after.first_frame == before.first_frame + len(before)
+    return batches[0].first_frame, np.concatenate([batch.i420 for batch in batches])
+
+
+def samples_of(path: Path, chunk_seconds: float = 0.5, audio_track: int | None = None, **window) -> np.ndarray:
+    with MediaReader(path, limits=LIMITS, audio_track=audio_track) as reader:
+        chunks = list(reader.audio(chunk_seconds, **window))
+    for before, after in itertools.pairwise(chunks):
+        assert len(before.samples) == round(chunk_seconds * SAMPLE_RATE)
+        assert after.start_seconds == pytest.approx(before.start_seconds + before.duration_seconds)
+    return np.concatenate([chunk.samples for chunk in chunks])
