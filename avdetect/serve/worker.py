@@ -32,6 +32,7 @@ UPLOAD, RESULT, REPORT = "upload", "detection.json", "report.html"  # the files 
 BUG = "InternalError"  # the class of an error that is none of ours
 BUG_MESSAGE = "a bug in avdetect stopped it; the server's log says more. Please report it with this file"
 _SAY_SECONDS = 0.1  # between messages of progress
+NICENESS = 10  # of a worker
 _SUMMARY = (
     *("verdict", "reason", "fake", "video_fake", "audio_fake", "mismatch", "fake_threshold", "undecided_threshold"),
     *("duration_seconds", "limit"),
@@ -116,8 +117,9 @@ def job_item(folder: Path, job: Job) -> Item:
 
 def scoring(score: Score, options: ScoringOptions, threads: int) -> Work:
     """The task of a worker. Its answer is {"done": summary} or {"failed": class, "message": …, "detail": …}; its
-    progress {"stage": …, "progress": share}.
+    progress {"stage": …, "progress": share}. It steps back behind the server, which answers while files are scored.
     """
+    os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), NICENESS))
 
     def work(value: Any, report: Report) -> dict[str, Any]:
         said: tuple[str, float] = ("", 0.0)
