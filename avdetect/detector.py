@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -153,9 +154,8 @@ class Detector:
         info, media = self.bundle.info, stream.info
         found = probabilities(self.networks, info.calibration, outputs)
         verdict, reason = judge(found, info.calibration, outputs.missing)
-        if stream.judged and stream.expected_seconds:
-            judged = sum(end - start for start, end in stream.judged) / stream.expected_seconds
-            reason += f", in the {max(1.0, 100 * judged):.0f} % of the file that was judged"
+        if stream.judged:
+            reason += f", in the {_percent_judged(stream)} of the file that was judged"
         faces = stream.faces_seen(outputs.visual) if media.video else None
         streams = tuple(self._stream_scores(outputs, stream.start_seconds, end_seconds))
         return Detection(
@@ -259,14 +259,19 @@ def probabilities(networks: OnnxNetworks, calibration: Calibration, outputs: Str
     return {name: float(p) if there else None for (name, there), p in zip(judged.items(), found, strict=True)}
 
 
+def _percent_judged(stream: ClipStream) -> str:
+    """Of a sample."""
+    percent = 100 * sum(end - start for start, end in stream.judged) / (stream.expected_seconds or math.inf)
+    return f"{percent:.0f} %" if percent >= 1 else f"{percent:.1f} %"
+
+
 def _sample_warning(stream: ClipStream) -> Iterator[str]:
-    if stream.judged and stream.expected_seconds:
+    if stream.judged:
         judged = sum(end - start for start, end in stream.judged)
-        share = judged / stream.expected_seconds
         stretches = "1 stretch" if len(stream.judged) == 1 else f"{len(stream.judged)} stretches"
         yield (
-            f"a sample was judged: {stretches}, {judged:.0f} of {stream.expected_seconds:.0f} s ({100 * share:.0f} %); "
-            "--sample 0 judges all of it"
+            f"a sample was judged: {stretches}, {judged:.0f} of {stream.expected_seconds:.0f} s "
+            f"({_percent_judged(stream)}); --sample 0 judges all of it"
         )
 
 

@@ -6,6 +6,7 @@ import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from readme_media import SAMPLE
 
 import avdetect
 from avdetect import preprocess
-from avdetect.detector import Detector
+from avdetect.detector import Detector, _percent_judged
 from avdetect.errors import ConfigError, MediaError
 from avdetect.media import MediaReader
 from avdetect.report.page import render_page
@@ -184,6 +185,11 @@ def test_the_detection_says_what_was_judged(detector: Detector, minute: Path, mo
     whole = detector.score(minute, sample=0)
     assert whole.windows == ()
     assert found.audio_fake == pytest.approx(whole.audio_fake, abs=0.05)
+
+
+@pytest.mark.parametrize(("expected", "said"), [(58.0, "21 %"), (1200.0, "1 %"), (14_400.0, "0.1 %")])
+def test_a_small_share_is_not_rounded_away(expected: float, said: str) -> None:
+    assert _percent_judged(SimpleNamespace(judged=((12, 24),), expected_seconds=expected)) == said
 
 
 def test_a_part_of_the_file_is_sampled_as_the_file_is(detector: Detector, minute: Path) -> None:
