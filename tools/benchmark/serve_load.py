@@ -33,7 +33,8 @@ with script_imports("serve_load", "dev"):
 GROWTH_MIB = 20
 BAD = 10  # every tenth file is no video
 COLUMNS = (
-    *("jobs", "clients", "workers", "attackers", "wrong", "wall_seconds", "status_requests", "status_p50_ms", "status_p95_ms"),
+    *("jobs", "clients", "workers", "attackers"),
+    *("wrong", "wall_seconds", "status_requests", "status_p50_ms", "status_p95_ms"),
     *("rss_start_mib", "rss_middle_mib", "rss_end_mib"),
 )
 BACK_SECONDS = 0.2  # until an attacker that was put out connects again
