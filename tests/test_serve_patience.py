@@ -225,7 +225,8 @@ def test_a_server_takes_less_of_a_file_than_the_command(tmp_path: Path) -> None:
 
 def test_an_answer_is_sent_as_it_comes(tmp_path: Path) -> None:
     """Without it, each waited 40 ms for an acknowledgement that the client delays."""
-    with command.listen(ServeSettings(data=tmp_path, port=0)) as listener, socket.create_connection(listener.getsockname()):
+    listener = command.listen(ServeSettings(data=tmp_path, port=0))
+    with listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

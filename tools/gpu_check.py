@@ -198,8 +198,17 @@ def _fit(
     precision = config.visual.precision if fabric.device.type == "cuda" else "32-true"
     loop = dataclasses.replace(config.visual, steps=steps, checkpoint_every=steps, precision=precision)
     torch.manual_seed(config.seed)
-    options = {"fabric": fabric, "seed": config.seed, "workers": workers, "name": "visual"}
-    fit(Model(config.model).visual, batches, loss_of, loop, checkpoint=folder / "visual.ckpt", **options)
+    fit(
+        Model(config.model).visual,
+        batches,
+        loss_of,
+        loop,
+        fabric=fabric,
+        seed=config.seed,
+        checkpoint=folder / "visual.ckpt",
+        name="visual",
+        workers=workers,
+    )
 
 
 def _losses(config: TrainConfig, device: str, ranks: int, folder: Path) -> list[float]:

@@ -111,7 +111,6 @@ def attacked(url: httpx.URL, count: int) -> Iterator[None]:
 # -- clients
 
 
-
 def job(http: httpx.Client, number: int, seconds: list[float]) -> bool:
     """One client's file, from upload to report; whether it ended as it should."""
     bad = number % BAD == 0
