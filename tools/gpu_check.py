@@ -33,6 +33,7 @@ from avdetect.errors import AVDetectError
 from avdetect.extras import script_imports
 
 with script_imports("gpu_check", "train"):
+    import numpy as np
     import pandas as pd
     import torch
     from lightning.fabric import Fabric
@@ -103,7 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AVDetectError as error:
         print(f"gpu_check: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    facts = {"device": _name(args.device), "torch": torch.__version__, "python": platform.python_version()}
+    facts: dict[str, str | int] = {
+        "device": _name(args.device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     facts |= {"config": config.name, "batch": config.visual.batch_size, "precision": config.visual.precision}
     args.out.write_text(json.dumps(facts | {"rows": [dataclasses.asdict(row) for row in rows]}, indent=1) + "\n")
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
@@ -172,7 +177,7 @@ def _sample(config: TrainConfig, folder: Path) -> Subset:
     table = validate(pd.DataFrame([row | {"dataset": "sample", "method": ""}]))
     preprocess(table, folder / "cache", config.preprocess, Options(workers=1))
     archive = ClipArchive(folder / "cache")
-    return Subset(archive, range(len(archive.files)))
+    return Subset(archive, np.arange(len(archive.files)))
 
 
 def _samples_a_second(config: TrainConfig, batches: Batches, args: argparse.Namespace) -> float:
