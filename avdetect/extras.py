@@ -9,12 +9,10 @@ from importlib.util import find_spec
 
 from avdetect.errors import ToolError
 
-_PLOT = ("matplotlib",)
-_EVALUATE = (*_PLOT, "PIL", "ffmpeg", "pandas", "pyarrow", "scipy", "sklearn")
+_EVALUATE = ("matplotlib", "PIL", "ffmpeg", "pandas", "pyarrow", "scipy", "sklearn")
 # Extra -> the modules that avdetect imports of it. tests/test_install.py holds this to pyproject.toml.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "scrfd": ("insightface",),
-    "plot": _PLOT,
     "evaluate": _EVALUATE,
     "train": (
         *("torch", "torchvision", "torchaudio", "lightning", "timm", "librosa", "onnx", "pyworld", "safetensors"),

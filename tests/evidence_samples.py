@@ -230,11 +230,9 @@ STATES: dict[str, Callable[[], Evidence]] = {
 
 def main() -> None:
     from avdetect.report.page import render_page
-    from avdetect.report.plot import draw_plot
 
     for name, make in STATES.items():
         (Path(sys.argv[1]) / f"{name}.html").write_text(render_page(make()), encoding="utf-8", newline="")
-        (Path(sys.argv[1]) / f"{name}.png").write_bytes(draw_plot(make()))
 
 
 if __name__ == "__main__":

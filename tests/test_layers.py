@@ -53,7 +53,6 @@ INSIDE_FUNCTIONS = {
     "batch.parquet": {"pyarrow"},
     "faces.scrfd": {"insightface"},
     "report.page": {"jinja2"},
-    "report.plot": {"matplotlib"},
 }
 
 UNPICKLERS = {
@@ -162,7 +161,7 @@ def roots(names: set[str]) -> set[str]:
 
 
 HEAVY = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
-HEAVY |= {"matplotlib", "jinja2"}  # plots and pages, when they are drawn
+HEAVY |= {"matplotlib", "jinja2"}  # plots of an evaluation, and pages, when they are drawn
 
 
 def test_scoring_loads_neither_torch_nor_training_nor_the_server() -> None:

@@ -1,6 +1,6 @@
 """What a report shows beside the Detection: pictures, curves and facts, kept while the file was scored.
 
-`recorder.Recorder` gathers it, `page` and `plot` draw it. Pictures are encoded already, and all of it together stays
+`recorder.Recorder` gathers it, `page` draws it. Pictures are encoded already, and all of it together stays
 within a few megabytes however long the file is.
 """
 
