@@ -25,7 +25,7 @@ from avdetect.report.evidence import (
     SyncCurve,
     SyncPoint,
 )
-from avdetect.report.pictures import jpeg, png
+from avdetect.report.pictures import jpeg
 from avdetect.types import Curve, Detection, Rate, Segment, StreamScore, SyncScore, TrackSummary
 
 PICTURES = 16  # unlike ones; drawing takes longer than all that is tested
@@ -33,12 +33,12 @@ NAN = float("nan")
 
 
 @functools.cache
-def picture(seed: int, width: int, height: int, alpha: bool = False) -> Picture:
-    """A gradient of a colour of its own, with grain; with alpha as PNG."""
+def picture(seed: int, width: int, height: int) -> Picture:
+    """A gradient of a colour of its own, with grain."""
     rng = np.random.default_rng(seed)
-    rows = np.linspace(0.3, 1, height)[:, None, None] * rng.integers(60, 220, 4 if alpha else 3)
+    rows = np.linspace(0.3, 1, height)[:, None, None] * rng.integers(60, 220, 3)
     image = (rows + rng.integers(0, 8, (height, width, 1))).astype(np.uint8)
-    return png(image) if alpha else jpeg(image, 19_000)
+    return jpeg(image, 19_000)
 
 
 def loudness(count: int) -> np.ndarray:
@@ -94,9 +94,7 @@ def moments(tracks: int, start: float = 0.0) -> tuple[Moment, ...]:
     found = []
     for t in range(tracks):
         for i, (kind, p) in enumerate((("most", 0.9), ("most", 0.8), ("least", 0.3), ("least", 0.4))):
-            overlay = picture(i, 160, 160, alpha=True) if kind == "most" else None
-            blurred = p - 0.3 + 0.4 * (i % 2) if overlay else None
-            found.append(Moment(t, kind, start + 0.4 + i, p - 0.01 * t, picture(i + t, 160, 160), overlay, blurred))  # type: ignore[arg-type]
+            found.append(Moment(t, kind, start + 0.4 + i, p - 0.01 * t, picture(i + t, 160, 160)))  # type: ignore[arg-type]
     return tuple(found)
 
 
@@ -199,7 +197,7 @@ def with_nan() -> Evidence:
     assert whole.mouths
     return replace(
         whole,
-        moments=tuple(replace(m, probability=NAN, blurred=NAN) for m in whole.moments),
+        moments=tuple(replace(m, probability=NAN) for m in whole.moments),
         sync=(SyncCurve(0, (SyncPoint(1.5, 0.0, NAN),)),),
         mouths=replace(whole.mouths, offset_seconds=NAN, confidence=NAN),
     )

@@ -1,4 +1,4 @@
-"""Occlusion, facts, signs, and the file of a report."""
+"""Facts, signs, and the file of a report."""
 
 from __future__ import annotations
 
@@ -23,40 +23,7 @@ from avdetect.media import MediaInfo, probe
 from avdetect.report.evidence import Evidence, Picture
 from avdetect.report.facts import media_facts
 from avdetect.report.files import check_report
-from avdetect.report.occlusion import FULL_DROP, GRID, drops, overlay
 from avdetect.report.signs import editing_signs
-
-SIZE = 160
-
-
-def decoded(picture: Picture) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_UNCHANGED)
-
-
-@pytest.mark.parametrize(("row", "column"), [(1, 4), (3, 1), (5, 4)])
-def test_the_overlay_peaks_where_the_network_looks(row: int, column: int) -> None:
-    """A network that sees nothing but the grain of one patch."""
-    crop = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    y, x = (round((place + 1) / (GRID + 1) * SIZE) for place in (row, column))
-
-    def grain(crops: np.ndarray) -> np.ndarray:
-        assert len(crops) == 1 + GRID**2
-        return crops[:, y - 8 : y + 8, x - 8 : x + 8].astype(np.float32).std(axis=(1, 2, 3)) / 30
-
-    fallen = drops(grain, crop)
-    assert np.unravel_index(fallen.argmax(), fallen.shape) == (row, column)
-    assert np.count_nonzero(fallen > 0.6 * fallen.max()) == 1
-    alpha = decoded(overlay(fallen, SIZE))[..., 3]
-    at = np.unravel_index(alpha.argmax(), alpha.shape)
-    assert max(abs(at[0] - y), abs(at[1] - x)) <= 6
-
-
-def test_small_effects_stay_pale_and_rises_are_clear() -> None:
-    small, large = np.full((GRID, GRID), FULL_DROP / 20), np.full((GRID, GRID), 3 * FULL_DROP)
-    assert decoded(overlay(small, SIZE))[..., 3].max() < 20
-    assert decoded(overlay(large, SIZE))[..., 3].min() == 200
-    assert decoded(overlay(-large, SIZE))[..., 3].max() == 0
-
 
 def make(target: Path, *options: str) -> MediaInfo:
     subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)

@@ -45,8 +45,6 @@ class Moment:
     seconds: float
     probability: float  # P(video_fake), if all of the file were like this crop
     crop: Picture
-    overlay: Picture | None  # RGBA of the crop's size: where blurring changes the logit (`occlusion`), if computed
-    blurred: float | None  # the probability with the patch blurred that lowers it most
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,11 @@ class Recorder:
     def evidence(self, detector: Detector, detection: Detection) -> Evidence:
         """What a report shows of the file; `detection` is what `detector.score` returned for it.
 
-        The visual network runs on some 200 crops more. Raises ModelError when it cannot, ValueError before a file.
+        Raises ValueError before a file.
         """
         if self._info is None:
             raise ValueError("nothing was scored: pass this recorder to Detector.score as its observer")
-        outputs, visual = self._outputs, detector.networks.visual
+        outputs = self._outputs
         broken = any("cannot be decoded" in why for why in detection.missing.values())  # that half has ended early
         ends = (None, None) if broken or detection.windows else (self._video_end, self._sound.end_seconds)
         return Evidence(
@@ -68,7 +68,7 @@ class Recorder:
             facts=media_facts(self._info),
             signs=editing_signs(self._info, *ends),
             frames=self._frames.frames(),
-            moments=self._moments.moments(outputs, visual, partial(detector.cause_probabilities, "visual")),
+            moments=self._moments.moments(outputs, partial(detector.cause_probabilities, "visual")),
             sound=self._sound.sound(),
             sync=sync_curves(outputs),
             mouths=self._mouths.strip(outputs),
