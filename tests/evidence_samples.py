@@ -113,7 +113,6 @@ def evidence(seconds: float = 6.2, start: float = 0.0, tracks: int = 1, frames: 
     return Evidence(
         detection=detection(seconds, start, tracks),
         facts={"container": "MP4 / QuickTime", "video": "h264, 1280 × 720 pixels", "frame rate": "29.97 a second"},
-        signs=("The file was written by ffmpeg's library (Lavf), not by a camera.",),
         frames=tuple(
             Frame(round(start + (i + 0.5) * seconds / frames, 3), picture(i % PICTURES, 480, 270))
             for i in range(frames)
@@ -180,7 +179,7 @@ def no_sign() -> Evidence:
     found = changed(
         evidence(), verdict="no sign found", reason=reason, fake=0.41, audio_fake=0.3, rates=rates, limit=limit
     )
-    return replace(found, limits=(), signs=())
+    return replace(found, limits=())
 
 
 def named(path: str) -> Evidence:
@@ -213,7 +212,7 @@ STATES: dict[str, Callable[[], Evidence]] = {
     "no_sync": lambda: without(evidence(), "sync"),
     "silent": lambda: replace(without(evidence(), "audio"), sound=evidence().sound),
     "narrow_frames": lambda: replace(evidence(), frames=(Frame(0.0, picture(0, 4, 480)),) * 8),
-    "nothing_kept": lambda: replace(abstaining(), frames=(), facts={}, signs=(), limits=()),
+    "nothing_kept": lambda: replace(abstaining(), frames=(), facts={}, limits=()),
     "instant": lambda: evidence(0.2, frames=5),
     "window": lambda: replace(evidence(12.0, start=61.5, tracks=3), asked_seconds=12.0),
     "minute": lambda: evidence(60.0, tracks=4, frames=120),

@@ -92,7 +92,6 @@ class Evidence:
 
     detection: Detection
     facts: Mapping[str, str]  # what the file says of itself: "frame rate" -> "25 a second"
-    signs: tuple[str, ...]  # of re-encoding and editing, a sentence each; none of them is proof
     frames: tuple[Frame, ...]  # evenly over what was scored
     moments: tuple[Moment, ...]  # two or fewer a kind and track, tracks in the order of their suspicion
     sound: Sound | None
