@@ -64,12 +64,6 @@ def test_a_command_names_the_extra_that_it_needs(missing: str, words: list, extr
     assert f"needs {missing}; {how_to_install(extra)}\n" in said
 
 
-@pytest.mark.parametrize("words", [["x.mp4", "--out", "x.parquet"], ["--manifest", "x.parquet"]])
-def test_parquet_asks_for_pyarrow_alone(words: list[str], tmp_path: Path) -> None:
-    said = one_line(without(["pyarrow", "sklearn", "pandas"], "score", *words, cwd=tmp_path))
-    assert said.endswith("needs pyarrow; from the checkout: pip install -c .ci/constraints.txt pyarrow\n")
-
-
 def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
     scripts = sorted(path for path in (ROOT / "tools").rglob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
     assert len(scripts) > 15

@@ -47,10 +47,8 @@ TRAINING_ONLY = {
     *("torch", "torchaudio", "torchvision", "lightning", "lightning_fabric", "pytorch_lightning", "timm"),
     *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pandas", "pyarrow", "matplotlib", "jinja2", "insightface"),
 }
-# The modules of scoring that may name one of these, inside their functions: only who asks for Parquet needs pyarrow,
-# only who asks for a report what draws it.
+# The modules of scoring that may name one of these, inside their functions.
 INSIDE_FUNCTIONS = {
-    "batch.parquet": {"pyarrow"},
     "faces.scrfd": {"insightface"},
     "report.page": {"jinja2"},
 }

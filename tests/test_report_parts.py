@@ -18,7 +18,6 @@ from avdetect import cli
 from avdetect._media.info import MAX_TAG_LENGTH, MAX_TAGS
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
-from avdetect.files import Replacement
 from avdetect.media import MediaInfo, probe
 from avdetect.report.evidence import Evidence, Picture
 from avdetect.report.facts import media_facts
@@ -123,14 +122,14 @@ def test_a_page_is_written_beside_the_table(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.csv.journal", "out.html"]
 
 
-def full(replacement: Replacement, *, sync: bool = False) -> None:
+def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(
     ("place", "fails", "says"),
     [
-        ("avdetect.files.Replacement.finish", full, "No space left on device"),
+        ("avdetect.files.os.replace", full, "No space left on device"),
         ("avdetect.report.recorder.Recorder.evidence", lambda *_: 1 / 0, "no report could be made: ZeroDivisionError"),
     ],
 )

@@ -29,13 +29,13 @@ def score(
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: of one file a document, of several a line each.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write the results to FILE, a name that ends in .csv, .jsonl, .json or .parquet. FILE.journal "
-            "keeps what is scored: resume a stopped run with the same command.",
+            help="Also write the results to FILE, a name that ends in .csv or .jsonl. FILE.journal keeps what is "
+            "scored: resume a stopped run with the same command.",
         ),
     ] = None,
     excel: Annotated[
@@ -55,9 +55,7 @@ def score(
     ray_address: RayAddressOption = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Score what its column `path` names: CSV or Parquet; names are relative to it."
-        ),
+        typer.Option(metavar="FILE", help="Score what the column `path` of a CSV names; names are relative to it."),
     ] = None,
     null: Annotated[bool, typer.Option("--null", help="Names on standard input end in NUL, not in a newline.")] = False,
     kaggle: Annotated[
