@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import cv2
-import numpy as np
 import pytest
 from media_factory import RENDERER
 from media_facts import AUDIO, VIDEO, described
@@ -19,9 +17,10 @@ from avdetect._media.info import MAX_TAG_LENGTH, MAX_TAGS
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.media import MediaInfo, probe
-from avdetect.report.evidence import Evidence, Picture
+from avdetect.report.evidence import Evidence
 from avdetect.report.facts import media_facts
 from avdetect.report.files import check_report
+
 
 def make(target: Path, *options: str) -> MediaInfo:
     subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
