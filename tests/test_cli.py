@@ -58,9 +58,11 @@ def test_one_file_gives_a_report(folder: Path) -> None:
 
 
 def test_json_follows_the_schema(folder: Path) -> None:
-    document = json.loads(avdetect("score", "good.mp4", "empty.mp4", "--json", cwd=folder, code=1).stdout)
-    jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text()))
-    good, bad = document["results"]
+    schema = json.loads(SCHEMA_FILE.read_text())
+    lines = avdetect("score", "good.mp4", "empty.mp4", "--json", cwd=folder, code=1).stdout.splitlines()
+    good, bad = map(json.loads, lines)
+    jsonschema.validate({"schema": "avdetect.results/2", "results": [good, bad]}, schema)
+    jsonschema.validate(json.loads(avdetect("score", "empty.mp4", "--json", cwd=folder, code=1).stdout), schema)
     assert (good["status"], bad["status"], bad["error"]) == ("scored", "failed", "MediaError")
     assert 0 < good["fake"] < 1
     assert {s["name"] for s in good["streams"]} == {"visual", "audio", "sync"}
