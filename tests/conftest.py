@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-from collections.abc import Callable, Generator, Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from media_factory import MediaFactory
 from readme_media import SAMPLE
 
-from avdetect import Detection, Detector, load_detector
+from avdetect import Detection, Detector, cli, load_detector
 from avdetect._media import tool
+from avdetect.batch.options import ScoringOptions
+from avdetect.config import MediaLimits
 from avdetect.extras import how_to_install
 from avdetect.jobs import ray
+from avdetect.jobs.pool import Done, Item, Pool
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,6 +47,57 @@ def detector() -> Detector:
 def sample(detector: Detector) -> Detection:
     """What it says of the sample clip."""
     return detector.score(SAMPLE)
+
+
+class PoolHere(Pool):
+    """Works in this process: for tests of what stands around the workers."""
+
+    def run(self, items: Iterable[Item | None]) -> Generator[Done]:
+        work = self._task()
+        for item in items:
+            if item is not None:
+                yield Done(item, json.loads(json.dumps(work(item.value, lambda news: None))))
+
+
+Here = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def here(detector: Detector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """here("score", "a.mp4", cwd=folder, code=0): what batch_commands.score is, without a process for it and its
+    workers. given: standard input."""
+    load = ScoringOptions.load
+
+    def known(options: ScoringOptions, threads: int | None = None) -> Detector:
+        plain = options.bundle is None and options.detector is None and options.limits == MediaLimits()
+        return detector if plain else load(options, threads)
+
+    monkeypatch.setattr(ScoringOptions, "load", known)
+    monkeypatch.setattr("avdetect.jobs.pool.Pool", PoolHere)
+
+    def run(*arguments: Any, code: int, cwd: Path | None = None, given: str | None = None) -> Any:
+        words = list(map(str, arguments))
+        capsys.readouterr()
+        with monkeypatch.context() as patch, open("/dev/null" if given is None else _file_of(given)) as stdin:
+            patch.setattr("sys.stdin", stdin)
+            patch.setenv("COLUMNS", "100")
+            if cwd is not None:
+                patch.chdir(cwd)
+            found = cli.run(words)
+        out, err = capsys.readouterr()
+        assert found == code, err
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(words, code, out, err)
+
+    return run
+
+
+def _file_of(text: str) -> int:
+    """A file in memory with that text."""
+    descriptor = os.memfd_create("given")
+    os.write(descriptor, text.encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 @pytest.fixture

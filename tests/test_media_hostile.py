@@ -146,8 +146,8 @@ def test_a_playlist_in_disguise_opens_nothing(tmp_path, name, media):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         port = server.getsockname()[1]
-        targets = ["/etc/passwd", "file:///etc/passwd", f"file:{fifo}", str(fifo), f"http://127.0.0.1:{port}/x.ts"]
-        targets += [f"concat:{fifo}|/etc/passwd", f"subfile,,start,0,end,9,,:{fifo}", str(media("clap.ts"))]
+        targets = ["/etc/passwd", f"file:{fifo}", f"http://127.0.0.1:{port}/x.ts", f"concat:{fifo}|/etc/passwd"]
+        targets += [str(media("clap.ts"))]
         for target in targets:
             path = tmp_path / name
             path.write_text(PLAYLISTS[name].format(target=target))
@@ -174,7 +174,7 @@ def test_words_of_a_file_that_look_like_ffmpegs_are_frames_or_media_errors(tmp_p
     path = tmp_path / "forged.mkv"
     path.write_bytes(matroska(pcm_track(1, f"en)\n{FORGED[forged]}\n".encode()), sound_blocks()))
     try:
-        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=4, stall_seconds=1))
     except MediaError as error:
         assert str(path) in str(error)  # noqa: PT017
 
@@ -222,7 +222,7 @@ def test_a_mad_ffmpeg_is_ended_and_an_error(media, fake_ffmpeg, script, says):
     fake_ffmpeg(script)
     began = time.monotonic()
     with pytest.raises((MediaError, ToolError), match=says):
-        read_all(media("clap.mp4"), MediaLimits(stall_seconds=2, max_wall_seconds=4))
+        read_all(media("clap.mp4"), MediaLimits(stall_seconds=1, max_wall_seconds=1.5))
     assert time.monotonic() - began < 30
 
 
@@ -305,7 +305,7 @@ def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name)
             data[where] ^= 1 << rng.randrange(8)
         path.write_bytes(data[: rng.randrange(len(data))] if seed % 2 else data)
         try:
-            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=4, stall_seconds=1))
         except MediaError as error:
             assert str(path)[:20] in str(error)  # noqa: PT017
 
