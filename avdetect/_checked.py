@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -38,6 +38,8 @@ _SHORT.maxstring = _SHORT.maxother = 100
 class Checked:
     """Base of dataclasses whose fields must be of their annotated types and ranges. Raises ConfigError."""
 
+    RETIRED: ClassVar[dict[str, Any]] = {}  # fields of earlier versions -> the one value that is still read, as nothing
+
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
             _convert(hint, getattr(self, name), f"{type(self).__name__}.{name}")
@@ -58,10 +60,13 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
     hints = _hints(cls)  # type: ignore[arg-type]  # of a class, which is hashable
-    for key in values:
-        if key not in hints:
+    retired = getattr(cls, "RETIRED", {})
+    for key, value in values.items():
+        if key in retired and value != retired[key]:
+            raise ConfigError(f"{where}.{key}: this version of avdetect no longer has it; leave it out")
+        if key not in hints and key not in retired:
             raise ConfigError(f"{where}: unknown key {_shown(key)}; known keys: {', '.join(hints)}")
-    given = {key: _build(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+    given = {key: _build(hints[key], value, f"{where}.{key}") for key, value in values.items() if key in hints}
     try:
         return cls(**given)
     except ConfigError as error:  # settings that do not go together: say where, not only what

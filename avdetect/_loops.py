@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from avdetect._checked import BelowOne, Checked, Count, CountOrZero, NotNegative, Positive, ShareOrZero
 from avdetect.errors import ConfigError
@@ -53,13 +53,12 @@ class StreamLoopConfig(LoopConfig):
 class PairLoopConfig(StreamLoopConfig):
     """A run on pairs: a fake and its original under one augmentation, and more reals beside them."""
 
+    RETIRED: ClassVar = {"reconstructed": 0.0}  # the share of faces that autoencoders gave back
+
     # Share of the fakes that are forged from reals while training; 1: real media is all it takes.
     forged: ShareOrZero = 0.5
     # Name -> weight (avdetect.datasets.forgeries); {}: all, alike. The names are checked when training starts.
     forgeries: dict[str, NotNegative] = field(default_factory=dict)
-    # Share of the forged faces that an autoencoder gives back, trained first on the same real ones
-    # (avdetect.training.autoencoders). Voices have none.
-    reconstructed: ShareOrZero = 0.0
     reals_per_fake: Count = 1  # the fake's original, and reals of other files
     # light: half of the real media stays as it is; of the other half, faces lose less of their texture
     # (avdetect.datasets.augment.faces) and voices take the full augmentation.

@@ -250,8 +250,6 @@ class TrainConfig(Checked):
                 f"model.visual.size {size} is smaller than preprocess.faces.crop_size {crop_size}: shrunk crops lose "
                 f"what gives a forgery away; cut them at {size} px, or raise size"
             )
-        if self.audio.reconstructed:
-            raise ConfigError("audio.reconstructed must be 0: the autoencoders are of faces")
         self._check_unit_features()
         for name in ("visual", "audio"):
             if getattr(self.model, name).frozen and getattr(self, name).evaluate_every:

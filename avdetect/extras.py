@@ -9,12 +9,10 @@ from importlib.util import find_spec
 
 from avdetect.errors import ToolError
 
-_PLOT = ("matplotlib",)
-_EVALUATE = (*_PLOT, "PIL", "ffmpeg", "pandas", "pyarrow", "scipy", "sklearn")
+_EVALUATE = ("matplotlib", "PIL", "ffmpeg", "pandas", "pyarrow", "scipy", "sklearn")
 # Extra -> the modules that avdetect imports of it. tests/test_install.py holds this to pyproject.toml.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     "scrfd": ("insightface",),
-    "plot": _PLOT,
     "evaluate": _EVALUATE,
     "train": (
         *("torch", "torchvision", "torchaudio", "lightning", "timm", "librosa", "onnx", "pyworld", "safetensors"),
@@ -36,26 +34,17 @@ def how_to_install(extra: str) -> str:
     return f"from the checkout: {_INSTALL} '.[{extra}]'{_THEN.get(extra, '')}"
 
 
-def require(extra: str, purpose: str, only: str | None = None) -> None:
-    """Raises ToolError, naming what is missing, where the extra is not installed. Imports nothing.
-
-    only: the one module of the extra that `purpose` needs; pip knows it by the same name.
-    """
-    missing = [name for name in ((only,) if only else LIBRARIES.get(extra, ())) if find_spec(name) is None]
+def require(extra: str, purpose: str) -> None:
+    """Raises ToolError, naming what is missing, where the extra is not installed. Imports nothing."""
+    missing = [name for name in LIBRARIES.get(extra, ()) if find_spec(name) is None]
     if missing:
-        raise _missing(", ".join(missing), extra, purpose, only)
-
-
-def _missing(names: str, extra: str, purpose: str, only: str | None) -> ToolError:
-    how = f"from the checkout: {_INSTALL} {only}" if only else how_to_install(extra)
-    return ToolError(f"{purpose} needs {names}; {how}")
+        raise ToolError(f"{purpose} needs {', '.join(missing)}; {how_to_install(extra)}")
 
 
 @contextmanager
-def importing(extra: str, purpose: str, only: str | None = None) -> Iterator[None]:
-    """Around import statements: where the extra (or `only` that module of it) is missing, or does not import, they end
-    in a ToolError."""
-    require(extra, purpose, only)
+def importing(extra: str, purpose: str) -> Iterator[None]:
+    """Around import statements: where the extra is missing, or does not import, they end in a ToolError."""
+    require(extra, purpose)
     try:
         yield
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # built for another version, it may be any
@@ -63,7 +52,7 @@ def importing(extra: str, purpose: str, only: str | None = None) -> Iterator[Non
         if name == "avdetect":
             raise  # a mistake of ours
         if isinstance(error, ModuleNotFoundError):
-            raise _missing(name, extra, purpose, only) from error
+            raise ToolError(f"{purpose} needs {name}; {how_to_install(extra)}") from error
         reason = str(error).strip().partition("\n")[0]
         raise ToolError(
             f"{purpose} needs the extra {extra}, which is installed but cannot be imported ({reason}); see "

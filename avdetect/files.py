@@ -17,36 +17,22 @@ from typing import Any, BinaryIO
 from avdetect.errors import ConfigError
 
 
-class Replacement:
-    """A file that grows under a hidden, random name beside `target`, until it takes that name. Raises OSError."""
-
-    def __init__(self, target: Path) -> None:
-        self._target, self._hidden = target, target.with_name(f".avdetect-{os.urandom(8).hex()}.partial")
-        self.file: BinaryIO = self._hidden.open("xb")  # made by this call, or an error: no link is followed
-
-    def finish(self, *, sync: bool = False) -> None:
-        """Put it in its place. sync: it is on the disk before."""
-        self.file.flush()
-        if sync:
-            os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self._hidden, self._target)
-
-    def abandon(self) -> None:
-        """Leave nothing of it. Nothing happens after `finish`."""
-        self._hidden.unlink(missing_ok=True)
-        self.file.close()  # last: closing writes what is left, for which the disk may have no room
-
-
 @contextmanager
 def replacing(target: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
-    """A new file (`name`: its path) that takes the place of `target` when the block ends well. Raises OSError."""
-    replacement = Replacement(target)
+    """A new file (`name`: its path) that grows under a hidden, random name beside `target`, and takes its place when
+    the block ends well. sync: it is on the disk before. Raises OSError."""
+    hidden = target.with_name(f".avdetect-{os.urandom(8).hex()}.partial")
+    file = hidden.open("xb")  # made by this call, or an error: no link is followed
     try:
-        yield replacement.file
-        replacement.finish(sync=sync)
+        yield file
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+        file.close()
+        os.replace(hidden, target)
     finally:
-        replacement.abandon()
+        hidden.unlink(missing_ok=True)
+        file.close()  # last: closing writes what is left, for which the disk may have no room
 
 
 def sync_folder(folder: Path) -> None:

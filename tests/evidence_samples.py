@@ -25,7 +25,7 @@ from avdetect.report.evidence import (
     SyncCurve,
     SyncPoint,
 )
-from avdetect.report.pictures import jpeg, png
+from avdetect.report.pictures import jpeg
 from avdetect.types import Curve, Detection, Rate, Segment, StreamScore, SyncScore, TrackSummary
 
 PICTURES = 16  # unlike ones; drawing takes longer than all that is tested
@@ -33,12 +33,12 @@ NAN = float("nan")
 
 
 @functools.cache
-def picture(seed: int, width: int, height: int, alpha: bool = False) -> Picture:
-    """A gradient of a colour of its own, with grain; with alpha as PNG."""
+def picture(seed: int, width: int, height: int) -> Picture:
+    """A gradient of a colour of its own, with grain."""
     rng = np.random.default_rng(seed)
-    rows = np.linspace(0.3, 1, height)[:, None, None] * rng.integers(60, 220, 4 if alpha else 3)
+    rows = np.linspace(0.3, 1, height)[:, None, None] * rng.integers(60, 220, 3)
     image = (rows + rng.integers(0, 8, (height, width, 1))).astype(np.uint8)
-    return png(image) if alpha else jpeg(image, 19_000)
+    return jpeg(image, 19_000)
 
 
 def loudness(count: int) -> np.ndarray:
@@ -94,9 +94,7 @@ def moments(tracks: int, start: float = 0.0) -> tuple[Moment, ...]:
     found = []
     for t in range(tracks):
         for i, (kind, p) in enumerate((("most", 0.9), ("most", 0.8), ("least", 0.3), ("least", 0.4))):
-            overlay = picture(i, 160, 160, alpha=True) if kind == "most" else None
-            blurred = p - 0.3 + 0.4 * (i % 2) if overlay else None
-            found.append(Moment(t, kind, start + 0.4 + i, p - 0.01 * t, picture(i + t, 160, 160), overlay, blurred))  # type: ignore[arg-type]
+            found.append(Moment(t, kind, start + 0.4 + i, p - 0.01 * t, picture(i + t, 160, 160)))  # type: ignore[arg-type]
     return tuple(found)
 
 
@@ -115,7 +113,6 @@ def evidence(seconds: float = 6.2, start: float = 0.0, tracks: int = 1, frames: 
     return Evidence(
         detection=detection(seconds, start, tracks),
         facts={"container": "MP4 / QuickTime", "video": "h264, 1280 × 720 pixels", "frame rate": "29.97 a second"},
-        signs=("The file was written by ffmpeg's library (Lavf), not by a camera.",),
         frames=tuple(
             Frame(round(start + (i + 0.5) * seconds / frames, 3), picture(i % PICTURES, 480, 270))
             for i in range(frames)
@@ -182,7 +179,7 @@ def no_sign() -> Evidence:
     found = changed(
         evidence(), verdict="no sign found", reason=reason, fake=0.41, audio_fake=0.3, rates=rates, limit=limit
     )
-    return replace(found, limits=(), signs=())
+    return replace(found, limits=())
 
 
 def named(path: str) -> Evidence:
@@ -199,7 +196,7 @@ def with_nan() -> Evidence:
     assert whole.mouths
     return replace(
         whole,
-        moments=tuple(replace(m, probability=NAN, blurred=NAN) for m in whole.moments),
+        moments=tuple(replace(m, probability=NAN) for m in whole.moments),
         sync=(SyncCurve(0, (SyncPoint(1.5, 0.0, NAN),)),),
         mouths=replace(whole.mouths, offset_seconds=NAN, confidence=NAN),
     )
@@ -215,7 +212,7 @@ STATES: dict[str, Callable[[], Evidence]] = {
     "no_sync": lambda: without(evidence(), "sync"),
     "silent": lambda: replace(without(evidence(), "audio"), sound=evidence().sound),
     "narrow_frames": lambda: replace(evidence(), frames=(Frame(0.0, picture(0, 4, 480)),) * 8),
-    "nothing_kept": lambda: replace(abstaining(), frames=(), facts={}, signs=(), limits=()),
+    "nothing_kept": lambda: replace(abstaining(), frames=(), facts={}, limits=()),
     "instant": lambda: evidence(0.2, frames=5),
     "window": lambda: replace(evidence(12.0, start=61.5, tracks=3), asked_seconds=12.0),
     "minute": lambda: evidence(60.0, tracks=4, frames=120),
@@ -230,11 +227,9 @@ STATES: dict[str, Callable[[], Evidence]] = {
 
 def main() -> None:
     from avdetect.report.page import render_page
-    from avdetect.report.plot import draw_plot
 
     for name, make in STATES.items():
         (Path(sys.argv[1]) / f"{name}.html").write_text(render_page(make()), encoding="utf-8", newline="")
-        (Path(sys.argv[1]) / f"{name}.png").write_bytes(draw_plot(make()))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from media_factory import MediaFactory
 
 from avdetect import load_detector
 from avdetect.cli import run
-from avdetect.report.data import CSV_COLUMNS, CSV_NUMBERS, SCHEMA_FILE, to_dict
+from avdetect.report.data import SCHEMA_FILE, to_dict
 
 SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
 MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4", "clap.mkv", "empty.mp4")
@@ -131,7 +131,6 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     with (tmp_path / "lists" / "m.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label"), *((f"../{name}", 1) for name in names)])
-    pd.DataFrame({"path": names}).to_parquet(tmp_path / "m.parquet")
     seconds = ("--duration", "1")
     kaggle = ("--kaggle", "k.csv")
     done = score("-", "--null", "--out", "r.csv", *kaggle, *seconds, cwd=tmp_path, code=1, given="\0".join(names))
@@ -144,21 +143,14 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
     assert submission[3] == "0_silent_film.mp4,0.500000"
     assert float(submission[2].rpartition(",")[2]) == pytest.approx(table["fake"][1], abs=1e-4)
     assert table["fake"].isna().tolist() == [True, False, True, True]  # 0.5 stands in the submission only
-    done = score("--manifest", "m.parquet", "--out", "r.parquet", "--json", *seconds, cwd=tmp_path, code=1)
-    document = json.loads(done.stdout)
-    jsonschema.validate(document, json.loads(SCHEMA_FILE.read_text()))
-    other = pd.read_parquet(tmp_path / "r.parquet")
-    assert list(other.columns) == list(CSV_COLUMNS)
-    assert other["fake"].tolist()[1] == document["results"][1]["fake"]
-    for name in CSV_COLUMNS:
-        if name in CSV_NUMBERS:
-            np.testing.assert_allclose(other[name].astype(float), table[name].astype(float), atol=1e-4)
-        else:
-            assert other[name].fillna("").tolist() == table[name].fillna("").tolist()
-    score("--manifest", "lists/m.csv", "--out", "r.json", *seconds, cwd=tmp_path, code=1)
-    written = json.loads((tmp_path / "r.json").read_text())
-    assert [r["path"] for r in written["results"]] == [f"lists/../{name}" for name in names]
-    assert (tmp_path / "r.json").read_text() == json.dumps(written, indent=2) + "\n"
+    done = score("--manifest", "lists/m.csv", "--out", "r.jsonl", "--json", *seconds, cwd=tmp_path, code=1)
+    assert done.stdout == (tmp_path / "r.jsonl").read_text()
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    jsonschema.validate({"schema": "avdetect.results/2", "results": results}, json.loads(SCHEMA_FILE.read_text()))
+    assert [r["path"] for r in results] == [f"lists/../{name}" for name in names]
+    for name in ("fake", "video_fake", "audio_fake", "mismatch", "duration_seconds"):
+        found = [r.get(name) for r in results]
+        np.testing.assert_allclose(np.array(found, float), table[name].astype(float), atol=1e-4)
     assert not list(tmp_path.glob(".*"))  # nothing is left over
 
 
@@ -200,14 +192,12 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_scored(folder: Path, straigh
         (["a.mp4", "--manifest", "m.csv"], "not both"),
         (["--manifest", "absent.csv"], "cannot read the manifest absent.csv: No such file"),
         (["--manifest", "no_path.csv"], "no column 'path'"),
-        (["--manifest", "no_path.parquet"], "no column 'path'"),
-        (["--manifest", "numbers.parquet"], "must hold text"),
-        (["--manifest", "torn.parquet"], "cannot read the manifest"),
+        (["--manifest", "any.parquet"], "write its column `path` as CSV"),
         (["--manifest", "short.csv"], "line 3"),
         (["--manifest", "empty_cell.csv"], "no path"),
         (["--manifest", "none.csv"], "lists no file"),
-        (["a.mp4", "b.mp4", "--out", "x.xlsx"], "must end in .csv, .jsonl, .json or .parquet"),
-        (["a.mp4", "--out", "x.json", "--excel"], "--excel is about a CSV file"),
+        (["a.mp4", "b.mp4", "--out", "x.xlsx"], "must end in .csv or .jsonl"),
+        (["a.mp4", "--out", "x.jsonl", "--excel"], "--excel is about a CSV file"),
         (["a.mp4", "--out", "x.csv", "--kaggle", "./x.csv"], "the same file"),
         (["a.mp4", "--kaggle", "nowhere/x.csv"], "--kaggle nowhere/x.csv: it cannot be written there"),
         (["a.mp4", "--engine", "slurm"], "must be process or ray, got slurm"),
@@ -222,9 +212,6 @@ def test_refusals_are_one_line(
     Path("short.csv").write_text("path,x\na,1\nb\n")
     Path("empty_cell.csv").write_text("path,x\na,1\n,2\n")
     Path("none.csv").write_text("path\n")
-    Path("torn.parquet").write_bytes(b"PAR1abc")
-    pd.DataFrame({"file": ["a"]}).to_parquet("no_path.parquet")
-    pd.DataFrame({"path": [1]}).to_parquet("numbers.parquet")
     assert run(["score", *arguments]) == 2
     shown = capsys.readouterr()
     assert message in shown.err

@@ -195,23 +195,6 @@ def test_members_of_a_pair_share_their_treatment(part: Subset, monkeypatch: pyte
     assert all(a[1] != b[1] for a, b in pairs if a[0] == luma(9)), "strangers are treated each for itself"
 
 
-def test_a_share_of_the_forgeries_is_given_back(part: Subset) -> None:
-    config = dataclasses.replace(PAIRS, forged=1.0, reconstructed=0.5)
-    asked: list[int] = []
-
-    def reconstruct(crops: UInt8, rng: np.random.Generator) -> UInt8:
-        asked.append(int(crops[0, 16, 16, 0]))
-        return 255 - crops
-
-    batches = VisualBatches(part, config, 0, augment=False, reconstruct=reconstruct)
-    for step in range(10):
-        crops = batches(step)["crops"]
-        assert (crops[::2] != crops[1::2]).flatten(1).any(1).all(), "every forgery differs from its original"
-    assert 20 < len(asked) < 60, "about half of eighty"
-    assert set(asked) <= {luma(i) for i in (0, 1, 4, 8)}, "real faces only"
-    assert_pure(lambda seed: VisualBatches(part, config, seed, reconstruct=lambda crops, rng: 255 - crops))
-
-
 def test_real_media_alone_is_enough_when_everything_is_forged(part: Subset) -> None:
     reals = Subset(part.archive, np.array([0, 1, 7, 8]))
     for make in (

@@ -151,7 +151,7 @@ def test_a_table_fits_a_terminal_of_80_columns(folder: Path) -> None:
         (["train"], "--cache --config --run --out --pretrained --pretrained-audio --detector-model --devices"),
         (["export"], "--run --out --name --licence --detector-model"),
         (["forge"], "INPUT --out --method --segment --seed --count --no-control --split --list Do.not.train.on.what"),
-        (["score"], "--out --json --excel --report --plot --workers --engine --manifest --null --kaggle --start"),
+        (["score"], "--out --json --excel --report --workers --engine --manifest --null --kaggle --start"),
     ],
 )
 def test_help_names_commands_and_options(command: list[str], words: str) -> None:

@@ -122,7 +122,7 @@ def test_a_cache_gives_the_same_numbers(evaluated: Path, talking: Path, tmp_path
     assert found.scores["error"].iloc[5].startswith("MediaError: ")
 
 
-# -- out of fold: speech whose length gives it away; two bundles side by side
+# -- out of fold: speech whose length gives it away
 
 
 @pytest.fixture(scope="module")
@@ -165,20 +165,17 @@ def good(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def poor(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A bundle that knows nothing, and its evaluation."""
+def poor(spoken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evaluation of a bundle that knows nothing."""
     bundle = trained(spoken, tmp_path_factory.mktemp("poor"), 0.2 + 0.01 * np.arange(RECORDED))
     out = tmp_path_factory.mktemp("results") / "poor"
     assert run(spoken, bundle, out, "--no-audit") == 0
-    return bundle, out
+    return out
 
 
-def test_out_of_fold_the_audit_and_another_bundle_beside(
-    spoken: Path, good: Path, poor: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    out, (other, theirs) = tmp_path / "out", poor
-    beside = ["--beside", f"plain CNN={theirs}"]
-    assert run(spoken, good, out, *beside) == 0
+def test_out_of_fold_and_the_audit(spoken: Path, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    assert run(spoken, good, out) == 0
     error = capsys.readouterr().err
     assert re.search(r"note: all files: speech/audio_fake: the model's AUC \.\d+ does not beat", error)
     scores, metrics = pd.read_csv(out / "scores.csv"), pd.read_csv(out / "metrics.csv")
@@ -190,27 +187,18 @@ def test_out_of_fold_the_audit_and_another_bundle_beside(
     audit = metrics[(metrics["table"] == "audit") & (metrics["label"] == "audio_fake")].set_index(["part", "score"])
     assert audit.loc[("all", "duration"), ["auc", "n"]].tolist() == [1, RECORDED]
     assert audit.loc[("dev", "duration"), "n"] == 24
-    rows = metrics[(metrics["table"] == "comparison") & (metrics["label"] == "audio_fake") & (metrics["part"] == "all")]
-    rows = rows.set_index("score")
-    want = [roc_auc_score(np.arange(RECORDED) % 2, p) for p in (RIGHT, np.arange(RECORDED))]
-    assert rows.loc[["p_audio_fake", "plain CNN"], "auc"].tolist() == pytest.approx(want, abs=0.02)
-    assert rows.loc["plain CNN", "auc_gap"] > 0
-    stated, summary = Bundle.load(other).digest, json.loads((out / "summary.json").read_text())
+    rows = metrics[(metrics["table"] == "output") & (metrics["part"] == "all")].set_index("score")
+    assert rows.loc["p_audio_fake", "auc"] == pytest.approx(roc_auc_score(np.arange(RECORDED) % 2, RIGHT), abs=0.02)
+    summary = json.loads((out / "summary.json").read_text())
     assert summary["audit_folds"] == {"by": "given", "number": 2}
-    assert summary["beside"] == [{"name": "plain CNN", "bundle": stated}]
-    command = f"avdetect evaluate {spoken} --bundle {good} --out-of-fold --no-sync --beside 'plain CNN={theirs}'"
-    assert summary["command"] == command
+    assert summary["command"] == f"avdetect evaluate {spoken} --bundle {good} --out-of-fold --no-sync"
     page = (out / "report.html").read_text()
     for said in ("scored by streams that never saw its", "1 of 49 files have no out-of-fold output", "does not beat"):
         assert said in page
-    assert f"plain CNN ({stated})" in page
-    assert "| speech | audio_fake | plain CNN | 48 (24) |" in results_table(out, "comparison")
+    assert "| speech | voice (audio_fake) | 48 (24) |" in results_table(out, "outputs")
     before = contents(out)
-    assert run(spoken, good, out, *beside) == 0
+    assert run(spoken, good, out) == 0
     assert contents(out) == before
-    capsys.readouterr()
-    assert run(spoken, good, out) == 2
-    assert f"belongs to another run (beside.plain CNN: {stated} there, None now)" in capsys.readouterr().err
 
 
 def test_facts_of_a_missing_file_are_tried_again(spoken: Path, tmp_path: Path) -> None:
@@ -222,7 +210,7 @@ def test_facts_of_a_missing_file_are_tried_again(spoken: Path, tmp_path: Path) -
 
 
 def test_refusals_are_one_line_and_claim_no_folder(
-    spoken: Path, good: Path, poor: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    spoken: Path, good: Path, poor: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
@@ -235,9 +223,7 @@ def test_refusals_are_one_line_and_claim_no_folder(
         ("--split training: it must be one of train, dev, test", 2, ["--out", out, "--split", "training"]),
         ("no files of the split test", 1, ["--out", out, "--split", "test"]),
         ("is no folder of an evaluation", 2, ["--out", str(tmp_path / "other")]),
-        ("--beside poor: it must be NAME=FOLDER", 2, ["--out", out, "--beside", "poor"]),
-        ("it holds no finished evaluation", 2, ["--out", out, "--beside", f"a={tmp_path}"]),
-        ("belongs to another run (bundle: ", 2, ["--out", str(poor[1]), "--bundle", str(good), "--out-of-fold"]),
+        ("belongs to another run (bundle: ", 2, ["--out", str(poor), "--bundle", str(good), "--out-of-fold"]),
     ]
     capsys.readouterr()
     for said, code, options in refusals:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from avdetect.errors import ConfigError
 from avdetect.evaluation import plots, views
 from avdetect.evaluation.cells import SCORES, interval, number
-from avdetect.evaluation.comparison import comparison
 from avdetect.evaluation.report import TABLES, Results, write_report
 from avdetect.evaluation.tables import measurements, missing_streams
 from avdetect.evaluation.views import View
@@ -55,7 +54,6 @@ def results() -> Results:
     scores = scores_table()
     parts = {"dev": (scores["split"] == "dev").to_numpy(), "all": np.ones(len(scores), bool)}
     frames = [measurements(scores[mask], 0.5, rounds=50).assign(part=name) for name, mask in parts.items()]
-    frames += [comparison(scores[mask], pd.DataFrame(), 10).assign(part=name) for name, mask in parts.items()]
     audit = frames[1][frames[1]["table"] == "output"].assign(table="audit", score="duration")
     shifts = pd.DataFrame({"shift_frames": [-1, 0, 1], "n": 3, "recovered": [0.5, 1, 0.5], "mean_error_frames": 1.0})
     for name in ("recovered", "mean_error_frames"):
@@ -232,7 +230,7 @@ def test_each_evaluation_fills_the_markers_with_its_label(folder: Path, tmp_path
     [
         (MARKED.format("nonsense"), r"a\.md:3: there is no results table 'nonsense'; known ones: readme, modalities"),
         (MARKED.format("outputs test"), "did not measure the part 'test'"),
-        (MARKED.format("comparison none"), "did not measure the part 'none'"),
+        (MARKED.format("kinds none"), "did not measure the part 'none'"),
         ("<!-- results: outputs -->\n", r"a\.md:1: the results that begin here have no"),
         ("<!-- results: outputs -->\n" * 2 + "<!-- end results -->\n", "begin in line 1 have no"),
         ("<!-- end results -->\n", r"a\.md:1: .* without a"),

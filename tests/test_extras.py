@@ -50,7 +50,6 @@ TRAINING = ["--cache", "c", "--config", "c.yaml", "--run", "r", "--out", "o"]
     [
         ("uvicorn", ["serve"], "serve"),
         ("sklearn", ["evaluate", "m.csv", "--out", "results"], "evaluate"),
-        ("matplotlib", ["score", "x.mp4", "--plot", "x.png"], "plot"),
         ("ray", ["score", "x.mp4", "--engine", "ray"], "ray"),
         ("insightface", ["score", "x.mp4", "--detector", "scrfd"], "scrfd"),
         ("insightface", ["models", "fetch", "--yes"], "scrfd"),
@@ -63,12 +62,6 @@ def test_a_command_names_the_extra_that_it_needs(missing: str, words: list, extr
     said = one_line(without([missing], *words, cwd=tmp_path))
     assert ": ToolError: " in said or said.startswith("train: ")
     assert f"needs {missing}; {how_to_install(extra)}\n" in said
-
-
-@pytest.mark.parametrize("words", [["x.mp4", "--out", "x.parquet"], ["--manifest", "x.parquet"]])
-def test_parquet_asks_for_pyarrow_alone(words: list[str], tmp_path: Path) -> None:
-    said = one_line(without(["pyarrow", "sklearn", "pandas"], "score", *words, cwd=tmp_path))
-    assert said.endswith("needs pyarrow; from the checkout: pip install -c .ci/constraints.txt pyarrow\n")
 
 
 def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
@@ -111,7 +104,7 @@ def test_however_an_import_fails_it_is_a_tool_error(body: str, tmp_path: Path, m
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ToolError, match=re.escape(how_to_install("ray"))), importing("ray", "the engine ray"):
         importlib.import_module("broken_library")
-    with pytest.raises(ModuleNotFoundError, match=r"avdetect\.no_such_module"), importing("plot", "--plot"):
+    with pytest.raises(ModuleNotFoundError, match=r"avdetect\.no_such_module"), importing("ray", "the engine ray"):
         importlib.import_module("avdetect.no_such_module")  # a mistake of ours
 
 
@@ -156,7 +149,7 @@ def test_doctor_finds_two_builds_in_one_folder(
     ("module", "check", "remedy"),
     [
         ("cv2", doctor._opencv, ONE_OPENCV),  # uninstalling one took files of the other
-        ("matplotlib", lambda: doctor._extra("plot"), how_to_install("plot")),
+        ("ray", lambda: doctor._extra("ray"), how_to_install("ray")),
     ],
 )
 def test_doctor_finds_what_does_not_import(module: str, check, remedy: str, tmp_path: Path, monkeypatch) -> None:
@@ -183,10 +176,10 @@ def test_doctor_finds_versions_that_do_not_go_together(tmp_path: Path, monkeypat
 
 def test_doctor_looks_only_at_extras_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in EVERYTHING:
-        if name != "matplotlib":
+        if name != "ray":
             monkeypatch.setitem(sys.modules, name, None)
     names = [check.name for check in doctor.run_checks(device="cpu") if check.name.startswith("extra")]
-    assert names == ["extra plot"]
+    assert names == ["extra ray"]
 
 
 def test_what_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,41 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from avdetect.batch.tables import JsonDocument, ParquetTable
-from avdetect.errors import AVDetectError, ConfigError
-from avdetect.files import not_ours, open_run_folder, replacing
+from avdetect.errors import ConfigError
+from avdetect.files import not_ours, open_run_folder, replacing, write_json
 from avdetect.report.data import Failure, csv_row, to_dict, to_row
-from avdetect.report.files import _replace
 
 PACKAGE = Path(__file__).parents[1] / "avdetect"
 FAILURE = to_dict(Failure("a.mp4", "MediaError", "why"))
 
 
-def document(target: Path) -> None:
-    table = JsonDocument(target)
-    table.add(FAILURE)
-    table.close()
-
-
-def parquet(target: Path) -> None:
-    pytest.importorskip("pyarrow")
-    table = ParquetTable(target)
-    table.add(FAILURE)
-    table.close()
-
-
-def page(target: Path) -> None:
-    _replace(target, b"<html>")
-
-
-@pytest.mark.parametrize(("name", "write"), [("x.json", document), ("x.parquet", parquet), ("x.html", page)])
-def test_a_link_under_a_name_of_before_is_not_followed(name: str, write, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
+def test_a_link_under_a_name_of_before_is_not_followed(tmp_path: Path) -> None:
+    name, victim = "x.json", tmp_path / "victim"
     victim.write_text("precious")
     for guess in (f".{name}.partial", f".{name}.{os.getpid()}.partial", f".{name}.{os.getpid()}", name):
         (tmp_path / guess).symlink_to(victim)
     before = set(os.listdir(tmp_path))
-    write(tmp_path / name)
+    write_json(tmp_path / name, FAILURE)
     assert victim.read_text() == "precious"
     assert (tmp_path / name).stat().st_size > 0
     assert not (tmp_path / name).is_symlink()
@@ -54,7 +34,7 @@ def test_no_name_is_used_twice_and_the_longest_can_be_replaced(tmp_path: Path) -
     with replacing(tmp_path / "a") as first, replacing(tmp_path / "a") as second:
         assert first.name != second.name
         assert {Path(f.name).parent for f in (first, second)} == {tmp_path}
-    document(tmp_path / f"{'n' * 250}.json")
+    write_json(tmp_path / f"{'n' * 250}.json", FAILURE)
     assert (tmp_path / f"{'n' * 250}.json").is_file()
 
 
@@ -64,16 +44,6 @@ def test_what_ends_badly_leaves_the_old_file_and_nothing_else(tmp_path: Path) ->
         file.writelines([b"half", 1])  # type: ignore[list-item]
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
-    with pytest.raises(AVDetectError, match="cannot write"):
-        document(tmp_path / "absent" / "x.json")
-
-
-@pytest.mark.parametrize("make", [JsonDocument, ParquetTable])
-def test_a_table_given_up_leaves_nothing(make, tmp_path: Path) -> None:
-    table = make(tmp_path / "x")
-    table.add(FAILURE)
-    table.abort()
-    assert os.listdir(tmp_path) == []
 
 
 def test_whose_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +103,7 @@ def test_a_name_is_no_formula_in_csv(name: str) -> None:
     line = csv_row(to_dict(Failure(name, "MediaError", "=1+1")))[:-1]
     assert line.lstrip('"').startswith(f"'{name[0]}")
     assert ",'=1+1," in line
-    assert to_row(to_dict(Failure(name, "MediaError", "m")))["path"] == name  # Parquet and JSON keep it
+    assert to_row(to_dict(Failure(name, "MediaError", "m")))["path"] == name  # JSON keeps it
 
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:

@@ -36,11 +36,11 @@ def _result(**changes: object) -> bytes:
 
 def _parquet(**changes: object) -> bytes:
     """With another description of the columns than pandas wrote."""
-    table = pq.read_table(io.BytesIO(TARGETS["parquet_manifest"].seeds[0][1:]))
+    table = pq.read_table(io.BytesIO(TARGETS["parquet_manifest"].seeds[0]))
     target = io.BytesIO()
     stated = json.loads(table.schema.metadata[b"pandas"]) | changes
     pq.write_table(table.replace_schema_metadata({b"pandas": json.dumps(stated).encode()}), target)
-    return b"\xff" + target.getvalue()
+    return target.getvalue()
 
 
 # What left a target untyped, or took long, before it was mended. The first of each, and what says so, was found by

@@ -47,13 +47,10 @@ TRAINING_ONLY = {
     *("torch", "torchaudio", "torchvision", "lightning", "lightning_fabric", "pytorch_lightning", "timm"),
     *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pandas", "pyarrow", "matplotlib", "jinja2", "insightface"),
 }
-# The modules of scoring that may name one of these, inside their functions: only who asks for Parquet needs pyarrow,
-# only who asks for a report what draws it.
+# The modules of scoring that may name one of these, inside their functions.
 INSIDE_FUNCTIONS = {
-    "batch.parquet": {"pyarrow"},
     "faces.scrfd": {"insightface"},
     "report.page": {"jinja2"},
-    "report.plot": {"matplotlib"},
 }
 
 UNPICKLERS = {
@@ -162,7 +159,7 @@ def roots(names: set[str]) -> set[str]:
 
 
 HEAVY = {"torch", "torchaudio", "torchvision", "lightning", "pytorch_lightning", "timm", "librosa", "safetensors"}
-HEAVY |= {"matplotlib", "jinja2"}  # plots and pages, when they are drawn
+HEAVY |= {"matplotlib", "jinja2"}  # plots of an evaluation, and pages, when they are drawn
 
 
 def test_scoring_loads_neither_torch_nor_training_nor_the_server() -> None:

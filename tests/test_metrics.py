@@ -17,7 +17,6 @@ from avdetect.evaluation.metrics import (
     SEED,
     TOO_FEW,
     alarm_limit,
-    auc_gap,
     measure,
     multiplicities,
     resampled,
@@ -137,14 +136,10 @@ def test_too_few_files_of_a_class_have_no_interval(reals: int, fakes: int, few: 
     for name in METRICS:
         assert np.isfinite(found[name])
         assert np.isnan(found[f"{name}_low"]) == np.isnan(found[f"{name}_high"]) == few
-    gap = auc_gap(y, p, 1 - p, files, rounds=20)
-    assert np.isfinite(gap["auc_gap"])
-    assert np.isnan(gap["auc_gap_low"]) == few
 
 
 def test_a_missing_class_is_no_measurement_and_a_single_group_has_no_bounds() -> None:
     assert measure([1, 1], [0.2, 0.3], alike(["a", "b"]), proper=True) == {}
-    assert auc_gap([1, 1], [0.2, 0.3], [0.1, 0.3], alike(["a", "b"])) == {}
     row = measure([0, 1] * 10, [0.1, 0.9, 0.6, 0.5] * 5, alike(["one"] * 20), proper=True)
     assert (row["auc"], row["note"]) == (0.75, "")
     assert np.isnan(row["auc_low"])
@@ -178,18 +173,6 @@ def test_any_table(rows: list[tuple[int, int, int]]) -> None:
     assert set(METRICS) & set(mirrored) == {*RANKING, *PROPER}, "no threshold, no accuracy"
     for name in ("auc", "eer", "log_loss"):
         assert mirrored[name] == pytest.approx(found[name], abs=1e-9)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6), st.integers(20, 60))
-def test_the_gap_is_antisymmetric_and_nothing_for_the_same_order(seed: int, count: int) -> None:
-    rng = np.random.default_rng(seed)
-    y, files = np.arange(count) % 2, alike(rng.integers(0, max(2, count // 3), count))
-    p, q = rng.random(count), rng.random(count)
-    assert set(auc_gap(y, p, p**3, files, rounds=20).values()) == {0}
-    there, back = (auc_gap(y, *pair, files, rounds=20) for pair in ((p, q), (q, p)))
-    assert there["auc_gap"] == -back["auc_gap"]
-    assert there["auc_gap_low"] == pytest.approx(-back["auc_gap_high"])
 
 
 def test_the_draws_do_not_depend_on_the_chunks() -> None:

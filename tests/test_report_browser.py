@@ -1,4 +1,4 @@
-"""The report page in a real browser: the cursor, the overlay, no overflow, and not a single request."""
+"""The report page in a real browser: the cursor, no overflow, and not a single request."""
 
 from __future__ import annotations
 
@@ -128,15 +128,6 @@ def test_segments_moments_and_lips_lead_to_their_time(visit: Callable[..., Any])
         assert frame_seconds(page) == pytest.approx(seconds, abs=0.1)
 
 
-@pytest.mark.parametrize("scripts", [True, False])
-def test_the_overlay_is_shown_when_asked_for(visit: Callable[..., Any], scripts: bool) -> None:
-    page = visit("fake", java_script_enabled=scripts)
-    overlay = page.locator(".overlay >> nth=0")
-    assert not overlay.is_visible()
-    page.check("#overlay-toggle")
-    assert overlay.is_visible()
-
-
 @pytest.mark.parametrize("state", STATES)
 def test_nothing_overflows_on_a_telephone(visit: Callable[..., Any], state: str) -> None:
     page = visit(state, NARROW)
@@ -167,6 +158,5 @@ def test_dark_is_dark_and_paper_is_light(visit: Callable[..., Any]) -> None:
     assert page.evaluate(background) == "rgb(25, 29, 34)"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate(background) == "rgb(255, 255, 255)"
-    assert not page.locator("#overlay-toggle").is_visible()
     assert not page.locator("nav").is_visible()
     assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")

@@ -123,9 +123,8 @@ def test_every_picture_is_described_and_no_number_is_nan(state: str) -> None:
     ("state", "sentences"),
     [
         ("fake", ["Fake", "Sound late by 0.12 s", "Undecided from 0.45, fake from 0.54."]),
-        ("fake", ["5 in 100 reach this; of fakes, 31 in 100.", "no map of the manipulated area and no proof"]),
-        ("fake", ["No blurred patch lowers it", "avdetect score clip.mp4"]),
-        ("no_sign", ["No sign found", "This bundle states no limits", "None was found"]),
+        ("fake", ["5 in 100 reach this; of fakes, 31 in 100.", "avdetect score clip.mp4"]),
+        ("no_sign", ["No sign found", "This bundle states no limits"]),
         ("undecided_with_segments", ["Undecided", "Moderate signs", "Read this first", "1.5 s to 4 s"]),
         ("abstain", ["Abstain", "There was nothing to judge", "No audio stream.", "No face."]),
         ("no_face", ["Not judged: no face.", "P(fake)"]),

@@ -1,18 +1,15 @@
-"""Occlusion, facts, signs, the static picture, and the files of a report."""
+"""Facts, and the file of a report."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
-from evidence_samples import STATES, changed, evidence
-from matplotlib.figure import Figure
 from media_factory import RENDERER
 from media_facts import AUDIO, VIDEO, described
 from readme_media import SAMPLE
@@ -21,46 +18,10 @@ from avdetect import cli
 from avdetect._media.info import MAX_TAG_LENGTH, MAX_TAGS
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
-from avdetect.files import Replacement
 from avdetect.media import MediaInfo, probe
 from avdetect.report.evidence import Evidence, Picture
 from avdetect.report.facts import media_facts
-from avdetect.report.files import ReportFiles
-from avdetect.report.occlusion import FULL_DROP, GRID, drops, overlay
-from avdetect.report.plot import DPI, HEIGHT_INCHES, WIDTH_INCHES, draw_plot
-from avdetect.report.signs import editing_signs
-
-SIZE = 160
-
-
-def decoded(picture: Picture) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_UNCHANGED)
-
-
-@pytest.mark.parametrize(("row", "column"), [(1, 4), (3, 1), (5, 4)])
-def test_the_overlay_peaks_where_the_network_looks(row: int, column: int) -> None:
-    """A network that sees nothing but the grain of one patch."""
-    crop = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-    y, x = (round((place + 1) / (GRID + 1) * SIZE) for place in (row, column))
-
-    def grain(crops: np.ndarray) -> np.ndarray:
-        assert len(crops) == 1 + GRID**2
-        return crops[:, y - 8 : y + 8, x - 8 : x + 8].astype(np.float32).std(axis=(1, 2, 3)) / 30
-
-    fallen = drops(grain, crop)
-    assert np.unravel_index(fallen.argmax(), fallen.shape) == (row, column)
-    assert np.count_nonzero(fallen > 0.6 * fallen.max()) == 1
-    alpha = decoded(overlay(fallen, SIZE))[..., 3]
-    at = np.unravel_index(alpha.argmax(), alpha.shape)
-    assert max(abs(at[0] - y), abs(at[1] - x)) <= 6
-
-
-def test_small_effects_stay_pale_and_rises_are_clear() -> None:
-    small, large = np.full((GRID, GRID), FULL_DROP / 20), np.full((GRID, GRID), 3 * FULL_DROP)
-    assert decoded(overlay(small, SIZE))[..., 3].max() < 20
-    assert decoded(overlay(large, SIZE))[..., 3].min() == 200
-    assert decoded(overlay(-large, SIZE))[..., 3].max() == 0
-
+from avdetect.report.files import check_report
 
 def make(target: Path, *options: str) -> MediaInfo:
     subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
@@ -84,9 +45,6 @@ def test_facts_are_those_of_the_header(tmp_path: Path) -> None:
     assert "libx264" in facts["video encoder"]
     assert "kbit/s" in facts["bit rate"]
     assert "not shown" not in str(facts)
-    signs = " ".join(editing_signs(info, 2.0, 1.4))
-    for words in ("Lavf", "libx264", "starts about 0.", "16000 Hz", "ends at 2.00 s and the sound at 1.40 s"):
-        assert words in signs, words
 
 
 def test_rotation_and_interlacing_are_facts(tmp_path: Path) -> None:
@@ -98,31 +56,14 @@ def test_rotation_and_interlacing_are_facts(tmp_path: Path) -> None:
     assert facts["video"] == "h264, 180 × 320 pixels (stored as 320 × 180)"
 
 
-def test_a_phone_s_own_file_has_no_signs() -> None:
+def test_a_phone_is_named_as_it_names_itself() -> None:
     info = described(
         VIDEO | {"tags": {"handler_name": "VideoHandle"}},
         AUDIO,
         **{"duration": 5_000_000, "bit_rate": 17_130_000, "tags": {"major_brand": "mp42", "com.android.version": "14"}},
     )
     assert (info.bit_rate, info.video.bit_rate, info.audio.bit_rate) == (17_130_000, 17_000_000, 128_000)
-    assert editing_signs(info, 5.0, 5.01) == ()
     assert media_facts(info)["device, it says"] == "14"
-
-
-@pytest.mark.parametrize(
-    ("info", "says"),
-    [
-        (described(VIDEO | {"bit_rate": 400_000}, AUDIO), "0.006 bits a pixel"),
-        (described(VIDEO | {"rate": [234, 10]}, AUDIO), "no usual rate"),
-        (described(VIDEO, AUDIO | {"start": [1, 2]}), "0.50 s after the picture"),
-        (described(VIDEO | {"tags": {"encoder": "AVC Coding"}}, AUDIO), "Adobe"),
-        (described(VIDEO, tags={"ENCODER": "HandBrake 1.7.3 2024020100"}), "re-encodes videos"),
-        (described(VIDEO | {"tags": {"handler_name": "Twitter-vork muxer"}}, AUDIO), "Twitter"),
-    ],
-)
-def test_each_sign_is_seen(info: MediaInfo, says: str) -> None:
-    (sign,) = editing_signs(info, None, None)
-    assert says in sign
 
 
 def test_hostile_tags_are_bounded_and_cannot_steer() -> None:
@@ -140,63 +81,17 @@ def test_hostile_tags_are_bounded_and_cannot_steer() -> None:
     assert len(many.tags) == MAX_TAGS
 
 
-@pytest.mark.parametrize("state", ["undecided_with_segments", "nothing_kept", "hour", "nan"])
-def test_the_picture_has_its_size_and_is_the_same_again(state: str) -> None:
-    data = draw_plot(STATES[state]())
-    assert decoded(Picture("image/png", data, 0, 0)).shape[:2] == (HEIGHT_INCHES * DPI, WIDTH_INCHES * DPI)
-    assert state != "hour" or draw_plot(STATES[state]()) == data
-
-
-def drawn(found: Evidence, monkeypatch: pytest.MonkeyPatch) -> Figure:
-    figures: list[Figure] = []
-    keep = Figure.__init__
-    monkeypatch.setattr(Figure, "__init__", lambda figure, **about: figures.append(figure) or keep(figure, **about))
-    draw_plot(found)
-    return figures[0]
-
-
-def test_a_picture_as_narrow_as_a_hair_is_not_shown_a_thousand_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = drawn(STATES["narrow_frames"](), monkeypatch).axes
-    assert 1 < len([each for each in axes if each.get_title().endswith(" s")]) <= 16
-
-
-def test_a_track_has_one_colour_and_a_gap_stays_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = replace(evidence(tracks=2), frames=(), sound=None)
-    face, _, offset, confidence = (axes.get_lines() for axes in drawn(found, monkeypatch).axes)
-    colours = [line.get_color() for line in face if line.get_marker() == "o"]
-    assert len(colours) == 4, "two tracks, and each is cut in two"
-    assert len(set(colours)) == 2
-    assert {line.get_color() for line in offset if line.get_marker() in "os"} == set(colours)
-    assert {line.get_color() for line in confidence if line.get_marker() == "o"} == set(colours)
-
-
-def test_what_a_file_or_a_model_says_is_plain_text(
-    recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    odd = changed(evidence(), path="a/中文 $x^2$.mp4", warnings=("a \x1b warning",), fake=0.53862)
-    texts = [text.get_text() for text in drawn(odd, monkeypatch).texts]
-    assert "P(fake) = 0.5386 (undecided from 0.4500, fake from 0.5388)" in texts[0]
-    assert texts[1].startswith(r"中文 \$x^2\$.mp4: ")
-    assert r"a \x1b warning" in texts[2].replace("\n", " ")
-    assert list(recwarn) == []
-
-
 @pytest.mark.parametrize(
-    ("files", "says"),
-    [
-        (ReportFiles(report=Path("x.txt")), r"\.html"),
-        (ReportFiles(plot=Path("x.jpg")), r"\.png"),
-        (ReportFiles(report=Path("absent/x.html")), "make it first"),
-        (ReportFiles(plot=Path("avdetect.png")), "cannot be written"),
-    ],
+    ("path", "says"),
+    [("x.txt", r"\.html"), ("absent/x.html", "make it first"), ("avdetect.html", "cannot be written")],
 )
 def test_a_place_that_will_not_do_is_refused_before_scoring(
-    files: ReportFiles, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "avdetect.png").mkdir()
+    (tmp_path / "avdetect.html").mkdir()
     with pytest.raises(ConfigError, match=says):
-        files.check()
+        check_report(Path(path))
 
 
 @pytest.fixture
@@ -213,30 +108,28 @@ def run(*arguments: str) -> int:
     return cli.run(["score", *arguments])
 
 
-def test_a_page_and_a_picture_are_written_beside_the_table(
+def test_a_page_is_written_beside_the_table(
     page: list[Evidence], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    html, png, out = (str(tmp_path / f"out.{kind}") for kind in ("html", "png", "csv"))
+    html, out = (str(tmp_path / f"out.{kind}") for kind in ("html", "csv"))
     Path(html).write_text("older")
-    assert run(str(SAMPLE), "--duration", "1", "--json", "--report", html, "--plot", png, "--out", out) == 0
+    assert run(str(SAMPLE), "--duration", "1", "--json", "--report", html, "--out", out) == 0
     shown, err = capfd.readouterr()
     assert shown.startswith("{")
-    reports = [line for line in err.splitlines() if line.startswith("report: ")]
-    assert reports == [f"report: {html}", f"report: {png}"]
+    assert [line for line in err.splitlines() if line.startswith("report: ")] == [f"report: {html}"]
     assert Path(html).read_text() == "<html>page</html>"
-    assert Path(png).read_bytes().startswith(b"\x89PNG")
     assert (page[0].detection.path, page[0].asked_seconds) == (str(SAMPLE), 1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.csv.journal", "out.html", "out.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.csv.journal", "out.html"]
 
 
-def full(replacement: Replacement, *, sync: bool = False) -> None:
+def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(
     ("place", "fails", "says"),
     [
-        ("avdetect.files.Replacement.finish", full, "No space left on device"),
+        ("avdetect.files.os.replace", full, "No space left on device"),
         ("avdetect.report.recorder.Recorder.evidence", lambda *_: 1 / 0, "no report could be made: ZeroDivisionError"),
     ],
 )

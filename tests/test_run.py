@@ -133,6 +133,7 @@ def test_a_run_of_an_earlier_version_is_exported(finished: tuple[Path, dict], tm
     result = json.loads((old / "result.json").read_text())
     result["config"] |= {"joint": {"steps": 0}}
     result["config"]["model"]["fusion"] |= {"hidden": 0, "dropout": 0.1}
+    result["config"]["visual"] |= {"reconstructed": 0.4}
     (old / "result.json").write_text(json.dumps(result))
     export(old, tmp_path / "bundle")
     path = tmp_path / "bundle" / "bundle.json"

@@ -125,7 +125,7 @@ def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> T
     if loop.forged and not any(kinds.values()):
         raise ConfigError(f"{args.config}: visual.forgeries: all of them need another moment of a clip; add self_blend")
     precision = loop.precision if fabric.device.type == "cuda" else "32-true"
-    loop = dataclasses.replace(loop, forgeries=kinds, reconstructed=0.0, precision=precision)
+    loop = dataclasses.replace(loop, forgeries=kinds, precision=precision)
     model = dataclasses.replace(config.model, visual=visual)
     return dataclasses.replace(config, visual=loop, model=model, preprocess=archive.config)
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avdetect.batch.tables import KaggleTable, Table, check_name, is_submission, table_for, table_for_stdout
+from avdetect.batch.tables import CsvTable, JsonLines, KaggleTable, Table, TerminalTable, is_submission, table_for
 from avdetect.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Output:
 
     out: Path | None = None  # the suffix says the kind
     kaggle: Path | None = None
-    as_json: bool = False  # on standard output
+    as_json: bool = False  # on standard output: a document of one file, of several a line each
     excel: bool = False  # `out` is a CSV that Excel opens right
 
     @property
@@ -56,8 +56,8 @@ class Output:
 
     def check(self) -> None:
         """Raises ConfigError for names that cannot be written."""
-        if self.out is not None:
-            check_name(self.out)
+        if self.out is not None and self.out.suffix not in (".csv", ".jsonl"):
+            raise ConfigError(f"--out {self.out}: the name must end in .csv or .jsonl")
         if self.excel and (self.out is None or self.out.suffix != ".csv"):
             raise ConfigError("--excel is about a CSV file: give --out FILE.csv")
         for option, path in self.tables.items():
@@ -175,7 +175,7 @@ def score_many(
 def _tables(output: Output) -> Iterator[list[Table]]:
     tables: list[Table] = [table_for(output.out, excel=output.excel)] if output.out else []
     tables += [KaggleTable(output.kaggle)] if output.kaggle else []
-    tables.append(table_for_stdout(output.as_json))
+    tables.append(JsonLines(None) if output.as_json else TerminalTable() if sys.stdout.isatty() else CsvTable(None))
     try:
         yield tables
     except BaseException:

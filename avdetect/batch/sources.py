@@ -181,11 +181,11 @@ def _as_meant(*names: str, folder: str = "") -> str:
 
 
 def _manifest_source(path: Path) -> Source:
-    """The column `path` of a CSV or Parquet file; relative names are relative to its folder."""
-    from avdetect.batch.parquet import read_column
-
+    """The column `path` of a CSV file; relative names are relative to its folder."""
+    if path.suffix == ".parquet":
+        raise ConfigError(f"--manifest {path}: Parquet is not read here; write its column `path` as CSV")
     folder, names = os.path.dirname(path), []
-    for name in read_column(path, "path") if path.suffix == ".parquet" else _csv_column(path, "path"):
+    for name in _csv_column(path, "path"):
         if not name:
             raise ConfigError(f"{path}: a row has no path")
         names.append(name if _ADDRESS.match(name) else os.path.join(folder, _as_meant(name, folder=folder)))
@@ -202,7 +202,7 @@ def _csv_column(path: Path, column: str) -> Iterator[str]:
             header = file.readline()
             kinds = [mark for mark in _DELIMITERS if column in next(csv.reader([header], delimiter=mark), ())]
             if not kinds:
-                raise ConfigError(f"{path} has no column {column!r}: it must be a CSV or Parquet file with one")
+                raise ConfigError(f"{path} has no column {column!r}: it must be a CSV file with one")
             file.seek(0)
             rows = csv.DictReader(file, strict=True, delimiter=kinds[0])
             for row in rows:

@@ -1,7 +1,6 @@
 """What results are written to, one by one and in order: `add` each, then `close` once, or `abort`.
 
-CSV and JSON Lines grow while they are written. JSON and Parquet are whole or absent: they grow under a hidden name
-beside the target, which takes its name when closed. Every `add` takes what `report.data.to_dict` makes of a result.
+Every `add` takes what `report.data.to_dict` makes of a result, and files grow by it.
 
 Files are UTF-8, whatever the terminal speaks. A CSV for Excel begins with a byte order mark, without which Excel reads
 é as Ã©. It has to be asked for: to Python's csv and to R the mark is a part of the first column's name.
@@ -9,21 +8,17 @@ Files are UTF-8, whatever the terminal speaks. A CSV for Excel begins with a byt
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
-import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from avdetect.errors import AVDetectError, ConfigError
-from avdetect.files import Replacement
-from avdetect.report.data import CSV_COLUMNS, SCHEMA, csv_line, csv_row, printable, to_row
+from avdetect.errors import AVDetectError
+from avdetect.report.data import CSV_COLUMNS, csv_line, csv_row, printable, to_row
 
 _SUBMISSION = "filename,label\n"  # the first line
 NO_ANSWER = 0.5  # what a submission must say of a file that was not judged; nothing else ever says it
@@ -51,16 +46,13 @@ def _writing(target: Path | None) -> Iterator[None]:
 
 
 class _TextTable:
-    """Text that goes to standard output (None), or to a file: at once, or (whole) only when all of it is there."""
+    """Text that goes to standard output (None), or to a file."""
 
-    def __init__(self, target: Path | None, head: str = "", *, whole: bool = False) -> None:
+    def __init__(self, target: Path | None, head: str = "") -> None:
         self._target, self._file = target, sys.stdout
-        self._hidden: Replacement | None = None
         if target is not None:
             with _writing(target):
-                self._hidden = Replacement(target) if whole else None
-                file = self._hidden.file if self._hidden else target.open("wb")
-                self._file = io.TextIOWrapper(file, encoding="utf-8", newline="")
+                self._file = target.open("w", encoding="utf-8", newline="")
         self._write(head)
 
     def _write(self, text: str) -> None:
@@ -72,14 +64,10 @@ class _TextTable:
     def close(self) -> None:
         with _writing(self._target):
             self._file.flush()
-            if self._hidden is not None:
-                self._hidden.finish()
             if self._target is not None:
                 self._file.close()
 
     def abort(self) -> None:
-        if self._hidden is not None:
-            self._hidden.abandon()
         if self._target is not None:
             with suppress(OSError):
                 self._file.close()
@@ -96,54 +84,10 @@ class CsvTable(_TextTable):
 
 
 class JsonLines(_TextTable):
-    """A line a result, each what stands in `results` of the JSON document."""
+    """A line a result, each what stands in `results` of `report.data.to_json`."""
 
     def add(self, result: Mapping[str, Any]) -> None:
         self._write(json.dumps(result) + "\n")
-
-
-class JsonDocument(_TextTable):
-    """The text of `report.data.to_json`, without holding more than one result."""
-
-    def __init__(self, target: Path | None) -> None:
-        super().__init__(target, f'{{\n  "schema": "{SCHEMA}",\n  "results": [', whole=True)
-        self._empty = True
-
-    def add(self, result: Mapping[str, Any]) -> None:
-        text = textwrap.indent(json.dumps(result, indent=2), "    ")
-        self._write(("\n" if self._empty else ",\n") + text)
-        self._empty = False
-
-    def close(self) -> None:
-        self._write("]\n}\n" if self._empty else "\n  ]\n}\n")
-        super().close()
-
-
-class ParquetTable:
-    """The rows of the CSV, with numbers at full precision."""
-
-    def __init__(self, target: Path) -> None:
-        from avdetect.batch.parquet import RowGroups
-
-        self._target = target
-        with _writing(target):
-            self._hidden = Replacement(target)
-            self._rows = RowGroups(self._hidden.file)
-
-    def add(self, result: Mapping[str, Any]) -> None:
-        with _writing(self._target):
-            self._rows.add(to_row(result))
-
-    def close(self) -> None:
-        with _writing(self._target):
-            self._rows.close()
-            self._hidden.finish()
-
-    def abort(self) -> None:
-        with suppress(OSError):
-            self._rows.close(whole=False)
-        with suppress(OSError):
-            self._hidden.abandon()
 
 
 class KaggleTable(_TextTable):
@@ -211,25 +155,6 @@ class TerminalTable:
         pass
 
 
-_TABLES = {".csv": CsvTable, ".jsonl": JsonLines, ".json": JsonDocument, ".parquet": ParquetTable}
-
-
-def check_name(target: Path) -> None:
-    """Raises ConfigError where no table has a name like this, ToolError where its library is missing."""
-    if target.suffix not in _TABLES:
-        raise ConfigError(f"--out {target}: the name must end in .csv, .jsonl, .json or .parquet")
-    if target.suffix == ".parquet":
-        from avdetect.batch import parquet
-
-        parquet.require()
-
-
 def table_for(target: Path, *, excel: bool = False) -> Table:
-    """The table that a checked name asks for, opened. excel: of a CSV. Raises AVDetectError."""
-    make: Callable[[Path], Table] = partial(CsvTable, excel=True) if excel else _TABLES[target.suffix]
-    return make(target)
-
-
-def table_for_stdout(as_json: bool) -> Table:
-    """JSON where it is asked for, CSV in a pipe, and a table on a terminal."""
-    return JsonDocument(None) if as_json else TerminalTable() if sys.stdout.isatty() else CsvTable(None)
+    """The table that a name in .csv or .jsonl asks for, opened. excel: of a CSV. Raises AVDetectError."""
+    return JsonLines(target) if target.suffix == ".jsonl" else CsvTable(target, excel=excel)

@@ -33,18 +33,19 @@ def demo(
     from rich.console import Console
 
     from avdetect.detector import load_detector
-    from avdetect.report.files import ReportFiles
+    from avdetect.report.files import check_report, write_report
+    from avdetect.report.recorder import Recorder
     from avdetect.report.text import render
 
-    files = ReportFiles(report or Path("avdetect-demo.html"))
+    target, problem = report or Path("avdetect-demo.html"), False
     try:
-        files.check()
+        check_report(target)
     except ConfigError:
         if report is not None:
             raise
-        files = ReportFiles()  # the sample is scored all the same
+        problem = True  # the sample is scored all the same
     sample = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
-    loaded, recorder, console = load_detector(bundle, device=device), files.recorder(), Console(highlight=False)
+    loaded, recorder, console = load_detector(bundle, device=device), Recorder(), Console(highlight=False)
     with progress() as advance:
         detection = loaded.score(sample, on_progress=advance, observer=recorder)
     console.print(
@@ -53,10 +54,10 @@ def demo(
     )
     console.print(render(detection))
     console.print("\nNow try your own: avdetect score YOUR_VIDEO.mp4 --report report.html")
-    if recorder is None:
+    if problem:
         raise AVDetectError("no report: avdetect-demo.html cannot be written here; run the demo in another folder")
-    files.write(recorder.evidence(loaded, detection))
-    console.print(f"report: {lines(str(files.report))}", markup=False, soft_wrap=True)
+    write_report(target, recorder.evidence(loaded, detection))
+    console.print(f"report: {lines(str(target))}", markup=False, soft_wrap=True)
 
 
 def doctor(device: DeviceOption = "auto", bundle: BundleOption = None, ffmpeg: FfmpegOption = None) -> None:

@@ -20,9 +20,6 @@ OUT = typer.Option("--out", metavar="DIR", help="Folder of the results.", show_d
 CACHE = typer.Option("--cache", metavar="DIR", help="Take the clips from this cache (`avdetect preprocess`).")
 SPLIT = typer.Option("--split", help="Measure these files only: train, dev or test.")
 HELD_OUT = typer.Option("--out-of-fold", help="Measure what training kept of streams that never saw a file's source.")
-BESIDE = typer.Option(
-    "--beside", metavar="NAME=FOLDER", help="Compare with another bundle's finished evaluation; may be repeated."
-)
 ROBUSTNESS = typer.Option("--robustness", metavar="N", min=0, help="Re-encode N files a class, for robustness curves.")
 NO_AUDIT = typer.Option("--no-audit", help="Leave the shortcut audit out.")
 NO_SYNC = typer.Option("--no-sync", help="Do not measure lip-sync as lip-sync.")
@@ -39,7 +36,6 @@ def evaluate(
     cache: Annotated[Path | None, CACHE] = None,
     split: Annotated[str | None, SPLIT] = None,
     out_of_fold: Annotated[bool, HELD_OUT] = False,
-    beside: Annotated[list[str] | None, BESIDE] = None,
     robustness: Annotated[int, ROBUSTNESS] = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that score.")] = 1,
     no_audit: Annotated[bool, NO_AUDIT] = False,
@@ -54,7 +50,6 @@ def evaluate(
     with importing("evaluate", "avdetect evaluate"):
         from avdetect.datasets.manifest import read_manifest
         from avdetect.evaluation import run as evaluation
-        from avdetect.evaluation.comparison import named_folders
         from avdetect.evaluation.views import in_words, modalities_in_words
 
     with kept(out, "what is done is kept, run again to go on"):
@@ -65,7 +60,6 @@ def evaluate(
             cache=cache,
             out_of_fold=out_of_fold,
             split=split,
-            beside=named_folders(beside or []),
             robustness_files=robustness,
             workers=workers,
             audit=not no_audit,
@@ -84,7 +78,6 @@ def same_command(manifest: Path, options: Mapping[str, Any]) -> str:
     """The command that gives these results again."""
     words = ["avdetect", "evaluate", str(manifest)]
     for name, value in options.items():
-        for one in value if isinstance(value, list | tuple) else [value]:
-            if one and name not in NOT_REPEATED:
-                words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+        if value and name not in NOT_REPEATED:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(words)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from avdetect.batch.options import ScoringOptions
     from avdetect.batch.sources import Source
     from avdetect.report.data import Result
-    from avdetect.report.files import ReportFiles
 
 
 def score(
@@ -30,13 +29,13 @@ def score(
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: of one file a document, of several a line each.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write the results to FILE, a name that ends in .csv, .jsonl, .json or .parquet. FILE.journal "
-            "keeps what is scored: resume a stopped run with the same command.",
+            help="Also write the results to FILE, a name that ends in .csv or .jsonl. FILE.journal keeps what is "
+            "scored: resume a stopped run with the same command.",
         ),
     ] = None,
     excel: Annotated[
@@ -45,9 +44,6 @@ def score(
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write what speaks for the verdict on one file as a page: a .html name."),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same as one static picture: a .png name.")
     ] = None,
     workers: Annotated[
         int | None,
@@ -59,9 +55,7 @@ def score(
     ray_address: RayAddressOption = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Score what its column `path` names: CSV or Parquet; names are relative to it."
-        ),
+        typer.Option(metavar="FILE", help="Score what the column `path` of a CSV names; names are relative to it."),
     ] = None,
     null: Annotated[bool, typer.Option("--null", help="Names on standard input end in NUL, not in a newline.")] = False,
     kaggle: Annotated[
@@ -111,21 +105,18 @@ def score(
     from avdetect.batch.options import ScoringOptions
     from avdetect.batch.sources import STDIN, source_of
     from avdetect.config import MediaLimits, load_yaml
-    from avdetect.report.files import ReportFiles, check_apart
+    from avdetect.report.files import check_apart, check_report
 
-    files, output, engines = (
-        ReportFiles(report, plot),
-        Output(out, kaggle, json, excel),
-        Engines(engine, workers, ray_address),
-    )
-    files.check()
+    output, engines = Output(out, kaggle, json, excel), Engines(engine, workers, ray_address)
+    if report is not None:
+        check_report(report)
     output.check()
     engines.check()
     source = source_of(paths or [], manifest, null)
     read = [("the manifest", manifest), ("the file of --limits", limits), ("the face model", face_model)]
     named = [path for path in (paths or []) if path != STDIN]
     check_apart(
-        output.named | files.named,
+        output.named | ({} if report is None else {"--report": report}),
         chain(
             ((what, path) for what, path in read if path is not None),
             (("the file to be scored", path) for path in named),
@@ -138,10 +129,10 @@ def score(
         bundle, device, detector, face_model, media_limits, start, duration, sample, video_track, audio_track
     )
     if engines == Engines() and kaggle is None and source.single:
-        code = _score_one(source, source.single, options, output, files)
-    elif files.named:
+        code = _score_one(source, source.single, options, output, report)
+    elif report is not None:
         raise ConfigError(
-            "--report and --plot show one file: score it alone, without --workers, --engine, --manifest and --kaggle"
+            "--report shows one file: score it alone, without --workers, --engine, --manifest and --kaggle"
         )
     else:
         code = _score_many(source, options, output, engines, retry_failed)
@@ -149,12 +140,16 @@ def score(
         raise typer.Exit(code)
 
 
-def _score_one(source: Source, path: str, options: ScoringOptions, output: Output, files: ReportFiles) -> int:
+def _score_one(source: Source, path: str, options: ScoringOptions, output: Output, report: Path | None) -> int:
     from avdetect.batch.command import table_of_one
     from avdetect.batch.options import attempt
     from avdetect.report.data import Failure
 
-    detector, recorder = options.load(), files.recorder(options.duration_seconds, options.sample)
+    detector, recorder = options.load(), None
+    if report is not None:
+        from avdetect.report.recorder import Recorder
+
+        recorder = Recorder(options.duration_seconds, options.sample)
     try:
         with table_of_one(source, path, options, output) as keep, progress() as advance:
             result = attempt(path, lambda: detector.score(path, on_progress=advance, observer=recorder, **options.part))
@@ -164,18 +159,19 @@ def _score_one(source: Source, path: str, options: ScoringOptions, output: Outpu
     _show(result, output.as_json)
     if isinstance(result, Failure):
         return EXIT_FAILED
-    if recorder is not None:
+    if recorder is not None and report is not None:
+        from avdetect.report.files import write_report
+
         try:
-            files.write(recorder.evidence(detector, result))
+            write_report(report, recorder.evidence(detector, result))
         except AVDetectError:
             raise
-        except Exception as error:  # OpenCV, matplotlib: the verdict stands
+        except Exception as error:  # OpenCV, jinja2: the verdict stands
             raise AVDetectError(
                 f"no report could be made: {type(error).__name__}: {error} (a bug in avdetect: please report it with "
                 "this file)"
             ) from error
-        for written in files.named.values():
-            say(f"report: {written}", err=True)
+        say(f"report: {report}", err=True)
     return 0
 
 

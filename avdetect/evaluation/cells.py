@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from avdetect.evaluation.columns import OUTPUTS
 from avdetect.evaluation.metrics import TOO_FEW
 
 NONE = "–"  # a cell that holds no number
-CHANCE, OURS = "chance", "this bundle"  # rows of the comparison
 # What a score answers, for readers; others are shown as metrics.csv calls them.
 SCORES = {
     "p_fake": "whole clip (fake)",
@@ -60,14 +58,6 @@ def count(row: Mapping[str, Any]) -> str:
     return f"{int(row['n'])} ({int(row['fakes'])})" if number(row.get("n")) != NONE else NONE
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    """`+0.053 [-0.01 to +0.12]` of `auc_gap` and its bounds."""
-    value, low, high = (row.get(f"auc_gap{end}") for end in ("", "_low", "_high"))
-    if number(value) != NONE and row.get("note") == TOO_FEW:
-        return f"{value:+.3f} ({TOO_FEW})"
-    return NONE if NONE in map(number, (value, low, high)) else f"{value:+.3f} [{low:+.2f} to {high:+.2f}]"
-
-
 def _worst(row: Mapping[str, Any]) -> str:
     """`23.1 % (talks, 13 files)`"""
     if not (worst := row["worst"]):
@@ -100,8 +90,7 @@ def _chosen(title: str) -> Column:
 COLUMNS = {  # \u00a0: a space that does not break
     "on": _text("measured on", "subset"),
     **{name: _text(name, "subset") for name in ("source", "kind", "generator")},
-    **{name: _text(name, name) for name in ("score", "label")},
-    "what": Column("what", lambda row: OURS if row["score"] in OUTPUTS else _text("", "score").cell(row)),
+    "score": _text("score", "score"),
     "files": Column("files (fakes)", count),
     "auc": _metric("balanced AUC [95\u00a0%]", "auc"),
     "pooled": _plain("pooled AUC", "auc_pooled"),
@@ -117,7 +106,6 @@ COLUMNS = {  # \u00a0: a space that does not break
     "chosen": _chosen("best shortcut's balanced AUC"),
     "chosen_short": _chosen("best shortcut's"),
     "worst": Column("worst source's false alarms", _worst),
-    "gap": Column("this bundle's balanced AUC minus this [95\u00a0%]", _difference),
     "real_files": Column("real files", lambda row: number(row["n"], 0) + f" ({TOO_FEW})" * (row["note"] == TOO_FEW)),
     "alarm_share": Column("false alarms", lambda row: share(row["false_alarms"])),
     "alarm_share_at_5": Column("at 5 % on average", lambda row: share(row["false_alarms_at_5"])),

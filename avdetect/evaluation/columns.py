@@ -1,10 +1,10 @@
 """The columns of a scores table as arrays, and one measurement of some of its files.
 
 A measurement has the columns
-    table      modality, output, stream, class, kind, method, source, false alarms, pairs, ablation, audit, comparison
+    table      modality, output, stream, class, kind, method, source, false alarms, pairs, ablation, audit
     subset     which files: "clips", "clips: <source>", "FVRA" ... Unique together with table, score and label
-    score      the column of the scores table, with a minus where a low value is the suspicious one; in the tables
-               audit and comparison the name of what is measured
+    score      the column of the scores table, with a minus where a low value is the suspicious one; in the table audit
+               the name of what is measured
     label      what it was measured against: fake, video_fake, audio_fake, mismatch
     n, fakes   files measured, and the fakes among them
     abstained  files of the subset whose label is known and whose score is missing: counted, never scored
@@ -33,7 +33,6 @@ COUNTS = ("n", "fakes", "abstained", "pairs")
 COLUMNS = ("table", "subset", "score", "label", *COUNTS, "note")
 MIN_CLASS = 5  # files of a class below which a kind, a method or a source is not measured on its own
 SUBSETS = ("clips", "speech", "stills")
-BESIDE = "beside:"  # begins the columns that hold the outputs of other bundles: beside:<name>:<output>
 
 
 def subset_masks(scores: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -103,7 +102,7 @@ class Files:
         y, values = self.labels[label], score_values(self.scores, score)
         known = mask & ~np.isnan(y)
         judged = known & ~np.isnan(values)
-        proper = score.startswith(("p_", "ablation:", "masked:")) or ":p_" in score
+        proper = score.startswith(("p_", "ablation:", "masked:"))
         row = {
             **{"table": table, "subset": subset, "score": score.removeprefix("ablation:"), "label": label},
             **{"n": int(judged.sum()), "fakes": int((y[judged] == 1).sum())},

@@ -16,8 +16,6 @@ Beside them, without an interval (PLAIN):
     auc_pooled       every file weighs the same
     auc_within       mean of the AUC inside each source that holds both classes (`columns.Files` knows which)
 
-And of two scores of the same files (`auc_gap`): how much higher the AUC of the first is.
-
 The values are scikit-learn's where it has the metric. The intervals need every metric some hundred times: there, a
 resample is a weight for each file, and all resamples are computed at once. Files of one source, or of one person, are
 no independent evidence: whole sources are drawn with replacement where each class stands in MIN_FILES of them, else
@@ -46,7 +44,6 @@ PROPER = ("log_loss", "ece")
 DECISIONS = ("balanced_accuracy", "false_alarms")
 METRICS = (*RANKING, *PROPER, *DECISIONS)
 PLAIN = ("auc_pooled", "auc_within", "false_alarms_at_5")  # the last one: `tables`, of single sources
-GAP = ("auc_gap", "auc_gap_low", "auc_gap_high")
 _CHUNK = 2**17  # weights held at once: what stays in a processor's cache is twice as fast
 _EPS = float(np.finfo(np.float64).eps)  # as scikit-learn's log_loss clips
 
@@ -110,23 +107,6 @@ def alarm_limit(scores: np.ndarray, share: np.ndarray, allowed: float = 0.05) ->
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     fine = np.flatnonzero(share[order].cumsum()[ends] <= allowed + 1e-12)
     return float(scores[order][ends[fine[-1]]]) if len(fine) else math.inf
-
-
-def auc_gap(
-    labels: ArrayLike, ours: ArrayLike, theirs: ArrayLike, files: pd.DataFrame, *, rounds: int = 500
-) -> dict[str, float]:
-    """GAP: the AUC of `ours` minus that of `theirs` on the same files, with its interval; empty without both classes.
-
-    Paired: each resample draws the same files for both, so that those which are hard for both widen no interval.
-    """
-    if len(np.unique(np.asarray(labels))) < 2:
-        return {}
-    share = weights(labels, files)
-    value = roc_auc_score(labels, ours, sample_weight=share) - roc_auc_score(labels, theirs, sample_weight=share)
-    if too_few(labels):
-        return dict(zip(GAP, (float(value), math.nan, math.nan), strict=True))
-    first, second = (resampled(labels, p, files, rounds=rounds)["auc"] for p in (ours, theirs))
-    return dict(zip(GAP, (float(value), *interval(first - second)), strict=True))
 
 
 def resampled(

@@ -63,8 +63,8 @@ def warnings_of(setting: Setting, scores: pd.DataFrame) -> list[str]:
     return found
 
 
-def about(setting: Setting, beside: dict[str, str]) -> dict[str, str]:
-    """What stands at the head of the page. beside: name -> digest of the bundles that this one is compared with."""
+def about(setting: Setting) -> dict[str, str]:
+    """What stands at the head of the page."""
     table, info = setting.table, setting.bundle.info
     splits = ", ".join(f"{split}: {count}" for split, count in table["split"].value_counts().sort_index().items())
     how = "by the bundle, as avdetect score does"
@@ -83,19 +83,17 @@ def about(setting: Setting, beside: dict[str, str]) -> dict[str, str]:
         "Thresholds": f"{info.calibration.fake_threshold:g} of P(fake), as shipped (undecided from "
         f"{info.calibration.undecided_threshold:g}), of its parts too",
         "avdetect": __version__,
-        **({"Put beside": ", ".join(f"{name} ({bundle})" for name, bundle in beside.items())} if beside else {}),
         **({"Command": setting.command} if setting.command else {}),
     }
 
 
-def summary(setting: Setting, parts: list[str], beside: dict[str, str]) -> dict[str, Any]:
+def summary(setting: Setting, parts: list[str]) -> dict[str, Any]:
     table, info = setting.table, setting.bundle.info
     return {
         "command": setting.command,
         "bundle": {"name": info.name, "digest": setting.bundle.digest, "threshold": info.calibration.fake_threshold},
         "manifest": {"digest": digest(table), "rows": len(table), "split": setting.split},
         "out_of_fold": setting.out_of_fold,
-        "beside": [{"name": name, "bundle": bundle} for name, bundle in beside.items()],
         "parts": parts,
         "bootstrap_rounds": setting.rounds,
         "seed": SEED,

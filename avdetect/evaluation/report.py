@@ -22,7 +22,7 @@ from avdetect.files import replacing
 
 TABLES = {  # NAME.csv, where it has rows -> what it holds
     "metrics": "every measurement of the scores: outputs, streams, classes, kinds, generators, sources, false alarms, "
-    "pairs, ablations, shortcuts, the comparison",
+    "pairs, ablations, shortcuts",
     "missing": "how often each stream could not be judged, and why",
     "sync_shifts": "offsets found of audio that was shifted on purpose",
     "sync": "all shifts together, and voices told from those of somebody else",
@@ -30,7 +30,7 @@ TABLES = {  # NAME.csv, where it has rows -> what it holds
     "robustness": "the same files after each treatment",
 }
 SUMMARY = "summary.json"
-PAGE_VIEWS = ("modalities", "outputs", "comparison", "kinds", "generators", "alarms")
+PAGE_VIEWS = ("modalities", "outputs", "kinds", "generators", "alarms")
 READ_ME = (
     "Balanced AUC: how often a fake scores above a real file (0.5: a guess, 1: always), where every generator weighs "
     "the same among the fakes and every source among the reals, however many files it has. So it is in all other "

@@ -1,6 +1,6 @@
 """One evaluation: a manifest and a bundle in, a folder of CSV files, pictures and one HTML page out.
 
-run.json     the bundle, the manifest and what is put beside, which the folder belongs to
+run.json     the bundle and the manifest, which the folder belongs to
 progress/    what took long, row by row: a run that was killed goes on, a run that ended does nothing twice
 scores.csv   a row a file; every other number follows from it, but for those that need the media
 metrics.csv, missing.csv, sync.csv, sync_shifts.csv, localisation.csv, robustness.csv, *.png, report.html
@@ -9,7 +9,6 @@ summary.json versions, digests, seeds, and what was not measured
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ import pandas as pd
 from avdetect.bundle import Bundle
 from avdetect.datasets.manifest import digest
 from avdetect.evaluation import provenance, steps
-from avdetect.evaluation.comparison import read_beside
 from avdetect.evaluation.held_out import held_out_scores
 from avdetect.evaluation.report import Results, write_report
 from avdetect.evaluation.scores import masked, score_table
@@ -37,7 +35,6 @@ def evaluate(
     workers: int = 1,
     audit: bool = True,
     rounds: int = 500,
-    beside: Mapping[str, Path] | None = None,
     sync: bool = True,
     command: str = "",
 ) -> Results:
@@ -45,7 +42,6 @@ def evaluate(
 
     cache: take the clips from this preprocessing cache instead of decoding the files. out_of_fold: do not score, but
     take what training kept of streams that never saw a file's source. split: measure these files only.
-    beside: name -> folder of a finished evaluation of another bundle on the same files, for the comparison.
     robustness_files: how many files a class are re-encoded for the robustness curves. command: stated in the report.
     Raises ConfigError for a folder that belongs to another evaluation, and what the measurements raise.
     """
@@ -59,20 +55,19 @@ def evaluate(
     )
     # Before the folder is claimed: what is refused leaves nothing behind.
     scores = held_out_scores(table, bundle, archive) if out_of_fold else None
-    bundles, outputs = read_beside(beside or {}, table["path"])
     identity = {"bundle": bundle.digest, "manifest": digest(table), "split": split or "", "out_of_fold": out_of_fold}
-    claim(out, identity | ({"beside": bundles} if bundles else {}))
+    claim(out, identity)
     if scores is None:
         source, progress = setting.source(np.ones(len(table), bool)), setting.progress / "scores.sqlite"
         scores = score_table(table, source, bundle, progress, workers=workers)
-    scores = masked(scores, bundle).assign(**outputs)
+    scores = masked(scores, bundle)
     parts = _parts(table, out_of_fold)
     results = Results(
         scores=scores,
         tables={},
         parts=parts,
-        about=provenance.about(setting, bundles),
-        summary=provenance.summary(setting, list(parts), bundles),
+        about=provenance.about(setting),
+        summary=provenance.summary(setting, list(parts)),
         warnings=provenance.warnings_of(setting, scores),
     )
     steps.measure_scores(setting, results, audit=audit)

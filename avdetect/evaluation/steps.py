@@ -16,7 +16,6 @@ from avdetect.datasets.manifest import own_voice
 from avdetect.errors import ManifestError
 from avdetect.evaluation.audit import FACTS, beaten, evaluation_folds, facts, guesses, shortcuts
 from avdetect.evaluation.columns import subset_masks
-from avdetect.evaluation.comparison import comparison
 from avdetect.evaluation.localisation import measure_localisation
 from avdetect.evaluation.report import Results, rows_in_words, write_csv
 from avdetect.evaluation.robustness import robustness
@@ -28,7 +27,7 @@ CHUNK = 64  # files whose container facts are written at once
 
 
 def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
-    """All that follows from the scores table, the shortcut audit, and both side by side, for each part."""
+    """All that follows from the scores table, and the shortcut audit, for each part."""
     scores, threshold = results.scores, setting.bundle.info.calibration.fake_threshold
     results.tables["missing"] = missing_streams(scores)
     if audit:
@@ -41,9 +40,8 @@ def measure_scores(setting: Setting, results: Results, *, audit: bool) -> None:
     for part, mask in results.parts.items():
         rows = measurements(scores[mask], threshold, setting.rounds)
         shortcut_rows = shortcuts(scores, setting.rounds, mask)
-        beside = comparison(scores[mask], shortcut_rows, setting.rounds)
         results.warnings += [f"{rows_in_words(part)}: {sentence}." for sentence in beaten(rows, shortcut_rows)]
-        frames += [frame.assign(part=part) for frame in (rows, shortcut_rows, beside) if len(frame)]
+        frames += [frame.assign(part=part) for frame in (rows, shortcut_rows) if len(frame)]
     table = pd.concat(frames, ignore_index=True) if frames else rows.assign(part="")
     results.tables["metrics"] = table[["part", *(name for name in table if name != "part")]]
 

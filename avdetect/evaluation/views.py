@@ -67,17 +67,6 @@ VIEWS = {  # name in a document's markers -> view
         "Every generator and every source weighs the same, and so do the classes; only the pooled AUC takes files as "
         "they come. The worst source is that of at least ten real files. Abstentions are counted and not scored.",
     ),
-    "comparison": Spec(
-        "Side by side",
-        "comparison",
-        "on label what files auc pooled within eer log_loss ece gap",
-        "For each label, on the files that this bundle judged; a row that does not judge all of them shows fewer. "
-        "Chance says 0.5 of every file, a shortcut sees none of the content; then come the bundles put beside this "
-        "one, this bundle with fewer streams or another fusion, and this bundle. The last column is its balanced AUC "
-        "minus that of the row, on the row's files; every resample draws the same ones for both. Above 0 this bundle "
-        "is better.",
-        texts=3,
-    ),
     "kinds": Spec("By kind", "kind", "kind score files auc eer recall", f"Each kind of fake {_EACH}"),
     "generators": Spec(
         "By generator", "method", "generator score files auc eer recall", f"Each generator (method) {_EACH}"

@@ -19,7 +19,6 @@ CSV_COLUMNS = (
     "path", "status", "verdict", "fake", "video_fake", "audio_fake", "mismatch", "sync_offset_seconds",
     "sync_confidence", "duration_seconds", "missing", "warnings", "reason", "error",
 )  # fmt: skip
-CSV_NUMBERS = frozenset(CSV_COLUMNS[3:10])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ def to_dict(result: Result) -> dict[str, Any]:
 
 
 def to_json(results: Sequence[Result]) -> str:
-    """One document, whether one file was scored or many."""
+    """One document of all results."""
     return json.dumps({"schema": SCHEMA, "results": [to_dict(r) for r in results]}, indent=2)
 
 

@@ -1,6 +1,6 @@
 """What a report shows beside the Detection: pictures, curves and facts, kept while the file was scored.
 
-`recorder.Recorder` gathers it, `page` and `plot` draw it. Pictures are encoded already, and all of it together stays
+`recorder.Recorder` gathers it, `page` draws it. Pictures are encoded already, and all of it together stays
 within a few megabytes however long the file is.
 """
 
@@ -45,8 +45,6 @@ class Moment:
     seconds: float
     probability: float  # P(video_fake), if all of the file were like this crop
     crop: Picture
-    overlay: Picture | None  # RGBA of the crop's size: where blurring changes the logit (`occlusion`), if computed
-    blurred: float | None  # the probability with the patch blurred that lowers it most
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,6 @@ class Evidence:
 
     detection: Detection
     facts: Mapping[str, str]  # what the file says of itself: "frame rate" -> "25 a second"
-    signs: tuple[str, ...]  # of re-encoding and editing, a sentence each; none of them is proof
     frames: tuple[Frame, ...]  # evenly over what was scored
     moments: tuple[Moment, ...]  # two or fewer a kind and track, tracks in the order of their suspicion
     sound: Sound | None

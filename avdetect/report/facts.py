@@ -15,14 +15,14 @@ _DEVICE = (
 
 def media_facts(info: MediaInfo) -> dict[str, str]:
     """Name -> value: what the header of a file states, and nothing that was measured."""
-    brand = tag(info, "major_brand")
+    brand = _tag(info, "major_brand")
     container = _CONTAINERS.get(info.container, printable(info.container))
     facts = {
         "container": f"{container} (brand {brand.strip()})" if brand else container,
         "duration": "not stated" if info.duration_seconds is None else f"{info.duration_seconds:.2f} s",
     }
     if info.bit_rate:
-        facts["bit rate"] = bits(info.bit_rate)
+        facts["bit rate"] = _bits(info.bit_rate)
     for kind, streams, used in (("video", info.videos, info.video), ("audio", info.audios, info.audio)):
         if used and len(streams) > 1:
             facts[f"{kind} tracks"] = f"{len(streams)}, of which track {used.track} is judged"
@@ -36,12 +36,12 @@ def media_facts(info: MediaInfo) -> dict[str, str]:
     return facts | _writers(info)
 
 
-def tag(info: MediaInfo, name: str, stream: int | None = None) -> str | None:
+def _tag(info: MediaInfo, name: str, stream: int | None = None) -> str | None:
     """A tag of the container, or of a stream, printable."""
     return next((printable(t.value) for t in info.tags if t.name == name and t.stream == stream), None)
 
 
-def bits(rate: int) -> str:
+def _bits(rate: int) -> str:
     """A bit rate as people write it."""
     return f"{rate / 1e6:.1f} Mbit/s" if rate >= 1_000_000 else f"{rate / 1000:.0f} kbit/s"
 
@@ -69,20 +69,20 @@ def _audio(audio: AudioStream) -> dict[str, str]:
 
 
 def _rate_and_start(kind: str, stream: VideoStream | AudioStream) -> dict[str, str]:
-    rate = {f"{kind} bit rate": bits(stream.bit_rate)} if stream.bit_rate else {}
+    rate = {f"{kind} bit rate": _bits(stream.bit_rate)} if stream.bit_rate else {}
     return rate | ({f"{kind} starts at": f"{stream.start_seconds:.3f} s"} if stream.start_seconds else {})
 
 
 def _writers(info: MediaInfo) -> dict[str, str]:
-    parts = ([value for name in names if (value := tag(info, name))] for names in _DEVICE)
+    parts = ([value for name in names if (value := _tag(info, name))] for names in _DEVICE)
     found = {
-        "written by": tag(info, "encoder"),
-        "encoded by": tag(info, "encoded_by"),
-        "created, it says": tag(info, "creation_time"),
+        "written by": _tag(info, "encoder"),
+        "encoded by": _tag(info, "encoded_by"),
+        "created, it says": _tag(info, "creation_time"),
         "device, it says": " ".join(values[0] for values in parts if values),
     }
     for kind, stream in (("video", info.video), ("audio", info.audio)):
         if stream:
-            found[f"{kind} encoder"] = tag(info, "encoder", stream.index)
-            found[f"{kind} handler"] = tag(info, "handler_name", stream.index)
+            found[f"{kind} encoder"] = _tag(info, "encoder", stream.index)
+            found[f"{kind} handler"] = _tag(info, "handler_name", stream.index)
     return {name: value for name, value in found.items() if value}

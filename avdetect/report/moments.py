@@ -11,13 +11,11 @@ import cv2
 import numpy as np
 
 from avdetect.report.evidence import Moment
-from avdetect.report.occlusion import drops, overlay
 from avdetect.report.pictures import jpeg
 from avdetect.scoring import StreamOutputs
-from avdetect.types import FPS, Clip, Float, UInt8
+from avdetect.types import FPS, Clip, UInt8
 
 MAX_TRACKS = 4  # shown
-EXPLAINED_TRACKS = 2  # whose first moment of each kind gets an overlay: the network sees 50 crops for each
 PER_KIND = 2
 MIN_APART_SECONDS = 1.0  # between moments of a kind: neighbouring crops show the same
 CROP_SIDE, CROP_BYTES = 256, 24_000
@@ -80,22 +78,18 @@ class MomentKeeper:
             self._tracks = {track: self._tracks[track] for track in self._ranked(outputs)[:KEPT_TRACKS]}
 
     def moments(
-        self,
-        outputs: StreamOutputs,
-        network: Callable[[UInt8], Float],
-        probabilities: Callable[[Sequence[float]], Sequence[float]],
+        self, outputs: StreamOutputs, probabilities: Callable[[Sequence[float]], Sequence[float]]
     ) -> tuple[Moment, ...]:
         """The most suspicious tracks first, in each the most suspicious crops first. probabilities: of logits."""
         found = []
-        for rank, track in enumerate(self._ranked(outputs)[:MAX_TRACKS]):
+        for track in self._ranked(outputs)[:MAX_TRACKS]:
             highest, lowest = self._tracks[track]
             most = highest.best()
             least = lowest.best(min(seen.logit for seen in most))  # nothing as suspicious as the most suspicious ones
             kinds: tuple[tuple[Literal["most", "least"], list[_Seen]], ...] = (("most", most), ("least", least))
             for kind, chosen in kinds:
-                for place, seen in enumerate(chosen):
-                    explained = network if rank < EXPLAINED_TRACKS and place == 0 else None
-                    found.append(_moment(track, kind, seen, explained, probabilities))
+                shown = probabilities([seen.logit for seen in chosen])
+                found += [_moment(track, kind, *pair) for pair in zip(chosen, shown, strict=True)]
         return tuple(found)
 
     def _ranked(self, outputs: StreamOutputs) -> list[int]:
@@ -107,20 +101,8 @@ class MomentKeeper:
         return sorted(suspicion, key=lambda track: (-suspicion[track], track))
 
 
-def _moment(
-    track_id: int,
-    kind: Literal["most", "least"],
-    seen: _Seen,
-    network: Callable[[UInt8], Float] | None,
-    probabilities: Callable[[Sequence[float]], Sequence[float]],
-) -> Moment:
-    """With an overlay if there is a network to ask."""
+def _moment(track_id: int, kind: Literal["most", "least"], seen: _Seen, probability: float) -> Moment:
     crop: np.ndarray = seen.crop
     if crop.shape[0] > CROP_SIDE:
         crop = cv2.resize(crop, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
-    picture, (probability,) = jpeg(crop, CROP_BYTES), probabilities([seen.logit])
-    if network is None:
-        return Moment(track_id, kind, seen.seconds, probability, picture, None, None)
-    fallen = drops(network, seen.crop)
-    (blurred,) = probabilities([seen.logit - float(fallen.max())])
-    return Moment(track_id, kind, seen.seconds, probability, picture, overlay(fallen, picture.width), blurred)
+    return Moment(track_id, kind, seen.seconds, probability, jpeg(crop, CROP_BYTES))

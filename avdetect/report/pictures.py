@@ -27,9 +27,8 @@ def jpeg(picture: UInt8, max_bytes: int) -> Picture:
 
 
 def png(picture: UInt8) -> Picture:
-    """RGB (H, W, 3) or RGBA (H, W, 4) as PNG, without loss."""
-    order = [2, 1, 0, 3][: picture.shape[2]]
-    data = cv2.imencode(".png", np.ascontiguousarray(picture[..., order]))[1].tobytes()
+    """RGB (H, W, 3) as PNG, without loss."""
+    data = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
     return Picture("image/png", data, picture.shape[1], picture.shape[0])
 
 

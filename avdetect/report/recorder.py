@@ -16,11 +16,10 @@ from avdetect.report.facts import media_facts
 from avdetect.report.match import MouthKeeper, sync_curves
 from avdetect.report.moments import MomentKeeper
 from avdetect.report.pictures import FrameStrip
-from avdetect.report.signs import editing_signs
 from avdetect.report.sound import SoundStrip
 from avdetect.scoring import StreamOutputs
 from avdetect.segments import HIGH
-from avdetect.types import FPS, Clip, Detection, VideoFrames
+from avdetect.types import Clip, Detection, VideoFrames
 
 _LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it may come from anybody
 
@@ -33,7 +32,6 @@ class Recorder:
         self._asked_seconds, self._asked_sample = duration_seconds, sample
         self._info: MediaInfo | None = None
         self._outputs = StreamOutputs()
-        self._video_end: float | None = None
         self._frames, self._sound = FrameStrip(), SoundStrip()
         self._moments, self._mouths = MomentKeeper(), MouthKeeper()
 
@@ -44,7 +42,6 @@ class Recorder:
 
     def frames(self, frames: VideoFrames) -> None:
         self._frames.add(frames)
-        self._video_end = (frames.first_frame + len(frames)) / FPS
 
     def scored(self, clip: Clip, outputs: StreamOutputs) -> None:
         self._outputs = outputs
@@ -56,19 +53,16 @@ class Recorder:
     def evidence(self, detector: Detector, detection: Detection) -> Evidence:
         """What a report shows of the file; `detection` is what `detector.score` returned for it.
 
-        The visual network runs on some 200 crops more. Raises ModelError when it cannot, ValueError before a file.
+        Raises ValueError before a file.
         """
         if self._info is None:
             raise ValueError("nothing was scored: pass this recorder to Detector.score as its observer")
-        outputs, visual = self._outputs, detector.networks.visual
-        broken = any("cannot be decoded" in why for why in detection.missing.values())  # that half has ended early
-        ends = (None, None) if broken or detection.windows else (self._video_end, self._sound.end_seconds)
+        outputs = self._outputs
         return Evidence(
             detection=detection,
             facts=media_facts(self._info),
-            signs=editing_signs(self._info, *ends),
             frames=self._frames.frames(),
-            moments=self._moments.moments(outputs, visual, partial(detector.cause_probabilities, "visual")),
+            moments=self._moments.moments(outputs, partial(detector.cause_probabilities, "visual")),
             sound=self._sound.sound(),
             sync=sync_curves(outputs),
             mouths=self._mouths.strip(outputs),

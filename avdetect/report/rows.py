@@ -1,4 +1,4 @@
-"""The rows of a report over one time axis, as numbers. `svg` paints them on the page, `plot` in the picture."""
+"""The rows of a report over one time axis, as numbers; `svg` paints them."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ the batches it would have seen, and the parts that several devices make are thos
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +37,6 @@ from avdetect.types import FPS, HOP, SAMPLE_RATE, Bool, Float, UInt8
 Moment = tuple[int, int]  # a clip of the archive, and the number of a face crop of its main track
 Item = tuple[Any, int]  # what is trained on, and the clip that it, or what it was forged of, is from
 NEAR = 5  # face crops, one second at five a second
-Reconstruct = Callable[[UInt8, np.random.Generator], UInt8]  # crops (T, S, S, 3) -> as a generator draws them
 MAX_SILENT = 50  # clips drawn in vain, one after the other, before giving up
 
 
@@ -106,18 +104,9 @@ class VisualBatches(_PairBatches):
 
     stream, key, modality, label = 1, "crops", "face", "video_fake"
 
-    def __init__(
-        self,
-        subset: Subset,
-        config: PairLoopConfig,
-        seed: int,
-        augment: bool = True,
-        reconstruct: Reconstruct | None = None,
-    ) -> None:
-        """reconstruct: how the config's `reconstructed` are made; without it all forgeries are of the other methods."""
+    def __init__(self, subset: Subset, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
         super().__init__(subset, subset.archive.clips["main_faces"].to_numpy() > 0, config, seed, augment)
         self.names, self.weights = choices(config.forgeries, visual_forgeries.VISUAL, "visual")
-        self.reconstruct = reconstruct
 
     def pair(self, rng: np.random.Generator) -> tuple[Item, Item]:
         twins = forged = True
@@ -151,10 +140,6 @@ class VisualBatches(_PairBatches):
         """A crop of a real clip."""
         return self._moment(self.real.draw(rng), rng)
 
-    def real_crop(self, rng: np.random.Generator) -> UInt8:
-        """(S, S, 3), as it is."""
-        return self._faces(self.real_moment(rng)).crops[0]
-
     def shows_fake(self, clip: int) -> bool:
         """By the tracker's rule that one frame in `crop_every` has a crop: nothing is read."""
         every, row = self.archive.config.faces.crop_every, self.archive.clips
@@ -166,9 +151,6 @@ class VisualBatches(_PairBatches):
 
     def _forgery(self, real: Moment, rng: np.random.Generator) -> FaceCrops:
         faces = self._faces(real)
-        if self.reconstruct is not None and rng.random() < self.config.reconstructed:
-            drawn = self.reconstruct(faces.crops, rng)
-            return FaceCrops(visual_forgeries.given_back(faces, drawn, rng).crops, faces.landmarks)
         moment = self._other_moment(real, faces, rng)
         possible = [moment is not None or name not in visual_forgeries.NEEDS_MOMENT for name in self.names]
         weights = np.where(possible, self.weights, 0.0)

@@ -22,8 +22,7 @@ from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.streams.audio import AudioStream
 from avdetect.streams.speech import Mels
 from avdetect.streams.whisper import WhisperEncoder
-from avdetect.training.autoencoders import Autoencoders, fit_autoencoders
-from avdetect.training.batches import AudioBatches, Reconstruct, VisualBatches
+from avdetect.training.batches import AudioBatches, VisualBatches
 from avdetect.training.lipsync import SyncBatches
 from avdetect.training.loop import Batch, Batches, fit
 from avdetect.training.losses import alignment, contrastive_sync, masked_bce, uniformity
@@ -92,7 +91,7 @@ def train_streams(
             mine = ProbeSet.of(probes[name], subset)
             setattr(model, name, fit_head(getattr(model, name), mine, loop, config.seed))
             continue
-        stage = make_stage(name, model, config, subset, _reconstruct(name, config, subset, run, fabric))
+        stage = make_stage(name, model, config, subset)
         module = fit(
             stage.module,
             stage.batches,
@@ -125,7 +124,7 @@ def probe_sets(
         sets[name] = [
             probe_set(
                 module,
-                batches_of(name, config, subset, True, _reconstruct(name, config, subset, run / f"fold{k}", fabric)),
+                batches_of(name, config, subset),
                 subset,
                 getattr(config, name),
                 fabric=fabric,
@@ -139,43 +138,23 @@ def probe_sets(
     return sets
 
 
-def _reconstruct(name: str, config: TrainConfig, subset: Subset, folder: Path, fabric: Fabric) -> Autoencoders | None:
-    """The autoencoders that make `visual.reconstructed`, trained on the real faces of `subset` only."""
-    if name != "visual" or not config.visual.reconstructed:
-        return None
-    real = VisualBatches(subset, config.visual, config.seed, augment=False)
-    return fit_autoencoders(
-        real.real_crop,
-        config.visual,
-        fabric=fabric,
-        seed=config.seed,
-        path=folder / "autoencoders.ckpt",
-        name=f"{folder.name} autoencoder",
-    )
-
-
-def batches_of(
-    name: str, config: TrainConfig, subset: Subset, augment: bool = True, reconstruct: Reconstruct | None = None
-) -> Batches:
+def batches_of(name: str, config: TrainConfig, subset: Subset, augment: bool = True) -> Batches:
     """The batches of one stream. Raises ManifestError where the data lacks a class."""
     if name == "visual":
-        return VisualBatches(subset, config.visual, config.seed, augment, reconstruct)
+        return VisualBatches(subset, config.visual, config.seed, augment)
     if name == "audio":
         return AudioBatches(subset, config.model.audio, config.audio, config.seed, augment)
     return SyncBatches(subset, config.model, config.sync, config.seed, augment)
 
 
-def make_stage(
-    name: str, model: Model, config: TrainConfig, subset: Subset, reconstruct: Reconstruct | None = None
-) -> Stage:
+def make_stage(name: str, model: Model, config: TrainConfig, subset: Subset) -> Stage:
     """Module, batches and loss of one stream. Raises ManifestError where the data lacks a class."""
     losses: dict[str, Callable[[float], Loss]] = {
         "visual": lambda smoothing: visual_loss(smoothing, config.visual),
         "audio": lambda smoothing: _audio_loss(smoothing, config.audio.items),
         "sync": lambda _: _sync_loss(model.speech),
     }
-    batches = batches_of(name, config, subset, reconstruct=reconstruct)
-    return Stage(_module(name, model), batches, losses[name])
+    return Stage(_module(name, model), batches_of(name, config, subset), losses[name])
 
 
 def _module(name: str, model: Model) -> nn.Module:

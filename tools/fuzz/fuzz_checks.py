@@ -27,7 +27,7 @@ from avdetect._media.timeline import Timeline, nearest
 from avdetect._onnx import check_graph
 from avdetect.batch.journal import Journal
 from avdetect.batch.sources import _listed, source_of
-from avdetect.batch.tables import CsvTable, JsonDocument, JsonLines, KaggleTable, Table, TerminalTable
+from avdetect.batch.tables import CsvTable, JsonLines, KaggleTable, Table, TerminalTable
 from avdetect.bundle import OUT_OF_FOLD, Bundle, BundleInfo, _read_info
 from avdetect.config import to_dict
 from avdetect.datasets.adapters import ADAPTERS
@@ -39,7 +39,6 @@ from avdetect.evaluation.held_out import held_out_table
 from avdetect.evaluation.ledger import RESULTS, Ledger
 from avdetect.report import data as report
 from avdetect.report.facts import media_facts
-from avdetect.report.signs import editing_signs
 from avdetect.types import Detection, SyncScore
 
 LIMITS = config.MediaLimits()
@@ -73,7 +72,7 @@ def check_info(info: MediaInfo) -> None:
     assert all(math.isfinite(stream.start_seconds) for stream in streams)
     assert all(stream.codec.isprintable() for stream in streams)
     assert len(info.tags) <= MAX_TAGS
-    for text in (*media_facts(info).values(), *editing_signs(info, None, None)):
+    for text in media_facts(info).values():
         assert text.isprintable()
         assert len(text) < 5000
 
@@ -201,10 +200,9 @@ def batch_manifest(data: bytes, folder: Path) -> None:
 
 
 def parquet_manifest(data: bytes, folder: Path) -> None:
-    """Either kind of manifest, in Parquet; the first byte says which."""
     path = folder / "m.parquet"
-    path.write_bytes(data[1:])
-    assert all(source_of([], path).open()) if data[:1] < b"\x80" else read_manifest(path)["path"].is_unique
+    path.write_bytes(data)
+    assert read_manifest(path)["path"].is_unique
 
 
 def name_list(data: bytes, folder: Path) -> None:
@@ -240,7 +238,7 @@ def results(data: bytes, folder: Path) -> None:
     failed = FAILED | {"path": path, "message": message}
     scored = SCORED | {"path": path, "sync": None, "warnings": [message, path]}
     found = {}
-    for kind in (CsvTable, KaggleTable, JsonLines, JsonDocument):
+    for kind in (CsvTable, KaggleTable, JsonLines):
         table = kind(folder / "table.txt")
         for result in (failed, scored):
             table.add(result)
@@ -253,7 +251,6 @@ def results(data: bytes, folder: Path) -> None:
     submitted = list(csv.reader(io.StringIO(found[KaggleTable], newline=""), strict=True))
     assert submitted[1:] == [[report.printable(os.path.basename(path)), "0.500000"]] * 2
     assert [json.loads(line) for line in found[JsonLines].split("\n")[:-1]] == [failed, scored]
-    assert json.loads(found[JsonDocument])["results"] == [failed, scored]
 
 
 def _no_formula(cell: str) -> str:

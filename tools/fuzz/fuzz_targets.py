@@ -71,7 +71,7 @@ _MADE: dict[str, tuple[bytes, ...]] = {
     "bundle_json": (_description(), b'{"format": [1, 0], "files": {}}'),
     "golden": (_npz(a=np.arange(3, dtype=np.float32), b=np.zeros((2, 2), np.uint8)), _npz()),
     "out_of_fold": (b"\0" + _TABLE, b"\x80" + gzip.compress(_TABLE, mtime=0)),
-    "parquet_manifest": (b"\0" + _parquet(), b"\xff" + _parquet()),
+    "parquet_manifest": (_parquet(),),
     "journal": (
         json.dumps(FAILED).encode(),
         json.dumps(SCORED | {"path": "a.mp4", "warnings": ["w"]}).encode(),

@@ -83,17 +83,6 @@ def recompress(faces: FaceCrops, rng: np.random.Generator, moment: FaceCrops | N
     return ForgedFaces(blended(faces.crops, [style(crop) for crop in faces.crops], masks), masks)
 
 
-def given_back(faces: FaceCrops, drawn: UInt8, rng: np.random.Generator) -> ForgedFaces:
-    """The face as a generator drew it: `drawn` (T, S, S, 3), the same frames through an autoencoder.
-
-    The whole crop, as in a talking head made of a picture, or a region of it, as in a swap or a lip-sync.
-    """
-    region = str(rng.choice(["all", "all", "whole", "face", "face", "lower", "mouth"]))
-    whole = np.ones(faces.crops.shape[:3], np.float32)
-    masks = whole if region == "all" else _laid(region_mask(region, rng), faces)
-    return ForgedFaces(blended(faces.crops, list(drawn), masks), masks)
-
-
 VISUAL: dict[str, VisualForgery] = {"self_blend": self_blend, "mouth_swap": mouth_swap, "recompress": recompress}
 NEEDS_MOMENT = frozenset({"mouth_swap"})
 
