@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import subprocess
 from pathlib import Path
 
@@ -12,15 +10,11 @@ import pytest
 from cases_factory import with_clap, with_unknown_codec
 from media_factory import RENDERER
 from media_reading import LIMITS, frames_of, pixels_of, samples_of
-from typer.testing import CliRunner
 
 from avdetect._media import probe as probing
-from avdetect._media import tool
 from avdetect._media.channels import Mix
-from avdetect.cli import app
-from avdetect.config import MediaLimits
-from avdetect.errors import LimitError, MediaError, ToolError
-from avdetect.media import MediaInfo, MediaReader, check_ffmpeg, ffmpeg_path, probe
+from avdetect.errors import MediaError
+from avdetect.media import MediaInfo, MediaReader, probe
 from avdetect.types import SAMPLE_RATE, VideoFrames
 
 VOICE = "aevalsrc='0.5*sin(2*PI*440*t)*(0.6+0.4*sin(2*PI*3*t))':sample_rate=48000:duration=2"
@@ -325,84 +319,3 @@ def test_addresses_are_not_opened(monkeypatch, address, remedy):
         with pytest.raises(MediaError) as caught:
             read(address)
         assert str(caught.value) == f"{address!r} is an address; addresses are not opened: {remedy}"
-
-
-# ---- a child that lies
-
-
-@pytest.mark.parametrize(
-    "says",
-    [
-        "print('{}')",
-        "print('[' * 100_000)",
-        "print('{\"streams\": ' + '1' * 100_000 + '}')",
-        'print(\'{"streams": [{"kind": "video", "codec": "h264", "width": -5, "height": 1e9}]}\')',
-        "print('{\"duration\": NaN}')",
-        "print('x' * 9_000_000)",
-        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-        "import time; time.sleep(60)",
-        "while True: print('x' * 10_000)",
-        "import sys\nwhile True: print('x' * 10_000, file=sys.stderr)",
-        "x = [bytearray(1 << 28) for _ in range(100)]",
-    ],
-)
-def test_a_child_that_was_taken_over_gives_typed_errors(clip, tmp_path, monkeypatch, says):
-    script = tmp_path / "describe.py"
-    script.write_text(says)
-    monkeypatch.setattr(probing, "_SCRIPT", script)
-    with pytest.raises((MediaError, LimitError)) as caught:
-        probe(clip, MediaLimits(stall_seconds=0.5, max_wall_seconds=1, max_memory_bytes=1 << 30))
-    assert str(clip) in str(caught.value)
-    assert len(str(caught.value)) < 1000
-
-
-# ---- which ffmpeg
-
-
-def test_the_carried_ffmpeg_comes_before_one_on_the_path(fake_ffmpeg, monkeypatch):
-    script = fake_ffmpeg("exit 1")
-    monkeypatch.delenv(tool.VARIABLE)
-    monkeypatch.setenv("PATH", str(script.parent))
-    tool._found.cache_clear()
-    assert ffmpeg_path() == RENDERER
-    tool._found.cache_clear()
-
-
-def test_the_environment_chooses(clip, fake_ffmpeg):
-    script = fake_ffmpeg(f'exec {RENDERER} "$@"')
-    assert ffmpeg_path() == str(script)
-    assert len(pixels_of(clip)[1]) == 50
-    assert check_ffmpeg().startswith("ffmpeg version")
-
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ("echo 'error while loading shared libraries: libx264.so' >&2; exit 127", "libx264.so"),
-        ("kill -SEGV $$", "status -11"),
-        ("echo ffmpeg version 3.4", "decodes nothing"),
-        # as ffmpeg 4 ends
-        (f"for a; do [ $a = -fps_mode ] && echo 'Unrecognized option fps_mode.' >&2 && exit 1; done; {RENDERER} $@",
-         "Unrecognized option fps_mode"),
-    ],
-)  # fmt: skip
-def test_a_broken_or_old_ffmpeg_is_named(clip, fake_ffmpeg, lines, says):
-    script = fake_ffmpeg(lines)
-    with MediaReader(clip, limits=LIMITS) as reader, pytest.raises(ToolError, match=says) as caught:
-        list(itertools.islice(reader.video(), 1))
-    assert str(script) in str(caught.value)
-    assert "max_memory_bytes" not in str(caught.value)
-
-
-def test_an_ffmpeg_that_is_not_there_is_named(clip, monkeypatch):
-    monkeypatch.setenv(tool.VARIABLE, "/nowhere/ffmpeg")
-    with MediaReader(clip) as reader, pytest.raises(ToolError, match=r"/nowhere/ffmpeg is no program.*install"):
-        next(reader.audio(1.0))
-
-
-def test_the_option_chooses_for_all_that_is_started(clip, monkeypatch):
-    monkeypatch.delenv(tool.VARIABLE, raising=False)
-    monkeypatch.setattr(os, "environ", os.environ.copy())  # the option writes into it
-    done = CliRunner().invoke(app, ["score", "--ffmpeg", "/nowhere/ffmpeg", str(clip)])
-    assert os.environ[tool.VARIABLE] == "/nowhere/ffmpeg"
-    assert isinstance(done.exception, ToolError) or "/nowhere/ffmpeg is no program" in done.output

@@ -15,20 +15,13 @@ from pathlib import Path
 
 import pytest
 from hostile.made import FORGED, matroska, pcm_track, sound_blocks
+from media_reading import read_all
 
 from avdetect import load_detector
 from avdetect._media import child
-from avdetect.config import MediaConfig, MediaLimits
-from avdetect.errors import LimitError, MediaError, ToolError
+from avdetect.config import MediaLimits
+from avdetect.errors import LimitError, MediaError
 from avdetect.media import MediaReader, ffmpeg_path, probe
-
-
-def read_all(path: Path | str | bytes, limits: MediaLimits | None = None) -> tuple[int, int, list[str]]:
-    """(frames, samples, warnings)."""
-    with MediaReader(os.fsdecode(path), MediaConfig(), limits) as reader:
-        frames = sum(len(batch) for batch in reader.video()) if reader.info.video else 0
-        samples = sum(len(chunk.samples) for chunk in reader.audio(1.0)) if reader.info.audio else 0
-        return frames, samples, reader.warnings
 
 
 def children() -> set[int]:
@@ -212,18 +205,6 @@ def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media)
     frames, _, warnings = read_all(media("size_change.ts"), MediaLimits(max_pixels=64 * 64))
     assert 5 <= frames <= 20
     assert warnings
-
-
-@pytest.mark.parametrize(
-    ("script", "says"),
-    [("trap '' TERM INT; sleep 60 & wait", "stall_seconds"), ("yes x >&2", "max_wall_seconds"), ("exit 3", "status 3")],
-)
-def test_a_mad_ffmpeg_is_ended_and_an_error(media, fake_ffmpeg, script, says):
-    fake_ffmpeg(script)
-    began = time.monotonic()
-    with pytest.raises((MediaError, ToolError), match=says):
-        read_all(media("clap.mp4"), MediaLimits(stall_seconds=1, max_wall_seconds=1.5))
-    assert time.monotonic() - began < 30
 
 
 def test_the_child_inherits_no_report_file(media, monkeypatch, tmp_path):
