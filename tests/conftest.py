@@ -22,6 +22,22 @@ from avdetect.extras import how_to_install
 from avdetect.jobs import ray
 from avdetect.jobs.pool import Done, Item, Pool
 
+# The files that take longest come first: a worker that begins one last keeps the others waiting.
+SLOW = """
+    sampled determinism run preprocess_tool forgeries_audio hostile_cases evaluate_tool batches media_hostile
+    media_cases media serve_api batch_ray jobs_pool forge_tool batch_cli cli
+""".split()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist: by the number of tests in a file
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
