@@ -25,7 +25,7 @@ from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.cache.store import file_sha256
 from avdetect.datasets.manifest import read_manifest, write_manifest
 from avdetect.detector import load_detector
-from avdetect.evaluation import cells, steps
+from avdetect.evaluation import steps, views
 from avdetect.evaluation.run import evaluate
 from avdetect.evaluation.steps import container_facts
 from avdetect.pooling import FEATURES
@@ -89,7 +89,7 @@ def test_tables_pictures_and_page_are_there_and_agree(evaluated: Path) -> None:
     row = metrics[(metrics["table"] == "output") & (metrics["score"] == "p_fake")].iloc[0]
     assert (row["n"], row["fakes"], row["abstained"]) == (5, 2, 1)
     page = (evaluated / "report.html").read_text()
-    assert cells.interval(row.to_dict(), "auc") in page
+    assert views.interval(row.to_dict(), "auc") in page
     assert "1 of 6 files could not be read" in page
     for name in ("sync", "sync_shifts", "localisation", "missing"):
         assert len(pd.read_csv(evaluated / f"{name}.csv"))

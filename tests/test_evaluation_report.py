@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 
 from avdetect.errors import ConfigError
 from avdetect.evaluation import plots, views
-from avdetect.evaluation.cells import SCORES, interval, number
 from avdetect.evaluation.report import TABLES, Results, write_report
 from avdetect.evaluation.tables import measurements, missing_streams
-from avdetect.evaluation.views import View
+from avdetect.evaluation.views import SCORES, View, interval, number
 from avdetect.pooling import FEATURES
 
 HOSTILE = '<script>alert("x")</script>|a&b'  # the name of a source

@@ -29,7 +29,9 @@ def score(
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON: of one file a document, of several a line each.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: of one file a document, of several a line each.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(

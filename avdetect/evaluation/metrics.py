@@ -69,7 +69,7 @@ def measure(
     y, p = _checked(labels, scores, proper)
     if len(np.unique(y)) < 2:
         return {}
-    few = too_few(y)
+    few = min(np.sum(y == 0), np.sum(y == 1)) < MIN_FILES
     row: dict[str, Any] = {"n": len(y), "fakes": int(y.sum()), "note": TOO_FEW if few else ""}
     values = _point(y, p, weights(y, files), proper, threshold)
     alone = few or files["group"].nunique() < 2
@@ -90,12 +90,6 @@ def weights(labels: ArrayLike, files: pd.DataFrame) -> np.ndarray:
     for value in (0, 1):
         share[y == value] /= max(share[y == value].sum(), _EPS)
     return share
-
-
-def too_few(labels: ArrayLike) -> bool:
-    """Has a class fewer than MIN_FILES files?"""
-    y = np.asarray(labels)
-    return min(int((y == 0).sum()), int((y == 1).sum())) < MIN_FILES
 
 
 def alarm_limit(scores: np.ndarray, share: np.ndarray, allowed: float = 0.05) -> float:

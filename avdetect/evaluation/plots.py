@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from avdetect.evaluation.cells import SCORES
 from avdetect.evaluation.columns import MIN_CLASS, OUTPUTS, label_values, subset_masks
 from avdetect.evaluation.metrics import BINS, weights
+from avdetect.evaluation.views import SCORES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,6 +5,7 @@ All other numbers stand in the CSV files. A new view is one entry of VIEWS.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,21 +13,121 @@ from typing import Any
 import pandas as pd
 
 from avdetect.evaluation.audit import best_shortcuts
-from avdetect.evaluation.cells import COLUMNS, NONE, SCORES, count, interval, number, share
-from avdetect.evaluation.metrics import MIN_FILES
+from avdetect.evaluation.metrics import MIN_FILES, TOO_FEW
 from avdetect.evaluation.tables import MODALITIES
+
+Row = Mapping[str, Any]  # of metrics.csv
+NONE = "–"  # a cell that holds no number
+# What a score answers, for readers; others are shown as metrics.csv calls them.
+SCORES = {
+    "p_fake": "whole clip (fake)",
+    "p_video_fake": "face (video_fake)",
+    "p_audio_fake": "voice (audio_fake)",
+    "p_mismatch": "match (mismatch)",
+    "visual_logit": "face stream",
+    "audio_logit": "voice stream",
+    "-sync_match": "sync: minus match",
+    "-sync_confidence": "sync: minus confidence",
+    "sync_min_distance": "sync: smallest distance",
+}
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with `digits` decimals, a dash for what is missing."""
+    try:
+        real = float(value)
+    except (TypeError, ValueError):
+        return NONE
+    return f"{real:.{digits}f}" if math.isfinite(real) else NONE
+
+
+def share(value: Any) -> str:
+    """A share as a percentage."""
+    text = number(value)
+    return text if text == NONE else f"{100 * float(text):.1f} %"
+
+
+def interval(row: Row, name: str) -> str:
+    """`0.653 [0.58–0.72]` of a metric and its 95 % bounds; `0.653 (too few)` where there are too few files for any."""
+    value, low, high = number(row.get(name)), number(row.get(f"{name}_low"), 2), number(row.get(f"{name}_high"), 2)
+    if value != NONE and row.get("note") == TOO_FEW:
+        return f"{value} ({TOO_FEW})"
+    return value if NONE in (value, low, high) else f"{value} [{low}–{high}]"
+
+
+def count(row: Row) -> str:
+    """`202 (129)`: files, and how many of them are fake."""
+    return f"{int(row['n'])} ({int(row['fakes'])})" if number(row.get("n")) != NONE else NONE
+
+
+def _worst(row: Row) -> str:
+    """`23.1 % (talks, 13 files)`"""
+    if not (worst := row["worst"]):
+        return NONE
+    source = worst["subset"].removeprefix(f"{row['subset']}: ")
+    return f"{share(worst['false_alarms'])} ({source}, {int(worst['n'])} files)"
+
+
+def _shortcut(row: Row) -> str:
+    best = row["shortcut"]
+    return f"{best['score']}: {interval(best, 'auc')}" if best else "not measured"
+
+
+def _text(name: str) -> Callable[[Row], str]:
+    return lambda row: SCORES.get(str(row[name]), str(row[name]))
+
+
+def _metric(name: str) -> Callable[[Row], str]:
+    return lambda row: interval(row, name)
+
+
+def _plain(name: str, digits: int = 3) -> Callable[[Row], str]:
+    return lambda row: number(row[name], digits)
+
+
+def _chosen(row: Row) -> str:
+    return number(row["shortcut"].get("auc"))
+
+
+COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {  # title and cell; \u00a0: a space that does not break
+    "on": ("measured on", _text("subset")),
+    **{name: (name, _text("subset")) for name in ("source", "kind", "generator")},
+    "score": ("score", _text("score")),
+    "files": ("files (fakes)", count),
+    "auc": ("balanced AUC [95\u00a0%]", _metric("auc")),
+    "pooled": ("pooled AUC", _plain("auc_pooled")),
+    "within": ("AUC within sources", _plain("auc_within")),
+    "eer": ("EER", _metric("eer")),
+    "recall": ("recall at 5 % false alarms", _metric("tpr_at_fpr_5")),
+    "log_loss": ("log loss", _metric("log_loss")),
+    "ece": ("ECE", _metric("ece")),
+    "accuracy": ("balanced accuracy", _metric("balanced_accuracy")),
+    "alarms": ("false alarms", _metric("false_alarms")),
+    "abstained": ("abstained", _plain("abstained", 0)),
+    "shortcut": ("best shortcut: balanced AUC", _shortcut),
+    "chosen": ("best shortcut's balanced AUC", _chosen),
+    "chosen_short": ("best shortcut's", _chosen),
+    "worst": ("worst source's false alarms", _worst),
+    "real_files": ("real files", lambda row: number(row["n"], 0) + f" ({TOO_FEW})" * (row["note"] == TOO_FEW)),
+    "alarm_share": ("false alarms", lambda row: share(row["false_alarms"])),
+    "alarm_share_at_5": ("at 5 % on average", lambda row: share(row["false_alarms_at_5"])),
+}
 
 
 @dataclass(frozen=True)
 class View:
-    """A table of text. The first `texts` columns hold words, the others numbers."""
+    """A table of text. Its first columns hold words, the others numbers."""
 
     title: str
     text: str  # how to read it, in plain words
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    texts: int = 2
     stacked: bool = False  # intervals stand below their numbers, so that many columns fit
+
+    @property
+    def texts(self) -> int:
+        """How many columns hold words."""
+        return 1 if self.stacked else 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +138,7 @@ class Spec:
     rows: str  # their column `table`
     columns: str
     text: str = ""
-    texts: int = 2
-    keep: Callable[[Mapping[str, Any]], bool] = lambda row: True
+    keep: Callable[[Row], bool] = lambda row: True
 
 
 _EACH = (
@@ -56,7 +156,6 @@ VIEWS = {  # name in a document's markers -> view
         "probability of its own cause. Pairs and all three: P(fake). Columns: first what is asked of all clips, then "
         "one class of fakes against RVRA, which are real clips; the last is the share of these at or above the "
         "threshold. Out of fold the streams never saw a file's source; the fusion, a few numbers, has.",
-        texts=1,
     ),
     "outputs": Spec(
         "The outputs",
@@ -102,10 +201,10 @@ def view(name: str, metrics: pd.DataFrame, part: str) -> View:
     spec = VIEWS[name]
     rows = rows_of(metrics, part, spec.rows)
     if name == "modalities":
-        return View(spec.title, spec.text, *_modalities(rows), spec.texts, stacked=True)
-    columns = [COLUMNS[column] for column in spec.columns.split()]
-    cells = tuple(tuple(column.cell(row) for column in columns) for row in rows if spec.keep(row))
-    return View(spec.title, spec.text, tuple(column.title for column in columns), cells, spec.texts)
+        return View(spec.title, spec.text, *_modalities(rows), stacked=True)
+    titles, cells = zip(*(COLUMNS[column] for column in spec.columns.split()), strict=True)
+    shown = tuple(tuple(cell(row) for cell in cells) for row in rows if spec.keep(row))
+    return View(spec.title, spec.text, titles, shown)
 
 
 def rows_of(metrics: pd.DataFrame, part: str, table: str) -> list[dict[Any, Any]]:
@@ -127,7 +226,7 @@ def rows_of(metrics: pd.DataFrame, part: str, table: str) -> list[dict[Any, Any]
     return rows
 
 
-def _modalities(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def _modalities(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Titles and cells: a line for each of MODALITIES, what it is measured against in columns."""
     found = {(row["score"], row["subset"], row["label"]): row for row in rows}
     asked = [key for key in _AGAINST if any((score, *key) in found for score in MODALITIES)]
@@ -149,7 +248,7 @@ def in_words(metrics: pd.DataFrame, part: str) -> list[str]:
     return [
         f"{row['subset']}, {SCORES[row['score']]}: balanced AUC {interval(row, 'auc')}, "
         f"pooled {number(row['auc_pooled'])}, within sources {number(row['auc_within'])}, "
-        f"worst source's false alarms {COLUMNS['worst'].cell(row)}; files (fakes): {count(row)}"
+        f"worst source's false alarms {_worst(row)}; files (fakes): {count(row)}"
         for row in rows_of(metrics, part, "output")
         if pd.notna(row["auc"])
     ]

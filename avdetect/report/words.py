@@ -15,7 +15,7 @@ Tone = Literal["fake", "undecided", "none", "plain", "void"]  # as the verdicts;
 
 
 TONE_OF: dict[Verdict, Tone] = {"fake": "fake", "undecided": "undecided", "no sign found": "none", "abstain": "void"}
-# Rich's style on a terminal; colour on light paper and in a picture, and on dark paper.
+# Rich's style on a terminal; colour on light paper, and on dark paper.
 TONES: dict[Tone, tuple[str, str, str]] = {
     "fake": ("bold red", "#a63c00", "#ff9a5c"),
     "undecided": ("bold yellow", "#7a5a0c", "#e6c46a"),
