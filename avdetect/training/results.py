@@ -143,8 +143,8 @@ def export(
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{run} holds no finished run ({error}): let avdetect train end first") from error
     stored = {key: value for key, value in result["config"].items() if key != "joint"}  # a stage of earlier versions
-    for name in ("visual", "audio"):  # how it was trained is done with
-        stored[name] = {key: value for key, value in stored[name].items() if key not in PairLoopConfig.RETIRED}
+    for stream in ("visual", "audio"):  # how it was trained is done with
+        stored[stream] = {key: value for key, value in stored[stream].items() if key not in PairLoopConfig.RETIRED}
     config = from_dict(TrainConfig, stored | {"model": without_retired(stored["model"])}, "result.json")
     model = Model.load(config.model, run / "model.safetensors")
     detector = check_detector(config, result["detector_fingerprint"], detector_model)
