@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import one_thread  # noqa: F401  first of all
 import pytest
 from media_factory import MediaFactory
 from readme_media import SAMPLE
