@@ -20,7 +20,7 @@ import serve_scorers
 from serve_running import BODY, FORM, Running, eventually, running
 
 from avdetect.config import MediaLimits
-from avdetect.serve import pages, security, service, uploads
+from avdetect.serve import command, pages, security, service, uploads
 from avdetect.serve.settings import ServeSettings
 
 ASKED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -221,3 +221,12 @@ def test_a_server_takes_less_of_a_file_than_the_command(tmp_path: Path) -> None:
     ours, theirs = ServeSettings(data=tmp_path).options.limits, MediaLimits()
     for name in ("max_duration_seconds", "max_wall_seconds", "max_file_seconds", "max_pixels"):
         assert getattr(ours, name) < getattr(theirs, name)
+
+
+def test_an_answer_is_sent_as_it_comes(tmp_path: Path) -> None:
+    """Without it, each waited 40 ms for an acknowledgement that the client delays."""
+    listener = command.listen(ServeSettings(data=tmp_path, port=0))
+    with listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

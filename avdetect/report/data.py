@@ -16,8 +16,9 @@ from avdetect.types import Detection
 SCHEMA = "avdetect.results/2"
 SCHEMA_FILE = Path(__file__).parent / "detection.schema.json"
 CSV_COLUMNS = (
-    "path", "status", "verdict", "fake", "video_fake", "audio_fake", "mismatch", "sync_offset_seconds",
-    "sync_confidence", "duration_seconds", "missing", "warnings", "reason", "error",
+    "path", "status", "verdict", "fake", "video_fake", "audio_fake", "mismatch", "fake_threshold", "undecided_threshold",
+    "sync_offset_seconds", "sync_confidence", "audio_track", "duration_seconds", "windows", "missing", "warnings",
+    "reason", "limit", "error",
 )  # fmt: skip
 
 
@@ -55,10 +56,12 @@ def to_row(result: Mapping[str, Any]) -> dict[str, Any]:
     if result["status"] == "failed":
         row["reason"] = result["message"]
     else:
-        sync = result["sync"] or {}
+        sync, media = result["sync"] or {}, result["media"] or {}
         row |= {
             "sync_offset_seconds": sync.get("offset_seconds"),
             "sync_confidence": sync.get("confidence"),
+            "audio_track": media.get("audio"),
+            "windows": "; ".join(f"{start:.1f}-{end:.1f}" for start, end in result["windows"]),
             "missing": "; ".join(f"{stream}: {why}" for stream, why in result["missing"].items()),
             "warnings": "; ".join(result["warnings"]),
         }

@@ -1,20 +1,26 @@
 """A server under load: many clients upload good and bad files, and ask how they are; is a job lost, does memory grow?
 
-    PYTHONPATH=tools python -m benchmark.serve_load [--jobs 200] [--clients 8] [--workers 2] > load.csv
+    PYTHONPATH=tools python -m benchmark.serve_load [--jobs 200] [--clients 8] [--workers 2] [--attackers 0] > load.csv
 
-Exits with 1 if a job was lost, ended otherwise than it should, or the server's memory grew by more than GROWTH_MIB from
-the middle to the end. Rule and data: README.md in this folder.
+Attackers hold connections beside the clients, each in one of the ways of ATTACKS. Exits with 1 if a job was lost, ended
+otherwise than it should, or the server's memory grew by more than GROWTH_MIB from the middle to the end. Rule and data:
+README.md in this folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -27,9 +33,82 @@ with script_imports("serve_load", "dev"):
 GROWTH_MIB = 20
 BAD = 10  # every tenth file is no video
 COLUMNS = (
-    *("jobs", "clients", "workers", "wrong", "wall_seconds", "status_requests", "status_p50_ms", "status_p95_ms"),
+    *("jobs", "clients", "workers", "attackers"),
+    *("wrong", "wall_seconds", "status_requests", "status_p50_ms", "status_p95_ms"),
     *("rss_start_mib", "rss_middle_mib", "rss_end_mib"),
 )
+BACK_SECONDS = 0.2  # until an attacker that was put out connects again
+
+# -- attackers
+
+
+def _drip(connection: socket.socket, head: bytes, bit: bytes) -> None:
+    connection.sendall(head)
+    while True:
+        connection.sendall(bit)
+        time.sleep(0.5)
+
+
+def pipelines(connection: socket.socket, host: str) -> None:
+    """A thousand requests at a time, whose answers are not read."""
+    _drip(connection, b"", f"GET /openapi.json HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() * 1000)
+
+
+def uploads_slowly(connection: socket.socket, host: str) -> None:
+    head = f"POST /v1/score HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999\r\n"
+    head += 'Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\nContent-Disposition: form-data; name="file"; '
+    _drip(connection, f'{head}filename="slow.mp4"\r\n\r\n'.encode(), b"x" * 64)
+
+
+def sends_half_a_head(connection: socket.socket, host: str) -> None:
+    _drip(connection, f"GET / HTTP/1.1\r\nHost: {host}\r\n".encode(), b"X-More: and more\r\n")
+
+
+def comes_from_another_site(connection: socket.socket, host: str) -> None:
+    """Asks under a foreign name, reads what is said, and asks again."""
+    connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n")
+    while connection.recv(65536):
+        pass
+
+
+def reads_nothing(connection: socket.socket, host: str) -> None:
+    connection.sendall(f"GET /openapi.json HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    time.sleep(60)
+
+
+ATTACKS = (pipelines, uploads_slowly, sends_half_a_head, comes_from_another_site, reads_nothing)
+
+
+def _attacks_again(attack: Callable[[socket.socket, str], None], address: tuple[str, int]) -> None:
+    while True:
+        try:
+            with socket.create_connection(address, timeout=60) as connection:
+                attack(connection, f"{address[0]}:{address[1]}")
+        except OSError:
+            pass  # the server has put it out
+        time.sleep(BACK_SECONDS)
+
+
+def _attackers(count: int, address: tuple[str, int]) -> None:
+    with ThreadPoolExecutor(count) as pool:
+        for attack in itertools.islice(itertools.cycle(ATTACKS), count):
+            pool.submit(_attacks_again, attack, address)
+
+
+@contextmanager
+def attacked(url: httpx.URL, count: int) -> Iterator[None]:
+    """`count` attackers at work, in a process of their own."""
+    attackers = multiprocessing.Process(target=_attackers, args=(count, (url.host, url.port)), daemon=True)
+    if count:
+        attackers.start()
+    try:
+        yield
+    finally:
+        if count:
+            attackers.kill()
+
+
+# -- clients
 
 
 def job(http: httpx.Client, number: int, seconds: list[float]) -> bool:
@@ -73,7 +152,7 @@ def loaded(url: str, pid: int, jobs: int, clients: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("jobs", 200), ("clients", 8), ("workers", 2)):
+    for name, value in (("jobs", 200), ("clients", 8), ("workers", 2), ("attackers", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     table = Table(COLUMNS, machine())
@@ -84,10 +163,12 @@ def main() -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
             try:
                 assert server.stdout is not None
-                row = loaded(server.stdout.readline().split()[3], server.pid, args.jobs, args.clients)
+                url = server.stdout.readline().split()[3]
+                with attacked(httpx.URL(url), args.attackers):
+                    row = loaded(url, server.pid, args.jobs, args.clients)
             finally:
                 server.terminate()
-        table.row(jobs=args.jobs, clients=args.clients, workers=args.workers, **row)
+        table.row(**vars(args), **row)
     sys.exit(1 if row["wrong"] or row["rss_end_mib"] - row["rss_middle_mib"] > GROWTH_MIB else 0)
 
 
