@@ -59,9 +59,11 @@ def test_one_file_gives_a_report(folder: Path) -> None:
 
 
 def test_json_follows_the_schema(folder: Path, here: Here) -> None:
+    schema = json.loads(SCHEMA_FILE.read_text())
     told = here("score", "good.mp4", "empty.mp4", "--json", cwd=folder, code=1).stdout
     good, bad = results = list(map(json.loads, told.splitlines()))
-    jsonschema.validate({"schema": "avdetect.results/2", "results": results}, json.loads(SCHEMA_FILE.read_text()))
+    jsonschema.validate({"schema": "avdetect.results/2", "results": results}, schema)
+    jsonschema.validate(json.loads(here("score", "empty.mp4", "--json", cwd=folder, code=1).stdout), schema)
     assert (good["status"], bad["status"], bad["error"]) == ("scored", "failed", "MediaError")
     assert 0 < good["fake"] < 1
     assert {s["name"] for s in good["streams"]} == {"visual", "audio", "sync"}
