@@ -234,9 +234,9 @@ def test_codecs_are_used_as_often_as_configured(part: Subset, monkeypatch: pytes
 
     monkeypatch.setattr(sampling, "through_audio_codec", codec)
     batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5, forged=0.0), 0)
-    for step in range(20):
+    for step in range(8):
         batches(step)
-    assert 0.35 < len(used) / 320 < 0.65
+    assert 0.35 < len(used) / 128 < 0.65
     assert len({c.name for c in used}) == 3
 
 
