@@ -290,9 +290,6 @@ def test_a_worker_that_is_killed_costs_a_second_try(
     assert run(tmp_path / "cache", data, engine=engine).preprocessed == 0
 
 
-# -- re-encoded copies
-
-
 def test_copies_hang_on_the_originals_bytes_and_move_with_the_data(straight: Path, data: Path, tmp_path: Path) -> None:
     """The recipe hangs on the original's bytes, or else on the file's own: not on where they lie."""
     cache, moved = tmp_path / "cache", tmp_path / "elsewhere"
