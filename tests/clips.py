@@ -7,6 +7,7 @@ lip-sync can be given clips whose offset is known exactly.
 
 from __future__ import annotations
 
+import functools
 import wave
 from pathlib import Path
 
@@ -43,6 +44,11 @@ def tones(codes: np.ndarray) -> Float:
 
 def speech(seconds: float, seed: int = 0) -> Float:
     """Syllables of vowels that glide into each other, at -22 dBFS: never silent, the same at every call."""
+    return _speech(seconds, seed).copy()
+
+
+@functools.lru_cache(256)
+def _speech(seconds: float, seed: int) -> Float:
     count = round(seconds * SAMPLE_RATE)
     rng, time = np.random.default_rng(seed), np.arange(count) / SAMPLE_RATE
     steps = rng.integers(1, len(VOWELS), int(seconds / SYLLABLE_SECONDS) + 2)  # never the same vowel twice

@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-from collections.abc import Callable, Generator, Iterator
+import subprocess
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import one_thread  # noqa: F401  first of all
 import pytest
 from media_factory import MediaFactory
 from readme_media import SAMPLE
 
-from avdetect import Detection, Detector, load_detector
+from avdetect import Detection, Detector, cli, load_detector
 from avdetect._media import tool
+from avdetect.batch.options import ScoringOptions
+from avdetect.config import MediaLimits
 from avdetect.extras import how_to_install
 from avdetect.jobs import ray
+from avdetect.jobs.pool import Done, Item, Pool
+
+# The files that take longest come first: a worker that begins one last keeps the others waiting.
+SLOW = """
+    sampled determinism run preprocess_tool forgeries_audio hostile_cases evaluate_tool batches media_hostile
+    media_cases media serve_api batch_ray jobs_pool forge_tool batch_cli cli
+""".split()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist: by the number of tests in a file
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -23,6 +46,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """No test pulls the plug: what is killed has written all the same, and a thousand small files need not wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +72,57 @@ def detector() -> Detector:
 def sample(detector: Detector) -> Detection:
     """What it says of the sample clip."""
     return detector.score(SAMPLE)
+
+
+class PoolHere(Pool):
+    """Works in this process: for tests of what stands around the workers."""
+
+    def run(self, items: Iterable[Item | None]) -> Generator[Done]:
+        work = self._task()
+        for item in items:
+            if item is not None:
+                yield Done(item, json.loads(json.dumps(work(item.value, lambda news: None))))
+
+
+Here = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def here(detector: Detector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """here("score", "a.mp4", cwd=folder, code=0): what batch_commands.score is, without a process for it and its
+    workers. given: standard input."""
+    load = ScoringOptions.load
+
+    def known(options: ScoringOptions, threads: int | None = None) -> Detector:
+        plain = options.bundle is None and options.detector is None and options.limits == MediaLimits()
+        return detector if plain else load(options, threads)
+
+    monkeypatch.setattr(ScoringOptions, "load", known)
+    monkeypatch.setattr("avdetect.jobs.pool.Pool", PoolHere)
+
+    def run(*arguments: Any, code: int, cwd: Path | None = None, given: str | None = None) -> Any:
+        words = list(map(str, arguments))
+        capsys.readouterr()
+        with monkeypatch.context() as patch, open("/dev/null" if given is None else _file_of(given)) as stdin:
+            patch.setattr("sys.stdin", stdin)
+            patch.setenv("COLUMNS", "100")
+            if cwd is not None:
+                patch.chdir(cwd)
+            found = cli.run(words)
+        out, err = capsys.readouterr()
+        assert found == code, err
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(words, code, out, err)
+
+    return run
+
+
+def _file_of(text: str) -> int:
+    """A file in memory with that text."""
+    descriptor = os.memfd_create("given")
+    os.write(descriptor, text.encode())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ COMMANDS: dict[str, str] = {
     "vfr.mkv": clap(f"-vf \"select='not(between(t,0.5,0.95))*not(eq(mod(n,4),1))'\" -fps_mode vfr {MP4}", "30"),
     # the sound stops at 0.3 s and goes on at 0.8 s
     "gap.mkv": clap(f"-af \"aselect='not(between(t,0.3,0.8))'\" {H264} -c:a pcm_s16le"),
-    "long.mp4": f'-f lavfi -i "testsrc2=size=640x360:rate=30:duration=12" -f lavfi -i "sine=300:duration=12,vibrato" '
+    "long.mp4": f'-f lavfi -i "testsrc2=size=320x180:rate=30:duration=12" -f lavfi -i "sine=300:duration=12,vibrato" '
     f"{H264} -preset ultrafast -g 50 -c:a aac {{out}}",
     "long.mkv": "-i {long.mp4} -c copy {out}",
     "long_fast.mp4": "-i {long.mp4} -c copy -movflags faststart {out}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +36,11 @@ def samples_of(path: Path, chunk_seconds: float = 0.5, audio_track: int | None =
         assert len(before.samples) == round(chunk_seconds * SAMPLE_RATE)
         assert after.start_seconds == pytest.approx(before.start_seconds + before.duration_seconds)
     return np.concatenate([chunk.samples for chunk in chunks])
+
+
+def read_all(path: Path | str | bytes, limits: MediaLimits | None = None) -> tuple[int, int, list[str]]:
+    """(frames, samples, warnings)."""
+    with MediaReader(os.fsdecode(path), MediaConfig(), limits) as reader:
+        frames = sum(len(batch) for batch in reader.video()) if reader.info.video else 0
+        samples = sum(len(chunk.samples) for chunk in reader.audio(1.0)) if reader.info.audio else 0
+        return frames, samples, reader.warnings

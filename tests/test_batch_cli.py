@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 from batch_commands import ROOT, all_gone, family, kept_in, named_like, rows_in, score, start, wait_for
 from clips import speech, write_wav
+from conftest import Here
 from media_factory import MediaFactory
 
-from avdetect import load_detector
 from avdetect.cli import run
-from avdetect.report.data import SCHEMA_FILE, to_dict
+from avdetect.report.data import SCHEMA_FILE
 
 SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
 MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4", "clap.mkv", "empty.mp4")
@@ -103,27 +103,7 @@ def test_an_interrupt_keeps_what_was_scored(folder: Path, straight: bytes, tmp_p
     assert all_gone(everybody, 5)
 
 
-def test_scores_do_not_depend_on_workers_or_threads(folder: Path, tmp_path: Path) -> None:
-    paths = [f"media/{name}" for name in ("3_face.mp4", "0_clap.mp4", "0_tone.wav", "3_face.mp4")]
-    found = []
-    for workers in (1, 2):
-        out = tmp_path / f"{workers}.jsonl"
-        score(*paths, "--workers", workers, "--out", out, "--duration", 1, cwd=folder.parent, code=0)
-        found.append([json.loads(line) for line in out.read_text().splitlines()])
-    detector = load_detector(threads=3)  # the workers had as many as there are cores, and half of them
-    detections = {path: detector.score(folder.parent / path, duration_seconds=1) for path in set(paths)}
-    found.append([json.loads(json.dumps(to_dict(detections[path]))) for path in paths])
-    for results in found:
-        assert [Path(r["path"]).name for r in results] == [Path(p).name for p in paths]
-        for result, expected in zip(results, found[0], strict=True):
-            for name in ("fake", "video_fake", "audio_fake"):
-                assert result[name] == pytest.approx(expected[name], abs=1e-6)
-            for stream, other in zip(result["streams"], expected["streams"], strict=True):
-                assert stream["score"] == pytest.approx(other["score"], abs=1e-6)
-    jsonschema.validate({"schema": "avdetect.results/2", "results": found[1]}, json.loads(SCHEMA_FILE.read_text()))
-
-
-def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
+def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path, here: Here) -> None:
     write_wav(tmp_path / "a\nb.wav", speech(2.0))
     for name in ("0_clap.mp4", "0_text.mp4", "0_silent_film.mp4"):
         shutil.copy(folder / name, tmp_path / name)
@@ -132,8 +112,8 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
     with (tmp_path / "lists" / "m.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label"), *((f"../{name}", 1) for name in names)])
     seconds = ("--duration", "1")
-    kaggle = ("--kaggle", "k.csv")
-    done = score("-", "--null", "--out", "r.csv", *kaggle, *seconds, cwd=tmp_path, code=1, given="\0".join(names))
+    many = ("-", "--null", "--kaggle", "k.csv")
+    done = here("score", *many, "--out", "r.csv", *seconds, cwd=tmp_path, code=1, given="\0".join(names))
     table = pd.read_csv(tmp_path / "r.csv")
     assert table["path"].tolist() == [name.replace("\n", "\\n") for name in names]
     assert "--kaggle: the label is 0.5 for 2 that abstained and 1 that failed" in done.stderr
@@ -143,7 +123,7 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
     assert submission[3] == "0_silent_film.mp4,0.500000"
     assert float(submission[2].rpartition(",")[2]) == pytest.approx(table["fake"][1], abs=1e-4)
     assert table["fake"].isna().tolist() == [True, False, True, True]  # 0.5 stands in the submission only
-    done = score("--manifest", "lists/m.csv", "--out", "r.jsonl", "--json", *seconds, cwd=tmp_path, code=1)
+    done = here("score", "--manifest", "lists/m.csv", "--out", "r.jsonl", "--json", *seconds, cwd=tmp_path, code=1)
     assert done.stdout == (tmp_path / "r.jsonl").read_text()
     results = [json.loads(line) for line in done.stdout.splitlines()]
     jsonschema.validate({"schema": "avdetect.results/2", "results": results}, json.loads(SCHEMA_FILE.read_text()))
@@ -154,17 +134,19 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))  # nothing is left over
 
 
-def test_a_file_that_changed_is_scored_again_and_other_options_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_changed_is_scored_again_and_other_options_are_refused(
+    folder: Path, tmp_path: Path, here: Here
+) -> None:
     for name in ("0_text.mp4", "1_text.mp4"):
         shutil.copy(folder / name, tmp_path / name)
     command = (".", "--out", "r.csv", "--duration", "0.5")
-    score(*command, cwd=tmp_path, code=1)
+    here("score", *command, cwd=tmp_path, code=1)
     shutil.copy(folder / "0_tone.wav", tmp_path / "1_text.mp4")
-    done = score(*command, cwd=tmp_path, code=1)
+    done = here("score", *command, cwd=tmp_path, code=1)
     assert "1 scored" in done.stderr
     assert "1 were scored before" in done.stderr
     before = (tmp_path / "r.csv").read_bytes()
-    done = score(".", "--out", "r.csv", "--duration", "0.6", cwd=tmp_path, code=2)
+    done = here("score", ".", "--out", "r.csv", "--duration", "0.6", cwd=tmp_path, code=2)
     assert "duration: 0.5 there, 0.6 now" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "r.csv").read_bytes() == before
@@ -217,8 +199,3 @@ def test_refusals_are_one_line(
     assert message in shown.err
     assert len(shown.err.splitlines()) == 1
     assert not list(tmp_path.glob("*.journal"))
-
-
-def test_a_worker_that_cannot_begin_is_one_line(folder: Path, tmp_path: Path) -> None:
-    done = score(".", "--start", "2000000", "--out", tmp_path / "r.csv", cwd=folder, code=2)
-    assert done.stderr == "avdetect: start must be a number of seconds from 0 to 1e+06, got 2000000.0\n"

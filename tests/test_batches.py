@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 
@@ -11,17 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from archive_factory import make_archive
 from clips import FIRST_BAND, MOUTH_FRAMES, ToneNetworks, codes_of, make_track, speech, tones
+from part_factory import MODEL, PAIRS, ROWS, SYNC, assert_pure, luma, media, part, part_of, spy, table_of  # noqa: F401  # some are fixtures
 
 from avdetect.audio import log_mel
 from avdetect.config import (
     AudioConfig,
-    FaceConfig,
-    ModelConfig,
-    PairLoopConfig,
-    PreprocessConfig,
-    StreamLoopConfig,
 )
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.manifest import validate
@@ -32,86 +26,6 @@ from avdetect.training.lipsync import MOMENTS, SyncBatches
 from avdetect.training.sampling import Draws, Originals, Subset, source_weights
 from avdetect.training.streams import spec_augment
 from avdetect.types import Clip, Float, UInt8, Waveform
-
-CONFIG = PreprocessConfig(faces=FaceConfig(crop_size=32))
-PAIRS = PairLoopConfig(batch_size=16, codec=0.0)
-SYNC = StreamLoopConfig(batch_size=4, codec=0.0)
-MODEL = ModelConfig()
-ROWS = [  # (kind, fake, video_fake, audio_fake, dataset, original): luma and tone of a file state its row
-    ("clip", 0, 0, 0, "news", ""),
-    ("clip", 0, 0, "", "news", ""),
-    ("clip", 1, 1, 0, "swaps", "/0"),
-    ("clip", 1, "", 1, "dubs", "/0"),
-    ("clip", 1, 0, 0, "mismatch", ""),
-    ("clip", "", "", "", "unlabelled", ""),
-    ("speech", 1, "", 1, "tts", "/7"),
-    ("speech", 0, "", 0, "people", ""),
-    ("still", 0, 0, "", "photos", ""),
-    ("still", 1, 1, "", "gan", ""),
-    ("clip", 1, "", "", "contest", "/0"),
-]
-
-
-def luma(row: int) -> int:
-    return 20 + 20 * row
-
-
-def media(row: int, kind: str) -> list[Clip]:
-    """All crops of a row have its luma, its tone stands above the voice."""
-    track = make_track(np.zeros(60, int), size=32)
-    level = np.full_like(track.face_crops, luma(row))
-    level[:, :4, :4] = np.arange(len(level), dtype=np.uint8)[:, None, None, None]  # no two moments are alike
-    track = dataclasses.replace(track, face_crops=level, mouth_crops=np.full_like(track.mouth_crops, luma(row)))
-    wave = Waveform(tones(np.full(63, row))[:40_000])
-    return [Clip(0, 2.4, () if kind == "speech" else (track,), None if kind == "still" else wave)]
-
-
-def table_of(rows=ROWS) -> pd.DataFrame:
-    kind, fake, video, audio, dataset, original = zip(*rows, strict=True)
-    names = [f"/{i}" for i in range(len(rows))]
-    labels = {"kind": kind, "fake": fake, "video_fake": video, "audio_fake": audio}
-    places = {"path": names, "group": names, "dataset": dataset, "original": original}
-    return validate(pd.DataFrame(labels | places | {"split": "train", "method": "", "fake_segments": ""}))
-
-
-def part_of(root: Path, clips: list[list[Clip]], table: pd.DataFrame | None = None) -> Subset:
-    archive = make_archive(root, table_of() if table is None else table, clips, CONFIG)
-    return Subset(archive, np.arange(len(archive.files)))
-
-
-@pytest.fixture(scope="module")
-def part(tmp_path_factory: pytest.TempPathFactory) -> Subset:
-    clips = [media(i, row[0]) for i, row in enumerate(ROWS)]
-    return part_of(tmp_path_factory.mktemp("archive"), clips)
-
-
-def spy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of the archive's clips, as they are drawn."""
-    rows: list[int] = []
-    draw = Draws.draw
-
-    def noted(self: Draws, rng: np.random.Generator) -> int:
-        rows.append(draw(self, rng))
-        return rows[-1]
-
-    monkeypatch.setattr(Draws, "draw", noted)
-    return rows
-
-
-def assert_pure(make: Callable[[int], Callable]) -> None:
-    """make(seed) -> batches."""
-    batches, fresh = make(0), make(0)
-    one = batches(7)
-    batches(3)
-    for key, value in one.items():
-        assert value.equal(batches(7)[key]), "nothing depends on what was drawn before"
-        assert value.equal(fresh(7)[key])
-        for parts in (2, 4):
-            joined = torch.cat([batches(7, p, parts)[key] for p in range(parts)])
-            assert value.equal(joined), "the parts of a step are its joint batch"
-    assert any(not v.equal(batches(8)[k]) for k, v in one.items()), "the step counts"
-    assert any(not v.equal(make(1)(7)[k]) for k, v in one.items()), "the seed counts"
-
 
 # -- draws
 
@@ -242,14 +156,14 @@ def test_a_face_without_another_moment_needs_a_method_without(tmp_path: Path) ->
 
 
 def test_audio_batches(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = lambda seed: AudioBatches(part, AudioConfig(), PAIRS, seed)  # noqa: E731
-    batch = make(0)(0)
+    batch = AudioBatches(part, AudioConfig(), PAIRS, 0)(0)
     assert batch["mels"].shape == (16, 200, 80)
     assert batch["mels"].dtype == torch.float32
     assert batch["labels"].tolist() == [1, 0] * 8
-    assert_pure(make)
+    few = dataclasses.replace(PAIRS, batch_size=8)
+    assert_pure(lambda seed: AudioBatches(part, AudioConfig(), few, seed))
     drawn = spy(monkeypatch)
-    batches = make(0)
+    batches = AudioBatches(part, AudioConfig(), PAIRS, 0)
     for step in range(5):
         batches(step)
     assert set(drawn) == {0, 2, 3, 4, 6, 7}
@@ -286,13 +200,13 @@ def test_every_fake_window_holds_forged_sound(spans, tmp_path: Path) -> None:
     part = part_of(tmp_path / "a", clips, validate(table))
     batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, forged=0.0), 0, augment=False)
     rng, before = np.random.default_rng(0), 0
-    for _ in range(300):
+    for _ in range(100):
         window = batches._window(batches.fake.draw(rng), rng, forged=True)
         first = round(window.start_seconds * 16_000)
         held = forged[first : first + len(window.samples)]
         assert held.sum() >= min(8000, round(min(b - a for a, b in spans) * 16_000))
         before += not held[0]
-    assert before > 30, "windows also begin before a span: its onset is heard"
+    assert before > 10, "windows also begin before a span: its onset is heard"
 
 
 def test_short_and_partly_silent_recordings_fill_the_window(tmp_path: Path) -> None:
@@ -319,10 +233,10 @@ def test_codecs_are_used_as_often_as_configured(part: Subset, monkeypatch: pytes
         return samples
 
     monkeypatch.setattr(sampling, "through_audio_codec", codec)
-    batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5), 0)
-    for step in range(20):
+    batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5, forged=0.0), 0)
+    for step in range(8):
         batches(step)
-    assert 0.35 < len(used) / 320 < 0.65
+    assert 0.35 < len(used) / 128 < 0.65
     assert len({c.name for c in used}) == 3
 
 

@@ -30,13 +30,11 @@ def test_a_process_is_measured_with_its_children() -> None:
 
 def test_the_table_is_csv_with_the_machine_above() -> None:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}
-    command = [sys.executable, "-m", "benchmark.rates", "decode", "score", "--clips", "120:11", "--runs", "1"]
+    command = [sys.executable, "-m", "benchmark.rates", "decode", "--clips", "120:11", "--runs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "# cores: " in done.stdout
-    assert "x the CPU of decode" in done.stdout.splitlines()[-1]
     table = pd.read_csv(io.StringIO(done.stdout), comment="#")
-    assert table[["run", "command", "clip"]].to_numpy().tolist() == [[0, "decode", "120:11"], [0, "score", "120:11"]]
+    assert table[["run", "command", "clip"]].to_numpy().tolist() == [[0, "decode", "120:11"]]
     assert (table.wall_seconds > 0).all()
     assert (table.cpu_per_media_second < table.cpu_seconds).all()
-    assert (table.python_mib[table.command == "score"] > 50).all()

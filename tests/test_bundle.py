@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import json
-import pickle
-import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,119 +13,46 @@ import torch
 from clips import talking_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_bundle import (  # noqa: F401  # some are fixtures
+    CALIBRATION,
+    CONFIG,
+    Edit,
+    build_model,
+    copy,
+    edit,
+    export,
+    exported,
+    model,
+    networks,
+    random_input,
+)
 
 import avdetect
-from avdetect.audio import N_MELS
 from avdetect.bundle import (
     DEFAULT_BUNDLE,
     FORMAT,
-    GOLDEN_TOLERANCE,
     GRAPHS,
     Bundle,
     Calibration,
     OnnxNetworks,
     execution_providers,
-    replay_golden,
 )
 from avdetect.config import (
-    AudioConfig,
-    FusionConfig,
-    ModelConfig,
     PreprocessConfig,
-    SyncConfig,
     TrainConfig,
     VisualConfig,
     load_yaml,
 )
 from avdetect.errors import ConfigError, ModelError
-from avdetect.export import PARITY_TOLERANCE, check_parity, export_bundle, golden_inputs
+from avdetect.export import PARITY_TOLERANCE, check_parity, golden_inputs
 from avdetect.model import Model
-from avdetect.pooling import FEATURES
 from avdetect.training.streams import TorchNetworks
 from avdetect.types import Rate
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
-CONFIG = ModelConfig(
-    visual=VisualConfig(encoder="test_efficientnet", pretrained="/home/someone/encoder.safetensors"),
-    audio=AudioConfig(channels=(4, 8, 8), embedding=8),
-    sync=SyncConfig(embedding=8, channels=(4, 4, 8, 8)),
-    fusion=FusionConfig(parts=False),
-)
-CALIBRATION = Calibration((1.0, 2.0, 0.5, 1.5), (0.0, -1.0, 0.3, 0.9), 0.01, 0.6, 0.5)
-Edit = Callable[[dict[str, Any]], None]
-
-
-def build_model(config: ModelConfig = CONFIG) -> Model:
-    """With random batch statistics, as after training: the identity would hide a lost normalisation."""
-    torch.manual_seed(0)
-    model = Model(config, load_pretrained=False)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-    model.fusion.fit_scale(torch.randn(20, len(FEATURES)).abs())
-    return model.eval()
-
-
-def export(model: Model, folder: Path) -> Bundle:
-    return export_bundle(
-        model,
-        folder,
-        name="tiny",
-        licence="MIT",
-        preprocess=PreprocessConfig(),
-        calibration=CALIBRATION,
-        training={"manifest_digest": "0" * 16},
-        sample=[talking_clip(80, mouth=PreprocessConfig().faces.mouth_size)],
-    )
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return build_model()
-
-
-@pytest.fixture(scope="module")
-def exported(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export(model, tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def networks(exported: Bundle) -> OnnxNetworks:
-    return OnnxNetworks(exported, "cpu", threads=1)
-
-
-@pytest.fixture
-def copy(exported: Bundle, tmp_path: Path) -> Path:
-    return shutil.copytree(exported.folder, tmp_path / "copy")
-
-
-def edit(folder: Path, change: Edit) -> None:
-    path = folder / "bundle.json"
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
-
-
-def put(folder: Path, name: str, content: bytes) -> None:
-    """Replace a file and its hash: what somebody who builds a malicious bundle would do."""
-    (folder / name).write_bytes(content)
-    edit(folder, lambda v: v["files"].update({name: hashlib.sha256(content).hexdigest()}))
 
 
 # -- export and parity
-
-
-def random_input(graph: str, rows: int, rng: np.random.Generator, time: int = 200) -> np.ndarray:
-    mels = (rng.normal(-5, 3, (rows, time, N_MELS)) * rng.uniform(0.2, 2, (rows, 1, 1))).astype(np.float32)
-    return {
-        "visual": lambda: rng.integers(0, 256, (rows, 8, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2),
-        "speech": lambda: mels,
-        "audio": lambda: mels[:, :, None],
-        "mouth": lambda: rng.integers(0, 256, (rows, time // 10, 8, 8), dtype=np.uint8).repeat(8, 2).repeat(8, 3),
-        "voice": lambda: mels[:, :, None],
-        "fusion": lambda: rng.normal(0, 2, (rows, len(FEATURES))).astype(np.float32),
-    }[graph]()
 
 
 @pytest.mark.parametrize(("rows", "time"), [(1, 200), (7, 151), (65, 200)])
@@ -304,93 +225,6 @@ def test_a_description_that_is_no_json_object_is_refused(copy: Path, text: str) 
     (copy / "bundle.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ModelError, match=r"bundle\.json"):
         Bundle.load(copy)
-
-
-# -- nothing is unpickled
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (pytest.fail, ("a pickle was executed",))
-
-
-def npz(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [npz(**{"visual.input": np.array([Bomb()], dtype=object)}), pickle.dumps(Bomb()), b"PK\x03\x04 truncated"],
-)
-def test_golden_scores_that_are_no_plain_arrays_are_refused(copy: Path, networks: OnnxNetworks, content: bytes) -> None:
-    put(copy, "golden.npz", content)
-    with pytest.raises(ModelError, match=r"golden\.npz"):
-        replay_golden(Bundle.load(copy), networks)
-
-
-def test_loading_and_scoring_never_unpickle(exported: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("something was unpickled")
-
-    for name in ("load", "loads", "Unpickler"):
-        monkeypatch.setattr(pickle, name, refuse)
-    monkeypatch.setattr(np.lib.format, "pickle", pickle, raising=False)
-    with pytest.raises(AssertionError, match="unpickled"):
-        np.load(io.BytesIO(npz(a=np.array([1, "b"], dtype=object))), allow_pickle=True)["a"]
-    bundle = Bundle.load(exported.folder)
-    networks = OnnxNetworks(bundle, "cpu", threads=1)
-    assert max(replay_golden(bundle, networks).values()) <= GOLDEN_TOLERANCE
-
-
-# -- golden scores
-
-
-def noticed(differences: dict[str, float]) -> set[str]:
-    assert set(differences) == set(GRAPHS)
-    return {graph for graph, difference in differences.items() if not difference <= GOLDEN_TOLERANCE}
-
-
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_an_altered_golden_score_is_noticed(exported: Bundle, copy: Path, networks: OnnxNetworks, graph: str) -> None:
-    output = exported.golden()[f"{graph}.output"]
-    off = output.copy()
-    off.flat[-1] += 0.01
-    for wrong in (off, output * np.nan, output[:0]):
-        put(copy, "golden.npz", npz(**(exported.golden() | {f"{graph}.output": wrong})))
-        assert noticed(replay_golden(Bundle.load(copy), networks)) == {graph}
-    assert max(replay_golden(exported, networks).values()) <= PARITY_TOLERANCE
-
-
-def test_other_weights_are_noticed(exported: Bundle, copy: Path, tmp_path: Path) -> None:
-    model = build_model()
-    with torch.no_grad():
-        model.audio.head.bias.add_(0.05)
-    put(copy, "audio.onnx", export(model, tmp_path / "other").files["audio.onnx"])
-    bundle = Bundle.load(copy)
-    assert noticed(replay_golden(bundle, OnnxNetworks(bundle, "cpu", threads=1))) == {"audio"}
-
-
-@pytest.mark.parametrize("change", [{"mouth_frames": 9}, {"embedding": 6}])
-def test_towers_of_another_shape_are_a_model_error(exported: Bundle, copy: Path, tmp_path: Path, change: dict) -> None:
-    """Else lip-sync would be read from vectors that belong to other frames, or that cannot be compared."""
-    other = export(build_model(dataclasses.replace(CONFIG, sync=dataclasses.replace(CONFIG.sync, **change))), tmp_path)
-    put(copy, "mouth.onnx", other.files["mouth.onnx"])
-    altered = OnnxNetworks(Bundle.load(copy), "cpu", threads=1)
-    with pytest.raises(ModelError, match=r"mouth\.onnx of .* gives .*use another bundle"):
-        altered.mouth(random_input("mouth", 1, np.random.default_rng(0)))
-
-
-def test_golden_scores_of_other_graphs_are_a_model_error(exported: Bundle, copy: Path, networks: OnnxNetworks) -> None:
-    golden = exported.golden()
-    del golden["mouth.output"]
-    put(copy, "golden.npz", npz(**golden))
-    with pytest.raises(ModelError, match="cannot be replayed"):
-        replay_golden(Bundle.load(copy), networks)
-    put(copy, "golden.npz", npz(**(exported.golden() | {"mouth.input": np.zeros((1, 2), np.uint8)})))
-    with pytest.raises(ModelError, match=r"mouth\.onnx of .* cannot be run"):
-        replay_golden(Bundle.load(copy), networks)
 
 
 # -- providers

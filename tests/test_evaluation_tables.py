@@ -218,16 +218,6 @@ def test_false_alarms_are_told_by_source_the_worst_first() -> None:
     assert (found["false_alarms_at_5"] == 0).all()
 
 
-def test_at_five_percent_every_source_weighs_the_same() -> None:
-    reals = pd.DataFrame({"dataset": ["large"] * 100 + [f"s{i}" for i in range(19) for _ in range(5)]})
-    p = np.linspace(0, 0.4, len(reals))
-    p[:100] = 0.9  # one of twenty sources is always called fake: exactly 5 %
-    reals = reals.assign(p_fake=p, fake=0, has_visual=1.0, has_audio=1.0, method="")
-    found = measured(reals, "false alarms").set_index("subset")
-    assert found.loc["clips: large", "false_alarms_at_5"] == 1
-    assert found.drop(index="clips: large")["false_alarms_at_5"].eq(0).all()
-
-
 def speech_pairs(number: int = 0, page: str = "page") -> pd.DataFrame:
     """Group a: a recording and two fakes of it, one right, one wrong; group b: two recordings; c: nobody."""
     rows = [

@@ -49,7 +49,7 @@ def alike(forged: Float, samples: Float) -> float:
     seconds=st.sampled_from([0.25, 0.61803, 2.0]),
     level=st.sampled_from([0.0005, 0.01, 0.2]),
 )
-@settings(deadline=None, max_examples=5, derandomize=True)
+@settings(deadline=None, max_examples=3, derandomize=True)
 def test_what_every_forgery_keeps(name: str, seed: int, seconds: float, level: float) -> None:
     samples, other = voice(seconds, seed % 3, level), voice(1.1, 50, 0.03)
     before, other_before = samples.copy(), other.copy()
@@ -74,8 +74,8 @@ def test_what_every_forgery_keeps(name: str, seed: int, seconds: float, level: f
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_says_the_same_words_at_the_same_time(name: str) -> None:
     lags, likeness = [], []
-    for seed in range(4):
-        samples = voice(1.0, seed % 3)
+    for seed in range(2):
+        samples = voice(1.0, seed)
         forged = forge(name, samples, seed).samples
         lags.append(int(np.argmax([alike(np.roll(forged, -16 * ms), samples) for ms in range(-12, 13)])) - 12)
         likeness.append(alike(forged, samples))
@@ -126,7 +126,7 @@ def test_who_takes_from_another_voice_is_named(name: str) -> None:
     noise = np.random.default_rng(9).standard_normal(2 * SAMPLE_RATE).astype(np.float32) * 0.1
     differs = [
         not np.array_equal(forge(name, voice(1.0), seed, noise).samples, forge(name, voice(1.0), seed, -noise).samples)
-        for seed in range(8 if name in TAKES_OTHER else 1)
+        for seed in range(4 if name in TAKES_OTHER else 1)
     ]
     assert any(differs) == (name in TAKES_OTHER)
     if name in NEEDS_OTHER:

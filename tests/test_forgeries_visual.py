@@ -86,7 +86,7 @@ def wild_faces(draw) -> FaceCrops:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=20, derandomize=True)
 @given(faces=wild_faces(), seed=st.integers(0, 10_000))
 def test_a_forgery_of_anything_is_sound(name: str, faces: FaceCrops, seed: int) -> None:
     before, marks, moment = faces.crops.copy(), faces.landmarks.copy(), moment_of(faces)

@@ -113,7 +113,7 @@ def noisy_or_of(slope: list[float], bias: list[float], silent: tuple[str, ...] =
 finite = st.floats(-1e6, 1e6, width=32)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.lists(finite, min_size=NUM_VALUES, max_size=NUM_VALUES),
     st.sampled_from(SUBSETS),

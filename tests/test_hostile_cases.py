@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hostile_campaign
 import hostile_sabotage
 import pytest
 from hostile import campaign as campaigns
@@ -179,15 +178,3 @@ def test_what_must_be_scored_and_what_must_be_said_are_judged(folder: Path) -> N
         assert "it can be scored" in row.violations[0]
         row = campaign.run(Case("x", "error", good, error="absent"))
         assert "not the error that says 'absent'" in row.violations[0]
-
-
-def test_the_summary_says_whether_the_worker_grows() -> None:
-    def said(*resident: float) -> str:
-        rows = [campaigns.Row("x", str(n), "real", 1, 300, memory, "", "") for n, memory in enumerate(resident)]
-        return hostile_campaign.summary(rows)[-1]
-
-    settled = [300.0] * 600
-    assert said(*settled).endswith("+0.00 KiB a case.")
-    assert said(*(n / 8 for n in range(200)), *settled).endswith("+0.00 KiB a case."), "before anything has settled"
-    assert said(*(300 + n / 100 for n in range(600))).endswith("+10.24 KiB a case.")
-    assert said(300.0).startswith("| all | 1 |"), "too few to say"

@@ -13,19 +13,11 @@ from hypothesis import strategies as st
 
 from avdetect.datasets.manifest import validate
 from avdetect.errors import MediaError
-from avdetect.evaluation.localisation import average_precision, measure_localisation, overlap
+from avdetect.evaluation.localisation import average_precision, measure_localisation
 from avdetect.types import Segment
 
 Found = dict[str, list[tuple[float, float, float]]]
 True_ = dict[str, list[tuple[float, float]]]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [((0, 1), (0, 1), 1), ((0, 2), (1, 3), 1 / 3), ((0, 1), (1, 2), 0), ((0, 4), (1, 2), 0.25)],
-)
-def test_overlap(one: tuple[float, float], other: tuple[float, float], expected: float) -> None:
-    assert overlap(one, other) == overlap(other, one) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

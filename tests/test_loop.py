@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import multiprocessing
 import os
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -18,74 +16,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ddp_worker import LOOP, Sample, loss_of
+from ddp_worker import Sample, loss_of
 from ddp_worker import make_part as make_batch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from loop_runs import Killed, assert_equal, assert_same_files, changed, dies_at, never, train
 from torch import nn
 
-from avdetect.config import LoopConfig
 from avdetect.errors import ConfigError, ModelError
-from avdetect.training.loop import Batches, fit, learning_rate, make_fabric
+from avdetect.training.loop import learning_rate, make_fabric
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
-FABRIC = make_fabric(accelerator="cpu")
 FORK = multiprocessing.get_context("fork")  # torch is imported once
-
-
-def train(
-    checkpoint: Path,
-    config: LoopConfig = LOOP,
-    batches: Batches = make_batch,
-    *,
-    fabric: Fabric = FABRIC,
-    plain: bool = False,
-    loss=loss_of,
-    seed: int = 3,
-    workers: int = 0,
-    evaluate: Callable[[nn.Module], float] | None = None,
-) -> nn.Module:
-    """As a new process would: a fresh module, and a random state that has been used for something else."""
-    torch.manual_seed(0)
-    module = Sample(plain=plain).eval()  # to train is the loop's business
-    torch.rand(int.from_bytes(checkpoint.name.encode()[:1], "big"))
-    options = {"fabric": fabric, "seed": seed, "name": "t", "workers": workers, "evaluate": evaluate}
-    return fit(module, batches, loss, config, checkpoint=checkpoint, **options)
-
-
-def changed(**changes) -> LoopConfig:
-    return dataclasses.replace(LOOP, **changes)
-
-
-class Killed(Exception):
-    pass
-
-
-def dies_at(dead: int) -> Batches:
-    def batches(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-        if step == dead:
-            raise Killed
-        return make_batch(step, part, parts)
-
-    return batches
-
-
-def never(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-    pytest.fail("trained again")
-
-
-def assert_equal(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> None:
-    torch.testing.assert_close(dict(one.state_dict()), dict(other.state_dict()), atol=tolerance, rtol=0)
-
-
-def assert_same_files(folder: Path, one: str, other: str) -> None:
-    for end in (".csv", ".dev.csv"):
-        texts = [path.read_text() if (path := folder / f"{n}{end}").exists() else None for n in (one, other)]
-        assert texts[0] == texts[1]
-    saved = [torch.load(folder / f"{n}.ckpt", weights_only=True) for n in (one, other)]
-    assert saved[0]["identity"] == saved[1]["identity"]
-    torch.testing.assert_close(saved[0]["state"], saved[1]["state"], atol=0, rtol=0)
 
 
 # -- exact resume
@@ -350,24 +292,6 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- what is written down
-
-
-def test_tensorboard_tells_each_step_once(tmp_path: Path) -> None:
-    config = changed(evaluate_every=2)
-    with pytest.raises(Killed):
-        train(tmp_path / "a.ckpt", config, dies_at(5), evaluate=distance)
-    folder = tmp_path / "tensorboard" / "a"
-    for file in folder.iterdir():  # files are read by the second in their name
-        file.rename(folder / "events.out.tfevents.0000000001.first")
-    train(tmp_path / "a.ckpt", config, evaluate=distance)
-    events = EventAccumulator(str(folder)).Reload()
-    assert set(events.Tags()["scalars"]) == {"loss", "lr", "samples_per_second", "dev_log_loss"}
-    for tag in ("loss", "lr", "samples_per_second"):
-        assert [e.step for e in events.Scalars(tag)] == list(range(6))
-    assert [e.step for e in events.Scalars("dev_log_loss")] == [1, 3, 5]
-    log = pd.read_csv(tmp_path / "a.csv")
-    np.testing.assert_allclose([e.value for e in events.Scalars("loss")], log["loss"], atol=1e-6)
-    assert all(e.value > 0 for e in events.Scalars("samples_per_second"))
 
 
 # -- two processes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -300,36 +299,6 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match="cannot write"):
             write_manifest(table(), place)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.parquet", "taken.csv"]
-
-
-CELLS = st.one_of(
-    st.none(), st.booleans(), st.integers(-2, 3), st.floats(), st.text(max_size=8), st.lists(st.integers())
-)
-
-
-@settings(deadline=None, max_examples=25)
-@given(columns=st.fixed_dictionaries({c: st.lists(CELLS, min_size=3, max_size=3) for c in COLUMNS}))
-def test_wild_tables_are_typed_or_refused(columns: dict) -> None:
-    frame = pd.DataFrame({name: pd.Series(cells, dtype=object) for name, cells in columns.items()})
-    try:
-        out = validate(frame, check_splits=False)
-    except ManifestError:
-        return
-    pd.testing.assert_frame_equal(validate(out, check_splits=False), out)
-    assert [str(out[c].dtype) for c in LABELS] == ["Int8"] * 3
-
-
-@settings(deadline=None, max_examples=25)
-@given(text=st.one_of(st.text(max_size=30), st.text(st.sampled_from("[],. 0123e-NanITful"), max_size=30)))
-def test_any_text_of_segments_is_read_or_refused(text: str) -> None:
-    try:
-        out = validate(segments("[[1, 2]]", text))["fake_segments"]
-    except ManifestError:
-        return
-    assert out.tolist() == [
-        ((1.0, 2.0),),
-        tuple(tuple(map(float, pair)) for pair in (json.loads(text) if text else [])),
-    ]
 
 
 # -- identity

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import subprocess
 from pathlib import Path
 
@@ -12,15 +10,11 @@ import pytest
 from cases_factory import with_clap, with_unknown_codec
 from media_factory import RENDERER
 from media_reading import LIMITS, frames_of, pixels_of, samples_of
-from typer.testing import CliRunner
 
 from avdetect._media import probe as probing
-from avdetect._media import tool
 from avdetect._media.channels import Mix
-from avdetect.cli import app
-from avdetect.config import MediaLimits
-from avdetect.errors import LimitError, MediaError, ToolError
-from avdetect.media import MediaReader, check_ffmpeg, ffmpeg_path, probe
+from avdetect.errors import MediaError
+from avdetect.media import MediaInfo, MediaReader, probe
 from avdetect.types import SAMPLE_RATE, VideoFrames
 
 VOICE = "aevalsrc='0.5*sin(2*PI*440*t)*(0.6+0.4*sin(2*PI*3*t))':sample_rate=48000:duration=2"
@@ -43,6 +37,12 @@ def clip(tmp_path_factory) -> Path:
     return render(target, f"-f lavfi -i BARS -f lavfi -i VOICE {H264} -c:a aac -b:a 128k -movflags faststart")
 
 
+@pytest.fixture(scope="module")
+def read(clip) -> tuple[MediaInfo, np.ndarray, np.ndarray]:
+    """What stands in it: facts, pictures, sound."""
+    return probe(clip), pixels_of(clip)[1], samples_of(clip)
+
+
 # ---- wrapping, tags, order
 
 
@@ -51,21 +51,19 @@ def clip(tmp_path_factory) -> Path:
     [
         ("timecode.mp4", "-c copy -timecode 01:00:00:00"),
         *((f"{tag}.{ext}", f"-c copy -metadata:s:v language={tag} -metadata:s:a language={tag}")
-          for tag in ("zh-Hans", "(eng)", "[0x1]:") for ext in ("mkv", "mp4")),
+          for tag, ext in (("zh-Hans", "mp4"), ("[0x1]:", "mkv"))),
         ("words.mkv", "-c copy -metadata title=Stream#0:0:Video:none -metadata:s:a title=Duration:00:00:99.0"),
-        ("sound_first.mp4", "-map 0:a -map 0:v -c copy"),
         ("sound_first.mkv", "-map 0:a -map 0:v -c copy -disposition:a 0 -disposition:v 0"),
-        ("chapters.mov", "-c copy -movflags +use_metadata_tags"),
     ],
 )  # fmt: skip
-def test_wrapping_and_tags_change_nothing(clip, tmp_path, name, command):
+def test_wrapping_and_tags_change_nothing(clip, read, tmp_path, name, command):
     path = render(tmp_path / name, f"-i {clip} {command}")
-    info, original = probe(path), probe(clip)
+    info, (original, pixels, before) = probe(path), read
     assert (info.video.codec, info.video.width, info.video.height) == ("h264", 96, 64)
     assert (info.video.fps, info.video.color_matrix, info.audio.codec) == (25, original.video.color_matrix, "aac")
     assert (len(info.videos), len(info.audios), info.unusable) == (1, 1, {})
-    np.testing.assert_array_equal(pixels_of(path)[1], pixels_of(clip)[1])
-    heard, before = samples_of(path), samples_of(clip)
+    np.testing.assert_array_equal(pixels_of(path)[1], pixels)
+    heard = samples_of(path)
     assert abs(len(heard) - len(before)) < 0.03 * SAMPLE_RATE
     assert np.corrcoef(heard[4000:28000], before[4000:28000])[0, 1] > 0.99
 
@@ -148,19 +146,15 @@ def test_a_half_that_nothing_decodes_is_said_as_such(clip, tmp_path):
 @pytest.mark.parametrize(
     ("name", "command", "level"),
     [
-        ("mono.wav", "-af pan=mono|c0=c0", 1.0),
-        ("stereo.wav", "-af pan=stereo|c0=c0|c1=c0", 1.0),
         ("left.wav", "-af pan=stereo|c0=c0|c1=0*c0", 0.5),
         ("phase.wav", "-af pan=stereo|c0=c0|c1=-1*c0", 1.0),
         ("surround_phase.mkv", "-af pan=5.1|FL=c0|FR=-1*c0|LFE=c0 -c:a flac", 1.0),  # rumble is no part of the mean
         ("ambisonic.mkv", "-af pan=4C|c0=c0|c1=-1*c0|c2=0*c0|c3=0*c0 -c:a libopus -mapping_family 2 -b:a 256k", 1.0),
-        ("nine.wav", "-af pan=9C|c7=c0", 1.0),
         ("many.wav", "-af pan=32C|c30=c0", 1.0),
     ],
 )
-def test_the_voice_is_heard_whatever_the_channels(clip, tmp_path, name, command, level):
-    heard = samples_of(render(tmp_path / name, f"-i {clip} -vn {command}"))
-    reference = samples_of(clip)
+def test_the_voice_is_heard_whatever_the_channels(clip, read, tmp_path, name, command, level):
+    heard, reference = samples_of(render(tmp_path / name, f"-i {clip} -vn {command}")), read[2]
     middle = slice(SAMPLE_RATE, SAMPLE_RATE * 3 // 2)  # behind the half second in which it was noticed
     assert heard[middle].std() == pytest.approx(level * reference[middle].std(), rel=0.06)
     assert heard[: SAMPLE_RATE // 2].std() > 0.3 * level * reference[: SAMPLE_RATE // 2].std()
@@ -219,8 +213,9 @@ def shown_by_ffmpeg(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, height * 3 // 2, width)
 
 
-@pytest.mark.parametrize("mirror", ["", "-display_hflip"])
-@pytest.mark.parametrize("turn", ["0", "90", "180", "270"])
+@pytest.mark.parametrize(
+    ("turn", "mirror"), [("0", "-display_hflip"), ("90", ""), ("180", ""), ("270", "-display_hflip")]
+)
 def test_turned_and_mirrored_pictures_are_those_of_a_player(clip, tmp_path, turn, mirror):
     path = render(tmp_path / "turned.mp4", f"-display_rotation {turn} {mirror} -i {clip} -map 0:v -c copy")
     video, expected = probe(path).video, shown_by_ffmpeg(path)
@@ -230,9 +225,9 @@ def test_turned_and_mirrored_pictures_are_those_of_a_player(clip, tmp_path, turn
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "right", "down"), [(64, 48, 0, 0), (64, 48, -8, 4), (90, 64, 0, 0), (32, 64, 20, 0)]
+    ("ext", "width", "height", "right", "down"),
+    [("mp4", 64, 48, -8, 4), ("mp4", 90, 64, 0, 0), ("mkv", 64, 48, -8, 4), ("mkv", 32, 64, 20, 0)],
 )
-@pytest.mark.parametrize("ext", ["mp4", "mkv"])
 def test_a_picture_that_the_container_crops_is_that_of_a_player(clip, tmp_path, ext, width, height, right, down):
     path = tmp_path / "clap.mp4"
     path.write_bytes(with_clap(clip.read_bytes(), width, height, right, down))
@@ -265,8 +260,7 @@ def stretches(batches: list[VideoFrames]) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("ext", ["mp4", "mkv"])
-@pytest.mark.parametrize("seconds", [1, 2, 10_000])
+@pytest.mark.parametrize(("seconds", "ext"), [(1, "mkv"), (2, "mp4"), (10_000, "mkv")])
 def test_a_picture_is_held_for_a_second_and_not_for_the_whole_gap(tmp_path, seconds, ext):
     path = gap(tmp_path, seconds, ext)
     missing, batches = round(seconds * 25), frames_of(path)
@@ -277,24 +271,25 @@ def test_a_picture_is_held_for_a_second_and_not_for_the_whole_gap(tmp_path, seco
 
 
 @pytest.mark.parametrize("ext", ["mp4", "mkv"])
-@pytest.mark.parametrize(("start", "length"), [(0.4, 2), (1.2, 9), (3, 2), (7.5, 3), (9, 0.8)])
-def test_a_window_gives_what_a_whole_read_gives_around_a_gap(tmp_path, ext, start, length):
+def test_a_window_gives_what_a_whole_read_gives_around_a_gap(tmp_path, ext):
     path = gap(tmp_path, 8, ext)
-    first, stop = round(start * 25), round(start * 25) + round(length * 25)
 
     def numbered(batches: list[VideoFrames]) -> dict[int, bytes]:
         return {batch.first_frame + i: frame.tobytes() for batch in batches for i, frame in enumerate(batch.i420)}
 
-    whole = {number: frame for number, frame in numbered(frames_of(path)).items() if first <= number < stop}
-    assert numbered(frames_of(path, start_seconds=start, duration_seconds=length)) == whole
+    whole = numbered(frames_of(path))
+    for start, length in ((0.4, 2), (1.2, 9), (3, 2), (7.5, 3), (9, 0.8)):
+        first, stop = round(start * 25), round(start * 25) + round(length * 25)
+        expected = {number: frame for number, frame in whole.items() if first <= number < stop}
+        assert numbered(frames_of(path, start_seconds=start, duration_seconds=length)) == expected
 
 
-@pytest.mark.parametrize("rate", [0.001, 0.9, 1.04, 7.52])
+@pytest.mark.parametrize("rate", [0.001, 7.52])
 def test_large_pictures_do_not_block_the_times_that_number_them(tmp_path, rate):
     """One is more than a pipe holds: who waits for the next picture's time must read on."""
     path = render(tmp_path / "large.mp4", f"-f lavfi -i testsrc2=size=1280x720:rate={rate} -frames:v 4 {H264}")
     first, count = stretches(frames_of(path))[-1]
-    if rate < 0.95:  # the last one is held for a second
+    if rate < 1:  # the last one is held for a second
         assert (first, count in (25, 26)) == (round(3 * 25 / rate), True)
     else:
         assert first == 0
@@ -324,84 +319,3 @@ def test_addresses_are_not_opened(monkeypatch, address, remedy):
         with pytest.raises(MediaError) as caught:
             read(address)
         assert str(caught.value) == f"{address!r} is an address; addresses are not opened: {remedy}"
-
-
-# ---- a child that lies
-
-
-@pytest.mark.parametrize(
-    "says",
-    [
-        "print('{}')",
-        "print('[' * 100_000)",
-        "print('{\"streams\": ' + '1' * 100_000 + '}')",
-        'print(\'{"streams": [{"kind": "video", "codec": "h264", "width": -5, "height": 1e9}]}\')',
-        "print('{\"duration\": NaN}')",
-        "print('x' * 9_000_000)",
-        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-        "import time; time.sleep(60)",
-        "while True: print('x' * 10_000)",
-        "import sys\nwhile True: print('x' * 10_000, file=sys.stderr)",
-        "x = [bytearray(1 << 28) for _ in range(100)]",
-    ],
-)
-def test_a_child_that_was_taken_over_gives_typed_errors(clip, tmp_path, monkeypatch, says):
-    script = tmp_path / "describe.py"
-    script.write_text(says)
-    monkeypatch.setattr(probing, "_SCRIPT", script)
-    with pytest.raises((MediaError, LimitError)) as caught:
-        probe(clip, MediaLimits(stall_seconds=2, max_wall_seconds=3, max_memory_bytes=1 << 30))
-    assert str(clip) in str(caught.value)
-    assert len(str(caught.value)) < 1000
-
-
-# ---- which ffmpeg
-
-
-def test_the_carried_ffmpeg_comes_before_one_on_the_path(fake_ffmpeg, monkeypatch):
-    script = fake_ffmpeg("exit 1")
-    monkeypatch.delenv(tool.VARIABLE)
-    monkeypatch.setenv("PATH", str(script.parent))
-    tool._found.cache_clear()
-    assert ffmpeg_path() == RENDERER
-    tool._found.cache_clear()
-
-
-def test_the_environment_chooses(clip, fake_ffmpeg):
-    script = fake_ffmpeg(f'exec {RENDERER} "$@"')
-    assert ffmpeg_path() == str(script)
-    assert len(pixels_of(clip)[1]) == 50
-    assert check_ffmpeg().startswith("ffmpeg version")
-
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ("echo 'error while loading shared libraries: libx264.so' >&2; exit 127", "libx264.so"),
-        ("kill -SEGV $$", "status -11"),
-        ("echo ffmpeg version 3.4", "decodes nothing"),
-        # as ffmpeg 4 ends
-        (f"for a; do [ $a = -fps_mode ] && echo 'Unrecognized option fps_mode.' >&2 && exit 1; done; {RENDERER} $@",
-         "Unrecognized option fps_mode"),
-    ],
-)  # fmt: skip
-def test_a_broken_or_old_ffmpeg_is_named(clip, fake_ffmpeg, lines, says):
-    script = fake_ffmpeg(lines)
-    with MediaReader(clip, limits=LIMITS) as reader, pytest.raises(ToolError, match=says) as caught:
-        list(itertools.islice(reader.video(), 1))
-    assert str(script) in str(caught.value)
-    assert "max_memory_bytes" not in str(caught.value)
-
-
-def test_an_ffmpeg_that_is_not_there_is_named(clip, monkeypatch):
-    monkeypatch.setenv(tool.VARIABLE, "/nowhere/ffmpeg")
-    with MediaReader(clip) as reader, pytest.raises(ToolError, match=r"/nowhere/ffmpeg is no program.*install"):
-        next(reader.audio(1.0))
-
-
-def test_the_option_chooses_for_all_that_is_started(clip, monkeypatch):
-    monkeypatch.delenv(tool.VARIABLE, raising=False)
-    monkeypatch.setattr(os, "environ", os.environ.copy())  # the option writes into it
-    done = CliRunner().invoke(app, ["score", "--ffmpeg", "/nowhere/ffmpeg", str(clip)])
-    assert os.environ[tool.VARIABLE] == "/nowhere/ffmpeg"
-    assert isinstance(done.exception, ToolError) or "/nowhere/ffmpeg is no program" in done.output

@@ -15,20 +15,13 @@ from pathlib import Path
 
 import pytest
 from hostile.made import FORGED, matroska, pcm_track, sound_blocks
+from media_reading import read_all
 
 from avdetect import load_detector
 from avdetect._media import child
-from avdetect.config import MediaConfig, MediaLimits
-from avdetect.errors import LimitError, MediaError, ToolError
+from avdetect.config import MediaLimits
+from avdetect.errors import LimitError, MediaError
 from avdetect.media import MediaReader, ffmpeg_path, probe
-
-
-def read_all(path: Path | str | bytes, limits: MediaLimits | None = None) -> tuple[int, int, list[str]]:
-    """(frames, samples, warnings)."""
-    with MediaReader(os.fsdecode(path), MediaConfig(), limits) as reader:
-        frames = sum(len(batch) for batch in reader.video()) if reader.info.video else 0
-        samples = sum(len(chunk.samples) for chunk in reader.audio(1.0)) if reader.info.audio else 0
-        return frames, samples, reader.warnings
 
 
 def children() -> set[int]:
@@ -146,8 +139,8 @@ def test_a_playlist_in_disguise_opens_nothing(tmp_path, name, media):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0)
         port = server.getsockname()[1]
-        targets = ["/etc/passwd", "file:///etc/passwd", f"file:{fifo}", str(fifo), f"http://127.0.0.1:{port}/x.ts"]
-        targets += [f"concat:{fifo}|/etc/passwd", f"subfile,,start,0,end,9,,:{fifo}", str(media("clap.ts"))]
+        targets = ["/etc/passwd", f"file:{fifo}", f"http://127.0.0.1:{port}/x.ts", f"concat:{fifo}|/etc/passwd"]
+        targets += [str(media("clap.ts"))]
         for target in targets:
             path = tmp_path / name
             path.write_text(PLAYLISTS[name].format(target=target))
@@ -174,7 +167,7 @@ def test_words_of_a_file_that_look_like_ffmpegs_are_frames_or_media_errors(tmp_p
     path = tmp_path / "forged.mkv"
     path.write_bytes(matroska(pcm_track(1, f"en)\n{FORGED[forged]}\n".encode()), sound_blocks()))
     try:
-        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=4, stall_seconds=1))
     except MediaError as error:
         assert str(path) in str(error)  # noqa: PT017
 
@@ -212,18 +205,6 @@ def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media)
     frames, _, warnings = read_all(media("size_change.ts"), MediaLimits(max_pixels=64 * 64))
     assert 5 <= frames <= 20
     assert warnings
-
-
-@pytest.mark.parametrize(
-    ("script", "says"),
-    [("trap '' TERM INT; sleep 60 & wait", "stall_seconds"), ("yes x >&2", "max_wall_seconds"), ("exit 3", "status 3")],
-)
-def test_a_mad_ffmpeg_is_ended_and_an_error(media, fake_ffmpeg, script, says):
-    fake_ffmpeg(script)
-    began = time.monotonic()
-    with pytest.raises((MediaError, ToolError), match=says):
-        read_all(media("clap.mp4"), MediaLimits(stall_seconds=2, max_wall_seconds=4))
-    assert time.monotonic() - began < 30
 
 
 def test_the_child_inherits_no_report_file(media, monkeypatch, tmp_path):
@@ -305,7 +286,7 @@ def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name)
             data[where] ^= 1 << rng.randrange(8)
         path.write_bytes(data[: rng.randrange(len(data))] if seed % 2 else data)
         try:
-            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=10, stall_seconds=5))
+            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=4, stall_seconds=1))
         except MediaError as error:
             assert str(path)[:20] in str(error)  # noqa: PT017
 

@@ -12,8 +12,6 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score, ro
 
 from avdetect.evaluation.metrics import (
     METRICS,
-    PROPER,
-    RANKING,
     SEED,
     TOO_FEW,
     alarm_limit,
@@ -157,22 +155,6 @@ def test_a_missing_class_is_no_measurement_and_a_single_group_has_no_bounds() ->
 def test_what_cannot_be_measured_is_refused(labels: list, scores: list, proper: bool) -> None:
     with pytest.raises(ValueError, match=r"must be|leave out|probability"):
         measure(labels, scores, alike(list("abc")[: len(labels)]), proper=proper)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8), st.integers(0, 5)), min_size=2, max_size=40))
-def test_any_table(rows: list[tuple[int, int, int]]) -> None:
-    y, p, groups = np.array(rows, float).T
-    found = measure(y, p / 8, alike(groups), proper=True, threshold=0.5, rounds=10)
-    if len(set(y)) < 2:
-        assert found == {}
-        return
-    assert all(np.isfinite(found[name]) and found[name] >= 0 for name in METRICS)
-    assert found["auc"] == pytest.approx(roc_auc_score(y, p)), "of one origin, balanced is pooled"
-    mirrored = measure(1 - y, 1 - p / 8, alike(groups), proper=True, rounds=10)
-    assert set(METRICS) & set(mirrored) == {*RANKING, *PROPER}, "no threshold, no accuracy"
-    for name in ("auc", "eer", "log_loss"):
-        assert mirrored[name] == pytest.approx(found[name], abs=1e-9)
 
 
 def test_the_draws_do_not_depend_on_the_chunks() -> None:

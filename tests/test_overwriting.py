@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from batch_commands import kept_in, score, start
+from batch_commands import kept_in, start
+from conftest import Here
 
 from avdetect.cli import run
 
@@ -64,43 +65,42 @@ def test_what_is_read_or_is_not_ours_is_refused(
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("option", ["--kaggle", "--out"])
-def test_the_list_on_standard_input_is_not_overwritten(option: str, folder: Path) -> None:
+def test_the_list_on_standard_input_is_not_overwritten(folder: Path) -> None:
     target = folder / "list.csv"
     before = target.read_bytes()
-    with target.open() as file, start("-", option, target, cwd=folder, stdin=file) as process:
+    with target.open() as file, start("-", "--kaggle", target, cwd=folder, stdin=file) as process:
         _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "that is what standard input is read from" in said
     assert target.read_bytes() == before
 
 
-def test_a_table_keeps_the_rows_of_files_that_are_not_named(folder: Path) -> None:
+def test_a_table_keeps_the_rows_of_files_that_are_not_named(folder: Path, here: Here) -> None:
     for name in ("media.csv", "hard.csv", "symbolic.csv", "absent_link.csv", "names.csv.journal"):
         Path(name).unlink()
     table = folder / "r.csv"
-    score("a.mp4", "--out", "r.csv", cwd=folder, code=1)
+    here("score", "a.mp4", "--out", "r.csv", cwd=folder, code=1)
     before = table.read_bytes()
     for other in (["b.mp4"], ["b.mp4", "b.mp4"]):
-        done = score(*other, "--out", "r.csv", cwd=folder, code=2)
+        done = here("score", *other, "--out", "r.csv", cwd=folder, code=2)
         assert "r.csv holds other files, which are not named now: a.mp4" in done.stderr
         assert "delete the table and r.csv.journal" in done.stderr
         assert table.read_bytes() == before
-    score("a.mp4", "--out", "r.csv", cwd=folder, code=1)
+    here("score", "a.mp4", "--out", "r.csv", cwd=folder, code=1)
     assert table.read_bytes() == before
-    score(".", "--out", "r.csv", cwd=folder, code=1)  # it has grown; ./a.mp4 is a.mp4
+    here("score", ".", "--out", "r.csv", cwd=folder, code=1)  # it has grown; ./a.mp4 is a.mp4
     assert len(table.read_text().splitlines()) == 3
     Path("a.mp4").unlink()
-    score(".", "--out", "r.csv", cwd=folder, code=1)  # it has shrunk
+    here("score", ".", "--out", "r.csv", cwd=folder, code=1)  # it has shrunk
     assert len(table.read_text().splitlines()) == 2
     Path("b.mp4").rename("c.mp4")
-    score(".", "--out", "r.csv", cwd=folder, code=2)  # nothing of it is left
+    here("score", ".", "--out", "r.csv", cwd=folder, code=2)  # nothing of it is left
     assert len(table.read_text().splitlines()) == 2
 
 
-def test_a_list_that_leaves_files_out_is_told_so(folder: Path) -> None:
-    score("-", "--out", "r.csv", cwd=folder, code=1, given="a.mp4\nb.mp4\n")
-    done = score("-", "--out", "r.csv", cwd=folder, code=1, given="b.mp4\n")
+def test_a_list_that_leaves_files_out_is_told_so(folder: Path, here: Here) -> None:
+    here("score", "-", "--out", "r.csv", cwd=folder, code=1, given="a.mp4\nb.mp4\n")
+    done = here("score", "-", "--out", "r.csv", cwd=folder, code=1, given="b.mp4\n")
     assert "r.csv has no rows of files that were not listed: a.mp4" in done.stderr
     assert "1 file: 0 scored" in done.stderr
     assert len(kept_in(folder / "r.csv.journal")) == 2
@@ -110,20 +110,20 @@ def test_a_list_that_leaves_files_out_is_told_so(folder: Path) -> None:
     ("given", "says"),
     [("", "standard input lists no file"), ("\n\r\n", "lists no file"), ("b.mp4\0a.mp4\0", "say --null")],
 )
-def test_a_list_of_nothing_costs_no_table(given: str, says: str, folder: Path) -> None:
-    score("a.mp4", "b.mp4", "--out", "r.csv", cwd=folder, code=1)
+def test_a_list_of_nothing_costs_no_table(given: str, says: str, folder: Path, here: Here) -> None:
+    here("score", "a.mp4", "b.mp4", "--out", "r.csv", cwd=folder, code=1)
     before = contents(folder)
-    done = score("-", "--out", "r.csv", cwd=folder, code=2, given=given)
+    done = here("score", "-", "--out", "r.csv", cwd=folder, code=2, given=given)
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert contents(folder) == before
 
 
-def test_a_submission_is_replaced_and_a_table_of_something_else_is_not(folder: Path) -> None:
+def test_a_submission_is_replaced_and_a_table_of_something_else_is_not(folder: Path, here: Here) -> None:
     command = ("a.mp4", "b.mp4", "--out", "r.csv")
-    score(*command, cwd=folder, code=1)
-    score(*command, "--kaggle", "media.csv", cwd=folder, code=2)
+    here("score", *command, cwd=folder, code=1)
+    here("score", *command, "--kaggle", "media.csv", cwd=folder, code=2)
     assert Path("media.csv").read_bytes() == CLIP
     for _ in range(2):
-        score(*command, "--kaggle", "k.csv", cwd=folder, code=1)
+        here("score", *command, "--kaggle", "k.csv", cwd=folder, code=1)
         assert Path("k.csv").read_text() == "filename,label\na.mp4,0.500000\nb.mp4,0.500000\n"

@@ -126,13 +126,6 @@ def test_audio_that_lags_by_k_frames_reads_as_plus_k(lag: int) -> None:
     assert found.match == found.confidence if abs(lag) <= NEAR else -0.2 < found.match < 0.2
 
 
-@pytest.mark.parametrize("start", [-7, 0, 12])
-def test_a_face_that_appears_later_is_not_an_offset(start: int) -> None:
-    moments = unit(100)
-    found = read(distances_of(moments[10 + start :][:60], moments[10:80], start))
-    assert (found.offset_seconds, found.min_distance) == (0, pytest.approx(0, abs=0.05))
-
-
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 30), st.integers(-20, 20), st.integers(0, 30), st.integers(0, 6), st.integers(0, 99))
 def test_distances_are_those_of_the_pairs_that_exist(w: int, start: int, v: int, largest: int, seed: int) -> None:

@@ -223,7 +223,7 @@ def test_a_full_disk_stops_the_run(data: Path, tmp_path: Path) -> None:
 
 
 def meddle(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], times: float, harm) -> list[str]:
-    """Do `harm` to the worker of every file of that name, once it was told to preprocess it; the list grows."""
+    """Do `harm` to the worker of every file of that name, once it has it; the list grows."""
     submit, victims, kept = BasePool._submit, [], []
 
     def submit_and_harm(self) -> None:
@@ -288,22 +288,6 @@ def test_a_worker_that_is_killed_costs_a_second_try(
     assert report.preprocessed == VIDEOS + 3
     assert_same_cache(tmp_path / "cache", straight)
     assert run(tmp_path / "cache", data, engine=engine).preprocessed == 0
-
-
-def test_a_file_that_never_ends_is_recorded_as_failed(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(worker) -> None:
-        os.kill(worker.pid, signal.SIGSTOP)
-        worker.deadline = 0.0
-
-    meddle(monkeypatch, ("v1.mp4",), math.inf, stop)
-    report = run(tmp_path / "cache", data, ["v1.mp4", "v0.mp4"], workers=1)
-    assert report.failures[["path", "error"]].to_numpy().tolist() == [[str(data / "v1.mp4"), "LimitError"]]
-    assert report.clips == 1
-
-
-# -- re-encoded copies
 
 
 def test_copies_hang_on_the_originals_bytes_and_move_with_the_data(straight: Path, data: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from avdetect.batch.tables import TerminalTable
 from avdetect.report import svg, words
 from avdetect.report.data import to_dict
-from avdetect.report.page import STRIP_CELLS, first_shown, in_strip, render_page
+from avdetect.report.page import first_shown, render_page
 from avdetect.report.rows import MOST_TRACKS, Axis, Line, Row, _runs, rows
 from avdetect.report.text import render
 from avdetect.report.words import TONES, tone_css
@@ -240,13 +240,6 @@ def test_the_cursor_begins_at_the_worst_second_of_the_worse_cause() -> None:
     found = changed(evidence(), streams=(replace(visual, curves=(face,)), replace(audio, curves=(voice,)), sync))
     assert first_shown(found)[0] == 6.1  # the middle of what there is of that second
     assert first_shown(changed(found, video_fake=0.9))[0] == 1.5
-
-
-@pytest.mark.parametrize("frames", [0, 3, 120])
-def test_the_strip_spans_the_file(frames: int) -> None:
-    seconds = [frame.seconds for frame in in_strip(evidence(frames=frames))]
-    assert len(seconds) == min(frames, STRIP_CELLS)
-    assert seconds == sorted(seconds)
 
 
 @pytest.mark.parametrize(

