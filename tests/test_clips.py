@@ -9,17 +9,20 @@ import io
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from cache_factory import archive, contents, flip, sample_clips  # noqa: F401  # some are fixtures
+from archive_factory import make_archive
+from cache_factory import archive, contents, flip, manifest, sample_clips  # noqa: F401  # some are fixtures
 from clips import make_track
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.audio import rms
 from avdetect.config import PreprocessConfig
+from avdetect.datasets import clips as clips_module
 from avdetect.datasets.cache.payload import ClipReader, encode_clip
 from avdetect.datasets.cache.shards import read_clips
 from avdetect.datasets.clips import ClipArchive
@@ -181,3 +184,35 @@ def test_damaged_samples_are_an_error_that_says_what_to_do(archive: ClipArchive)
     os.truncate(tar, int(place["offset"]) + 1000)
     with pytest.raises(ManifestError, match="delete that shard"):
         archive.load(0)
+
+
+def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avdetect.datasets.cache.shards.MAX_FILES", 1)
+    monkeypatch.setattr(clips_module, "MAX_OPEN", 2)
+    archive = make_archive(tmp_path, manifest([f"/x/{i}.mp4" for i in range(6)]), [sample_clips()[2]] * 6)
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 6
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        digests(archive)
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    del archive
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_part_costs_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    track = make_track(np.arange(300) % 24, size=160)
+    crops = pixels(np.random.default_rng(0), *track.face_crops.shape)  # noise: as large as crops can be
+    clip = Clip(0.0, 12.0, (dataclasses.replace(track, face_crops=crops),), None)
+    archive = make_archive(tmp_path, manifest(["/x/a.mp4"]), [[clip]])
+    sizes: list[int] = []
+    read = os.pread
+    monkeypatch.setattr(clips_module.os, "pread", lambda *args: sizes.append(args[1]) or read(*args))
+
+    def cost(ask) -> int:
+        sizes.clear()
+        ask()
+        return sum(sizes)
+
+    whole = cost(lambda: archive.load(0))
+    assert cost(lambda: archive.faces(0, 0, [7, 30])) < whole / 15
+    assert cost(lambda: archive.face_times(0, 0)) < whole / 100

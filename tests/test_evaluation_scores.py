@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, ManifestError, MediaError
+from avdetect.evaluation import scores as scores_module
 from avdetect.evaluation.ledger import NUMBERS, OUTPUTS, RESULTS, TEXTS, Ledger
 from avdetect.evaluation.scores import masked, score_table
 from avdetect.evaluation.sources import CacheClips, ClipSource, FileClips, Use
@@ -267,3 +269,19 @@ def test_masks_of_every_subset(bundle: Bundle, whole: pd.DataFrame) -> None:
     there = masked(whole.assign(visual_logit=whole["visual_logit"] + 3), bundle)
     pd.testing.assert_series_equal(found["masked:audio"], there["masked:audio"])  # what a mask hides is not seen
     assert not found["masked:visual"].equals(there["masked:visual"])
+
+
+class Hanging(ClipSource):
+    """A source whose second file never ends."""
+
+    def feed(self, row: int, use: Use) -> dict[str, str]:
+        if row == 1:
+            time.sleep(3600)
+        use(voice(row))
+        return {}
+
+
+def test_a_file_that_hangs_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores_module, "FILE_SECONDS", 3.0)
+    found = score_table(TABLE[:3], Hanging(), bundle, workers=2)
+    assert found["error"].tolist() == ["", "LimitError: it took longer than 3 s", ""]

@@ -20,7 +20,7 @@ from ddp_worker import Sample, loss_of
 from ddp_worker import make_part as make_batch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
-from loop_runs import Killed, assert_equal, assert_same_files, changed, dies_at, never, train
+from loop_runs import Killed, assert_equal, assert_same_files, changed, dies_at, distance, never, train
 from torch import nn
 
 from avdetect.errors import ConfigError, ModelError
@@ -202,11 +202,6 @@ def test_accumulated_parts_make_the_whole_batch(tmp_path: Path, accumulate: int)
 
 
 # -- the best average
-
-
-def distance(average: nn.Module) -> float:
-    """A log loss that falls and rises again with the steps that batch normalisation has counted."""
-    return 0.2 + abs(math.sin(float(average.body[1].num_batches_tracked)))
 
 
 @pytest.mark.parametrize("killed_at", [None, 3, 5, 8])

@@ -98,3 +98,9 @@ def test_a_mad_ffmpeg_is_ended_and_an_error(media, fake_ffmpeg, script, says):
     with pytest.raises((MediaError, ToolError), match=says):
         read_all(media("clap.mp4"), MediaLimits(stall_seconds=1, max_wall_seconds=1.5))
     assert time.monotonic() - began < 30
+
+
+def test_an_ffmpeg_that_is_not_there_is_named(media, monkeypatch):
+    monkeypatch.setenv(tool.VARIABLE, "/nowhere/ffmpeg")
+    with MediaReader(media("clap.mp4")) as reader, pytest.raises(ToolError, match=r"/nowhere/ffmpeg is no program.*install"):
+        next(reader.audio(1.0))
