@@ -102,5 +102,8 @@ def test_a_mad_ffmpeg_is_ended_and_an_error(media, fake_ffmpeg, script, says):
 
 def test_an_ffmpeg_that_is_not_there_is_named(media, monkeypatch):
     monkeypatch.setenv(tool.VARIABLE, "/nowhere/ffmpeg")
-    with MediaReader(media("clap.mp4")) as reader, pytest.raises(ToolError, match=r"/nowhere/ffmpeg is no program.*install"):
+    with (
+        MediaReader(media("clap.mp4")) as reader,
+        pytest.raises(ToolError, match=r"/nowhere/ffmpeg is no program.*install"),
+    ):
         next(reader.audio(1.0))
