@@ -38,7 +38,7 @@ from avdetect.types import (
 )
 from avdetect.verdict import first_limit, judge, reached_rates
 
-CLEAR_SYNC = 0.1  # confidence from which on an offset is worth reading
+CLEAR_SYNC = 0.15  # confidence from which on an offset is worth reading: of own voices 95 % reach it, of others' 10 %
 MISMATCH_SECONDS = 0.1  # people notice about that much (ITU-R BT.1359); a smaller offset says nothing of a swap
 MIN_HIDDEN_CROPS, MIN_HIDDEN_SHARE = 5, 0.1  # of a track's crops: fewer hidden mouths are not worth a warning
 Progress = Callable[[float, float | None], None]  # seconds of media done, seconds in all when known

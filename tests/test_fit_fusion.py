@@ -73,7 +73,7 @@ def test_out_of_fold_logits_come_from_other_groups(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fusion_training, "fit_logistic", spy)
     results = fit(table, features, FusionFitConfig(steps=2))
     judged = set(np.flatnonzero(features[:, NUM_VALUES:].any(axis=1)).tolist())
-    assert len(trained) == 6, "five folds and all rows"
+    assert len(trained) == 21, "twenty folds and all rows"
     assert trained[-1] == judged, "the fusion that is shipped saw every row that has a stream, and no other"
     held = [judged - rows for rows in trained[:-1]]
     assert set().union(*held) == judged

@@ -27,7 +27,7 @@ from avdetect.training.calibration import UNCHANGED, calibrate, crossed, thresho
 from avdetect.training.losses import masked_bce
 from avdetect.types import Float, StreamName
 
-INNER_FOLDS = (5, 3, 2)  # the most that the data allows
+INNER_FOLDS = (20, 10, 5, 3, 2)  # the most that the data allows: the fewer sources one lacks, the more alike all are
 ROUNDS = 200  # of resampled sources
 LEAST_FACTOR = 0.3  # of the slopes from within sources
 FoldBy = Literal["group", "dataset"]
