@@ -108,6 +108,14 @@ def test_a_name_is_no_formula_in_csv(name: str) -> None:
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:
     numbers = dict.fromkeys(("fake", "video_fake", "audio_fake", "mismatch", "duration_seconds"), 0.5)
-    words = {"status": "scored", "verdict": "undecided", "reason": "r", "missing": {}, "warnings": [], "windows": [], "media": None}
+    words = {
+        "status": "scored",
+        "verdict": "undecided",
+        "reason": "r",
+        "missing": {},
+        "warnings": [],
+        "windows": [],
+        "media": None,
+    }
     scored = FAILURE | numbers | words | {"sync": {"offset_seconds": -0.2, "confidence": 0.5}}
     assert ",-0.2000," in csv_row(scored)
