@@ -41,7 +41,7 @@ HIDDEN = "the mouth seems hidden"  # why a face is not judged
 # told apart (AUC .64, and one real face in six looks forged); the stream has learned from none below this.
 MIN_FACE_SIDE = 64
 HELD_SECONDS = 3.0  # a judged picture says nothing of what is further away
-NOT_IN_PICTURE = "the speaker is not in the picture"  # why no match is
+STAND_STILL = "the lips stand still while there is speech: a still picture, or somebody else speaks"  # why no match is
 LEARNED_NOTHING = "the model learned nothing of it"
 
 
@@ -288,7 +288,7 @@ class StreamScorer:
         if outputs.sync_reading() is None:
             reason = missing.get("video") or unheard
             if not reason and any(d.stands_still() for track, d in joined.items() if track not in hidden):
-                reason = NOT_IN_PICTURE
+                reason = STAND_STILL
             needed = (pooling.MIN_SYNC_WINDOWS + self.config.sync.mouth_frames - 1) / FPS
             too_short = f"less than {needed:.1f} s of a face with voice"
             outputs.missing["sync"] = reason or (no_face if "visual" in outputs.missing or read else too_short)

@@ -15,6 +15,7 @@ from avdetect.config import AudioConfig, FusionConfig, ModelConfig
 from avdetect.pooling import FEATURES, PRIOR_CROPS, SyncReading, per_second
 from avdetect.scoring import (
     MIN_FACE_SIDE,
+    STAND_STILL,
     WINDOWS_AT_ONCE,
     StreamOutputs,
     StreamScorer,
@@ -93,7 +94,7 @@ def test_of_two_faces_the_one_who_speaks_is_measured() -> None:
     assert outputs.missing == {}
     assert set(outputs.readings) == {0}
     alone = score(dataclasses.replace(clip, tracks=(listener,)))
-    assert alone.missing == {"sync": "the speaker is not in the picture"}
+    assert alone.missing == {"sync": STAND_STILL}
     assert alone.features()[-3:].tolist() == [1, 1, 0]
 
 

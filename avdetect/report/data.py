@@ -17,8 +17,8 @@ SCHEMA = "avdetect.results/2"
 SCHEMA_FILE = Path(__file__).parent / "detection.schema.json"
 CSV_COLUMNS = (
     "path", "status", "verdict", "fake", "video_fake", "audio_fake", "mismatch", "fake_threshold",
-    "undecided_threshold", "sync_offset_seconds", "sync_confidence", "audio_track", "duration_seconds", "windows",
-    "missing", "warnings", "reason", "limit", "error",
+    "undecided_threshold", "sync_offset_seconds", "sync_confidence", "audio_track", "start_seconds", "duration_seconds",
+    "windows", "missing", "warnings", "reason", "limit", "error",
 )  # fmt: skip
 
 

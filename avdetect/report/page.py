@@ -88,7 +88,7 @@ def _view(evidence: Evidence) -> dict[str, Any]:
         **{"p": p, "thresholds": thresholds, "at": at, "first_note": first_note, "axis": axis},
         "rows": rows(evidence),
         "ticks": svg.ticks(axis),
-        "bars": [svg.bar(axis, s.start_seconds, s.end_seconds) for s in detection.segments],
+        "bars": [(s.stream, *svg.bar(axis, s.start_seconds, s.end_seconds)) for s in detection.segments],
         "unseen": [svg.bar(axis, start, end) for start, end in unseen(detection)],
         "scored": _scored(detection, axis),
         "frame": min(evidence.frames, key=lambda f: abs(f.seconds - at), default=None),

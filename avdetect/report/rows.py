@@ -11,7 +11,7 @@ from avdetect.detector import CLEAR_SYNC
 from avdetect.report.evidence import Evidence, Sound
 from avdetect.report.match import WINDOW_SECONDS
 from avdetect.report.words import absence, clock, finite, number, stream
-from avdetect.types import Curve, Detection
+from avdetect.types import Curve, Detection, StreamName
 
 MOST_TRACKS = 6  # that are drawn; the table of faces names more
 MOST_POINTS = 200  # of a curve that are drawn
@@ -86,6 +86,7 @@ class Dot:
 @dataclass(frozen=True)
 class Row:
     title: str
+    stream: StreamName  # whose marked stretches are shaded
     height: int  # pixels
     absent: str = ""  # why there are no curves
     note: str = ""  # how to read it
@@ -129,7 +130,7 @@ def face_curves(detection: Detection) -> list[Curve]:
 def _face(axis: Axis, evidence: Evidence) -> Row:
     curves = face_curves(evidence.detection)
     if not curves:
-        return Row("Face", 150, absence(evidence.detection, "visual"))
+        return Row("Face", "visual", 150, absence(evidence.detection, "visual"))
     lines = tuple(_line(axis, i, curve) for i, curve in enumerate(curves[:MOST_TRACKS]))
     legend: list[tuple[int | None, str]] = [
         (line.colour, f"track {curve.track_id}, as a whole {number(curve.probability)}")
@@ -140,8 +141,8 @@ def _face(axis: Axis, evidence: Evidence) -> Row:
     note, level = _of_seconds(axis, "video_fake"), evidence.levels["visual"]
     label = "P(video_fake) over time: " + "; ".join(text for _, text in legend)
     return Row(
-        "Face", 150, note=f"{note} One line a face.", label=label, level=level, ticks=_probability_ticks(level),
-        lines=lines, legend=tuple(legend),
+        "Face", "visual", 150, note=f"{note} One line a face.", label=label, level=level,
+        ticks=_probability_ticks(level), lines=lines, legend=tuple(legend),
     )  # fmt: skip
 
 
@@ -151,14 +152,15 @@ def _sound(axis: Axis, evidence: Evidence) -> Iterator[Row]:
     if scores and scores.curves:
         curve, level = scores.curves[0], evidence.levels["audio"]
         yield Row(
-            "Voice", 130, note=f"{_of_seconds(axis, 'audio_fake')} {shows}", sound=sound, level=level,
+            "Voice", "audio", 130, note=f"{_of_seconds(axis, 'audio_fake')} {shows}", sound=sound, level=level,
             label=f"P(audio_fake) over time; as a whole {number(curve.probability)}", ticks=_probability_ticks(level),
             lines=(_line(axis, 0, curve),),
         )  # fmt: skip
     else:
-        yield Row("Voice", 130, absence(evidence.detection, "audio"), shows, "Log-mel spectrogram", sound=sound)
+        absent = absence(evidence.detection, "audio")
+        yield Row("Voice", "audio", 130, absent, shows, "Log-mel spectrogram", sound=sound)
     if sound:
-        yield Row("Waveform", 44, label="Waveform", wave=sound)
+        yield Row("Waveform", "audio", 44, label="Waveform", wave=sound)
 
 
 def _match(axis: Axis, evidence: Evidence) -> Iterator[Row]:
@@ -177,12 +179,12 @@ def _match(axis: Axis, evidence: Evidence) -> Iterator[Row]:
         lines.append(Line(colour, _runs(axis, ((p.seconds, p.confidence) for p in curve.points))))
         legend.append((colour, f"track {curve.track_id}{', which fits the voice best (round dots)' * is_best}"))
     if not dots:
-        yield Row("Match", 104, "Not measured second by second." if sync else absence(detection, "sync"))
+        yield Row("Match", "sync", 104, "Not measured second by second." if sync else absence(detection, "sync"))
         return
     most = max([0.6, *(math.ceil(abs(dot.value) * 10) / 10 for dot in dots)])
     several = f" The clearest of each {clock(axis.cell_seconds)} is drawn." if axis.is_long else ""
     yield Row(
-        "Match", 104,
+        "Match", "sync", 104,
         note="How many seconds the sound is behind the lips (above 0) or before them. Filled: clear; hollow: unclear. "
         f"Each is read from {WINDOW_SECONDS} seconds around it.{several}",
         label="Offset between lips and voice over time", low=-most, high=most, dots=tuple(dots),
@@ -192,8 +194,8 @@ def _match(axis: Axis, evidence: Evidence) -> Iterator[Row]:
     top = max([0.3, *(math.ceil(10 * point.high) / 10 for line in lines for run in line.runs for point in run)])
     note = "How much better the best offset fits than the others. Below the dashed line the offset is unclear."
     yield Row(
-        "Confidence of the match", 64, note=note + _mean_of(axis), label="Confidence of the offset over time", high=top,
-        level=CLEAR_SYNC, ticks=((top, number(top, 1)), (CLEAR_SYNC, number(CLEAR_SYNC, 1))), lines=tuple(lines),
+        "Confidence of the match", "sync", 64, note=note + _mean_of(axis), label="Confidence of the offset over time",
+        high=top, level=CLEAR_SYNC, ticks=((top, number(top, 1)), (CLEAR_SYNC, number(CLEAR_SYNC, 1))), lines=tuple(lines),
     )  # fmt: skip
 
 

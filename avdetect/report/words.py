@@ -145,8 +145,13 @@ def measured(detection: Detection, output: str) -> str:
     rate = detection.rates.get(output)
     if rate is None:
         return ""
-    many = "more than half" if rate.reals > 0.5 else f"{100 * rate.reals:.0f} in 100"
-    return f"of real {_REALS[output]} of unseen sources, {many} reach this"
+    return f"of real {_REALS[output]} of unseen sources, {_in_100(rate.reals)} reach this"
+
+
+def _in_100(share: float) -> str:
+    if share > 0.5:
+        return "more than half"
+    return f"{100 * share:.0f} in 100" if share >= 0.005 or not share else "fewer than 1 in 100"
 
 
 def sign(detection: Detection, output: str) -> tuple[str, Tone]:
@@ -166,9 +171,10 @@ def rarity(detection: Detection) -> str:
         return "The model gave no usable probability."
     if "fake" not in detection.rates:
         return "How many real files reach this was not measured."
-    fakes = f"of fakes, {100 * detection.rates['fake'].fakes:.0f} in 100"
-    if detection.verdict == "no sign found":
-        fakes = "many fakes score no higher"
+    reached = detection.rates["fake"].fakes
+    fakes = f"of fakes, {100 * reached:.0f} in 100"
+    if detection.verdict == "no sign found":  # nearly all fakes reach a low score: how many do not says more
+        fakes = f"of fakes, {_in_100(1 - reached)} score lower"
     return sentence(f"{measured(detection, 'fake')}; {fakes}")
 
 
@@ -217,8 +223,8 @@ def _match(detection: Detection) -> Cause:
     sync, (said, tone) = detection.sync, sign(detection, "mismatch")
     texts, headline = [], said
     if sync is not None and tone != "void":
-        offset, confidence = number(sync.offset_seconds, signed=True), number(sync.confidence)
-        texts = [f"Offset {offset} s, confidence {confidence}; measured on track {sync.track_id}"]
+        offset = f"{number(sync.offset_seconds, signed=True)} s" if is_clear(sync.confidence) else "unclear"
+        texts = [f"Offset {offset}, confidence {number(sync.confidence)}; measured on track {sync.track_id}"]
         if tone == "none":
             tone, headline = "plain", match_words(sync.offset_seconds, sync.confidence)
             texts.append(_disclaimer(sync))
