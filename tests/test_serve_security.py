@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,6 +173,15 @@ def test_an_open_port_needs_a_token(host: str, tmp_path: Path) -> None:
         assert settings.allows_host(name)
     assert not settings.allows_host("evil.example")
     assert TOKEN not in repr(settings)
+
+
+def test_ipv4_that_ipv6_carries_is_ipv4(tmp_path: Path) -> None:
+    """As clients come to `--host ::`."""
+    assert security.is_loopback("::ffff:127.0.0.1")
+    assert not security.is_loopback("::ffff:192.0.2.1")
+    settings = ServeSettings(data=tmp_path, host="::", token=TOKEN)
+    assert settings.share_of("::ffff:127.0.0.1") == math.inf
+    assert settings.share_of("::ffff:192.0.2.1") == settings.queue // 2
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,17 @@ class ServeSettings:
 
 def is_loopback(host: str) -> bool:
     """Whether it is an address, or the name, of this machine only."""
+    found = address(host)
+    return host == "localhost" or (found is not None and found.is_loopback)
+
+
+def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that `text` is, without its zone, and as IPv4 where IPv6 only carries that; else None."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def default_data() -> Path:
