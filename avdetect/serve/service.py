@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from avdetect.errors import ConfigError, ServerError
@@ -85,10 +86,10 @@ class Service:
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def _recover(self) -> None:
-        """Jobs that were cut off are run again; folders of ours that no job owns are removed. Raises ConfigError where
-        a link, or a name in the database, leads out of the folder; OSError.
-        """
-        _check_ours(_below(self._incoming, self._jobs))
+        """Run again what was cut off; remove folders of ours that no job owns. Raises ConfigError where a link or the
+        name of a job leads elsewhere; OSError."""
+        for parent, folders, files in chain(os.walk(self._incoming), os.walk(self._jobs)):  # which follows no link
+            _check_ours(Path(parent, name) for name in (*folders, *files))
         if not all(_ID.fullmatch(str(id)) for id in self.store.states()):
             raise ConfigError(f"--data: {self._database} has jobs that this server has not named: {_ANOTHER}")
         self.store.recover()
@@ -195,13 +196,6 @@ def _check_ours(paths: Iterable[Path]) -> None:
     for path in paths:
         if why := not_ours(path) or ("" if path.is_dir() or path.is_file() else "is no file or folder"):
             raise ConfigError(f"--data: {path} {why}, so its jobs may not be this server's: {_ANOTHER}")
-
-
-def _below(*folders: Path) -> Iterator[Path]:
-    """All that is in them, at any depth; no link in them is followed."""
-    for folder in folders:
-        for parent, folders_in, files in os.walk(folder):
-            yield from (Path(parent, name) for name in (*folders_in, *files))
 
 
 @contextmanager

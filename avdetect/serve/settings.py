@@ -77,11 +77,7 @@ class ServeSettings:
         name = name.removeprefix("[").removesuffix("]").lower()
         if name in {"localhost", "127.0.0.1", "::1", *(host.lower() for host in (self.host, *self.allowed_hosts))}:
             return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return not is_loopback(self.host)
+        return "%" not in name and address(name) is not None and not is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
