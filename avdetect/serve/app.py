@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -125,7 +126,8 @@ async def score(request: Request, service: Serving) -> JobView:
     full = Refusal("QueueFull", "as many videos wait, in all or from you, as may; try again later", _RETRY)
     client = request.client.host if request.client else ""
     try:
-        with service.upload(client) as folder:
+        with ExitStack() as held:
+            folder = await run_in_threadpool(held.enter_context, service.upload(client))
             if folder is None:
                 await linger(request.stream())
                 raise full
