@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -85,6 +86,11 @@ def running(data: Path, score: Score, **settings: Any) -> Iterator[Running]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def connected(server: Running) -> socket.socket:
+    url = httpx.URL(server.url)
+    return socket.create_connection((url.host, url.port), timeout=20)
 
 
 class Command(Client):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 
 A_JOB = "A" * 22  # as one is called
+Prepare = Callable[[Path, Path], None]
 
 
 def serving(data: Path) -> Service:
@@ -33,6 +36,7 @@ def victim(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "chapter").write_text("years of work")
     (folder / A_JOB).mkdir()
+    (folder / A_JOB / "upload").touch()
     return folder
 
 
@@ -43,7 +47,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def linked(name: str, to: str = "", ours: bool = False) -> Callable[[Path, Path], None]:
+def linked(name: str, to: str = "", ours: bool = False) -> Prepare:
     """A link under one of our names; ours: in a folder where a server has been."""
 
     def prepare(data: Path, victim: Path) -> None:
@@ -59,7 +63,7 @@ def linked(name: str, to: str = "", ours: bool = False) -> Callable[[Path, Path]
     return prepare
 
 
-def moved_in(mode: int = 0o700, *statements: str) -> Callable[[Path, Path], None]:
+def moved_in(mode: int = 0o700, *statements: str) -> Prepare:
     """Somebody's files where our jobs would be, beside a database that is not ours."""
 
     def prepare(data: Path, victim: Path) -> None:
@@ -79,6 +83,25 @@ def open_inside(data: Path, victim: Path) -> None:
     (data / "jobs").chmod(0o770)
 
 
+def of_a_job(name: str, put: Callable[[Path, Path], object], status: str = "done", id: str = A_JOB) -> Prepare:
+    """A job of the database, and what `put` makes at `name`: the folder comes from an archive."""
+
+    def prepare(data: Path, victim: Path) -> None:
+        with serving(data):
+            pass
+        with closing(sqlite3.connect(data / "jobs.sqlite")) as db, db:
+            columns = "id, name, size, start_seconds, duration_seconds, created, ended, status"
+            db.execute(f"INSERT INTO jobs ({columns}) VALUES (?, 'a', 1, 0, 1, 1, 1, ?)", (id, status))
+        (data / name).parent.mkdir(exist_ok=True)
+        put(data / name, victim)
+
+    return prepare
+
+
+def link(there: Path, victim: Path) -> None:
+    there.symlink_to(victim / A_JOB)
+
+
 def a_link_itself(data: Path, victim: Path) -> None:
     data.rmdir()
     data.symlink_to(victim)
@@ -88,19 +111,26 @@ def a_link_itself(data: Path, victim: Path) -> None:
     "prepare",
     [
         *(linked("jobs"), linked("incoming"), linked("jobs", ours=True), a_link_itself, open_inside),
+        *(of_a_job(f"{top}/{A_JOB}", link, status) for top in ("jobs", "incoming") for status in ("done", "queued")),
+        *(
+            of_a_job(f"jobs/{A_JOB}/report.html", link),
+            of_a_job(f"incoming/{A_JOB}", lambda there, _: os.mkfifo(there)),
+        ),
+        *(of_a_job(f"jobs/{A_JOB}", lambda there, _: there.touch()), of_a_job("jobs/notes", link)),
+        of_a_job("jobs/notes", lambda there, _: there.mkdir(), "queued", f"../../thesis/{A_JOB}"),
         *(linked("jobs.sqlite", "chapter"), linked("jobs.sqlite-wal", "chapter", ours=True)),
         *(moved_in(), moved_in(0o777), moved_in(0o700, "PRAGMA user_version = 1", "CREATE TABLE jobs (id TEXT)")),
     ],
 )
 def test_a_folder_that_may_be_anothers_is_refused_and_left_as_it_is(
-    prepare: Callable[[Path, Path], None], data: Path, victim: Path, tmp_path: Path
+    prepare: Prepare, data: Path, victim: Path, tmp_path: Path
 ) -> None:
     prepare(data, victim)
     for _ in range(2):
-        with pytest.raises(AVDetectError, match="--data"):
-            serving(data).__enter__()
+        with pytest.raises(AVDetectError, match="--data"), serving(data):
+            time.sleep(2)  # for a job to be run
     assert [path.read_text() for path in tmp_path.rglob("chapter")] == ["years of work"]
-    assert len(list(tmp_path.rglob(A_JOB))) == 1
+    assert [path.parent.name for path in tmp_path.rglob("upload")] == [A_JOB]
 
 
 def test_a_file_a_folder_in_use_and_one_of_another_user_are_refused(data: Path, monkeypatch) -> None:
@@ -122,11 +152,10 @@ def test_only_what_the_server_has_named_is_removed(data: Path) -> None:
     for parent in ("jobs", "incoming"):
         (data / parent / "notes").mkdir()
         (data / parent / A_JOB).mkdir()
-        (data / parent / ("B" * 22)).symlink_to(data / parent / "notes")
     with serving(data):
         pass
     for parent in ("jobs", "incoming"):
-        assert sorted(os.listdir(data / parent)) == ["B" * 22, "notes"]
+        assert os.listdir(data / parent) == ["notes"]
 
 
 def test_all_that_is_on_the_disk_is_private(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from avdetect.extras import how_to_install
 pytest.importorskip("fastapi", reason=how_to_install("serve"))
 import httpx
 import serve_scorers
-from serve_running import BODY, FORM, Running, eventually, running
+from serve_running import BODY, FORM, Running, connected, eventually, running
 
 from avdetect.config import MediaLimits
 from avdetect.serve import command, pages, security, service, uploads
@@ -31,11 +31,6 @@ TOKEN = "correct-horse-battery-staple"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(tmp_path_factory.mktemp("patience") / "data", serve_scorers.by_text) as made:
         yield made
-
-
-def connected(server: Running) -> socket.socket:
-    url = httpx.URL(server.url)
-    return socket.create_connection((url.host, url.port), timeout=20)
 
 
 def answers(connection: socket.socket) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +15,7 @@ from avdetect.extras import how_to_install
 pytest.importorskip("fastapi", reason=how_to_install("serve"))
 import httpx
 import serve_scorers
-from serve_running import Running, running
+from serve_running import Running, connected, running
 
 from avdetect.errors import ConfigError
 from avdetect.serve import security
@@ -135,22 +137,62 @@ def test_a_browser_logs_in_and_out(guarded: Running) -> None:
     assert guarded.http.get("/v1/jobs", headers=kept).status_code == 401  # whoever has copied the cookie
 
 
-def test_a_wrong_token_is_slowed_and_logged(guarded: Running, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
-    waited: list[float] = []
+def guess(server: Running, **headers: str) -> httpx.Response:
+    return httpx.get(f"{server.url}/v1/jobs", headers={"authorization": "Bearer wrong"} | headers, timeout=30)
 
-    async def wait(seconds: float) -> None:
-        waited.append(seconds)
 
-    monkeypatch.setattr(security, "asyncio", SimpleNamespace(sleep=wait))
-    guarded.http.get("/v1/jobs", headers={"authorization": "Bearer wrong"})
-    wrong = guarded.http.post("/login", data={"token": "wrong"})
-    assert (wrong.status_code, wrong.headers.get("set-cookie")) == (401, None)
-    assert waited == [security.GUESS_SECONDS] * 2
-    assert caplog.text.count("a wrong token from 127.0.0.1") == 2
-    guarded.http.get("/v1/jobs", headers=BEARER)
-    guarded.http.get("/v1/jobs")  # who has none yet
-    assert len(waited) == 2
-    assert guarded.http.post("/login", content=b"x" * 100_000).status_code == 413
+def test_wrong_tokens_wait_one_behind_the_other(tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(security, "GUESS_SECONDS", 0.4)
+    with running(tmp_path, serve_scorers.by_text, token=TOKEN) as server, ThreadPoolExecutor(8) as pool:
+        began = time.monotonic()
+        guesses = [pool.submit(guess, server) for _ in range(5)]
+        guesses.append(pool.submit(httpx.post, f"{server.url}/login", data={"token": "wrong"}))
+        for headers in (BEARER, {}):  # {}: who has none yet
+            server.http.get("/v1/jobs", headers=headers)
+        assert time.monotonic() - began < 0.4
+        assert [each.result().status_code for each in guesses] == [401] * 6
+        assert time.monotonic() - began >= 6 * 0.4
+        assert caplog.messages == ["wrong tokens: 1, the latest from 127.0.0.1"]
+        guess(server)
+        assert caplog.messages[1:] == ["wrong tokens: 6, the latest from 127.0.0.1"]
+        assert server.http.post("/login", content=b"x" * 100_000).status_code == 413
+
+
+def test_who_has_gone_holds_no_place(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(security, "GUESS_SECONDS", 0.5)
+    with running(tmp_path, serve_scorers.by_text, token=TOKEN) as server:
+        for _ in range(20):
+            with connected(server) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\n\r\n")
+        began = time.monotonic()
+        assert guess(server).status_code == 401
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("stated", "client"),
+    [("192.0.2.7", "192.0.2.7"), ("spoofed, ::ffff:192.0.2.7", "192.0.2.7"), ("fe80::1%\x1b[2J" + "x" * 999, "fe80::1"),
+     ("\x1b[2J" + "x" * 60_000, "127.0.0.1"), ("192.0.2.7, nobody", "127.0.0.1")],
+)  # fmt: skip
+def test_only_an_address_is_a_client(
+    tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture, stated: str, client: str
+) -> None:
+    monkeypatch.setattr(security, "GUESS_SECONDS", 0)
+    with running(tmp_path, serve_scorers.by_text, token=TOKEN) as server, connected(server) as connection:
+        head = f"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x\r\nX-Forwarded-For: {stated}\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(12) == b"HTTP/1.1 401"
+    assert caplog.messages == [f"wrong tokens: 1, the latest from {client}"]
+
+
+def test_a_login_that_is_broken_off_is_no_bug(guarded: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        with connected(guarded) as connection:
+            connection.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
+            time.sleep(0.1)
+    time.sleep(0.5)
+    assert guarded.http.get("/healthz").status_code == 200
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("other", ['a={"x": 1}', "a=b c", "a", "="])
@@ -172,6 +214,15 @@ def test_an_open_port_needs_a_token(host: str, tmp_path: Path) -> None:
         assert settings.allows_host(name)
     assert not settings.allows_host("evil.example")
     assert TOKEN not in repr(settings)
+
+
+def test_ipv4_that_ipv6_carries_is_ipv4(tmp_path: Path) -> None:
+    """As clients come to `--host ::`."""
+    assert security.is_loopback("::ffff:127.0.0.1")
+    assert not security.is_loopback("::ffff:192.0.2.1")
+    settings = ServeSettings(data=tmp_path, host="::", token=TOKEN)
+    assert settings.share_of("::ffff:127.0.0.1") == math.inf
+    assert settings.share_of("::ffff:192.0.2.1") == settings.queue // 2
 
 
 @pytest.mark.parametrize(

@@ -62,14 +62,18 @@ class Store:
         if path is not None:
             self._make_file(path)
         with self._explained("open"):
-            self._db = sqlite3.connect(path or "", 5 if shared else 0, check_same_thread=False, isolation_level=None)
+            self._db = self._reads = _connect(path, shared)
+        self._reads_lock = self._lock
         try:
             with self._explained("open"):
                 self._begin(json.loads(json.dumps(identity or {})), durable, shared)
+                if shared:  # a write may wait for another process, and no read for that
+                    self._reads, self._reads_lock = _connect(path, shared), threading.Lock()
+                    self._reads.execute("PRAGMA query_only = ON")
             if path is not None:
                 self._check_ours(path)  # now that SQLite has opened all that it reads
         except BaseException:
-            self._db.close()
+            self.close()
             raise
 
     def __enter__(self) -> Store:
@@ -80,13 +84,15 @@ class Store:
 
     def close(self) -> None:
         """No call may follow."""
+        with self._reads_lock:
+            self._reads.close()
         with self._lock:
             self._db.close()
 
     def rows(self, statement: str, *values: Any) -> list[sqlite3.Row]:
-        """What one statement gives. One that only reads waits for nobody who writes."""
-        with self._lock, self._explained("read"):
-            return self._db.execute(statement, values).fetchall()
+        """What one statement that reads gives. In a shared file it waits for nobody who writes."""
+        with self._reads_lock, self._explained("read"):
+            return self._reads.execute(statement, values).fetchall()
 
     def change(self, statement: str, *values: Any) -> bool:
         """One statement, committed; whether it changed a row."""
@@ -134,7 +140,6 @@ class Store:
 
     def _begin(self, identity: dict[str, Any], durable: bool, shared: bool) -> None:
         db, kind = self._db, self._kind
-        db.row_factory = sqlite3.Row
         if not shared:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")  # needs no shared memory, which network storage lacks
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -169,3 +174,9 @@ class Store:
             if name.startswith("SQLITE_NOTADB"):
                 raise ConfigError(f"{file} is no {self._kind.name} of this avdetect: {self._kind.advice}") from error
             raise self._error(f"cannot {what} {file}: {error}; what is done is kept, run again") from error
+
+
+def _connect(path: Path | None, shared: bool) -> sqlite3.Connection:
+    made = sqlite3.connect(path or "", 5 if shared else 0, check_same_thread=False, isolation_level=None)
+    made.row_factory = sqlite3.Row
+    return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -20,7 +21,7 @@ from avdetect.errors import ServerError
 from avdetect.report.data import Failure, to_json
 from avdetect.serve.models import REFUSALS, Health, JobPage, JobView, Limits, Problem, Refusal, view
 from avdetect.serve.pages import pages
-from avdetect.serve.security import REPORT_POLICY, Guard, Sessions
+from avdetect.serve.security import REPORT_POLICY, Guard, Guesses, Sessions
 from avdetect.serve.service import Service
 from avdetect.serve.store import ENDED, Job
 from avdetect.serve.uploads import MIN_DURATION_SECONDS, linger, receive
@@ -52,16 +53,17 @@ def build_app(service: Service, stopping: Callable[[], bool] = lambda: False) ->
         redoc_url=None,
         responses=_problems("Forbidden", "WrongHost", "Storage", *(["Unauthorized"] if token else [])),
     )
-    app.state.service, app.state.sessions, app.state.stopping = service, Sessions(), stopping
+    app.state.service, app.state.stopping = service, stopping
+    app.state.sessions, app.state.guesses = Sessions(), Guesses()
     # It says in OpenAPI that a token is asked for; `Guard` looks at it.
     bearer = [Depends(HTTPBearer(scheme_name="token", auto_error=False))] if token else []
     app.include_router(jobs_api, dependencies=bearer)
     app.include_router(server_api, dependencies=bearer)
     app.include_router(open_api)
     app.include_router(pages)
-    for kind in (Refusal, ServerError, HTTPException, RequestValidationError, Exception):
+    for kind in (Refusal, ServerError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _explain)
-    app.add_middleware(Guard, settings=service.settings, sessions=app.state.sessions, rejected=service.metrics.rejected)
+    app.add_middleware(Guard, state=app.state)
     return app
 
 
@@ -84,6 +86,8 @@ async def _explain(request: Request, error: Exception) -> JSONResponse:
         case RequestValidationError():
             said = [f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors()]
             refusal = Refusal("Invalid", "; ".join(said))
+        case ClientDisconnect():
+            refusal = Refusal("BadRequest", "the request was broken off")
         case _:
             refusal = Refusal("InternalError", "a bug in avdetect; the server's log says more")
     if refusal.name == "Storage":
@@ -122,7 +126,8 @@ async def score(request: Request, service: Serving) -> JobView:
     full = Refusal("QueueFull", "as many videos wait, in all or from you, as may; try again later", _RETRY)
     client = request.client.host if request.client else ""
     try:
-        with service.upload(client) as folder:
+        with ExitStack() as held:
+            folder = await run_in_threadpool(held.enter_context, service.upload(client))
             if folder is None:
                 await linger(request.stream())
                 raise full
@@ -130,8 +135,6 @@ async def score(request: Request, service: Serving) -> JobView:
             start = upload.seconds("start_seconds", 0.0, 0.0) or 0.0
             duration = upload.seconds("duration_seconds", MIN_DURATION_SECONDS, None)
             queued = await run_in_threadpool(service.submit, folder, upload.name, start, duration, client)
-    except ClientDisconnect:
-        raise Refusal("BadRequest", "the upload was broken off") from None
     except asyncio.CancelledError:  # the server ends; nothing of the upload is kept
         raise Refusal("QueueFull", "the server is ending", _RETRY) from None
     if queued is None:

@@ -62,6 +62,7 @@ def http_server(service: Service) -> uvicorn.Server:
         http=Impatient,
         log_config=None,
         log_level="error",  # what anybody can cause must not fill a disk
+        proxy_headers=False,  # `Guard` reads them
         access_log=False,  # names of jobs are secrets
         server_header=False,
         lifespan="off",

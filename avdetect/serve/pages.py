@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 
 from avdetect.report.words import tone_css
 from avdetect.serve.models import Refusal
-from avdetect.serve.security import COOKIE, is_token, wrong_guess
+from avdetect.serve.security import COOKIE, is_token
 
 _STATIC = Path(__file__).parent / "static"
 _FILES = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -58,7 +58,7 @@ async def login(request: Request) -> Response:
         raise Refusal("UploadTimeout", "the form took too long") from None
     given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0].strip()
     if not is_token(given, token):
-        await wrong_guess(request.client.host if request.client else "")
+        await request.app.state.guesses.wait(request.scope["client"][0], request.receive)
         return _login('<p class="problem" role="alert">That is not this server\'s token.</p>', 401)
     cookie, secure = request.app.state.sessions.begin(), request.url.scheme == "https"
     answer.set_cookie(COOKIE, cookie, _COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)

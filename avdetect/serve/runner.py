@@ -158,7 +158,8 @@ class Runner(threading.Thread):
         self._woken.clear()
         self._looked, self._may_claim = time.monotonic(), True
         for running in list(self._running.values()):
-            if running.finish is None and self._status(running) != "running":
+            job = self._store.get(running.job.id)
+            if running.finish is None and (job is None or job.status != "running"):
                 self._pool.cancel(running.job.id)
                 running.finish = lambda: False
             if running.finish is not None:
@@ -168,10 +169,6 @@ class Runner(threading.Thread):
             self.sweep()
         with self._turn:
             self._turn.notify_all()
-
-    def _status(self, running: _Running) -> str | None:
-        job = self._store.get(running.job.id)
-        return job.status if job else None
 
     def _finish(self, running: _Running) -> None:
         """Write down how a job ended, count it, and forget its video. Raises AVDetectError, to be tried again."""

@@ -11,22 +11,27 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
+import os
 import re
 import secrets
-from collections.abc import Callable
+import time
+from contextlib import suppress
+from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, State
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from avdetect.serve.models import Refusal
-from avdetect.serve.settings import ServeSettings, is_loopback
+from avdetect.serve.settings import address, is_loopback
 
 COOKIE = "avdetect"
 OPEN_PATHS = frozenset({"/healthz", "/login", "/static/app.css"})  # nothing private is there
-GUESS_SECONDS = 1.0  # that a wrong token waits for its answer
+GUESS_SECONDS = 1.0  # from the answer to one wrong token to that to the next
 HEAD_SECONDS = 10.0  # for a request's line and headers, and for the rest of a body that was answered already
 READ_SECONDS = 30.0  # for a peer to take what has been written to it, 64 KiB at most
 MOST_OF_A_PEER = 64  # connections; loopback may have all, since a proxy stands there (which has limits of its own)
@@ -86,10 +91,11 @@ def _cookie(headers: Headers) -> str:
 class Guard:
     """ASGI middleware that refuses what may not be asked, and gives every answer its headers."""
 
-    def __init__(
-        self, app: ASGIApp, settings: ServeSettings, sessions: Sessions, rejected: Callable[[str], None]
-    ) -> None:
-        self._app, self._settings, self._sessions, self._rejected = app, settings, sessions, rejected
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._app, self._state, self._settings = app, state, state.service.settings
+        # uvicorn's, which finds the client in the headers of a trusted proxy: asked for that alone.
+        trusted = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
+        self._proxy: Any = ProxyHeadersMiddleware(lambda *_: asyncio.sleep(0), trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -99,17 +105,25 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
+        await self._find_client(scope)
         app, asked = self._app, Headers(scope=scope)
         try:
             self._check(scope, asked)
         except Refusal as refusal:
-            self._rejected(refusal.name)
+            self._state.service.metrics.rejected(refusal.name)
             app = refusal.answer()
             if refusal.name == "Unauthorized" and "authorization" in asked:
-                await wrong_guess((scope["client"] or [""])[0])
+                await self._state.guesses.wait(scope["client"][0], receive)
             elif refusal.name == "Unauthorized" and scope["method"] == "GET" and "text/html" in asked.get("accept", ""):
                 app = RedirectResponse("/login", 303)
         await app(scope, receive, send_with_headers)
+
+    async def _find_client(self, scope: Scope) -> None:
+        """A proxy on this machine says who its client is. Others there can say so too: only an address is believed."""
+        own = address((scope["client"] or ("",))[0]) or ""
+        scope["client"] = str(own), 0
+        await self._proxy(scope, None, None)
+        scope["client"] = str(address(scope["client"][0]) or own), 0
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         hosts = headers.getlist("host")
@@ -119,7 +133,12 @@ class Guard:
         token = self._settings.token
         scheme, _, given = headers.get("authorization", "").partition(" ")
         bearer = token is not None and scheme.lower() == "bearer" and is_token(given.strip(), token)
-        if token is not None and scope["path"] not in OPEN_PATHS and not bearer and not self._sessions.holds(headers):
+        if (
+            token is not None
+            and scope["path"] not in OPEN_PATHS
+            and not bearer
+            and not self._state.sessions.holds(headers)
+        ):
             message = "send the server's token: `Authorization: Bearer TOKEN`, or log in with a browser"
             raise Refusal("Unauthorized", message, {"www-authenticate": 'Bearer realm="avdetect"'})
         if scope["method"] not in _SAFE_METHODS and not bearer:
@@ -138,10 +157,32 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode())
 
 
-async def wrong_guess(client: str) -> None:
-    """Somebody has sent a token that is not ours: say so in the log, and let them wait."""
-    _log.warning("a wrong token from %s", client)
-    await asyncio.sleep(GUESS_SECONDS)
+class Guesses:
+    """Tokens that are not ours. Each waits for its answer, one behind the other: nobody tries many, from anywhere."""
+
+    def __init__(self) -> None:
+        self._turn, self._unsaid, self._said = asyncio.Lock(), 0, -math.inf
+
+    async def wait(self, client: str, receive: Receive) -> None:
+        """For one that came from `client`. It gives up its place where the request says that nobody waits any more."""
+        self._unsaid += 1
+        if time.monotonic() - self._said >= GUESS_SECONDS:  # anybody can cause it, and it must not fill a disk
+            _log.warning("wrong tokens: %d, the latest from %s", self._unsaid, client)
+            self._unsaid, self._said = 0, time.monotonic()
+        ways = [asyncio.ensure_future(way) for way in (self._in_turn(), _gone(receive))]
+        with suppress(asyncio.CancelledError):  # the server ends
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+
+    async def _in_turn(self) -> None:
+        async with self._turn:
+            await asyncio.sleep(GUESS_SECONDS)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        await asyncio.sleep(GUESS_SECONDS / 10)  # what it sends on is thrown away
 
 
 class Impatient(H11Protocol):

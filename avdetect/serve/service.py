@@ -10,8 +10,9 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from avdetect.errors import ConfigError, ServerError
@@ -50,15 +51,15 @@ class Service:
         try:
             self._make_ready()
             self._lock_file = _lock(self.settings.data / "lock")
+            try:
+                self.store = JobStore(self._database)
+                self._recover()
+                self.runner = Runner(self.store, self.settings, self.metrics, self._score)
+            except BaseException:
+                os.close(self._lock_file)
+                raise
         except OSError as error:
             raise ConfigError(f"cannot use --data {self.settings.data}: {error.strerror}") from error
-        try:
-            self.store = JobStore(self._database)
-            self._recover()
-            self.runner = Runner(self.store, self.settings, self.metrics, self._score)
-        except BaseException:
-            os.close(self._lock_file)
-            raise
         self.metrics.watch(lambda: self.store.count("queued"), lambda: self.store.count("running"))
         self.runner.start()
         return self
@@ -74,13 +75,10 @@ class Service:
         """
         data, folders = self.settings.data, (self._incoming, self._jobs)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (data, *folders, data / "lock"):
-            if not os.path.lexists(path):
-                continue
-            if why := not_ours(path):
-                raise ConfigError(f"--data: {path} {why}, so its jobs may not be this server's: {_ANOTHER}")
-            if path != data:
-                path.chmod(0o700 if path.is_dir() else 0o600)
+        tops = [path for path in (data, *folders, data / "lock") if os.path.lexists(path)]
+        _check_ours(tops)
+        for path in tops[1:]:
+            path.chmod(0o700 if path.is_dir() else 0o600)
         known = self._database.exists() and self._database.stat().st_size
         if not known and any(folder.is_dir() and any(folder.iterdir()) for folder in folders):
             raise ConfigError(f"--data {data} holds other files, which would be deleted: {_ANOTHER}")
@@ -88,7 +86,12 @@ class Service:
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def _recover(self) -> None:
-        """Jobs that were cut off are run again; folders of ours that no job owns are removed."""
+        """Run again what was cut off; remove folders of ours that no job owns. Raises ConfigError where a link or the
+        name of a job leads elsewhere; OSError."""
+        for parent, folders, files in chain(os.walk(self._incoming), os.walk(self._jobs)):  # which follows no link
+            _check_ours(Path(parent, name) for name in (*folders, *files))
+        if not all(_ID.fullmatch(str(id)) for id in self.store.states()):
+            raise ConfigError(f"--data: {self._database} has jobs that this server has not named: {_ANOTHER}")
         self.store.recover()
         states = self.store.states()
         for folder in (*self._incoming.iterdir(), *self._jobs.iterdir()):
@@ -186,6 +189,13 @@ def display_name(name: str) -> str:
         half = _LONGEST_NAME // 2
         shown = f"{shown[:half]}…{shown[1 - half :]}"
     return shown or "upload"
+
+
+def _check_ours(paths: Iterable[Path]) -> None:
+    """Raises ConfigError where one is a link, or others had a hand in it; OSError."""
+    for path in paths:
+        if why := not_ours(path) or ("" if path.is_dir() or path.is_file() else "is no file or folder"):
+            raise ConfigError(f"--data: {path} {why}, so its jobs may not be this server's: {_ANOTHER}")
 
 
 @contextmanager

@@ -77,19 +77,22 @@ class ServeSettings:
         name = name.removeprefix("[").removesuffix("]").lower()
         if name in {"localhost", "127.0.0.1", "::1", *(host.lower() for host in (self.host, *self.allowed_hosts))}:
             return True
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return not is_loopback(self.host)
+        return "%" not in name and address(name) is not None and not is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
     """Whether it is an address, or the name, of this machine only."""
+    found = address(host)
+    return host == "localhost" or (found is not None and found.is_loopback)
+
+
+def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that `text` is, without its zone, and as IPv4 where IPv6 only carries that; else None."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def default_data() -> Path:

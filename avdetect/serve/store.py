@@ -81,11 +81,10 @@ class JobStore(Store):
 
     def claim(self) -> Job | None:
         """The oldest job that waits, which runs from now on."""
-        return self._job(
-            "UPDATE jobs SET status = 'running', began = ? WHERE number = "
-            "(SELECT number FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1) RETURNING *",
-            time.time(),
-        )
+        job = self._job("SELECT * FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1")
+        if job and self._move(job.id, "queued", status="running", began=time.time()):
+            return self.get(job.id)
+        return None
 
     def finish(self, id: str, summary: Mapping[str, Any]) -> bool:
         """running -> done."""
