@@ -18,8 +18,8 @@ from avdetect.types import FPS, SAMPLE_RATE, Float, StreamName
 PRIOR_CROPS = 2.0  # a track's logit counts half when it rests on so many face crops
 MIN_SYNC_WINDOWS = 50  # 2 s of mouth embeddings with their voice: with less no match of a file is judged
 MIN_STRETCH_WINDOWS = 20  # 0.8 s: the same for a stretch of a file, which is only shown
-# Frames around offset 0 in which the match is sought: a third of a second. Players, platforms and muxers shift the sound
-# by as much (real clips of the corpus by up to 8 frames), and the lips speak the voice all the same.
+# Frames around offset 0 in which the match is sought: a third of a second. Players, platforms and muxers shift sound by
+# as much (real clips of the corpus by up to 8 frames), and the lips speak the voice all the same.
 NEAR = 8
 # Below it the mouth stands still while there is speech: somebody else speaks. Of those who speak one in two hundred is
 # below .15; photographs that are zoomed or moved stay below .07.

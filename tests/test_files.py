@@ -212,8 +212,8 @@ def test_negative_numbers_stay_numbers_in_csv() -> None:
         "reason": "r",
         "missing": {},
         "warnings": [],
-        "media": {},
-        "windows": (),
+        "windows": [],
+        "media": None,
     }
     scored = FAILURE | numbers | words | {"sync": {"offset_seconds": -0.2, "confidence": 0.5}}
     assert ",-0.2000," in csv_row(scored)
