@@ -34,6 +34,7 @@ from avdetect.audio import N_MELS
 from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict, without_retired
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
+from avdetect.files import replacing
 from avdetect.pooling import FEATURES
 from avdetect.types import Float, Rate, UInt8
 
@@ -108,9 +109,14 @@ def write_bundle(folder: Path, info: BundleInfo, files: dict[str, bytes]) -> Non
     """Write `files` and bundle.json (with their hashes) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        _write(folder / name, content)
     values = to_dict(info) | {"files": {name: hashlib.sha256(c).hexdigest() for name, c in files.items()}}
-    (folder / "bundle.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    _write(folder / "bundle.json", f"{json.dumps(values, indent=1)}\n".encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as file:
+        file.write(content)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Files that appear whole or not at all, whether a file is ours alone, and to which run it belongs.
 
 In a folder where others can write, a name that can be guessed is a trap: a link may stand there before we come. So
-nothing of ours is written under such a name.
+what is written whole has a random name first (`replacing`), and what grows under its own is opened by `only_ours`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -44,19 +45,46 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def follow_no_link(name: str, flags: int) -> int:
-    """An `opener` for `open`: a link is an OSError, and what it makes only we can write."""
-    return os.open(name, flags | os.O_NOFOLLOW, 0o644)
+def only_ours(name: str, flags: int) -> int:
+    """An `opener` for `open`, in any mode: what `planted` tells of is an OSError and is left as it is, and nothing is
+    waited for. What it makes only we can write."""
+    try:
+        descriptor = os.open(name, flags & ~os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads, a socket
+            raise
+        raise OSError(error.errno, f"{name} is a link or no regular file", name) from error
+    try:
+        if why := planted(os.fstat(descriptor)):
+            raise OSError(errno.EPERM, f"{name} {why}", name)
+        if flags & os.O_TRUNC:
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def planted(status: os.stat_result) -> str | None:
+    """Why we write into no such file: somebody else may have put it there. None: it is a file of our own."""
+    if why := _of_others(status):
+        return why
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file"
+    return None if status.st_nlink == 1 else "has another name too (a hard link)"
 
 
 def not_ours(path: Path) -> str | None:
     """Why what stands at `path` may hold what others put there; None where it is ours alone. Raises OSError."""
     status = os.lstat(path)
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return _of_others(status) or ("can be written by others (chmod go-w)" if others else None)
+
+
+def _of_others(status: os.stat_result) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
-    if status.st_uid != os.geteuid():
-        return "belongs to another user"
-    return "can be written by others (chmod go-w)" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
+    return None if status.st_uid == os.geteuid() else "belongs to another user"
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -56,6 +56,36 @@ def test_order_is_the_manifests_whatever_the_shards_order(tmp_path: Path) -> Non
     ]
 
 
+def test_failures_are_no_formulas_and_are_read_back_as_they_are(tmp_path: Path) -> None:
+    names = ["=good.mp4", "x;=cmd|calc.mp4", "'=a.mp4", "a.mp4"]
+    with Store(tmp_path, IDENTITY) as store:
+        outcomes = [Outcome(Source("", 0, 0), name, {}, {0: ("MediaError", f"{name} is bad")}) for name in names]
+        store.publish(manifest(names), outcomes)
+    lines = (tmp_path / "failures.csv").read_text().splitlines()
+    assert lines[:3] == [
+        "path,copy,error,message",
+        "'=good.mp4,0,MediaError,'=good.mp4 is bad",
+        '"x;\'=cmd|calc.mp4",0,MediaError,"x;\'=cmd|calc.mp4 is bad"',
+    ]
+    failures = ClipArchive(tmp_path).failures
+    assert failures["path"].tolist() == names
+    assert failures["message"].tolist() == [f"{name} is bad" for name in names]
+
+
+@pytest.mark.parametrize("name", ["lock", "sources.jsonl", "shards/000000.tar.partial"])
+@pytest.mark.parametrize("target", ["victim", "new"])
+def test_nothing_is_written_through_a_link(name: str, target: str, tmp_path: Path) -> None:
+    root, victim = tmp_path / "cache", tmp_path / "victim"
+    (root / "shards").mkdir(parents=True)
+    victim.write_text("precious")
+    (root / "cache.json").write_text(IDENTITY.to_json())
+    (root / name).symlink_to(tmp_path / target)
+    with pytest.raises(OSError, match=f"{name} is a link"):
+        Store(root, IDENTITY)
+    assert victim.read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "victim"]
+
+
 def test_a_second_attempt_counts_only_if_it_succeeds(tmp_path: Path) -> None:
     clips = sample_clips()[0]
     for case, (shards, wanted) in enumerate(((([], clips), 1), ((clips, []), 0), (([], []), 1))):

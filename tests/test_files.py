@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ast
+import csv
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from avdetect.errors import ConfigError
-from avdetect.files import not_ours, open_run_folder, replacing, write_json
+from avdetect._csv import csv_line, defused, fused
+from avdetect.batch.tables import CsvTable, JsonLines, KaggleTable
+from avdetect.bundle import Bundle, write_bundle
+from avdetect.errors import AVDetectError, ConfigError
+from avdetect.files import not_ours, only_ours, open_run_folder, replacing, write_json
 from avdetect.report.data import Failure, csv_row, to_dict, to_row
 
 PACKAGE = Path(__file__).parents[1] / "avdetect"
@@ -79,6 +86,82 @@ def test_a_run_folder_that_cannot_be_read_is_a_typed_error(content: str, tmp_pat
         open_run_folder(tmp_path, {"data": "abc"}, "name another --run")
 
 
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "link": lambda path, victim: path.symlink_to(victim),
+    "link to nothing": lambda path, victim: path.symlink_to(victim.with_name("new")),
+    "hard link": lambda path, victim: os.link(victim, path),
+    "pipe": lambda path, victim: os.mkfifo(path),
+    "file of another user": lambda path, victim: path.write_text("precious"),
+}
+
+
+@pytest.fixture(params=PLANTED)
+def planted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path, victim = tmp_path / "planted.csv", tmp_path / "victim"
+    victim.write_text("precious")
+    PLANTED[request.param](path, victim)
+    if request.param == "file of another user":
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    return path
+
+
+def untouched(planted: Path) -> bool:
+    texts = {path.read_text() for path in planted.parent.iterdir() if path.is_file()}
+    return texts == {"precious"} and not (planted.parent / "new").exists()
+
+
+@pytest.mark.parametrize("mode", ["w", "a", "x", "r+", "rb"])
+def test_what_somebody_else_may_have_put_there_is_not_opened(planted: Path, mode: str) -> None:
+    with pytest.raises(OSError, match=r"planted\.csv"):
+        open(planted, mode, opener=only_ours).close()
+    assert untouched(planted)
+
+
+@pytest.mark.parametrize("table", [CsvTable, JsonLines, KaggleTable])
+def test_no_table_is_written_into_it(planted: Path, table: Callable[[Path], object]) -> None:
+    with pytest.raises(AVDetectError, match=r"cannot write .*planted\.csv: .*planted\.csv (is|has|belongs)"):
+        table(planted)
+    assert untouched(planted)
+
+
+def test_a_file_of_our_own_is_written_anew_or_on(tmp_path: Path) -> None:
+    for mode, text in (("w", "one"), ("a", "onetwo"), ("w", "three")):
+        with open(tmp_path / "a", mode, opener=only_ours) as file:
+            file.write(text.removeprefix("one") if mode == "a" else text)
+        assert (tmp_path / "a").read_text() == text
+
+
+def test_a_bundle_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    for name in ("visual.onnx", "bundle.json"):
+        (tmp_path / name).symlink_to("victim")
+    write_bundle(tmp_path, Bundle.load().info, {"visual.onnx": b"graph"})
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "visual.onnx").read_bytes() == b"graph"
+
+
+def places_of_writing(tree: ast.AST) -> list[str]:
+    """Where code writes into whatever stands under a name."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            name = ast.unparse(node.func).rpartition(".")[2]
+            mode = any(re.fullmatch(r"[rwab+t]+", text) and set(text) & set("wa+") for text in texts)
+            opened = name == "open" and mode and not any(k.arg == "opener" for k in node.keywords)
+            found += [ast.unparse(node)] if opened or name in ("write_text", "write_bytes") else []
+    return found
+
+
+def test_nothing_is_written_into_whatever_stands_there() -> None:
+    # os.devnull; a folder of tempfile's; memory
+    allowed = {PACKAGE / name for name in ("cli/console.py", "cli/prepare.py", "faces/scrfd.py", "_media/describe.py")}
+    for path in set(PACKAGE.rglob("*.py")) - allowed:
+        assert places_of_writing(ast.parse(path.read_text(encoding="utf-8"))) == [], path
+    for code in ('a.open("w")', 'open(a, "ab")', 'a.open("r+", encoding="utf-8")', "a.write_text(b)"):
+        assert places_of_writing(ast.parse(code))
+
+
 def places_of_replacement(tree: ast.AST) -> list[str]:
     """Where code puts a file in the place of another by itself, or names a temporary file that can be guessed."""
     found = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) == "os.replace"]
@@ -104,6 +187,21 @@ def test_a_name_is_no_formula_in_csv(name: str) -> None:
     assert line.lstrip('"').startswith(f"'{name[0]}")
     assert ",'=1+1," in line
     assert to_row(to_dict(Failure(name, "MediaError", "m")))["path"] == name  # JSON keeps it
+
+
+@pytest.mark.parametrize("name", ["x;=cmd|calc.mp4", "x\t@SUM(A1).mp4", "a;b.mp4", 'x;"=1+1".mp4', "x; -1.mp4"])
+def test_a_name_is_one_cell_and_no_formula_whatever_separates(name: str) -> None:
+    (line,) = csv.reader([csv_line([name, None, 0.5])])
+    assert line == [name, "", "0.5000"]
+    assert csv_line([name]).startswith('"')
+    for separator in ",;\t":
+        for row in csv.reader([csv_line(["a", defused(name)])], delimiter=separator):
+            assert not any(cell.lstrip(' "').startswith(tuple("=+-@")) for cell in row)
+
+
+@given(st.text(alphabet="a'\"=-+@;,\t\r\n "))
+def test_what_is_no_formula_any_more_gives_the_text_back(text: str) -> None:
+    assert fused(defused(text)) == text
 
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "avdetect"
 # From the bottom up; a module may import what stands to its left, and its own package.
 ORDER = (
-    *("_version", "errors", "files", "extras", "jobs", "types", "_checked", "_loops", "config", "_untrusted", "_onnx"),
+    *("_version", "errors", "files", "_csv", "extras", "jobs", "types", "_checked", "_loops", "config"),
+    *("_untrusted", "_onnx"),
     *(
         "_media",
         "media",

@@ -49,9 +49,11 @@ def contents(folder: Path) -> dict[str, bytes]:
         (["a.mp4", "--out", "absent.csv", "--kaggle", "absent_link.csv"], "name the same file"),
         (["a.mp4", "--out", "new.csv", "--kaggle", "new.csv.journal"], "--kaggle and the journal name the same file"),
         (["media.html", "--report", "media.html"], "--report media.html: that is the file to be scored"),
-        (["a.mp4", "--out", "media.csv"], "--out media.csv is there and is no table with a journal"),
+        (["a.mp4", "--out", "list.csv"], "--out list.csv is there and is no table with a journal"),
         (["a.mp4", "b.mp4", "--out", "media.csv"], "name another file or delete it"),
-        (["a.mp4", "b.mp4", "--kaggle", "media.csv"], "--kaggle media.csv is there"),
+        (["a.mp4", "b.mp4", "--kaggle", "media.csv"], "--kaggle media.csv has another name too (a hard link)"),
+        (["a.mp4", "b.mp4", "--kaggle", "list.csv"], "--kaggle list.csv is there"),
+        (["a.mp4", "--out", "absent_link.csv"], "--out absent_link.csv is a link; name another file or delete it"),
     ],
 )
 def test_what_is_read_or_is_not_ours_is_refused(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from avdetect.batch.tables import CsvTable, JsonLines, KaggleTable, Table, TerminalTable, is_submission, table_for
 from avdetect.errors import ConfigError
+from avdetect.files import planted
 
 if TYPE_CHECKING:
     from avdetect.batch.journal import Journal
@@ -63,13 +64,13 @@ class Output:
         for option, path in self.tables.items():
             if not os.access(path if path.exists() else path.parent, os.W_OK):
                 raise ConfigError(f"{option} {path}: it cannot be written there")
-            if path.is_symlink() and path.lstat().st_uid != os.geteuid():
-                raise ConfigError(f"{option} {path} is a link of another user; name another file")
 
     def check_replaceable(self) -> None:
         """Raises ConfigError where a table is in the place that no run of ours has written."""
         begun = self.journal is not None and _is_filled(self.journal)
         for option, path in self.tables.items():
+            if os.path.lexists(path) and (why := planted(path.lstat())):
+                raise ConfigError(f"{option} {path} {why}; name another file or delete it")
             if _is_filled(path) and (not begun or (option == "--kaggle" and not is_submission(path))):
                 raise ConfigError(
                     f"{option} {path} is there and is no table with a journal of avdetect ({self.journal}); name "

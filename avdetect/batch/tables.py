@@ -17,8 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from avdetect._csv import csv_line
 from avdetect.errors import AVDetectError
-from avdetect.report.data import CSV_COLUMNS, csv_line, csv_row, printable, to_row
+from avdetect.files import only_ours
+from avdetect.report.data import CSV_COLUMNS, csv_row, printable, to_row
 
 _SUBMISSION = "filename,label\n"  # the first line
 NO_ANSWER = 0.5  # what a submission must say of a file that was not judged; nothing else ever says it
@@ -52,7 +54,7 @@ class _TextTable:
         self._target, self._file = target, sys.stdout
         if target is not None:
             with _writing(target):
-                self._file = target.open("w", encoding="utf-8", newline="")
+                self._file = open(target, "w", encoding="utf-8", newline="", opener=only_ours)  # noqa: SIM115
         self._write(head)
 
     def _write(self, text: str) -> None:
@@ -104,6 +106,7 @@ class KaggleTable(_TextTable):
             self._unanswered["failed" if result["status"] == "failed" else "abstained"] += 1
         name = printable(os.path.basename(result["path"]))
         self._names[name] += 1
+        # Also a name that a spreadsheet takes for a formula stays as it is: the competition looks for this very name.
         self._write(csv_line([name, f"{NO_ANSWER if fake is None else fake:.6f}"]))
 
     def notes(self) -> Iterator[str]:
@@ -118,7 +121,7 @@ class KaggleTable(_TextTable):
 
 def is_submission(path: Path) -> bool:
     """Whether a file begins as a KaggleTable does."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open(path, "rb", opener=only_ours) as file:
         return file.readline(len(_SUBMISSION)) == _SUBMISSION.encode()
     return False
 

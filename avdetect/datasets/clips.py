@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pandas as pd
 
+from avdetect._csv import fused
 from avdetect.datasets.cache.payload import ClipReader
 from avdetect.datasets.cache.records import CLIP_COLUMNS, Source
 from avdetect.datasets.cache.store import ADDED, CLIPS, FAILURES, MANIFEST, SHARDS, Identity, file_sha256
@@ -133,8 +134,8 @@ def _tables(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     try:
         clips = pd.read_parquet(root / CLIPS)
         together = clips.attrs.get("manifest") == file_sha256(root / MANIFEST)
-        types = {"path": str, "error": str, "message": str}
-        failures = pd.read_csv(root / FAILURES, keep_default_na=False, dtype=types)
+        texts = dict.fromkeys(("path", "error", "message"), fused)
+        failures = pd.read_csv(root / FAILURES, keep_default_na=False, converters=texts)
     except (OSError, ValueError) as error:
         raise ManifestError(f"the tables of {root} are damaged ({error}); {again}") from error
     if not together:

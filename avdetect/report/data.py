@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from avdetect._csv import csv_line, defused
 from avdetect.types import Detection
 
 # The number changes when a field is removed or changes its meaning. 2: four verdicts, two thresholds, measured rates.
@@ -69,14 +68,5 @@ def to_row(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def csv_row(result: Mapping[str, Any]) -> str:
-    """Its line. A text that a spreadsheet would take for a formula begins with an apostrophe."""
-    row = to_row(result).values()
-    return csv_line(f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@")) else cell for cell in row)
-
-
-def csv_line(cells: Iterable[Any]) -> str:
-    """A line of CSV: None and NaN are empty, numbers have four decimals."""
-    line = io.StringIO()
-    texts = [f"{c:.4f}" if isinstance(c, float) and c == c else "" if c is None or c != c else c for c in cells]
-    csv.writer(line, lineterminator="\n").writerow(texts)
-    return line.getvalue()
+    """Its line, `defused`."""
+    return csv_line(map(defused, to_row(result).values()))

@@ -195,7 +195,7 @@ def _match(axis: Axis, evidence: Evidence) -> Iterator[Row]:
     note = "How much better the best offset fits than the others. Below the dashed line the offset is unclear."
     yield Row(
         "Confidence of the match", "sync", 64, note=note + _mean_of(axis), label="Confidence of the offset over time",
-        high=top, level=CLEAR_SYNC, ticks=((top, number(top, 1)), (CLEAR_SYNC, number(CLEAR_SYNC, 1))), lines=tuple(lines),
+        high=top, level=CLEAR_SYNC, ticks=((top, number(top, 1)), (CLEAR_SYNC, number(CLEAR_SYNC))), lines=tuple(lines),
     )  # fmt: skip
 
 

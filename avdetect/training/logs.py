@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from avdetect.config import LoopConfig
-from avdetect.files import replacing
+from avdetect.files import only_ours, replacing
 
 SMOOTHING = 0.9  # of the seconds a step, for the throughput on show
 
@@ -81,4 +81,4 @@ def _reopen(path: Path, header: str, first: int) -> TextIO:
     kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) < first]
     with replacing(path) as file:  # the lines survive a kill
         file.write("".join([header + "\n", *kept]).encode())
-    return path.open("a", encoding="utf-8", buffering=1)
+    return open(path, "a", encoding="utf-8", buffering=1, opener=only_ours)

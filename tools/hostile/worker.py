@@ -13,10 +13,11 @@ from typing import Any
 
 from benchmark.measuring import kib, proc_status
 
+from avdetect._csv import csv_line
 from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
 from avdetect.jobs.process import Work
-from avdetect.report.data import Failure, Result, csv_line, to_dict, to_row
+from avdetect.report.data import Failure, Result, to_dict, to_row
 from avdetect.report.text import render
 from hostile.guard import adopt_orphans, forbid_network
 

@@ -33,7 +33,7 @@ import pandas as pd
 from avdetect.datasets.cache.payload import encode_clip
 from avdetect.datasets.cache.records import CLIP_COLUMNS, FILE_COLUMNS, INDEX_COLUMNS, Record, clip_row
 from avdetect.errors import ManifestError
-from avdetect.files import follow_no_link, replacing
+from avdetect.files import only_ours, replacing
 from avdetect.types import Clip
 
 MAX_FILES, MAX_BYTES = 64, 512 * 1024**2  # a shard is closed when it holds this much
@@ -114,7 +114,7 @@ def finish(partial: Path) -> int:
     Returns the number of files in it; with none the shard is deleted. Raises ManifestError while a process still
     writes it, OSError when the disk is full.
     """
-    with open(partial, "r+b", opener=follow_no_link) as file:
+    with open(partial, "r+b", opener=only_ours) as file:
         _lock(file, partial)
         records, rows, end = scan(file)
         if records:

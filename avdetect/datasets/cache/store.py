@@ -27,12 +27,13 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
+from avdetect._csv import csv_line, defused
 from avdetect.config import PreprocessConfig, from_dict, to_dict
 from avdetect.datasets.cache.records import INDEX_COLUMNS, Record, Source
 from avdetect.datasets.cache.shards import ShardWriter, finish, read_clips, read_files, shard_numbers, write_parquet
 from avdetect.datasets.manifest import LABELS, write_manifest
 from avdetect.errors import ConfigError, ManifestError, MediaError
-from avdetect.files import check_same, replacing
+from avdetect.files import check_same, only_ours, replacing
 from avdetect.preprocess import PREPROCESS_VERSION
 
 FORMAT = 1
@@ -108,7 +109,7 @@ class Store:
         self.root, self.identity, self.shards = root, identity, root / SHARDS
         self.temporary = root / TEMPORARY  # for a moment: emptied when the cache is opened and closed
         self.shards.mkdir(parents=True, exist_ok=True)
-        self._lock = (root / "lock").open("ab")
+        self._lock = open(root / "lock", "ab", opener=only_ours)  # noqa: SIM115
         try:
             self._open()
             self.stored: dict[str, Stored] = {}
@@ -117,7 +118,7 @@ class Store:
             shutil.rmtree(self.temporary, ignore_errors=True)
             self.temporary.mkdir()
             self._hashes = _read_sources(root)
-            self._journal = (root / SOURCES).open("a", encoding="utf-8")
+            self._journal = open(root / SOURCES, "a", encoding="utf-8", opener=only_ours)  # noqa: SIM115
         except BaseException:
             self._lock.close()
             raise
@@ -209,8 +210,7 @@ class Store:
             for copy, why in sorted(outcome.failures.items())
         ]
         failures = pd.DataFrame(rows, columns=["path", "copy", "error", "message"])
-        with replacing(self.root / FAILURES) as file:
-            failures.to_csv(file, index=False)
+        _write_csv(failures, self.root / FAILURES)
         write_manifest(table, self.root / MANIFEST)
         clips.attrs["manifest"] = file_sha256(self.root / MANIFEST)  # tells the reader that the two belong together
         write_parquet(clips, self.root / CLIPS)
@@ -250,12 +250,19 @@ def _refuse_conflicts(table: pd.DataFrame, outcomes: Sequence[Outcome], place: P
         if differs:
             rows.append((mine["path"], other["path"], ", ".join(differs)))
     if rows:
-        pd.DataFrame(rows, columns=["path", "other", "differs"]).to_csv(place, index=False)
+        _write_csv(pd.DataFrame(rows, columns=["path", "other", "differs"]), place)
         path, same, what = rows[0]
         raise ManifestError(
             f"{path} has the bytes of {same}, but not its {what}; leave one of them out of the manifest, or give "
             f"both the same ({len(rows)} such files, all in {place}); the clips are kept, run again then"
         )
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    """For people; `fused` gives the names back."""
+    with replacing(path) as file:
+        for row in (list(table), *table.itertuples(index=False)):
+            file.write(csv_line(map(defused, row)).encode())
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -277,7 +284,7 @@ def _read_sources(root: Path) -> dict[Source, str]:
     """The journal of hashes; later lines count, what a kill cut off is passed over: that file is hashed again."""
     hashes: dict[Source, str] = {}
     if (root / SOURCES).exists():
-        with (root / SOURCES).open("r+", encoding="utf-8", errors="replace") as file:
+        with open(root / SOURCES, "r+", encoding="utf-8", errors="replace", opener=only_ours) as file:
             line = "\n"
             for line in file:
                 try:
