@@ -200,7 +200,7 @@ def drawn(axis: Axis, row: Row, values: list[tuple[float, float | None]]) -> tup
 
 
 def test_gaps_stay_gaps_and_the_last_second_is_cut() -> None:
-    axis, row = Axis.over(0, 6.2), Row("", 100, low=-1)
+    axis, row = Axis.over(0, 6.2), Row("", "visual", 100, low=-1)
     points = [(0.5, 0.0), (1.5, 0.5), (2.5, None), (4.5, 1.0), (5.5, float("nan"))]
     assert drawn(axis, row, points)[0] == "M0.0 50.0L80.6 50.0L241.9 25.0L322.6 25.0M645.2 0.0L725.8 0.0L806.5 0.0"
     assert drawn(axis, row, [(6.5, 1.0)])[0] == "M967.7 0.0L983.9 0.0L1000.0 0.0"
@@ -209,7 +209,7 @@ def test_gaps_stay_gaps_and_the_last_second_is_cut() -> None:
 
 def test_a_long_curve_is_drawn_as_means_between_its_extremes() -> None:
     points = [(s + 0.5, 20.0 if s % 2 else 40.0) for s in range(400)]
-    mean, spread = drawn(Axis.over(0, 400), Row("", 100, high=100), points)
+    mean, spread = drawn(Axis.over(0, 400), Row("", "visual", 100, high=100), points)
     assert mean.startswith("M0.0 70.0L2.5 70.0L")
     assert " 60.0" in spread
     assert " 80.0" in spread
