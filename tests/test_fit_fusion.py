@@ -346,3 +346,17 @@ def test_where_no_mismatch_is_known_the_match_is_silent(kind: str) -> None:
     fitted = fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2, kind=kind), 0)[0]
     assert "sync" in fitted.config.silent
     assert fitted.kind == kind
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_threshold_is_better(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = np.clip(rng.normal(0.5, 0.4, 60), 0.01, 0.99).round(2).astype(np.float32)
+    y = (rng.random(60) < p).astype(np.float32)
+    w = rng.uniform(0.1, 2, 60).astype(np.float32)
+    found = best_threshold(p, y, w)
+
+    def accuracy(cut: float) -> float:
+        return float((w * ((p >= cut) == y)).sum() / w.sum())
+
+    assert accuracy(found) >= max(accuracy(c) for c in np.linspace(0.0149, 0.9851, 400)) - 1e-6
