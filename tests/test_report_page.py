@@ -19,12 +19,12 @@ from rich.console import Console
 
 from avdetect.batch.tables import TerminalTable
 from avdetect.report import svg, words
-from avdetect.report.data import to_dict
+from avdetect.report.data import to_dict, to_row
 from avdetect.report.page import first_shown, render_page
 from avdetect.report.rows import MOST_TRACKS, Axis, Line, Row, _runs, rows
 from avdetect.report.text import render
 from avdetect.report.words import TONES, tone_css
-from avdetect.types import Curve, Detection
+from avdetect.types import Curve, Detection, Rate
 
 VOID = {"meta", "img", "input", "br"}
 
@@ -321,3 +321,21 @@ def test_contrast(theme: int) -> None:
     assert ":root" not in css.partition("@media print")[2], "paper has the colours of light"
     dashes = re.findall(r"^\.t[1-5] \{ stroke: var\(--t\d\); stroke-dasharray: ([\d ]+); \}", css, re.M)
     assert len(set(dashes)) == MOST_TRACKS - 1, "lines differ by more than colour"
+
+
+@pytest.mark.parametrize(
+    ("state", "rate", "said"),
+    [
+        ("fake", Rate(0.9, 0.002, 0.15), "fewer than 1 in 100 reach this; of fakes, 15 in 100."),
+        ("no_sign", Rate(0.1, 0.7, 0.95), "more than half reach this; of fakes, 5 in 100 score lower."),
+    ],
+)
+def test_rates_are_told_as_they_were_measured(state: str, rate: Rate, said: str) -> None:
+    assert words.rarity(changed(STATES[state](), rates={"fake": rate}).detection).endswith(said)
+
+
+def test_a_row_of_csv_says_what_was_scored_and_how_it_is_judged() -> None:
+    shown = changed(STATES["fake"](), windows=((0.0, 12.0), (60.0, 72.5)), start_seconds=1.5, limit="No proof.")
+    row = to_row(to_dict(shown.detection))
+    assert (row["windows"], row["start_seconds"], row["limit"]) == ("0.0-12.0; 60.0-72.5", 1.5, "No proof.")
+    assert row["fake_threshold"] == shown.detection.fake_threshold

@@ -45,7 +45,8 @@ def demo(
             raise
         problem = True  # the sample is scored all the same
     sample = Path(__file__).parents[1] / "weights" / "sample" / "sample.mp4"
-    loaded, recorder, console = load_detector(bundle, device=device), Recorder(), Console(highlight=False)
+    loaded, recorder = load_detector(bundle, device=device), Recorder()
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     with progress() as advance:
         detection = loaded.score(sample, on_progress=advance, observer=recorder)
     console.print(

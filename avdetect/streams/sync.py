@@ -32,7 +32,7 @@ class MouthTower(nn.Module):
             nn.Conv3d(1, first, STEM_FRAMES, (1, 2, 2), (0, 2, 2), bias=False), nn.BatchNorm3d(first), nn.ReLU()
         )
         blocks = nn.Sequential(*[_block(a, b) for a, b in pairwise(config.channels)])
-        # A third less time of a training step on a CPU; torch's stubs lack the argument.
+        # On a CPU these blocks then learn in two thirds of the time; torch's stubs lack the argument.
         self.blocks = blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.project = nn.Linear(GRID * GRID * config.channels[-1], WIDTH)
         left = config.mouth_frames - STEM_FRAMES + 1  # frames of the second half
