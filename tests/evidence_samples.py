@@ -14,17 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avdetect.report.evidence import (
-    Evidence,
-    Frame,
-    Moment,
-    MouthStrip,
-    Peaks,
-    Picture,
-    Sound,
-    SyncCurve,
-    SyncPoint,
-)
+from avdetect.report.evidence import Evidence, Frame, Moment, MouthStrip, Peaks, Picture, Sound, SyncCurve, SyncPoint
 from avdetect.report.pictures import jpeg
 from avdetect.types import Curve, Detection, Rate, Segment, StreamScore, SyncScore, TrackSummary
 

@@ -163,10 +163,7 @@ GRAPHS: dict[str, tuple[Callable[[], ModelProto | bytes], str]] = {
     "sparse attribute": (_sparse_attribute, "sparse tensors"),
     "loop": (_loop, "a loop"),
     "deep": (lambda: model(branch(nested(9, constant("w", stated([1], raw=bytes(4))))), matmul()), "nested more than"),
-    "many nodes": (
-        lambda: model(*[helper.make_node("Neg", ["input"], ["output"])] * 20_001),
-        "more than 20000 nodes",
-    ),
+    "many nodes": (lambda: model(*[helper.make_node("Neg", ["input"], ["output"])] * 20_001), "more than 20000 nodes"),
     "larger than the file": (lambda: model(matmul(), tensors=[stated([2**20, 2**20])]), "not as long as it says"),
     "overflowing": (lambda: model(matmul(), tensors=[stated([2**32, 2**32])]), "not as long as it says"),
     "negative": (lambda: model(matmul(), tensors=[stated([-9, -3], raw=bytes(108))]), "has the shape"),

@@ -28,21 +28,8 @@ from tiny_bundle import (  # noqa: F401  # some are fixtures
 )
 
 import avdetect
-from avdetect.bundle import (
-    DEFAULT_BUNDLE,
-    FORMAT,
-    GRAPHS,
-    Bundle,
-    Calibration,
-    OnnxNetworks,
-    execution_providers,
-)
-from avdetect.config import (
-    PreprocessConfig,
-    TrainConfig,
-    VisualConfig,
-    load_yaml,
-)
+from avdetect.bundle import DEFAULT_BUNDLE, FORMAT, GRAPHS, Bundle, Calibration, OnnxNetworks, execution_providers
+from avdetect.config import PreprocessConfig, TrainConfig, VisualConfig, load_yaml
 from avdetect.errors import ConfigError, ModelError
 from avdetect.export import PARITY_TOLERANCE, check_parity, golden_inputs
 from avdetect.model import Model

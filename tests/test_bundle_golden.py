@@ -13,13 +13,7 @@ import pytest
 import torch
 from tiny_bundle import CONFIG, build_model, copy, export, exported, model, networks, put, random_input  # noqa: F401  # some are fixtures
 
-from avdetect.bundle import (
-    GOLDEN_TOLERANCE,
-    GRAPHS,
-    Bundle,
-    OnnxNetworks,
-    replay_golden,
-)
+from avdetect.bundle import GOLDEN_TOLERANCE, GRAPHS, Bundle, OnnxNetworks, replay_golden
 from avdetect.errors import ModelError
 from avdetect.export import PARITY_TOLERANCE
 

@@ -147,10 +147,7 @@ def test_a_table_fits_a_terminal_of_80_columns(folder: Path) -> None:
     [
         ([], "score serve demo doctor models prepare preprocess train export evaluate forge"),
         (["prepare"], "DATASET ROOT --out --dev --test --seed --resplit --report"),
-        (
-            ["preprocess"],
-            "--manifest --cache --config --workers --engine --ray-address --retry-failed",
-        ),
+        (["preprocess"], "--manifest --cache --config --workers --engine --ray-address --retry-failed"),
         (["train"], "--cache --config --run --out --pretrained --pretrained-audio --detector-model --devices"),
         (["export"], "--run --out --name --licence --detector-model"),
         (["forge"], "INPUT --out --method --segment --seed --count --no-control --split --list Do.not.train.on.what"),

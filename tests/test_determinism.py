@@ -116,8 +116,7 @@ def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict
 
 
 @pytest.mark.parametrize(
-    ("codec", "flips", "seed"),
-    [("libx264", 200, 0), ("libx264 -bf 2 -g 25", 6, 1), ("mpeg4", 200, 0)],
+    ("codec", "flips", "seed"), [("libx264", 200, 0), ("libx264 -bf 2 -g 25", 6, 1), ("mpeg4", 200, 0)]
 )
 def test_a_damaged_file_shows_the_same_frames_each_time(codec: str, flips: int, seed: int, tmp_path: Path) -> None:
     """ffmpeg conceals what it cannot decode with what it finds in other frames: in which state must not be chance.

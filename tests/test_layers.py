@@ -49,13 +49,10 @@ TRAINING_ONLY = {
     *("safetensors", "onnx", "sklearn", "librosa", "scipy", "pandas", "pyarrow", "matplotlib", "jinja2", "insightface"),
 }
 # The modules of scoring that may name one of these, inside their functions.
-INSIDE_FUNCTIONS = {
-    "faces.scrfd": {"insightface"},
-    "report.page": {"jinja2"},
-}
+INSIDE_FUNCTIONS = {"faces.scrfd": {"insightface"}, "report.page": {"jinja2"}}
 
 UNPICKLERS = {
-    *("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "hickle", "jsonpickle"),
+    *("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "hickle", "jsonpickle")
 }
 # Calls that build what a file asks for, by the last part of their name: `import pandas as p` hides nothing.
 UNPICKLING_CALLS = {

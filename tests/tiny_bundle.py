@@ -15,19 +15,8 @@ import torch
 from clips import talking_clip
 
 from avdetect.audio import N_MELS
-from avdetect.bundle import (
-    Bundle,
-    Calibration,
-    OnnxNetworks,
-)
-from avdetect.config import (
-    AudioConfig,
-    FusionConfig,
-    ModelConfig,
-    PreprocessConfig,
-    SyncConfig,
-    VisualConfig,
-)
+from avdetect.bundle import Bundle, Calibration, OnnxNetworks
+from avdetect.config import AudioConfig, FusionConfig, ModelConfig, PreprocessConfig, SyncConfig, VisualConfig
 from avdetect.export import export_bundle
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
