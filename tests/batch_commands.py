@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,12 +56,19 @@ def rows_in(table: Path) -> int:
     return max(0, text.count(b"\n") - (table.suffix == ".csv"))
 
 
-def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `condition` gives, once that is true."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it never came to be"
         time.sleep(0.005)
+    return value
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    """Until then the process must go on."""
+    eventually(lambda: condition() or process.poll() is not None)
+    assert process.poll() is None or condition(), process.communicate()
 
 
 def family(pid: int) -> list[int]:
@@ -95,11 +104,6 @@ def gone(pids: list[int]) -> bool:
     return all(state(pid) in "XZ" for pid in pids)
 
 
-def all_gone(pids: list[int], seconds: float) -> bool:
-    """Whether they have ended, or do so within that time."""
-    deadline = time.monotonic() + seconds
-    while not gone(pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+def all_gone(pids: list[int], seconds: float = 5) -> bool:
+    """Whether they have ended, or do so within that time: the kernel, or Ray, is told to end them, and does."""
+    return eventually(lambda: gone(pids), seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
@@ -72,6 +73,30 @@ def detector() -> Detector:
 def sample(detector: Detector) -> Detection:
     """What it says of the sample clip."""
     return detector.score(SAMPLE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of avdetect.serve that scores by the text of the upload (serve_scorers), for one test file."""
+    from serve_running import running
+    from serve_scorers import by_text
+
+    with running(tmp_path_factory.mktemp("serve") / "data", by_text, max_upload_bytes=100_000, queue=1000) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium, for one test file."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason=how_to_install("dev"))
+    with playwright.sync_playwright() as driver:
+        # Without its sandbox, which needs rights that CI and containers lack; it opens our own pages only.
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 class PoolHere(Pool):

@@ -23,6 +23,13 @@ import imageio_ffmpeg
 # need options of ffmpeg 6, and the same bytes come out whatever stands on PATH.
 RENDERER = imageio_ffmpeg.get_ffmpeg_exe()
 
+
+def render(target: Path, *options: str) -> Path:
+    """What ffmpeg makes of these options."""
+    subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
+    return target
+
+
 SIZE = "64x48"
 FLASH = "drawbox=enable='between(t,0.999,1.079)':color=white:thickness=fill"
 CLICK = "aevalsrc='between(t,1,1.08)*0.9*sin(2*PI*1000*t)':sample_rate=48000:duration=2"

@@ -9,10 +9,9 @@ data/real, data/fake  eight two-second variants each, to exercise training; what
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
-from media_factory import RENDERER
+from media_factory import render
 
 SAMPLE = Path(__file__).parents[1] / "avdetect" / "weights" / "sample" / "sample.mp4"
 FILTERS = ("null", "hflip", "hue=h=40", "eq=brightness=0.1", "scale=320:320", "noise=alls=8:allf=t")
@@ -20,8 +19,8 @@ FILTERS = ("null", "hflip", "hue=h=40", "eq=brightness=0.1", "scale=320:320", "n
 
 def variant(target: Path, start: float, video_filter: str) -> None:
     """Two seconds of the sample, filtered."""
-    command = [RENDERER, "-v", "error", "-y", "-ss", str(start), "-t", "2", "-i", str(SAMPLE), "-vf", video_filter]
-    subprocess.run([*command, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", str(target)], check=True)
+    cut = ("-ss", str(start), "-t", "2", "-i", str(SAMPLE), "-vf", video_filter)
+    render(target, *cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
 
 
 def make_data(folder: Path, each: int = 8) -> Path:

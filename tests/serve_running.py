@@ -8,15 +8,19 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from batch_commands import eventually
 
+from avdetect.extras import how_to_install
+
+pytest.importorskip("fastapi", reason=how_to_install("serve"))
 from avdetect.serve.command import http_server, listen
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
@@ -60,15 +64,6 @@ class Running(Client):
     url: str
     service: Service
     http: httpx.Client
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What `condition` gives, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.02)
-    return value
 
 
 @contextmanager

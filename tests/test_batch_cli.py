@@ -20,7 +20,7 @@ from conftest import Here
 from media_factory import MediaFactory
 
 from avdetect.cli import run
-from avdetect.report.data import SCHEMA_FILE
+from avdetect.report.data import CSV_COLUMNS, SCHEMA_FILE
 
 SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
 MEDIA = ("clap.mp4", "tone.wav", "text.mp4", "silent_film.mp4", "clap.mkv", "empty.mp4")
@@ -46,7 +46,7 @@ def straight(folder: Path) -> bytes:
     done = score("media", "--workers", 1, "--out", out, "--duration", 1, cwd=folder.parent, code=1)
     names = sorted([f"media/{i}_{name}" for name in MEDIA for i in range(COPIES)] + ["media/3_face.mp4"])
     table = pd.read_csv(out)
-    assert table["path"].tolist() == names
+    assert (table["path"].tolist(), list(table.columns)) == (names, list(CSV_COLUMNS))
     assert done.stdout == out.read_text()
     assert Counter(table["error"].dropna()) == {"MediaError": 2 * COPIES}
     assert Counter(table["verdict"].dropna())["abstain"] >= COPIES  # a film that is silent and shows nobody

@@ -53,22 +53,6 @@ def test_it_holds_what_was_added_for_the_file_as_it_was(path: Path) -> None:
         assert len(journal.paths) == len(NAMES) + 2  # their rows are not lost
 
 
-def test_a_journal_of_before_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    path = tmp_path / "r.csv.journal"
-    path.write_text('{"journal": "avdetect.journal/1", "identity": {}}\n')
-    with pytest.raises(ConfigError, match="no journal of this avdetect: name another --out, or delete it"):
-        Journal(path, IDENTITY)
-
-
-def test_without_a_name_it_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with Journal(None, IDENTITY) as journal:
-        add(journal, "a")
-        journal.sync_if_due()
-        assert journal.read("a")["path"] == "a"
-    assert list(tmp_path.iterdir()) == []
-
-
 DAMAGED = [
     *({"verdict": "innocent"}, {"verdict": STEERS}, {"fake_threshold": "high"}, {"path": ["a"]}, {"fake": "much"}),
     *({"missing": []}, {"sync": 1}, {"warnings": [1]}, {"status": "fine"}, {"status": ["scored"]}),

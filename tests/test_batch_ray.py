@@ -43,7 +43,6 @@ def folder(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def actors() -> list[int]:
     """The processes of the Ray that this process has started which hold an actor of ours."""
-
     return named_like(b"ray::WorkerActor", os.getpid())
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from media_factory import RENDERER
+from media_factory import render
 
 from avdetect.batch.folders import MEDIA_SUFFIXES, Skipped, is_media, media_below
 from avdetect.batch.sources import expand, source_of
@@ -107,10 +106,8 @@ def test_addresses_are_no_patterns(address: str) -> None:
 
 @pytest.mark.parametrize("suffix", "mp4 mkv avi ts ogg flac wav mpg flv wma".split())
 def test_media_without_a_known_suffix_is_found_by_its_beginning(suffix: str, tmp_path: Path) -> None:
-    file = tmp_path / f"clip.{suffix}"
-    picture = [] if suffix in ("ogg", "flac", "wav", "wma") else ["-f", "lavfi", "-i", "testsrc=s=64x64:d=0.2"]
-    command = [RENDERER, "-v", "error", "-f", "lavfi", "-i", "sine=r=48000:d=0.2", *picture, str(file)]
-    subprocess.run(command, check=True)
+    picture = () if suffix in ("ogg", "flac", "wav", "wma") else ("-f", "lavfi", "-i", "testsrc=s=64x64:d=0.2")
+    file = render(tmp_path / f"clip.{suffix}", "-f", "lavfi", "-i", "sine=r=48000:d=0.2", *picture)
     assert f".{suffix}" in MEDIA_SUFFIXES
     for name in ("videoplayback", "clip.mp4.part"):
         file = file.rename(tmp_path / name)

@@ -3,13 +3,12 @@ training."""
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from media_factory import RENDERER
+from media_factory import render
 from readme_media import SAMPLE
 
 import avdetect
@@ -27,15 +26,10 @@ from avdetect.types import FPS, HOP, SAMPLE_RATE, Detection
 from avdetect.verdict import verdict_of
 
 
-def make(target: Path, *options: str) -> Path:
-    subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
-    return target
-
-
 def test_the_sample_gets_a_whole_detection(sample: Detection) -> None:
     assert sample.verdict == verdict_of(sample.fake, sample.undecided_threshold, sample.fake_threshold)
     assert 0 < sample.undecided_threshold < sample.fake_threshold < 1
-    assert sample.limit == "A score is not proof: do not accuse, block, punish or publish on the strength of it."
+    assert sample.limit.startswith("A score is not proof")
     for name, rate in sample.rates.items():
         assert rate.probability <= getattr(sample, name)
     assert set(sample.rates) == {"fake", "video_fake", "audio_fake", "mismatch"}
@@ -63,8 +57,7 @@ def test_the_same_streams_in_another_wrapping_get_the_same_scores(
     detector: Detector, sample: Detection, tmp_path: Path, name: str
 ) -> None:
     """Some containers put the picture a frame or two behind the sound: the same pictures are judged all the same."""
-    path = make(tmp_path / name, "-i", str(SAMPLE), "-c", "copy")
-    found = detector.score(path)
+    found = detector.score(render(tmp_path / name, "-i", str(SAMPLE), "-c", "copy"))
     for part in ("fake", "video_fake", "audio_fake"):
         assert getattr(found, part) == pytest.approx(getattr(sample, part), abs=0.02), part
 
@@ -80,25 +73,16 @@ def test_the_same_streams_in_another_wrapping_get_the_same_scores(
 def test_what_is_missing_is_said_and_the_rest_is_judged(
     detector: Detector, tmp_path: Path, name: str, options: tuple[str, ...], missing: dict[str, str], judged: str
 ) -> None:
-    found = detector.score(make(tmp_path / name, "-t", "3", "-i", str(SAMPLE), *options))
+    found = detector.score(render(tmp_path / name, "-t", "3", "-i", str(SAMPLE), *options))
     assert found.missing == missing
     known = {cause for cause in ("video_fake", "audio_fake", "mismatch") if getattr(found, cause) is not None}
     assert (known, found.sync) == ({judged}, None)
     assert 0 < getattr(found, judged) < 1
 
 
-def test_without_face_and_voice_it_abstains(detector: Detector, tmp_path: Path) -> None:
-    found = detector.score(make(tmp_path / "bars.mp4", "-f", "lavfi", "-i", "testsrc2=size=320x240:duration=2"))
-    assert found.verdict == "abstain"
-    assert found.fake is None
-    assert "no face" in found.reason
-    assert "no audio stream" in found.reason
-
-
 def test_audio_that_starts_late_comes_out_as_an_offset(detector: Detector, sample: Detection, tmp_path: Path) -> None:
-    late = make(tmp_path / "late.mkv", "-i", str(SAMPLE), "-itsoffset", "0.4", "-i", str(SAMPLE),
-                "-map", "0:v", "-map", "1:a", "-c", "copy")  # fmt: skip
-    found = detector.score(late)
+    sample_twice = ("-i", str(SAMPLE), "-itsoffset", "0.4", "-i", str(SAMPLE))
+    found = detector.score(render(tmp_path / "late.mkv", *sample_twice, "-map", "0:v", "-map", "1:a", "-c", "copy"))
     assert found.sync.offset_seconds - sample.sync.offset_seconds == pytest.approx(0.4, abs=0.041)
 
 
@@ -157,7 +141,7 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
 
 def test_a_long_file_is_scored_clip_by_clip(detector: Detector, tmp_path: Path) -> None:
     """A file is scored clip by clip: 12 s at a time, the track keeping its id across the boundary."""
-    long = make(tmp_path / "long.mp4", "-stream_loop", "2", "-i", str(SAMPLE), "-t", "15", "-c", "copy")
+    long = render(tmp_path / "long.mp4", "-stream_loop", "2", "-i", str(SAMPLE), "-t", "15", "-c", "copy")
     with detector.preprocessor.open(long) as stream:
         clips = list(stream)
     assert [c.start_seconds for c in clips] == [0.0, 12.0]
@@ -166,11 +150,12 @@ def test_a_long_file_is_scored_clip_by_clip(detector: Detector, tmp_path: Path) 
     assert sum(c.duration_seconds for c in clips) == pytest.approx(15, abs=0.2)
 
 
-@pytest.mark.parametrize("window", [(-1.0, None), (float("nan"), None), (0.0, -2.0), (100.0, None)])
-def test_a_window_that_is_none_is_refused(detector: Detector, window: tuple[float, float | None]) -> None:
-    error, says = (MediaError, "ends before 100 s") if window[0] == 100 else (ConfigError, "seconds")
-    with pytest.raises(error, match=says):
-        detector.score(SAMPLE, start_seconds=window[0], duration_seconds=window[1])
+def test_a_window_that_is_none_is_refused(detector: Detector) -> None:
+    for start, duration in ((-1.0, None), (float("nan"), None), (0.0, -2.0)):
+        with pytest.raises(ConfigError, match="seconds"):
+            detector.score(SAMPLE, start_seconds=start, duration_seconds=duration)
+    with pytest.raises(MediaError, match="ends before 100 s"):
+        detector.score(SAMPLE, start_seconds=100.0)
 
 
 def test_curves_are_in_the_units_of_their_cause(detector: Detector, sample: Detection) -> None:

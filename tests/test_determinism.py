@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from media_factory import RENDERER
+from media_factory import render
 from readme_media import SAMPLE
 
 import avdetect
@@ -30,18 +30,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("same")
     two, damaged = folder / "two.mp4", folder / "damaged.mkv"
     pair = "split[a][b];[a]hflip[c];[c][b]hstack,scale=480:240,fps=30000/1001"
-    render(
-        "-stream_loop", "2", "-i", str(SAMPLE), "-filter_complex", pair, "-t", "12.4", "-preset", "ultrafast", str(two)
-    )
-    render("-i", str(SAMPLE), "-t", "2", "-c", "copy", str(damaged))
+    looped = ("-stream_loop", "2", "-i", str(SAMPLE), "-filter_complex", pair)
+    render(two, *looped, "-t", "12.4", "-preset", "ultrafast")
+    render(damaged, "-i", str(SAMPLE), "-t", "2", "-c", "copy")
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 500] = bytes(range(250)) * 2
     damaged.write_bytes(data)
     return [SAMPLE, two, damaged]
-
-
-def render(*arguments: str) -> None:
-    subprocess.run([RENDERER, "-v", "error", "-y", *arguments], check=True)
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
@@ -91,12 +86,7 @@ def test_neither_threads_nor_what_went_before_change_anything(
 
 @pytest.mark.parametrize(("rows", "frames", "which"), [(1, 7, [1, 2]), (64, 1, [0])])
 def test_batches_change_nothing(
-    files: list[Path],
-    expected: list[dict[str, Any]],
-    rows: int,
-    frames: int,
-    which: list[int],
-    monkeypatch: pytest.MonkeyPatch,
+    files: list[Path], expected: list[dict[str, Any]], rows: int, frames: int, which: list[int], monkeypatch
 ) -> None:
     """Neither the rows given to a network at once nor the frames read at once; but products of other sizes round
     otherwise, and the blocks of a transformer add that up."""
@@ -125,7 +115,7 @@ def test_a_damaged_file_shows_the_same_frames_each_time(codec: str, flips: int, 
     of them ffmpeg shows what its buffers held before, even with one thread.
     """
     file = tmp_path / "flipped.mkv"
-    render("-i", str(SAMPLE), "-t", "4", "-an", "-bf", "0", "-g", "50", "-c:v", *codec.split(), str(file))
+    render(file, "-i", str(SAMPLE), "-t", "4", "-an", "-bf", "0", "-g", "50", "-c:v", *codec.split())
     data, chance = bytearray(file.read_bytes()), random.Random(seed)
     for _ in range(flips):
         data[chance.randrange(len(data) // 3, len(data) * 9 // 10)] ^= 1 << chance.randrange(8)

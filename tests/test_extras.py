@@ -21,25 +21,24 @@ ROOT = Path(__file__).parents[1]
 EVERYTHING = sorted({name for names in LIBRARIES.values() for name in names})
 
 
-Done = subprocess.CompletedProcess
-
-
-def without(libraries: list[str], *words: str | Path, cwd: Path, first: Path | None = None) -> Done:
-    """Run a script or a command of avdetect where `libraries` are not installed, and those in `first` come first."""
-    code = f"import runpy, sys\nfor name in {libraries}: sys.modules[name] = None\n"
-    if str(words[0]).endswith(".py"):
-        code += f"sys.argv = {list(map(str, words))}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
-    else:
-        code += f"from avdetect.cli import run\nsys.exit(run({list(map(str, words))}))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*([first] if first else []), ROOT]))}
-    command = [sys.executable, "-c", code]
+def in_a_process(code: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tools")))}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
 
 
+def without(libraries: list[str], *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script or a command of avdetect where `libraries` are not installed."""
+    code = f"import runpy, sys\nfor name in {libraries}: sys.modules[name] = None\nsys.argv = sys.argv[1:]\n"
+    if str(words[0]).endswith(".py"):
+        code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    else:
+        code += "from avdetect.cli import run\nsys.exit(run(sys.argv))"
+    return in_a_process(code, *words, cwd=cwd)
+
+
 def one_line(done: subprocess.CompletedProcess) -> str:
-    assert done.returncode == 1, done.stderr
-    assert done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (1, "", 1), done.stderr
     return done.stderr
 
 
@@ -71,8 +70,7 @@ def test_a_command_names_the_extra_that_it_needs(
 
 def test_a_script_names_the_extra_that_it_needs(tmp_path: Path) -> None:
     said = one_line(without(["torchaudio"], ROOT / "tools/train.py", *TRAINING, cwd=tmp_path))
-    assert said.startswith("train: ")
-    assert f"needs torchaudio; {how_to_install('train')}\n" in said
+    assert re.match(rf"train: .*needs torchaudio; {re.escape(how_to_install('train'))}\n", said)
 
 
 def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
@@ -92,29 +90,20 @@ def test_no_tool_ends_in_a_traceback_without_the_extras(tmp_path: Path) -> None:
         "  ends[path] = end\n"
         "print(json.dumps(ends))"
     )
-    command = [sys.executable, "-c", code, *map(str, scripts)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tools")))}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    done = in_a_process(code, *scripts, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for path, end in json.loads(done.stdout).items():
         assert end in (0, 1, 2, None) or re.fullmatch(r"\w+: ToolError: .*from the checkout: pip install .*", end), path
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "import no_such_library",
-        "raise ImportError('cannot import name x')",
-        "raise OSError('undefined symbol')",
-        "raise RuntimeError('operator torchvision::nms does not exist')",
-        "import sys; sys.no_such_attribute",
-    ],
-)
-def test_however_an_import_fails_it_is_a_tool_error(body: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_library.py").write_text(body)
+def test_however_an_import_fails_it_is_a_tool_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ToolError, match=re.escape(how_to_install("ray"))), importing("ray", "the engine ray"):
-        importlib.import_module("broken_library")
+    raised = ("ImportError('cannot import name x')", "OSError('undefined symbol')", "RuntimeError('no operator')")
+    for number, body in enumerate(("import none_such", "import sys; sys.none_such", *(f"raise {e}" for e in raised))):
+        (tmp_path / f"broken_{number}.py").write_text(body)
+        importlib.invalidate_caches()
+        with pytest.raises(ToolError, match=re.escape(how_to_install("ray"))), importing("ray", "the engine ray"):
+            importlib.import_module(f"broken_{number}")
     with pytest.raises(ModuleNotFoundError, match=r"avdetect\.no_such_module"), importing("ray", "the engine ray"):
         importlib.import_module("avdetect.no_such_module")  # a mistake of ours
 
@@ -140,14 +129,11 @@ def distribution(folder: Path, name: str, version: str, *requires: str) -> None:
 @pytest.mark.parametrize(
     ("names", "check", "remedy"),
     [
-        (("opencv-python", "opencv-python-headless"), doctor._opencv, ONE_OPENCV),
         (("opencv-contrib-python", "opencv-python-headless"), doctor._opencv, ONE_OPENCV),
         (("onnxruntime", "onnxruntime-gpu"), lambda: doctor._onnxruntime("cpu"), ONE_ONNXRUNTIME),
     ],
 )
-def test_doctor_finds_two_builds_in_one_folder(
-    names: tuple[str, ...], check, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_finds_two_builds_in_one_folder(names: tuple, check, remedy: str, tmp_path: Path, monkeypatch) -> None:
     for name in names:
         distribution(tmp_path, name, "9.9")
     monkeypatch.syspath_prepend(tmp_path)

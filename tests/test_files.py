@@ -7,9 +7,11 @@ import csv
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from batch_scorers import EMPTY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from avdetect.bundle import Bundle, write_bundle
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.files import not_ours, only_ours, open_run_folder, replacing, write_json
 from avdetect.report.data import Failure, csv_row, to_dict, to_row
+from avdetect.types import SyncScore
 
 PACKAGE = Path(__file__).parents[1] / "avdetect"
 FAILURE = to_dict(Failure("a.mp4", "MediaError", "why"))
@@ -37,20 +40,18 @@ def test_a_link_under_a_name_of_before_is_not_followed(tmp_path: Path) -> None:
     assert set(os.listdir(tmp_path)) == before
 
 
-def test_no_name_is_used_twice_and_the_longest_can_be_replaced(tmp_path: Path) -> None:
+def test_no_name_is_used_twice_and_what_ends_badly_leaves_the_old_file(tmp_path: Path) -> None:
     with replacing(tmp_path / "a") as first, replacing(tmp_path / "a") as second:
         assert first.name != second.name
         assert {Path(f.name).parent for f in (first, second)} == {tmp_path}
-    write_json(tmp_path / f"{'n' * 250}.json", FAILURE)
-    assert (tmp_path / f"{'n' * 250}.json").is_file()
-
-
-def test_what_ends_badly_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("old")
+        second.write(b"old")
+        first.write(b"old")
     with pytest.raises(TypeError), replacing(tmp_path / "a") as file:
         file.writelines([b"half", 1])  # type: ignore[list-item]
     assert os.listdir(tmp_path) == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+    write_json(tmp_path / f"{'n' * 250}.json", FAILURE)
+    assert (tmp_path / f"{'n' * 250}.json").is_file()
 
 
 def test_whose_a_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,18 +73,14 @@ def test_a_run_folder_belongs_to_one_run(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "run") == ["run.json"]
     before = (tmp_path / "run" / "run.json").read_bytes()
     said = r"run belongs to another run \(config.seed: 1 there, 2 now; new: None there, x now\): name another --run"
+    other = {"data": "abc", "config": {"seed": 2, "sizes": [1, 2]}, "new": "x"}
     with pytest.raises(ConfigError, match=said):
-        open_run_folder(
-            tmp_path / "run", {"data": "abc", "config": {"seed": 2, "sizes": [1, 2]}, "new": "x"}, "name another --run"
-        )
+        open_run_folder(tmp_path / "run", other, "name another --run")
     assert (tmp_path / "run" / "run.json").read_bytes() == before
-
-
-@pytest.mark.parametrize("content", ['{"data": ', "[" * 5000, "[]", "\0"])
-def test_a_run_folder_that_cannot_be_read_is_a_typed_error(content: str, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"is damaged|another run"):
-        open_run_folder(tmp_path, {"data": "abc"}, "name another --run")
+    for content in ('{"data": ', "[" * 5000, "[]", "\0"):
+        (tmp_path / "run" / "run.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"is damaged|another run"):
+            open_run_folder(tmp_path / "run", identity, "name another --run")
 
 
 PLANTED: dict[str, Callable[[Path, Path], object]] = {
@@ -181,22 +178,19 @@ def test_files_are_replaced_in_one_place() -> None:
         assert places_of_replacement(ast.parse(code))
 
 
-@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.mp4", "+1.mp4", "-1.mp4", "@SUM(A1).mp4"])
-def test_a_name_is_no_formula_in_csv(name: str) -> None:
-    line = csv_row(to_dict(Failure(name, "MediaError", "=1+1")))[:-1]
-    assert line.lstrip('"').startswith(f"'{name[0]}")
-    assert ",'=1+1," in line
-    assert to_row(to_dict(Failure(name, "MediaError", "m")))["path"] == name  # JSON keeps it
-
-
-@pytest.mark.parametrize("name", ["x;=cmd|calc.mp4", "x\t@SUM(A1).mp4", "a;b.mp4", 'x;"=1+1".mp4', "x; -1.mp4"])
-def test_a_name_is_one_cell_and_no_formula_whatever_separates(name: str) -> None:
-    (line,) = csv.reader([csv_line([name, None, 0.5])])
-    assert line == [name, "", "0.5000"]
-    assert csv_line([name]).startswith('"')
-    for separator in ",;\t":
-        for row in csv.reader([csv_line(["a", defused(name)])], delimiter=separator):
-            assert not any(cell.lstrip(' "').startswith(tuple("=+-@")) for cell in row)
+def test_a_name_is_one_cell_and_no_formula_whatever_separates() -> None:
+    for name in ("=cmd|' /C calc'!A0.mp4", "+1.mp4", "-1.mp4", "@SUM(A1).mp4"):
+        line = csv_row(to_dict(Failure(name, "MediaError", "=1+1")))[:-1]
+        assert line.lstrip('"').startswith(f"'{name[0]}")
+        assert ",'=1+1," in line
+        assert to_row(to_dict(Failure(name, "MediaError", "m")))["path"] == name  # JSON keeps it
+    for name in ("x;=cmd|calc.mp4", "x\t@SUM(A1).mp4", "a;b.mp4", 'x;"=1+1".mp4', "x; -1.mp4"):
+        (line,) = csv.reader([csv_line([name, None, 0.5])])
+        assert line == [name, "", "0.5000"]
+        assert csv_line([name]).startswith('"')
+        for separator in ",;\t":
+            for row in csv.reader([csv_line(["a", defused(name)])], delimiter=separator):
+                assert not any(cell.lstrip(' "').startswith(tuple("=+-@")) for cell in row)
 
 
 @given(st.text(alphabet="a'\"=-+@;,\t\r\n "))
@@ -205,15 +199,5 @@ def test_what_is_no_formula_any_more_gives_the_text_back(text: str) -> None:
 
 
 def test_negative_numbers_stay_numbers_in_csv() -> None:
-    numbers = dict.fromkeys(("fake", "video_fake", "audio_fake", "mismatch", "duration_seconds"), 0.5)
-    words = {
-        "status": "scored",
-        "verdict": "undecided",
-        "reason": "r",
-        "missing": {},
-        "warnings": [],
-        "windows": [],
-        "media": None,
-    }
-    scored = FAILURE | numbers | words | {"sync": {"offset_seconds": -0.2, "confidence": 0.5}}
-    assert ",-0.2000," in csv_row(scored)
+    found = replace(EMPTY, sync=SyncScore(-0.2, 0.5, 0.1, 0))
+    assert ",-0.2000," in csv_row(to_dict(found))

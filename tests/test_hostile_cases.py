@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import hostile_sabotage
@@ -30,20 +30,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     render(folder / "seeds")
     return folder
-
-
-@pytest.fixture
-def run(folder: Path) -> Iterator[Callable[..., campaigns.Row]]:
-    """Run a case behind a saboteur."""
-    opened: list[Campaign] = []
-
-    def run(case: Case, sabotage: Callable[[], None]) -> campaigns.Row:
-        opened.append(Campaign(folder, sabotage=sabotage))
-        return opened[-1].run(case)
-
-    yield run
-    for one in opened:
-        one.__exit__()
 
 
 def good(place: Place) -> Path:
@@ -126,20 +112,22 @@ def test_an_open_ffmpeg_is_caught_by_the_filter_and_the_file(folder: Path, tmp_p
     secret.close()
 
 
-def test_a_product_that_opens_playlists_is_caught(run: Callable[..., campaigns.Row]) -> None:
-    row = run(Case("x", "playlist", playlist), hostile_sabotage.let_ffmpeg_open_anything)
-    assert "ffmpeg asked for the network" in row.violations
-
-
-def test_a_product_that_calls_somebody_is_caught(run: Callable[..., campaigns.Row]) -> None:
-    row = run(Case("x", "call", good), hostile_sabotage.call_somebody)
-    assert row.violations == ["the network was asked for"]
-
-
-def test_what_is_left_behind_is_seen(run: Callable[..., campaigns.Row]) -> None:
-    said = "\n".join(run(Case("x", "litter", good), hostile_sabotage.leave_things_behind).violations)
-    for part in ("files left open", "processes left", "left.txt", "standard error: b'noise"):
-        assert part in said
+@pytest.mark.parametrize(
+    ("make", "sabotage", "said"),
+    [
+        (playlist, hostile_sabotage.let_ffmpeg_open_anything, ["ffmpeg asked for the network"]),
+        (good, hostile_sabotage.call_somebody, ["the network was asked for"]),
+        (good, hostile_sabotage.have_a_bug, ["not a typed error"]),
+        (good, hostile_sabotage.leave_things_behind, ["files left open", "processes left", "left.txt", "b'noise"]),
+    ],
+)
+def test_a_product_that_does_wrong_is_caught(
+    folder: Path, make: Callable[[Place], Path], sabotage: Callable[[], None], said: list[str]
+) -> None:
+    with Campaign(folder, sabotage=sabotage) as campaign:
+        violations = campaign.run(Case("x", "wrong", make)).violations
+    assert [part for part in said if part not in "\n".join(violations)] == []
+    assert len(said) > 1 or len(violations) == 1
 
 
 def test_an_orphan_of_a_command_is_seen_and_one_that_is_about_to_end_is_none() -> None:
@@ -157,16 +145,11 @@ def test_an_orphan_of_a_command_is_seen_and_one_that_is_about_to_end_is_none() -
     subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=True)
 
 
-def test_a_bug_is_no_typed_error(run: Callable[..., campaigns.Row]) -> None:
-    row = run(Case("x", "bug", good), hostile_sabotage.have_a_bug)
-    assert row.outcome == "InternalError"
-    assert "not a typed error" in row.violations[0]
-
-
-def test_time_and_memory_are_measured(run: Callable[..., campaigns.Row], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_and_memory_are_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaigns, "MOST_SECONDS", 0.5)
     monkeypatch.setattr(campaigns, "MOST_MEGABYTES", 1)
-    row = run(Case("x", "sleep", good), hostile_sabotage.never_end)
+    with Campaign(folder, sabotage=hostile_sabotage.never_end) as campaign:
+        row = campaign.run(Case("x", "sleep", good))
     assert "the worker gave no answer" in row.violations
     assert sum(said.startswith("took ") for said in row.violations) == 2  # seconds, and MB
     assert any(" MB" in said for said in row.violations)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hostile_graphs import GRAPHS, bomb, bundle_with, constant, content, external, honest, matmul, model, nested, stated
 from onnx import helper, numpy_helper
 
-from avdetect._onnx import FLOAT, MAX_RUN_BYTES, Port, check_graph
+from avdetect._onnx import FLOAT, MAX_RUN_BYTES, Port, check_graph, session_options
 from avdetect.bundle import Bundle, OnnxNetworks
 from avdetect.errors import ModelError
 from avdetect.faces import build_detector
@@ -42,8 +44,6 @@ def test_it_is_refused_and_named(name: str, tmp_path: Path) -> None:
 
 def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime reads such a file from the folder where a program runs, of graphs given as bytes too."""
-    import onnxruntime
-
     np.full(36, 7, "<f4").tofile(tmp_path / "weights.bin")
     monkeypatch.chdir(tmp_path)
     graph = content("external")
@@ -96,14 +96,13 @@ def test_packed_sides_are_read_too() -> None:
     """As proto3 writes them; protobuf reads both."""
     plain = stated([9, 3], raw=bytes(108)).SerializeToString()
     assert plain.startswith(b"\x08\x09\x08\x03")
-    for sides, fits in ((b"\x0a\x02\x09\x03", True), (b"\x0a\x02\x09\x04", False)):
+    for sides, ends in (
+        (b"\x0a\x02\x09\x03", nullcontext()),
+        (b"\x0a\x02\x09\x04", pytest.raises(ModelError, match="not as long")),
+    ):
         tensor = sides + plain[4:]
-        made = b"\x08\x08\x3a" + bytes([len(tensor) + 2]) + b"\x2a" + bytes([len(tensor)]) + tensor
-        if fits:
-            check_graph(made, "x.onnx")
-        else:
-            with pytest.raises(ModelError, match="not as long"):
-                check_graph(made, "x.onnx")
+        with ends:
+            check_graph(b"\x08\x08\x3a" + bytes([len(tensor) + 2]) + b"\x2a" + bytes([len(tensor)]) + tensor, "x.onnx")
 
 
 # -- what a graph may cost when it is run
@@ -146,10 +145,6 @@ def test_a_graph_that_gives_no_numbers_is_a_model_error(tmp_path: Path, what: st
 
 
 def test_a_graph_that_grows_with_its_input_is_stopped() -> None:
-    import onnxruntime
-
-    from avdetect._onnx import session_options
-
     shape = numpy_helper.from_array(np.array([2**30, 1, 9], np.int64), "s")
     made = model(constant("s", shape), helper.make_node("Expand", ["input", "s"], ["output"])).SerializeToString()
     session = onnxruntime.InferenceSession(made, session_options(1), providers=["CPUExecutionProvider"])

@@ -16,7 +16,7 @@ from typing import Any
 
 import jobs_tasks
 import pytest
-from batch_commands import ROOT, family, gone
+from batch_commands import ROOT, all_gone, eventually, family, gone
 
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.jobs import pool as pool_module
@@ -32,15 +32,7 @@ def items_of(folder: Path, **contents: str) -> list[Item]:
 
 
 def pids_of(folder: Path, name: str) -> list[int]:
-    log = folder / f"{name}.log"
-    return [int(line) for line in log.read_text().split()] if log.exists() else []
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 5  # the kernel, or Ray, is told to end them, and does
-    while not gone(pids):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    return [int(line) for log in folder.glob(f"{name}.log") for line in log.read_text().split()]
 
 
 @pytest.fixture(params=[Pool, RayPool])
@@ -131,7 +123,7 @@ def test_closing_a_run_leaves_no_process(pool: Callable, tmp_path: Path) -> None
     pids += [int((tmp_path / f"{name}.child").read_text()) for name in "bc"]
     assert all(os.path.exists(f"/proc/{pid}") for pid in pids)
     events.close()
-    wait_until_gone(pids)
+    assert all_gone(pids)
 
 
 # -- processes of this machine
@@ -179,7 +171,7 @@ def test_a_cancelled_item_is_dead_and_heard_of_no_more(tmp_path: Path, fresh: bo
                     child.unlink()
     assert ended == [Done(others[2], 0.5)]
     assert len(children) == 2
-    wait_until_gone(children)
+    assert all_gone(children)
     pool.cancel("never there")
 
 
@@ -239,7 +231,7 @@ def test_a_run_that_nobody_closes_does_not_hold_up_the_exit(tmp_path: Path) -> N
     code = f"{HEAD}while not Path(sys.argv[1] + '.log').exists(): next(events)\nsys.kept = events"
     done = subprocess.run([sys.executable, "-c", code, item.value], env=ENVIRONMENT, timeout=60, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
-    wait_until_gone(pids_of(tmp_path, "a"))
+    assert all_gone(pids_of(tmp_path, "a"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -252,12 +244,9 @@ def test_workers_die_with_their_parent(tmp_path: Path, number: int) -> None:
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as parent:
-        deadline = time.monotonic() + 30
-        while not pids_of(tmp_path, "a"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: pids_of(tmp_path, "a"), 30)
         everybody = family(parent.pid)
         (os.kill if number == signal.SIGKILL else os.killpg)(parent.pid, number)
         _, err = parent.communicate(timeout=30)
-    wait_until_gone(everybody)
+    assert all_gone(everybody)
     assert err.count(b"Traceback") == (number == signal.SIGINT)  # the parent's; no worker has heard of it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -219,10 +218,3 @@ def test_what_a_header_says(media):
     assert (info.container, info.num_streams) == ("mov", 2)
     assert info.duration_seconds == pytest.approx(2.0, abs=0.05)
     assert (info.video.codec, info.video.fps, info.audio.codec, info.audio.sample_rate) == ("h264", 25, "aac", 48000)
-
-
-def test_importing_media_is_light():
-    heavy = ("ffmpeg", "imageio_ffmpeg", "torch", "cv2", "yaml", "urllib.request")
-    code = f"import sys, avdetect.media; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

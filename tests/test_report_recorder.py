@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import cv2
@@ -11,7 +10,7 @@ import pytest
 from clips import ToneNetworks, codes_of, make_track, talking_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_factory import RENDERER
+from media_factory import render
 from readme_media import SAMPLE
 
 from avdetect.audio import log_mel, mel_filters
@@ -41,11 +40,6 @@ def evidence_of(detector: Detector, path: Path, **window: float) -> Evidence:
     with pytest.raises(ValueError, match="one file"):
         recorder.opened(recorder._info)
     return recorder.evidence(detector, detection)
-
-
-def make(target: Path, *options: str) -> Path:
-    subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
-    return target
 
 
 def pixels(picture: Picture) -> np.ndarray:
@@ -130,25 +124,26 @@ def test_a_window_shows_the_window(detector: Detector) -> None:
 
 
 def test_what_is_not_there_is_not_shown(detector: Detector, tmp_path: Path) -> None:
-    mute = evidence_of(detector, make(tmp_path / "mute.mp4", "-i", str(SAMPLE), "-t", "2", "-an", "-c", "copy"))
+    two_seconds = ("-i", str(SAMPLE), "-t", "2", "-c", "copy")
+    mute = evidence_of(detector, render(tmp_path / "mute.mp4", *two_seconds, "-an"))
     hold(mute)
     assert (mute.sound, mute.sync, mute.mouths) == (None, (), None)
     assert mute.moments
-    voice = evidence_of(detector, make(tmp_path / "voice.m4a", "-i", str(SAMPLE), "-t", "2", "-vn", "-c", "copy"))
+    voice = evidence_of(detector, render(tmp_path / "voice.m4a", *two_seconds, "-vn"))
     hold(voice)
     assert (voice.frames, voice.moments, voice.mouths) == ((), (), None)
     assert voice.sound
-    bars = evidence_of(detector, make(tmp_path / "bars.mp4", "-f", "lavfi", "-i", "testsrc2=size=320x240:duration=2"))
+    bars = evidence_of(detector, render(tmp_path / "bars.mp4", "-f", "lavfi", "-i", "testsrc2=size=320x240:duration=2"))
     hold(bars)
     assert (bars.moments, bars.sound) == ((), None)
     assert bars.frames
-    assert bars.detection.verdict == "abstain"
+    assert (bars.detection.verdict, bars.detection.fake) == ("abstain", None)
+    assert all(reason in bars.detection.reason for reason in ("no face", "no audio stream"))
 
 
 def test_two_people_come_in_the_order_of_their_suspicion(detector: Detector, tmp_path: Path) -> None:
-    two = make(tmp_path / "two.mp4", "-i", str(SAMPLE), "-t", "3", "-filter_complex",
-               "[0:v]split[a][b];[b]hflip,gblur=2[c];[a][c]hstack", "-c:a", "copy")  # fmt: skip
-    found = evidence_of(detector, two)
+    pair = ("-filter_complex", "[0:v]split[a][b];[b]hflip,gblur=2[c];[a][c]hstack")
+    found = evidence_of(detector, render(tmp_path / "two.mp4", "-i", str(SAMPLE), "-t", "3", *pair, "-c:a", "copy"))
     hold(found)
     visual = next(score for score in found.detection.streams if score.name == "visual")
     suspicion = {curve.track_id: curve.score for curve in visual.curves}

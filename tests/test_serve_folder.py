@@ -10,14 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
-from avdetect.errors import AVDetectError, ConfigError
-from avdetect.extras import how_to_install
-
-pytest.importorskip("fastapi", reason=how_to_install("serve"))
 import serve_scorers
 from serve_running import running
 
+from avdetect.errors import AVDetectError, ConfigError
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 

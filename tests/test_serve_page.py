@@ -7,30 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from avdetect.extras import how_to_install
-
-pytest.importorskip("fastapi", reason=how_to_install("serve"))
-pytest.importorskip("playwright", reason=how_to_install("dev"))
 import serve_scorers
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 from serve_running import SAMPLE, Running, running
 
+from avdetect.extras import how_to_install
 from avdetect.serve.worker import score_upload
 
-CHROMIUM = Path("/usr/bin/chromium")
+pytest.importorskip("playwright", reason=how_to_install("dev"))
+from playwright.sync_api import Browser, Page, expect
+
 expect.set_options(timeout=20_000)
 TOKEN = "correct-horse-battery-staple"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("there is no /usr/bin/chromium")
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 @pytest.fixture

@@ -9,21 +9,16 @@ from pathlib import Path
 
 import pytest
 from batch_commands import family, gone
-
-from avdetect import cli
-from avdetect.extras import how_to_install
-
-pytest.importorskip("fastapi", reason=how_to_install("serve"))
 from serve_running import Command, eventually
 
-SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+from avdetect import cli
 
 
 def workers_of(server: Command) -> list[int]:
     return [pid for pid in family(server.process.pid) if pid != server.process.pid]
 
 
-@SIGNALS
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_it_ends_in_good_order_and_goes_on_where_it_was(tmp_path: Path, number: int, code: int) -> None:
     with Command(tmp_path / "data") as server:
         done, running = server.submit("0.9"), server.submit("hang")

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from serve_running import Running
 
 from avdetect.extras import how_to_install
-
-pytest.importorskip("fastapi", reason=how_to_install("serve"))
-pytest.importorskip("schemathesis", reason=how_to_install("dev"))
-import schemathesis
-import serve_scorers
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
-from serve_running import Running, running
-
 from avdetect.serve.app import build_app
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
 
+pytest.importorskip("schemathesis", reason=how_to_install("dev"))
+import schemathesis
+from schemathesis import GenerationMode
+
 CHOSEN = settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    database=None,
+    **{"max_examples": 12, "deadline": None, "derandomize": True, "database": None},
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("schema") / "data", serve_scorers.by_text, queue=1000) as made:
-        yield made
 
 
 # By its own document: Schemathesis's plugin for pytest breaks with pytest 9.

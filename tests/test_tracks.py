@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
 from clips import speech, write_wav
-from media_factory import RENDERER
+from media_factory import render
 from typer.testing import CliRunner
 
 from avdetect.batch.options import ScoringOptions
@@ -45,10 +44,8 @@ def film(folder: Path, *sounds: str, default: int = 1) -> Path:
         inputs += ["-i", str(write_wav(folder / f"{i}.wav", SOUNDS[name]()))]
         maps += ["-map", f"{i + 1}:a"]
         marks += [f"-disposition:a:{i}", "default" if i + 1 == default else "0"]
-    target = folder / "film.mkv"
     codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "pcm_s16le"]
-    subprocess.run([RENDERER, "-v", "error", "-y", *inputs, *maps, *codecs, *marks, str(target)], check=True)
-    return target
+    return render(folder / "film.mkv", *inputs, *maps, *codecs, *marks)
 
 
 @pytest.mark.parametrize(

@@ -45,40 +45,25 @@ def test_video_frames_know_their_size_and_place() -> None:
     assert all(np.shares_memory(plane, video.i420) for plane in planes), "views"
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((1, 6, 4), np.float32),
-        np.zeros((6, 4), np.uint8),
-        np.zeros((1, 7, 4), np.uint8),  # no whole chroma planes
-        np.zeros((1, 6, 5), np.uint8),  # odd width
-        np.zeros((1, 6, 4, 3), np.uint8),
-    ],
-)
-def test_video_frames_refuse_wrong_arrays(array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"i420|even"):
-        VideoFrames(array, 0)
-
-
-def test_waveform_states_duration_and_refuses_other_arrays() -> None:
+def test_waveforms_face_tracks_and_clips_print_no_data() -> None:
     wave = Waveform(np.zeros(8000, np.float32), 1.5)
-    assert wave.duration_seconds == 0.5
-    assert repr(wave) == "Waveform(0.50 s from 1.50 s)"
-    for bad in (np.zeros(8), np.zeros((2, 8), np.float32), np.zeros(8, np.int16)):
-        with pytest.raises(ValueError, match="float32"):
-            Waveform(bad)
-
-
-@pytest.mark.parametrize("name", ["boxes", "landmarks", "confidences", "face_crops", "face_frames"])
-def test_face_track_refuses_arrays_of_other_lengths(name: str) -> None:
-    track = make_track(np.zeros(50, int))
-    with pytest.raises(ValueError, match="differ in length"):
-        dataclasses.replace(track, **{name: getattr(track, name)[:-1]})
-
-
-def test_face_tracks_and_clips_print_no_data_and_refuse_wrong_crops() -> None:
+    assert (wave.duration_seconds, repr(wave)) == (0.5, "Waveform(0.50 s from 1.50 s)")
     track = make_track(np.zeros(50, int), first_frame=25, track_id=3)
     assert repr(track) == "FaceTrack(id=3, 1.00-3.00 s, 10 face crops 64 px)"
     assert "array" not in repr(Clip(0.0, 2.0, (track,), Waveform(np.zeros(32000, np.float32))))
+
+
+def test_wrong_arrays_are_refused() -> None:
+    # Of another type, without frames, without whole chroma planes, of an odd width, of another layout.
+    for shape, kind in (((1, 6, 4), "f4"), ((6, 4), "u1"), ((1, 7, 4), "u1"), ((1, 6, 5), "u1"), ((1, 6, 4, 3), "u1")):
+        with pytest.raises(ValueError, match=r"i420|even"):
+            VideoFrames(np.zeros(shape, kind), 0)
+    for bad in (np.zeros(8), np.zeros((2, 8), np.float32), np.zeros(8, np.int16)):
+        with pytest.raises(ValueError, match="float32"):
+            Waveform(bad)
+    track = make_track(np.zeros(50, int))
+    for name in ("boxes", "landmarks", "confidences", "face_crops", "face_frames"):
+        with pytest.raises(ValueError, match="differ in length"):
+            dataclasses.replace(track, **{name: getattr(track, name)[:-1]})
     with pytest.raises(ValueError, match="bad crops"):
         dataclasses.replace(track, face_crops=track.face_crops[..., :2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -27,6 +28,7 @@ CONFIG = ModelConfig(
     sync=SyncConfig(embedding=8, channels=(4, 4, 8, 8)),
     fusion=FusionConfig(parts=False),
 )
+TABLE = gzip.compress(b"path,fake,p_fake,fold\na.mp4,1,0.93,0\nb.mp4,0,0.08,1\n", mtime=0)
 CALIBRATION = Calibration((1.0, 2.0, 0.5, 1.5), (0.0, -1.0, 0.3, 0.9), 0.01, 0.6, 0.5)
 Edit = Callable[[dict[str, Any]], None]
 
@@ -53,6 +55,7 @@ def export(model: Model, folder: Path) -> Bundle:
         calibration=CALIBRATION,
         training={"manifest_digest": "0" * 16},
         sample=[talking_clip(80, mouth=PreprocessConfig().faces.mouth_size)],
+        out_of_fold=TABLE,
     )
 
 
