@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -33,11 +34,9 @@ COPIES = 4
 
 @pytest.fixture(scope="module")
 def folder(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ray") / "media"
-    folder.mkdir()
-    for name in MEDIA:
-        for i in range(COPIES):
-            shutil.copy(media(name), folder / f"{i}_{name}")
+    (folder := tmp_path_factory.mktemp("ray") / "media").mkdir()
+    for name, i in product(MEDIA, range(COPIES)):
+        shutil.copy(media(name), folder / f"{i}_{name}")
     return folder
 
 

@@ -43,6 +43,8 @@ def expanded(*paths: object) -> tuple[list[str], str]:
 def test_every_suffix_that_is_scored_when_named_is_found(tmp_path: Path) -> None:
     assert below(tree(tmp_path, *NAMES)) == (sorted(NAMES), "")
     assert expanded(tmp_path / "[1].mp4") == ([str(tmp_path / "[1].mp4")], "")  # it exists: no pattern
+    for address in ("https://x.org/watch?v=a", "HTTPS://x.org/*.mp4", "http://[::1]/a.mp4"):
+        assert expanded(address)[0] == [address]  # whoever reads the file says what is wrong with it
 
 
 def test_what_systems_leave_in_folders_is_no_media(tmp_path: Path) -> None:
@@ -68,6 +70,10 @@ def test_folders_that_are_named_themselves(tmp_path: Path) -> None:
     for name, says in (("empty", r"\(skipped: 1 hidden file"), ("text", r"1 file\(s\) without media \(1 \.txt\)")):
         with pytest.raises(ConfigError, match=f"leads to no media file .*{says}"):
             expanded(tmp_path / name)
+    tree(tmp_path, "card/day/b.mp4", "card/notes.txt")
+    found, said = expanded(tmp_path / "card" / "**")  # a folder that matches with what is in it counts once
+    assert found == [str(tmp_path / "card" / name) for name in ("a.mp4", "day/b.mp4")]
+    assert "1 hidden or system folder(s)" in said
 
 
 def test_linked_folders_and_those_that_cannot_be_read_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,19 +95,6 @@ def test_linked_folders_and_those_that_cannot_be_read_are_said(tmp_path: Path, m
     assert "1 folder(s) that cannot be read (" in said
     (tmp_path / "way").symlink_to(tmp_path / "real")
     assert len(expanded(tmp_path / "way")[0]) == 2  # one that is named is entered
-
-
-def test_a_folder_that_matches_with_what_is_in_it_counts_once(tmp_path: Path) -> None:
-    tree(tmp_path, "card/a.mp4", "card/day/b.mp4", "card/__MACOSX/c.mp4", "card/notes.txt")
-    found, said = expanded(tmp_path / "card" / "**")
-    assert found == [str(tmp_path / "card" / name) for name in ("a.mp4", "day/b.mp4")]
-    assert "1 hidden or system folder(s)" in said
-
-
-@pytest.mark.parametrize("address", ["https://x.org/watch?v=a", "HTTPS://x.org/*.mp4", "http://[::1]/a.mp4"])
-def test_addresses_are_no_patterns(address: str) -> None:
-    """Whoever reads the file says what is wrong with it."""
-    assert expanded(address)[0] == [address]
 
 
 @pytest.mark.parametrize("suffix", "mp4 mkv avi ts ogg flac wav mpg flv wma".split())

@@ -8,22 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from readme_media import SAMPLE
 
-import avdetect.config
-from avdetect.config import (
-    LARGEST_NUMBER,
-    MediaLimits,
-    ModelConfig,
-    PreprocessConfig,
-    TrainConfig,
-    from_dict,
-    load_yaml,
-    to_dict,
-)
+from avdetect.config import LARGEST_NUMBER, MediaLimits, PreprocessConfig, TrainConfig, from_dict, load_yaml, to_dict
 from avdetect.errors import ConfigError
 from avdetect.media import MediaReader
-
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 
 @dataclass(frozen=True)
@@ -80,15 +69,6 @@ def test_what_is_wrong_is_named(values: Any, named: str) -> None:
         from_dict(Sample, values)
 
 
-def test_a_dataclass_survives_the_way_to_json_and_back() -> None:
-    for config in (Sample(sizes=(3,), maybe=0.1, extra={"a": [1]}), TrainConfig(seed=4), ModelConfig()):
-        assert from_dict(type(config), to_dict(config)) == config
-
-
-def test_there_are_shipped_configs() -> None:
-    assert {path.stem for path in CONFIGS} == {"smoke", "small", "release", "base", "baseline", "dfdc", "whisper"}
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -97,16 +77,12 @@ def test_there_are_shipped_configs() -> None:
         ("audio: {lr: 1e-3}", r"audio\.lr.*write 1\.0e-03"),  # YAML 1.1 reads this as text
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("seed: 1\nseed: 2", "twice"),
-        ("visual: &a {lr: 0.1}\naudio: *a", r"aliases .* are refused"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", r"aliases .* are refused"),
         ("seed: &a [*a]", r"aliases .* are refused"),
         ("[" * 40_000, "nested more than"),
         ("a: {" * 10_000, "nested more than"),
         ("# " + "x" * 70_000, "larger than 64 KiB"),
-        (
-            "seed: 0x" + "f" * 5000,
-            r"train\.yaml\.seed: expected int <= 1000000000000000, got a number that is too large",
-        ),
+        ("seed: 0x" + "f" * 5000, r"yaml\.seed: expected int <= 1000000000000000, got a number that is too large"),
         ("visual: {lr: 0x" + "f" * 5000 + "}", r"visual\.lr: Number out of range, got a number that is too large"),
         ("seed: " + "9" * 5000, "not valid YAML"),
         ("steps: !!int ''", "not valid YAML"),
@@ -115,20 +91,12 @@ def test_there_are_shipped_configs() -> None:
         ("visual: {lr: -1.0}", r"train\.yaml\.visual\.lr: expected float > 0\.0, got -1\.0"),
         ("model: {streams: [visual, smell]}", r"model\.streams: must be one of visual, audio, sync, got .*'smell'"),
         ("model: {sync: {mouth_frames: 12}}", r"mouth_frames must be odd, got 12"),
-        ("model: {visual: {views: [{share: 2}]}}", r"model\.visual\.views\.share: expected float <= 1\.0, got 2"),
         ("model: {visual: {views: [{mean: [1, 2]}]}}", r"views\.mean: expected array of length >= 3, got \[1, 2\]"),
-        (
-            "visual: {forgeries: {self_blend: -1}}",
-            r"visual\.forgeries: expected float >= 0\.0, got \{'self_blend': -1\}",
-        ),
         ("visual: {forgeries: {" + "x" * 999 + ": a}}", "expected float"),
         ("audio: {forgeries: {cut: .nan}}", r"audio\.forgeries: expected float >= 0\.0, got \{'cut': nan\}"),
         ("visual: {forgeries: {self_blend: 0, mouth_swap: 0}}", r"train\.yaml\.visual: .*every weight is 0"),
         ("model: {visual: {views: [{highpass: 4}]}}", r"model\.visual\.views: View\.highpass must be odd, or 0, got 4"),
-        (
-            "model: {visual: {contrasts: [a]}}",
-            r"model\.visual: VisualConfig\.contrasts: a must also be named in levels",
-        ),
+        ("model: {visual: {contrasts: [a]}}", r"VisualConfig\.contrasts: a must also be named in levels"),
         ("model: {visual: {unit_features: true, tune: none}}", r"model\.visual: VisualConfig\.unit_features"),
         ("model: {audio: {frozen: true}}", r"model\.audio: .*cnn starts from nothing"),
         ("model: {visual: {size: 96}}", r"size 96 is smaller than preprocess\.faces\.crop_size 160"),
@@ -136,18 +104,12 @@ def test_there_are_shipped_configs() -> None:
         ("release: true\nvisual: {evaluate_every: 5}", r"visual\.evaluate_every must be 0 with release"),
         ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
         ("audio: {batch_size: 30, accumulate: 4}", "accumulate 4"),
-        ("joint: {steps: 5}", "unknown key 'joint'"),
         ("model: {fusion: {hidden: 5}}", "unknown key 'hidden'"),
-        ("release: true\nsync: {evaluate_every: 5}", r"sync\.evaluate_every must be 0 with release"),
         ("model: {visual: {tune: none}}\nvisual: {evaluate_every: 5}", r"visual\.evaluate_every must be 0.*frozen"),
         ("audio: {alignment: 0.1}", r"audio\.alignment"),
         ("visual: {uniformity: 0.1}", r"need model\.visual\.unit_features"),
-        (
-            "model: {visual: {unit_features: true}}\nvisual: {alignment: 0.1, accumulate: 2}",
-            r"visual\.accumulate must be 1",
-        ),
+        ("model: {visual: {unit_features: true}}\nvisual: {alignment: 0.1, accumulate: 2}", "accumulate must be 1"),
         ("sync: {accumulate: 2}", r"sync\.accumulate must be 1, got 2"),
-        ("model: {streams: [visual]}", "the streams with steps are visual, audio, sync"),
         ("model: {streams: [visual, audio]}\naudio: {steps: 0}", "the streams with steps are visual, sync"),
     ],
 )
@@ -173,21 +135,22 @@ def test_the_ends_of_the_ranges_are_taken(tmp_path: Path, text: str) -> None:
     (tmp_path / "train.yaml").write_text(text)
     config = load_yaml(TrainConfig, tmp_path / "train.yaml")
     assert from_dict(TrainConfig, to_dict(config)) == config
+    plain = Sample(sizes=(3,), maybe=0.1, extra={"a": [1]})
+    assert from_dict(Sample, to_dict(plain)) == plain
 
 
 def changed(config: Any) -> list[Any]:
     """Copies of `config`, each with one field of it or of its parts changed."""
-    copies = []
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
+
+    def others(value: Any) -> list[Any]:
         if dataclasses.is_dataclass(value):
-            others = changed(value)
-        elif isinstance(value, str):
-            others = ["scrfd"]
-        else:
-            others = [0.2 if value is None else value / 2 if isinstance(value, float) else value + 1]
-        copies += [dataclasses.replace(config, **{item.name: other}) for other in others]
-    return copies
+            return changed(value)
+        if isinstance(value, str):
+            return ["scrfd"]
+        return [0.2 if value is None else value / 2 if isinstance(value, float) else value + 1]
+
+    names = [item.name for item in dataclasses.fields(config)]
+    return [dataclasses.replace(config, **{n: other}) for n in names for other in others(getattr(config, n))]
 
 
 def test_every_field_of_the_preprocessing_counts_in_its_digest() -> None:
@@ -195,19 +158,13 @@ def test_every_field_of_the_preprocessing_counts_in_its_digest() -> None:
     digests = [copy.digest() for copy in changed(config)]
     assert len(digests) > 15
     assert len({config.digest(), *digests}) == len(digests) + 1
-    assert PreprocessConfig().digest() == config.digest()
-    assert len(config.digest()) == 16
-
-
-def test_the_digest_of_the_defaults_is_the_one_that_caches_and_bundles_state() -> None:
-    """Another digest refuses every cache and bundle there is: change it only with what comes out of preprocessing."""
-    assert PreprocessConfig().digest() == "ab06158098952bc4"
+    # Another digest refuses every cache and bundle there is: change it only with what comes out of preprocessing.
+    assert PreprocessConfig().digest() == config.digest() == "ab06158098952bc4"
 
 
 def test_limits_may_be_as_large_as_a_number_may_be() -> None:
     """Who wants no limit writes a large one; the kernel's calls take smaller numbers."""
     largest = {f.name: int(LARGEST_NUMBER) for f in dataclasses.fields(MediaLimits) if f.name != "max_pixels"}
     limits = from_dict(MediaLimits, largest | {"max_streams": 1000, "max_memory_bytes": 2**40})
-    sample = Path(avdetect.config.__file__).parent / "weights" / "sample" / "sample.mp4"
-    with MediaReader(sample, limits=limits) as reader:
+    with MediaReader(SAMPLE, limits=limits) as reader:
         assert len(next(reader.video()))
