@@ -53,20 +53,18 @@ def test_colours_follow_the_frames_matrix(matrix: str, full_range: bool) -> None
 
 def test_face_crop_is_the_square_around_the_box() -> None:
     crop = face_crop(ramp(), 0, np.array([150, 100, 210, 200]), 1.3, 64)  # centre x 180, side 130
-    assert crop.shape == (64, 64, 3)
-    assert crop.dtype == np.uint8
+    assert (crop.shape, crop.dtype) == ((64, 64, 3), np.uint8)
     values = (16 + np.array([115 + 1, 245 - 1]) / 2 - 16) * 255 / 219  # first and last pixel, limited range to full
     assert np.abs(crop[32, [0, -1], 0] - values).max() < 4
     assert np.ptp(crop[:, 10]) == 0  # no row differs
 
 
-@pytest.mark.parametrize("box", [[-50, -60, 40, 30], [380, 390, 460, 470], [-900, -900, -800, -800], [0, 0, 1e6, 1e6]])
-def test_edges_are_replicated(box: list[float]) -> None:
+def test_edges_are_replicated() -> None:
     frames = ramp()
-    crop = face_crop(frames, 0, np.array(box), 1.3, 32)
-    assert crop.shape == (32, 32, 3)
-    if box[0] == -900:
-        assert np.ptp(crop) == 0  # the first column, everywhere
+    for box in ([-50, -60, 40, 30], [380, 390, 460, 470], [0, 0, 1e6, 1e6], [-900, -900, -800, -800]):
+        crop = face_crop(frames, 0, np.array(box), 1.3, 32)
+        assert crop.shape == (32, 32, 3)
+    assert np.ptp(crop) == 0  # the first column, everywhere
     for landmarks in (LANDMARKS - 250, np.full((5, 2), 50.0), np.full((5, 2), -5000.0)):
         assert mouth_crop(frames, 0, landmarks, 32).shape == (32, 32)
     assert mouth_crop(ramp(2, 2), 0, LANDMARKS, 32).shape == (32, 32)

@@ -105,15 +105,9 @@ def test_flickering_detections(seed: int) -> None:
     """Whatever the detector misses: no hole in a track, nothing later than `lag`, the same in any batches, and no more
     frames kept than are needed."""
     random = np.random.default_rng(seed)
-    config = FaceConfig(
-        detect_every=int(random.integers(1, 7)),
-        max_gap=int(random.integers(1, 14)),
-        min_track=int(random.integers(1, 16)),
-        smooth_frames=int(random.integers(1, 10)),
-        shot_change=1.0,
-        crop_size=16,
-        mouth_size=16,
-    )
+    most = {"detect_every": 7, "max_gap": 14, "min_track": 16, "smooth_frames": 10}
+    chosen = {name: int(random.integers(1, high)) for name, high in most.items()}
+    config = FaceConfig(**chosen, shot_change=1.0, crop_size=16, mouth_size=16)
     first, count = int(random.integers(0, 40)), 90
     frames = video([np.full((100, 200, 3), 20 + first + t, np.uint8) for t in range(count)], first)
     tracker, single = FaceTracker(Flickering(seed), config), []
@@ -132,8 +126,7 @@ def test_a_track_reaches_the_last_frame_of_its_shot() -> None:
     detector = Flickering(0)
     detector.seen[:] = [True, False]
     frames = video([np.full((100, 200, 3), 20 + t, np.uint8) for t in range(33)])
-    faces = follow(detector, frames, config=FaceConfig(crop_size=16, mouth_size=16, shot_change=1.0))
-    assert spans(faces) == [(0, 32)]
+    assert spans(follow(detector, frames, config=FaceConfig(crop_size=16, mouth_size=16, shot_change=1.0))) == [(0, 32)]
 
 
 @pytest.mark.parametrize(("side", "frames"), [(60, 16), (240, 6)])
@@ -213,17 +206,13 @@ def test_shots() -> None:
     assert cuts([person] * 3 + [np.ascontiguousarray(person[:, ::-1])] * 3) == [0, 3]  # the same colours, mirrored
     assert cuts([np.full_like(person, 16)] * 2 + [person] * 3) == [0, 2]
     assert cuts([person] * 2 + [np.clip(person * 0.9 + 5, 0, 255).astype(np.uint8)] * 2) == [0]  # exposure
-    flat = [
-        cv2.rectangle(np.full_like(person, level), (250, 100), (400, 359), (90, 60, 60), -1) for level in (126, 131)
-    ]
+    walls = (np.full_like(person, level) for level in (126, 131))
+    flat = [cv2.rectangle(wall, (250, 100), (400, 359), (90, 60, 60), -1) for wall in walls]
     assert cuts(flat * 2) == [0]  # flicker of a plain background
     assert cuts([paste(background(), 240, 300 + 15 * t, 180) for t in range(6)]) == [0]
     wide = background(2, HEIGHT, 2 * WIDTH)
     assert cuts([np.ascontiguousarray(wide[:, 12 * t : 12 * t + WIDTH]) for t in range(8)]) == [0]  # a pan
     assert cuts([(person * (1 - t / 25)).astype(np.uint8) for t in range(21)]) == [0]  # a fade
-
-
-@pytest.mark.parametrize(("height", "width"), [(2, 2), (2, 600), (64, 20), (350, 1000)])
-def test_shots_of_any_size(height: int, width: int) -> None:
-    dark, bright = (np.full((height, width, 3), value, np.uint8) for value in (20, 200))
-    assert cuts([dark, dark, bright]) == [0, 2]
+    for size in ((2, 2), (2, 600), (64, 20), (350, 1000)):
+        dark, bright = (np.full((*size, 3), value, np.uint8) for value in (20, 200))
+        assert cuts([dark, dark, bright]) == [0, 2]

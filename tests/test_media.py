@@ -63,42 +63,26 @@ def test_gaps_of_sound_and_frames_missing_from_a_variable_rate_are_filled(media)
     assert len(i420) == pytest.approx(50, abs=1)
 
 
-@pytest.fixture(scope="module")
-def whole_reads(media):
-    read: dict[str, tuple] = {}
-
-    def get(name):
-        if name not in read:
-            read[name] = (pixels_of(media(name)), samples_of(media(name)))
-        return read[name]
-
-    return get
-
-
 @pytest.mark.parametrize("name", ["long.mp4", "long.mkv", "long.ts"])
-@pytest.mark.parametrize(("start", "duration"), [(0.0, 1.0), (3.48, 0.2), (11.6, 5.0)])
-def test_a_window_gives_what_the_whole_gives(media, whole_reads, name, start, duration):
-    (first, frames), samples = whole_reads(name)
-    number, window = pixels_of(media(name), start_seconds=start, duration_seconds=duration)
-    low = max(0, round(start * FPS) - first)
-    assert number == first + low
-    np.testing.assert_array_equal(window, frames[low : round((start + duration) * FPS) - first])
-    heard = samples_of(media(name), start_seconds=start, duration_seconds=duration)
-    np.testing.assert_array_equal(heard, samples[round(start * SAMPLE_RATE) :][: round(duration * SAMPLE_RATE)])
+def test_a_window_gives_what_the_whole_gives(media, name):
+    (first, frames), samples = pixels_of(media(name)), samples_of(media(name))
+    for start, duration in ((0.0, 1.0), (3.48, 0.2), (11.6, 5.0)):
+        number, window = pixels_of(media(name), start_seconds=start, duration_seconds=duration)
+        low = max(0, round(start * FPS) - first)
+        assert number == first + low
+        np.testing.assert_array_equal(window, frames[low : round((start + duration) * FPS) - first])
+        heard = samples_of(media(name), start_seconds=start, duration_seconds=duration)
+        np.testing.assert_array_equal(heard, samples[round(start * SAMPLE_RATE) :][: round(duration * SAMPLE_RATE)])
 
 
-def test_a_window_past_the_end_is_empty(media):
-    assert frames_of(media("clap.mp4"), start_seconds=5.0) == []
-    with MediaReader(media("clap.mp4")) as reader:
-        assert list(reader.audio(1.0, start_seconds=5.0)) == []
-
-
-def test_any_batch_size_gives_the_same_frames(media):
+def test_any_batch_size_gives_the_same_frames_and_a_window_past_the_end_none(media):
     expected_first, expected = pixels_of(media("clap.mp4"))
     for batch in (1, 7, 1000):
         first, frames = pixels_of(media("clap.mp4"), batch=batch)
         assert first == expected_first
         np.testing.assert_array_equal(frames, expected)
+    with MediaReader(media("clap.mp4")) as reader:
+        assert list(reader.audio(1.0, start_seconds=5.0)) == list(reader.video(start_seconds=5.0)) == []
 
 
 # ---- geometry
@@ -188,22 +172,16 @@ def test_audio_alone(media, ext):
     assert np.argmax(np.abs(np.fft.rfft(middle))) == pytest.approx(440, abs=1)
 
 
-@pytest.mark.parametrize("ext", ["mp3", "m4a"])
-def test_cover_art_is_no_video(media, ext):
-    info = probe(media(f"cover.{ext}"))
-    assert (info.video, info.num_streams) == (None, 2)
-    assert info.audio is not None
-
-
-def test_video_alone(media):
-    with MediaReader(media("silent_film.mp4")) as reader, pytest.raises(MediaError, match="no audio stream"):
-        reader.audio(1.0)
-
-
-def test_the_default_stream_is_chosen_then_the_largest_picture_and_the_most_channels(media):
+def test_which_streams_are_chosen(media):
+    """The default one, then the largest picture and the most channels; cover art is no video."""
+    for name in ("cover.mp3", "cover.m4a"):
+        info = probe(media(name))
+        assert (info.video, info.num_streams, info.audio is None) == (None, 2, False)
     assert probe(media("default_stream.mkv")).video.index == 0
     info = probe(media("many_streams.mkv"))
     assert (info.video.index, info.video.width, info.audio.index, info.audio.channels) == (1, 64, 3, 2)
+    with MediaReader(media("silent_film.mp4")) as reader, pytest.raises(MediaError, match="no audio stream"):
+        reader.audio(1.0)
 
 
 def test_wild_samples_are_tamed(media):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases_factory import with_clap, with_unknown_codec
 from media_factory import RENDERER
+from media_factory import render as rendered
 from media_reading import LIMITS, frames_of, pixels_of, samples_of
 
 from avdetect._media import probe as probing
@@ -24,10 +26,7 @@ H264 = "-c:v libx264 -pix_fmt yuv420p -g 12"
 
 def render(target: Path, command: str) -> Path:
     """`command` is split at spaces; what must not be stands in the filters above."""
-    parts = [VOICE if part == "VOICE" else BARS if part == "BARS" else part for part in command.split()]
-    done = subprocess.run([RENDERER, "-v", "error", "-y", *parts, str(target)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
+    return rendered(target, *({"VOICE": VOICE, "BARS": BARS}.get(part, part) for part in command.split()))
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +121,8 @@ def test_what_was_passed_over_is_said_of_the_sound_that_is_read_in_the_end(two_t
     with MediaReader(path, limits=LIMITS) as reader:
         assert reader.info.audio.track == 2
         reader.choose_audio(3)
-        assert reader.warnings == [
-            f"{kind}: track 1 is passed over (there is no decoder for it); track {used} is read"
-            for kind, used in (("video", 2), ("audio", 3))
-        ]
+        passed = "{}: track 1 is passed over (there is no decoder for it); track {} is read"
+        assert reader.warnings == [passed.format("video", 2), passed.format("audio", 3)]
 
 
 def test_a_half_that_nothing_decodes_is_said_as_such(clip, tmp_path):
@@ -307,15 +304,14 @@ def test_an_encrypted_file_is_said_to_be_encrypted(clip, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("address", "remedy"),
+    ("remedy", "addresses"),
     [
-        *((a, "download it first") for a in ("http://x.org/a.mp4", "https:/x.org/a.mp4", "RTSP://10.0.0.1/", "s3://b")),
-        *((a, "give the path alone") for a in ("file:///tmp/a b.mp4", "FILE:///tmp/%20.mp4", "file:/tmp/a.mp4")),
+        ("download it first", ("http://x.org/a.mp4", "https:/x.org/a.mp4", "RTSP://10.0.0.1/", "s3://b")),
+        ("give the path alone", ("file:///tmp/a b.mp4", "FILE:///tmp/%20.mp4", "file:/tmp/a.mp4")),
     ],
 )
-def test_addresses_are_not_opened(monkeypatch, address, remedy):
+def test_addresses_are_not_opened(monkeypatch, remedy, addresses):
     monkeypatch.setattr(probing.Child, "__init__", lambda *_: pytest.fail("it was opened"))
-    for read in (probe, MediaReader):
-        with pytest.raises(MediaError) as caught:
+    for address, read in product(addresses, (probe, MediaReader)):
+        with pytest.raises(MediaError, match=f"is an address; addresses are not opened: {remedy}"):
             read(address)
-        assert str(caught.value) == f"{address!r} is an address; addresses are not opened: {remedy}"

@@ -45,20 +45,16 @@ def test_a_child_that_was_taken_over_gives_typed_errors(media, tmp_path, monkeyp
     assert len(str(caught.value)) < 1000
 
 
-def test_the_carried_ffmpeg_comes_before_one_on_the_path(fake_ffmpeg, monkeypatch):
-    script = fake_ffmpeg("exit 1")
+def test_the_environment_chooses_and_the_carried_ffmpeg_comes_before_one_on_the_path(media, fake_ffmpeg, monkeypatch):
+    script = fake_ffmpeg(f'exec {RENDERER} "$@"')
+    assert ffmpeg_path() == str(script)
+    assert len(pixels_of(media("clap.mp4"))[1]) == 50
+    assert check_ffmpeg().startswith("ffmpeg version")
     monkeypatch.delenv(tool.VARIABLE)
     monkeypatch.setenv("PATH", str(script.parent))
     tool._found.cache_clear()
     assert ffmpeg_path() == RENDERER
     tool._found.cache_clear()
-
-
-def test_the_environment_chooses(media, fake_ffmpeg):
-    script = fake_ffmpeg(f'exec {RENDERER} "$@"')
-    assert ffmpeg_path() == str(script)
-    assert len(pixels_of(media("clap.mp4"))[1]) == 50
-    assert check_ffmpeg().startswith("ffmpeg version")
 
 
 @pytest.mark.parametrize(
