@@ -50,10 +50,8 @@ def test_what_was_added_is_there_the_next_time(path: Path) -> None:
 
 def in_a_process(code: str, *arguments: object, first: str = "") -> subprocess.CompletedProcess[str]:
     """Run code that has `add` and `store`, a Store of the path that is its first argument. first: a shell command."""
-    head = "import os, signal, sys\nfrom pathlib import Path\nfrom test_jobs_store import IDENTITY, KIND, Store, add\n"
-    head += (
-        "from avdetect.errors import ServerError\nstore = Store(Path(sys.argv[1]), KIND, IDENTITY, error=ServerError)\n"
-    )
+    head = "import os, signal, sys\nfrom pathlib import Path\nfrom test_jobs_store import *\n"
+    head += "store = Store(Path(sys.argv[1]), KIND, IDENTITY, error=ServerError)\n"
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
     command = ["bash", "-c", f'{first} exec "$@"', "-", sys.executable, "-c", head + code, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -68,7 +66,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("count", [0, 1, 200])
+@pytest.mark.parametrize("count", [0, 200])
 def test_a_kill_loses_no_row_and_keeps_no_half(tmp_path: Path, count: int) -> None:
     assert in_a_process(KILLED, tmp_path / "notes", count).returncode == -signal.SIGKILL
     with Store(tmp_path / "notes", KIND, IDENTITY) as store:
@@ -87,10 +85,9 @@ def test_another_identity_is_refused_and_nothing_is_lost(path: Path) -> None:
         assert texts(store) == ["a"]
 
 
-@pytest.mark.parametrize("content", [b"my notes\n", b'{"journal": "avdetect.journal/1"}\n', b"[]\n", b"\0" * 4096])
+@pytest.mark.parametrize("content", [b'{"journal": "avdetect.journal/1"}\n', b"\0" * 4096])
 def test_another_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "notes"
-    path.write_bytes(content)
+    (path := tmp_path / "notes").write_bytes(content)
     with pytest.raises(ConfigError, match=r"is no notebook of this avdetect.*: name another --file"):
         Store(path, KIND, IDENTITY)
     assert path.read_bytes() == content

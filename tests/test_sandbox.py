@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from media_factory import render
 
 from avdetect._media.sandbox import sandbox, start
 from avdetect._media.tool import ffmpeg_path
@@ -46,9 +47,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    picture = ("-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=1")
-    subprocess.run([ffmpeg_path(), "-v", "error", *picture, path], check=True)
-    return path
+    return render(path, "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=1")
 
 
 @needs_landlock
@@ -60,7 +59,6 @@ def test_a_child_reads_its_file_and_touches_nothing_else(tmp_path: Path) -> None
         words = [str(media), str(secret), str(tmp_path / "new"), str(server.getsockname()[1])]
         command = [sys.executable, "-I", "-S", "-c", _ATTACK, *words]
         with media.open() as file, start(command, file.fileno(), stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
             found = json.loads(child.stdout.read())
     assert found.pop("media") == "of a stranger"
     abi = int(str(sandbox()).rpartition(" ")[2])
@@ -85,7 +83,6 @@ def test_a_program_among_files_of_its_user_reads_none_of_them(tmp_path: Path) ->
         for given, shown in ((file, b""), (own, b"of the user")):
             command = [str(program), str(secret)]
             with start(command, given.fileno(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-                assert child.stdout is not None
                 assert child.stdout.read() == shown
 
 
@@ -136,13 +133,11 @@ def test_a_file_that_was_deleted_meanwhile_is_read_from_its_descriptor(tmp_path:
         url = f"/proc/self/fd/{file.fileno()}"
         command = [sys.executable, "-I", "-S", "-c", "import sys; print(open(sys.argv[1]).read())", url]
         with start(command, file.fileno(), stdout=subprocess.PIPE, pass_fds=(file.fileno(),)) as child:
-            assert child.stdout is not None
             assert child.stdout.read() == b"of a stranger\n"
 
 
 def test_a_decoder_that_nobody_needs_is_not_run(tmp_path: Path) -> None:
-    path = tmp_path / "clip.avi"
-    picture = ("-f", "lavfi", "-i", "testsrc=size=64x64:rate=5:duration=1", "-c:v", "asv2")
-    subprocess.run([ffmpeg_path(), "-v", "error", *picture, path], check=True)
+    picture = ("-f", "lavfi", "-i", "testsrc=size=64x64:rate=5:duration=1")
+    path = render(tmp_path / "clip.avi", *picture, "-c:v", "asv2")
     with pytest.raises(MediaError, match="refused"), MediaReader(path) as reader:
         list(reader.video())

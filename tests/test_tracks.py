@@ -9,11 +9,10 @@ import jsonschema
 import numpy as np
 import pytest
 from clips import speech, write_wav
+from conftest import Here
 from media_factory import render
-from typer.testing import CliRunner
 
 from avdetect.batch.options import ScoringOptions
-from avdetect.cli import app
 from avdetect.config import MediaLimits
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, MediaError
@@ -114,13 +113,10 @@ def test_a_track_that_is_asked_for_is_judged(detector: Detector, tmp_path: Path)
         detector.score(path, video_track=0)
 
 
-def test_the_options_of_the_command(tmp_path: Path) -> None:
-    options = ["--json", "--audio-track", "2", "--video-track", "1"]
-    told = CliRunner().invoke(app, ["score", str(film(tmp_path, "voice", "tone")), *options])
-    media = json.loads(told.stdout)["results"][0]["media"]
+def test_the_options_of_the_command_belong_to_what_a_journal_is_bound_to(tmp_path: Path, here: Here) -> None:
+    options = ("--json", "--audio-track", 2, "--video-track", 1)
+    told = here("score", film(tmp_path, "voice", "tone"), *options, code=0).stdout
+    media = json.loads(told)["results"][0]["media"]
     assert (media["audio"], media["speech_seconds"]) == (2, 0.0)
-
-
-def test_tracks_belong_to_what_a_journal_is_bound_to() -> None:
     plain, second = (ScoringOptions(limits=MediaLimits(), audio_track=track).identity() for track in (None, 2))
     assert {key for key in plain if plain[key] != second[key]} == {"audio track"}

@@ -19,6 +19,7 @@ CALIBRATION = Calibration(
 )
 NO_SIGN = "nothing stands out from real files, which proves nothing"
 NO_MATCH = "signs that the lips do not speak this voice (perhaps dubbed, a voice-over, or exchanged)"
+MANIPULATION = "signs of manipulation"
 NOT_ENOUGH = "not enough to call the file fake"
 TOGETHER = "no part alone shows signs of manipulation, together they do"
 
@@ -43,7 +44,7 @@ def probabilities(*values: float | None) -> dict[str, float | None]:
         (
             (0.95, 0.8, 0.5, 0.1),
             "fake",
-            "the face shows strong signs of manipulation and the voice shows moderate signs of manipulation",
+            f"the face shows strong {MANIPULATION} and the voice shows moderate {MANIPULATION}",
         ),
         ((0.7, 0.4, 0.4, 0.4), "fake", "the evidence as a whole points to a manipulation"),
         ((None, None, None, None), "abstain", "nothing to judge: no face; silent"),
@@ -54,9 +55,10 @@ def test_the_sentence_fits_the_numbers(values: tuple[float | None, ...], verdict
     assert judge(probabilities(*values), CALIBRATION, missing) == (verdict, sentence)
 
 
-def test_what_was_not_measured_has_no_rate() -> None:
-    unmeasured = replace(CALIBRATION, rates={})
-    assert reached_rates(probabilities(0.9, 0.8, None, 0.1), unmeasured) == {}
+def test_what_was_not_measured_has_no_rate_and_the_first_limit_is_one_sentence() -> None:
+    assert reached_rates(probabilities(0.9, 0.8, None, 0.1), replace(CALIBRATION, rates={})) == {}
+    assert [first_limit(said) for said in (("It errs. Often.", "B."), (" ", "It errs"))] == ["It errs.", "It errs"]
+    assert first_limit(()) == NO_LIMITS.partition(" That")[0]
 
 
 def test_no_cause_shows_a_sign_where_the_whole_shows_none() -> None:
@@ -85,11 +87,3 @@ def test_a_cause_wears_the_colour_of_what_it_alone_would_make(probability: float
     found = replace(detection(), video_fake=probability)
     assert sign(found, "video_fake") == (said, TONE_OF[verdict])  # type: ignore[index]
     assert len(set(TONE_OF.values())) == len(TONE_OF), "no two verdicts look alike"
-
-
-@pytest.mark.parametrize(
-    ("limits", "sentence"),
-    [(("It errs. Often.", "Other."), "It errs."), ((" ", "It errs"), "It errs"), ((), NO_LIMITS.partition(" That")[0])],
-)
-def test_the_first_limit_is_one_sentence(limits: tuple[str, ...], sentence: str) -> None:
-    assert first_limit(limits) == sentence
