@@ -215,12 +215,8 @@ STATES: dict[str, Callable[[], Evidence]] = {
 }
 
 
-def main() -> None:
+if __name__ == "__main__":
     from avdetect.report.page import render_page
 
     for name, make in STATES.items():
         (Path(sys.argv[1]) / f"{name}.html").write_text(render_page(make()), encoding="utf-8", newline="")
-
-
-if __name__ == "__main__":
-    main()

@@ -178,11 +178,6 @@ def test_curves_are_in_the_units_of_their_cause(detector: Detector, sample: Dete
     assert detector.cause_probabilities("audio", []) == []
 
 
-def test_a_face_model_needs_its_detector(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--detector"):
-        avdetect.load_detector(face_model=tmp_path / "scrfd.onnx")
-
-
 def test_another_face_detector_warns(detector: Detector) -> None:
     class Renamed:
         name, min_confidence = "another", 0.9
@@ -193,6 +188,8 @@ def test_another_face_detector_warns(detector: Detector) -> None:
         def __getattr__(self, name: str):
             return getattr(self.inner, name)
 
+    with pytest.raises(ConfigError, match="--detector"):
+        avdetect.load_detector(face_model=Path("scrfd.onnx"))  # which needs its detector
     info = detector.bundle.info
     other = Detector(detector.bundle, Preprocessor(info.preprocess, Renamed(), MediaLimits()), detector.networks)
     (warning,) = other.score(SAMPLE, duration_seconds=1).warnings

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hostile_graphs import bundle_with
 
-from avdetect._untrusted import MAX_ARRAYS, MAX_UNPACKED_BYTES, gunzip, read_regular
+from avdetect._untrusted import MAX_ARRAYS, MAX_UNPACKED_BYTES, read_regular
 from avdetect.bundle import DEFAULT_BUNDLE, OUT_OF_FOLD, Bundle
 from avdetect.errors import ModelError
 from avdetect.evaluation.held_out import held_out_table
@@ -71,21 +71,18 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str, name: str) -> No
         Bundle.load(folder)
 
 
-def test_reading_is_bounded(tmp_path: Path) -> None:
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    for name in ("bundle.json", "visual.onnx", "golden.npz"):
+        folder = bundle_with(tmp_path / name)
+        (folder / name).unlink()
+        with (folder / name).open("wb") as file:
+            file.truncate(2**40)
+        with refused(f"{name} is larger than", megabytes=1000):
+            Bundle.load(folder)
     (tmp_path / "x").write_bytes(bytes(1001))
     assert read_regular(tmp_path / "x", 1001) == bytes(1001)
     with pytest.raises(ModelError, match="larger than"):
         read_regular(tmp_path / "x", 1000)
-
-
-@pytest.mark.parametrize("name", ["bundle.json", "visual.onnx", "golden.npz"])
-def test_a_huge_file_is_not_read(tmp_path: Path, name: str) -> None:
-    folder = bundle_with(tmp_path / "b")
-    (folder / name).unlink()
-    with (folder / name).open("wb") as file:
-        file.truncate(2**40)
-    with refused(f"{name} is larger than", megabytes=1000):
-        Bundle.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +195,4 @@ GZIPS: dict[str, Callable[[], bytes]] = {
 def test_a_hostile_table_is_refused(kind: str) -> None:
     with refused(OUT_OF_FOLD, megabytes=900):
         held_out_table(replace(Bundle.load(), files={OUT_OF_FOLD: GZIPS[kind]()}))
-
-
-def test_an_honest_table_is_unpacked() -> None:
-    assert gunzip(gzip.compress(TABLE)) == TABLE
     assert len(held_out_table(Bundle.load())) == TABLE.count(b"\n") - 1

@@ -82,6 +82,8 @@ def test_the_option_chooses_for_all_that_is_started(media, monkeypatch):
     done = CliRunner().invoke(app, ["score", "--ffmpeg", "/nowhere/ffmpeg", str(media("clap.mp4"))])
     assert os.environ[tool.VARIABLE] == "/nowhere/ffmpeg"
     assert isinstance(done.exception, ToolError) or "/nowhere/ffmpeg is no program" in done.output
+    with MediaReader(media("clap.mp4")) as reader, pytest.raises(ToolError, match=r"ffmpeg is no program.*install"):
+        next(reader.audio(1.0))
 
 
 @pytest.mark.parametrize(
@@ -94,12 +96,3 @@ def test_a_mad_ffmpeg_is_ended_and_an_error(media, fake_ffmpeg, script, says):
     with pytest.raises((MediaError, ToolError), match=says):
         read_all(media("clap.mp4"), MediaLimits(stall_seconds=1, max_wall_seconds=1.5))
     assert time.monotonic() - began < 30
-
-
-def test_an_ffmpeg_that_is_not_there_is_named(media, monkeypatch):
-    monkeypatch.setenv(tool.VARIABLE, "/nowhere/ffmpeg")
-    with (
-        MediaReader(media("clap.mp4")) as reader,
-        pytest.raises(ToolError, match=r"/nowhere/ffmpeg is no program.*install"),
-    ):
-        next(reader.audio(1.0))

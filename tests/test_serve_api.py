@@ -262,7 +262,10 @@ def test_a_job_whose_process_cannot_start_waits(server: Running, monkeypatch, er
     assert len(tries) == 2
 
 
-def test_health_and_metrics(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_metrics_and_unknown_addresses(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    for method, path, status in (("GET", "/v1/none", 404), ("PUT", "/v1/jobs", 405), ("GET", "/static/..%2fa.py", 404)):
+        answer = server.http.request(method, path)
+        assert (answer.status_code, set(answer.json())) == (status, {"error", "message"})
     assert server.http.get("/healthz").json() == {"status": "ok"}
     text = server.http.get("/metrics").text
     for name in ("jobs_total", "scoring_seconds_bucket", "queued_jobs", "upload_bytes_total"):
@@ -275,22 +278,10 @@ def test_health_and_metrics(server: Running, monkeypatch: pytest.MonkeyPatch) ->
             assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
 
 
-def test_unknown_addresses_and_methods_answer_in_the_same_form(server: Running) -> None:
-    for method, path, status in (("GET", "/v1/none", 404), ("PUT", "/v1/jobs", 405), ("GET", "/static/..%2fa.py", 404)):
-        answer = server.http.request(method, path)
-        assert (answer.status_code, set(answer.json())) == (status, {"error", "message"})
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        ("../../etc/passwd", "passwd"),
-        ("C:\\videos\\clip.mp4", "clip.mp4"),
+def test_names_of_uploads_are_fit_to_be_shown() -> None:
+    for given, shown in (
+        *(("../../etc/passwd", "passwd"), ("C:\\videos\\clip.mp4", "clip.mp4"), ("/", "upload"), ("..", "..")),
         ("a\nb\x1b[31m\u202e.mp4", "a\\nb\\x1b[31m\\u202e.mp4"),
-        ("/", "upload"),
-        ("..", ".."),
         ("ü" * 500 + ".mp4", "ü" * 60 + "…" + "ü" * 55 + ".mp4"),
-    ],
-)
-def test_names_of_uploads_are_fit_to_be_shown(given: str, shown: str) -> None:
-    assert display_name(given) == shown
+    ):
+        assert display_name(given) == shown
