@@ -171,9 +171,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_scored(folder: Path, straigh
         (["a.mp4", "--ray-address", "auto"], "goes with --engine ray"),
     ],
 )
-def test_refusals_are_one_line(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_refusals_are_one_line(arguments: list[str], message: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     manifests = {
         "no_path": "file\na\n",

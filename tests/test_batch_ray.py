@@ -101,9 +101,7 @@ def numbers(folder: Path, count: int) -> list[str]:
     return [str(folder / f"{i}") for i in range(count)]
 
 
-def test_names_are_those_of_the_folder_where_the_command_was_given(
-    local_ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_are_those_of_the_folder_where_the_command_was_given(local_ray: str, tmp_path: Path, monkeypatch) -> None:
     numbers(tmp_path, 1)
     monkeypatch.chdir(tmp_path)
     assert answers_of(RayPool(jobs_tasks.begin, 1, 60), ["0"]) == [0.5]

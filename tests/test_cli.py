@@ -151,9 +151,7 @@ def test_a_script_gives_the_exit_codes_that_it_gave(command: str, tmp_path: Path
         assert whole == script.replace(f"{command}: ConfigError: ", "avdetect: ")
 
 
-def test_doctor_replays_the_bundle_and_finds_a_damaged_one(
-    tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_replays_the_bundle_and_finds_a_damaged_one(tmp_path: Path, here: Here, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "LIBRARIES", {})  # to import every extra takes long
     assert here("doctor", cwd=tmp_path, code=0).stdout.count("ok  ") >= 7
     bundle = tmp_path / "bundle"

@@ -74,9 +74,7 @@ def test_sizes_are_those_of_the_file_where_the_picture_was_reduced(detector: Det
     assert found.faces.too_small_pixels == pytest.approx(100, abs=20)
 
 
-def test_looking_closer_changes_no_track_and_ends_with_the_first_face(
-    finder: FaceDetector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking_closer_changes_no_track_and_ends_with_the_first_face(finder: FaceDetector, monkeypatch) -> None:
     looks: list[float] = []
     detect = finder.detect
 

@@ -86,9 +86,7 @@ def test_what_no_item_is_to_blame_for_ends_the_run(
         run(pool(1, task), items_of(tmp_path, a=content))
 
 
-def test_workers_that_are_slow_to_start_are_said_to_be(
-    pool: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_that_are_slow_to_start_are_said_to_be(pool: Callable, tmp_path: Path, monkeypatch) -> None:
     """Not that they were killed, which we did."""
     for module in ("pool", "ray"):
         monkeypatch.setattr(f"avdetect.jobs.{module}.START_SECONDS", 0.5)
@@ -188,9 +186,7 @@ def test_an_item_can_be_cancelled_before_it_is_submitted_and_workers_are_counted
     assert not pids_of(tmp_path, "a")
 
 
-def test_where_no_more_processes_can_be_had_those_that_there_are_do_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_more_processes_can_be_had_those_that_there_are_do_the_work(tmp_path: Path, monkeypatch) -> None:
     began, most = [], 1
 
     class Rare(pool_module.ProcessWorker):

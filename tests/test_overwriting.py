@@ -54,9 +54,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         (["a.mp4", "--out", "absent_link.csv"], "--out absent_link.csv is a link; name another file or delete it"),
     ],
 )
-def test_what_is_read_or_is_not_ours_is_refused(
-    arguments: list[str], says: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_read_or_is_not_ours_is_refused(arguments: list[str], says: str, folder: Path, capsys) -> None:
     before = contents(folder)
     assert run(["score", *arguments]) == 2
     said = capsys.readouterr().err

@@ -73,9 +73,7 @@ def test_hostile_tags_are_bounded_and_cannot_steer() -> None:
 @pytest.mark.parametrize(
     ("path", "says"), [("x.txt", r"\.html"), ("absent/x.html", "make it first"), ("avdetect.html", "cannot be written")]
 )
-def test_a_place_that_will_not_do_is_refused_before_scoring(
-    path: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_that_will_not_do_is_refused_before_scoring(path: str, says: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "avdetect.html").mkdir()
     with pytest.raises(ConfigError, match=says):

@@ -87,9 +87,7 @@ def test_a_program_among_files_of_its_user_reads_none_of_them(tmp_path: Path) ->
 
 
 @needs_landlock
-def test_an_ffmpeg_that_needs_what_is_denied_is_blamed_not_the_file(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ffmpeg_that_needs_what_is_denied_is_blamed_not_the_file(clip: Path, tmp_path: Path, monkeypatch) -> None:
     hidden, script = tmp_path / "programs" / "ffmpeg", tmp_path / "bin" / "ffmpeg"
     for path in (hidden, script):
         path.parent.mkdir()

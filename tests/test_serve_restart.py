@@ -86,9 +86,7 @@ def test_a_job_cut_off_twice_has_failed(tmp_path: Path) -> None:
         (["--token-file", "/nowhere.txt"], "--token-file"),
     ],
 )
-def test_what_cannot_be_is_one_line(
-    tmp_path: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: list[str], said: str, monkeypatch, capsys) -> None:
     monkeypatch.delenv("AVDETECT_TOKEN", raising=False)
     if "0.0.0.0" not in arguments:
         monkeypatch.setenv("AVDETECT_TOKEN", "correct-horse-battery")

@@ -159,9 +159,7 @@ def test_who_has_gone_holds_no_place(tmp_path: Path, monkeypatch) -> None:
     [("192.0.2.7", "192.0.2.7"), ("spoofed, ::ffff:192.0.2.7", "192.0.2.7"), ("fe80::1%\x1b[2J" + "x" * 999, "fe80::1"),
      ("\x1b[2J" + "x" * 60_000, "127.0.0.1"), ("192.0.2.7, nobody", "127.0.0.1")],
 )  # fmt: skip
-def test_only_an_address_is_a_client(
-    tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture, stated: str, client: str
-) -> None:
+def test_only_an_address_is_a_client(tmp_path: Path, monkeypatch, caplog, stated: str, client: str) -> None:
     monkeypatch.setattr(security, "GUESS_SECONDS", 0)
     with running(tmp_path, serve_scorers.by_text, token=TOKEN) as server, connected(server) as connection:
         head = f"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x\r\nX-Forwarded-For: {stated}\r\n\r\n"
