@@ -142,20 +142,15 @@ def test_doctor_finds_two_builds_in_one_folder(names: tuple, check, remedy: str,
     assert all(f"{name} 9.9" in str(error.value) for name in names)
 
 
-@pytest.mark.parametrize(
-    ("module", "check", "remedy"),
-    [
-        ("cv2", doctor._opencv, ONE_OPENCV),  # uninstalling one took files of the other
-        ("ray", lambda: doctor._extra("ray"), how_to_install("ray")),
-    ],
-)
-def test_doctor_finds_what_does_not_import(module: str, check, remedy: str, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / f"{module}.py").write_text("raise OSError('undefined symbol')")
+def test_doctor_finds_what_does_not_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # of the process that imports it
     monkeypatch.setattr(doctor, "_one_of", lambda packages, remedy: "opencv-python 9.9")
-    with pytest.raises(ToolError, match=re.escape(remedy)) as error:
-        check()
-    assert f"{module} is installed, but cannot be imported (OSError: undefined symbol)" in str(error.value)
+    checks = {"cv2": (doctor._opencv, ONE_OPENCV), "ray": (lambda: doctor._extra("ray"), how_to_install("ray"))}
+    for module, (check, remedy) in checks.items():  # cv2: uninstalling one took files of the other
+        (tmp_path / f"{module}.py").write_text("raise OSError('undefined symbol')")
+        with pytest.raises(ToolError, match=re.escape(remedy)) as error:
+            check()
+        assert f"{module} is installed, but cannot be imported (OSError: undefined symbol)" in str(error.value)
 
 
 def test_doctor_finds_versions_that_do_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,15 +166,13 @@ def test_doctor_finds_versions_that_do_not_go_together(tmp_path: Path, monkeypat
     )
 
 
-def test_doctor_looks_only_at_extras_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_looks_only_at_extras_that_are_installed_and_what_is_missing_is_named_at_once(monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(LIBRARIES, "serve", ("json", "no_such_1", "no_such_2", "no_such_3", "no_such_4"))
+        with pytest.raises(ToolError, match="needs no_such_1, no_such_2, no_such_3, no_such_4; from the checkout"):
+            require("serve", "avdetect serve")
     for name in EVERYTHING:
         if name != "ray":
             monkeypatch.setitem(sys.modules, name, None)
     names = [check.name for check in doctor.run_checks(device="cpu") if check.name.startswith("extra")]
     assert names == ["extra ray"]
-
-
-def test_what_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LIBRARIES, "serve", ("json", "no_such_1", "no_such_2", "no_such_3", "no_such_4"))
-    with pytest.raises(ToolError, match="needs no_such_1, no_such_2, no_such_3, no_such_4; from the checkout"):
-        require("serve", "avdetect serve")

@@ -150,14 +150,10 @@ def test_two_speakers_of_whom_one_walks_in(detector: FaceDetector) -> None:
     assert min(centre(face)[0] for face in alone) > 400, "the larger one"
 
 
-def test_shot_change_separates_tracks(detector: FaceDetector) -> None:
-    """A face in the same place on both sides of a cut, on a frame where nothing would be detected otherwise."""
-    first = paste(background(0), 240, 300, 180)
-    second = paste(background(7), 240, 300, 180, MIRRORED)
+def test_a_cut_and_a_jump_in_time_or_size_separate_tracks(detector: FaceDetector) -> None:
+    # A face in the same place on both sides of a cut, on a frame where nothing would be detected otherwise.
+    first, second = paste(background(0), 240, 300, 180), paste(background(7), 240, 300, 180, MIRRORED)
     assert spans(follow(detector, video([first] * 22 + [second] * 21))) == [(0, 21), (22, 42)]
-
-
-def test_a_jump_in_time_or_size_is_a_cut(detector: FaceDetector) -> None:
     picture = paste(background(), 240, 300, 180)
     tracker = FaceTracker(detector, CONFIG)
     faces = tracker.push(video([picture] * 12))

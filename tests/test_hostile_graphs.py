@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -92,17 +92,17 @@ def test_every_way_to_write_a_tensor_is_read(way: str) -> None:
     check_graph(made.SerializeToString(), "x.onnx", FUSION)
 
 
-def test_packed_sides_are_read_too() -> None:
+@pytest.mark.parametrize(
+    ("sides", "ends"),
+    [(b"\x0a\x02\x09\x03", nullcontext()), (b"\x0a\x02\x09\x04", pytest.raises(ModelError, match="not as long"))],
+)
+def test_packed_sides_are_read_too(sides: bytes, ends: AbstractContextManager) -> None:
     """As proto3 writes them; protobuf reads both."""
     plain = stated([9, 3], raw=bytes(108)).SerializeToString()
     assert plain.startswith(b"\x08\x09\x08\x03")
-    for sides, ends in (
-        (b"\x0a\x02\x09\x03", nullcontext()),
-        (b"\x0a\x02\x09\x04", pytest.raises(ModelError, match="not as long")),
-    ):
-        tensor = sides + plain[4:]
-        with ends:
-            check_graph(b"\x08\x08\x3a" + bytes([len(tensor) + 2]) + b"\x2a" + bytes([len(tensor)]) + tensor, "x.onnx")
+    tensor = sides + plain[4:]
+    with ends:
+        check_graph(b"\x08\x08\x3a" + bytes([len(tensor) + 2]) + b"\x2a" + bytes([len(tensor)]) + tensor, "x.onnx")
 
 
 # -- what a graph may cost when it is run
@@ -155,7 +155,7 @@ def test_a_graph_that_grows_with_its_input_is_stopped() -> None:
 # -- face detectors
 
 
-def test_a_hostile_mtcnn_is_refused(tmp_path: Path) -> None:
+def test_hostile_face_detectors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (WEIGHTS / "mtcnn").glob("*.onnx"):
         (tmp_path / path.name).symlink_to(path)
     assert build_detector("mtcnn", path=tmp_path).name == "mtcnn"
@@ -163,11 +163,8 @@ def test_a_hostile_mtcnn_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rnet.onnx").write_bytes(model(matmul(), tensors=[external("x")]).SerializeToString())
     with pytest.raises(ModelError, match=r"rnet\.onnx is refused: .*external data"):
         build_detector("mtcnn", path=tmp_path)
-
-
-@pytest.mark.parametrize("name", ["external", "custom operator", "loop", "larger than the file"])
-def test_a_hostile_scrfd_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avdetect.faces.scrfd.require", lambda extra, purpose: None)  # nothing of insightface sees it
-    (tmp_path / "det.onnx").write_bytes(content(name))
-    with pytest.raises(ModelError, match=rf"det\.onnx is refused: .*{GRAPHS[name][1]}"):
-        build_detector("scrfd", path=tmp_path / "det.onnx")
+    for name in ("external", "custom operator", "loop", "larger than the file"):
+        (tmp_path / "det.onnx").write_bytes(content(name))
+        with pytest.raises(ModelError, match=rf"det\.onnx is refused: .*{GRAPHS[name][1]}"):
+            build_detector("scrfd", path=tmp_path / "det.onnx")

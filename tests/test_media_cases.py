@@ -81,7 +81,7 @@ def two_tracks(clip, tmp_path) -> Path:
     )
 
 
-def test_every_track_is_known_and_can_be_chosen(two_tracks):
+def test_every_track_is_known_and_can_be_chosen(two_tracks, clip):
     info = probe(two_tracks)
     assert [(video.track, video.width, video.is_default) for video in info.videos] == [(1, 32, True), (2, 96, False)]
     assert [(audio.track, audio.is_default) for audio in info.audios] == [(1, True), (2, False)]
@@ -92,9 +92,6 @@ def test_every_track_is_known_and_can_be_chosen(two_tracks):
     assert np.abs(samples_of(two_tracks)).max() < 0.001
     for heard in (samples_of(two_tracks, audio_track=2), samples_of(two_tracks, track=2)):
         assert np.abs(heard).max() > 0.3
-
-
-def test_a_track_that_is_not_there_is_said(two_tracks, clip):
     for number in (0, 3):
         with pytest.raises(MediaError, match=f"no audio track {number}: the file has 2 tracks"):
             MediaReader(two_tracks, audio_track=number)
@@ -115,17 +112,7 @@ def test_a_track_that_nothing_decodes_is_passed_over_with_a_warning(two_tracks, 
         MediaReader(path, **{f"{kind}_track": 1})
 
 
-def test_what_was_passed_over_is_said_of_the_sound_that_is_read_in_the_end(two_tracks, tmp_path):
-    path = render(tmp_path / "three.mov", f"-i {two_tracks} -map 0 -map 0:a:1 -c copy -disposition:a:1 default")
-    path.write_bytes(with_unknown_codec(with_unknown_codec(path.read_bytes(), b"avc1"), b"mp4a"))
-    with MediaReader(path, limits=LIMITS) as reader:
-        assert reader.info.audio.track == 2
-        reader.choose_audio(3)
-        passed = "{}: track 1 is passed over (there is no decoder for it); track {} is read"
-        assert reader.warnings == [passed.format("video", 2), passed.format("audio", 3)]
-
-
-def test_a_half_that_nothing_decodes_is_said_as_such(clip, tmp_path):
+def test_a_half_that_nothing_decodes_is_said_as_such(clip, two_tracks, tmp_path):
     path = tmp_path / "half.mp4"
     path.write_bytes(with_unknown_codec(clip.read_bytes(), b"mp4a"))
     with MediaReader(path, limits=LIMITS) as reader:
@@ -135,6 +122,14 @@ def test_a_half_that_nothing_decodes_is_said_as_such(clip, tmp_path):
     path.write_bytes(with_unknown_codec(path.read_bytes(), b"avc1"))
     with pytest.raises(MediaError, match="cannot be decoded"):
         probe(path)
+    # What was passed over is said of the sound that is read in the end.
+    path = render(tmp_path / "three.mov", f"-i {two_tracks} -map 0 -map 0:a:1 -c copy -disposition:a:1 default")
+    path.write_bytes(with_unknown_codec(with_unknown_codec(path.read_bytes(), b"avc1"), b"mp4a"))
+    with MediaReader(path, limits=LIMITS) as reader:
+        assert reader.info.audio.track == 2
+        reader.choose_audio(3)
+        passed = "{}: track 1 is passed over (there is no decoder for it); track {} is read"
+        assert reader.warnings == [passed.format("video", 2), passed.format("audio", 3)]
 
 
 # ---- channels

@@ -78,6 +78,12 @@ def test_a_click_shows_the_nearest_frame(visit: Callable[..., Any]) -> None:
     assert shown(page, "#now") == "4.65 s", "hovering looks"
     page.mouse.move(2, 2)
     assert shown(page, "#now") == "1.7 s", "and leaving returns"
+    page = visit("fake", NARROW, has_touch=True, is_mobile=True)
+    plot = page.locator("#axis .plot >> nth=1")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    page.touchscreen.tap(box["x"] + 0.5 * box["width"], box["y"] + box["height"] - 10)
+    assert frame_seconds(page) == pytest.approx(3.1, abs=0.2), "so does a finger"
 
 
 def test_the_keys_move_the_cursor(visit: Callable[..., Any]) -> None:
@@ -94,15 +100,6 @@ def test_the_keys_move_the_cursor(visit: Callable[..., Any]) -> None:
         assert frame_seconds(page) == pytest.approx(frame, abs=0.1)
     assert ruler.get_attribute("aria-valuenow") == "6.20"
     assert ruler.get_attribute("aria-valuetext") == "6.2\u00a0s"
-
-
-def test_a_finger_moves_the_cursor(visit: Callable[..., Any]) -> None:
-    page = visit("fake", NARROW, has_touch=True, is_mobile=True)
-    plot = page.locator("#axis .plot >> nth=1")
-    plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
-    page.touchscreen.tap(box["x"] + 0.5 * box["width"], box["y"] + box["height"] - 10)
-    assert frame_seconds(page) == pytest.approx(3.1, abs=0.2)
 
 
 def test_segments_moments_and_lips_lead_to_their_time(visit: Callable[..., Any]) -> None:

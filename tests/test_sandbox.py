@@ -69,11 +69,6 @@ def test_a_child_reads_its_file_and_touches_nothing_else(tmp_path: Path) -> None
     assert secret.read_text() == "of the user"  # and this process has kept its rights
 
 
-def test_a_missing_program_is_an_error_as_without_a_sandbox(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        start([str(tmp_path / "none")], 0)
-
-
 @needs_landlock
 def test_a_program_among_files_of_its_user_reads_none_of_them(tmp_path: Path) -> None:
     program, secret = tmp_path / "show", tmp_path / "secret"
@@ -112,18 +107,9 @@ def test_a_thread_that_cannot_be_started_is_an_error_of_the_system(clip: Path, m
         MediaReader(clip)
 
 
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="files in memory are Linux's")
-def test_a_file_in_memory_is_read(clip: Path) -> None:
-    memory = os.memfd_create("clip")
-    try:
-        os.write(memory, clip.read_bytes())
-        with MediaReader(f"/proc/self/fd/{memory}") as reader:
-            assert list(reader.video())
-    finally:
-        os.close(memory)
-
-
-def test_a_file_that_was_deleted_meanwhile_is_read_from_its_descriptor(tmp_path: Path) -> None:
+def test_a_file_that_was_deleted_meanwhile_or_is_in_memory_is_read_from_its_descriptor(
+    clip: Path, tmp_path: Path
+) -> None:
     media = tmp_path / "media"
     media.write_text("of a stranger")
     with media.open() as file:
@@ -132,6 +118,14 @@ def test_a_file_that_was_deleted_meanwhile_is_read_from_its_descriptor(tmp_path:
         command = [sys.executable, "-I", "-S", "-c", "import sys; print(open(sys.argv[1]).read())", url]
         with start(command, file.fileno(), stdout=subprocess.PIPE, pass_fds=(file.fileno(),)) as child:
             assert child.stdout.read() == b"of a stranger\n"
+    with pytest.raises(FileNotFoundError):  # a missing program is an error as without a sandbox
+        start([str(tmp_path / "none")], 0)
+    memory = os.memfd_create("clip")
+    with open(memory, "wb") as file:
+        file.write(clip.read_bytes())
+        file.flush()
+        with MediaReader(f"/proc/self/fd/{memory}") as reader:
+            assert list(reader.video())
 
 
 def test_a_decoder_that_nobody_needs_is_not_run(tmp_path: Path) -> None:

@@ -46,10 +46,12 @@ def test_segments_of_a_curve(one: Curve, end: float, expected: list[tuple[float,
 
 
 @settings(max_examples=200, deadline=None)
-@given(curves(), st.floats(0.5, 6))
-def test_the_law_of_hysteresis(one: Curve, high: float) -> None:
+@given(curves(), st.floats(0.5, 6), st.floats(0, 30), st.floats(0, 30))
+def test_the_law_of_hysteresis(one: Curve, high: float, start: float, length: float) -> None:
     """Segments are apart and in order. Each reaches the high level and nowhere falls below half of its peak; the
-    curve's peak is in one."""
+    curve's peak is in one. They lie in what was scored."""
+    for begin, end in spans(curve_segments(one, "audio", high, start, start + length)):
+        assert round(start, 3) <= begin <= end <= round(start + length, 3)
     found, times, peaks = curve_segments(one, "audio", high), np.array(one.times_seconds), []
     edges = [edge for span in spans(found) for edge in span]
     assert edges == sorted(edges)
@@ -63,12 +65,6 @@ def test_the_law_of_hysteresis(one: Curve, high: float) -> None:
     highest = max(one.values, default=-math.inf)
     assert max(peaks, default=highest) == highest
     assert bool(found) == (highest >= high)
-
-
-@given(curves(), st.floats(0, 30), st.floats(0, 30))
-def test_segments_lie_in_what_was_scored(one: Curve, start: float, length: float) -> None:
-    for begin, end in spans(curve_segments(one, "audio", HEIGHT, start, start + length)):
-        assert round(start, 3) <= begin <= end <= round(start + length, 3)
 
 
 def test_segments_of_a_sample_end_where_its_stretches_do() -> None:

@@ -114,9 +114,6 @@ def test_speech_is_brought_to_one_level() -> None:
     without = level(speech(1.0), np.zeros(100, bool))  # all of it counts then
     assert rms(without) == pytest.approx(SPEECH_RMS, rel=1e-4)
     assert not level(np.zeros(1600, np.float32), np.ones(10, bool)).any()
-
-
-def test_how_much_speech_is_enough() -> None:
     assert [enough_speech(np.arange(200) < frames) for frames in (39, 40)] == [False, True]
 
 
