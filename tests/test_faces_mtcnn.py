@@ -73,14 +73,6 @@ def test_the_faster_resampling_moves_faces_by_a_pixel_or_two() -> None:
     assert landmark < 2.0
 
 
-def test_nms_is_greedy_by_score() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [2, 2, 5, 5]], np.float32)
-    scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
-    assert mtcnn.nms(boxes, scores, 0.5).tolist() == [1, 2, 3]
-    assert mtcnn.nms(boxes, scores, 0.5, smaller=True).tolist() == [1, 2]
-    assert mtcnn.nms(boxes[:0], scores[:0], 0.5).tolist() == []
-
-
 def test_work_is_bounded_on_a_picture_full_of_faces() -> None:
     tile = paste(background(1, 40, 40), 90, 20, 20)
     crowd = np.tile(tile, (9, 14, 1))
