@@ -104,9 +104,6 @@ def test_a_sample_without_face_or_voice_is_refused(model: Model) -> None:
         golden_inputs(model, [])
 
 
-# -- what is in it
-
-
 def test_a_bundle_states_where_it_comes_from_and_no_path_of_there(exported: Bundle) -> None:
     info = exported.info
     assert (info.format, info.name, info.licence, info.calibration) == (FORMAT, "tiny", "MIT", CALIBRATION)
@@ -233,9 +230,6 @@ def test_a_description_that_is_no_json_object_is_refused(copy: Path, text: str) 
         Bundle.load(copy)
 
 
-# -- providers
-
-
 CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -262,9 +256,6 @@ def test_falling_back_from_cuda_is_announced(monkeypatch: pytest.MonkeyPatch) ->
     assert any("scored on the CPU" in warning for warning in detection.warnings)
     monkeypatch.undo()
     assert not avdetect.load_detector(device="auto").networks.fell_back
-
-
-# -- calibration
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -208,9 +208,6 @@ def test_a_face_that_is_mostly_hidden_leaves_the_others() -> None:
     assert outputs.missing.get("visual") is None
 
 
-# -- pictures that are missing
-
-
 def test_a_gap_is_no_evidence(detector: Detector, sample: Detection, monkeypatch: pytest.MonkeyPatch) -> None:
     """After three seconds comes no picture for a while, and then the rest."""
     video_of, cut, gap = MediaReader.video, 75, 200

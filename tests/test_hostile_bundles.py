@@ -49,9 +49,6 @@ def refused(match: str, megabytes: int) -> Iterator[None]:
     assert len(str(error.value)) < 2000
 
 
-# -- the files
-
-
 PLACES: dict[str, Callable[[Path], object]] = {
     "FIFO": os.mkfifo,
     "device": lambda path: path.symlink_to("/dev/zero"),
@@ -107,9 +104,6 @@ def test_a_description_that_overflows_is_refused(tmp_path: Path, change: Callabl
     (folder / "bundle.json").write_text(json.dumps(values))
     with refused("bundle", megabytes=1000):
         Bundle.load(folder)
-
-
-# -- golden.npz
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -174,8 +168,6 @@ def test_honest_golden_scores_are_as_numpy_reads_them() -> None:
     bundle = replace(bundle, files={"golden.npz": archive(("a.npy", npy(np.asfortranarray(np.eye(3)[:, :2]))))})
     np.testing.assert_array_equal(bundle.golden()["a"], np.eye(3)[:, :2])
 
-
-# -- out_of_fold.csv.gz
 
 TABLE = gzip.decompress((DEFAULT_BUNDLE / OUT_OF_FOLD).read_bytes())
 GZIPS: dict[str, Callable[[], bytes]] = {

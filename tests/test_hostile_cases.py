@@ -63,9 +63,6 @@ def test_whole_commands_over_a_folder_of_them(folder: Path, monkeypatch: pytest.
             assert row.violations == [], row
 
 
-# ---- the watch sees what it is there to see
-
-
 def test_a_socket_behind_the_filter_is_death() -> None:
     def status(code: str) -> int:
         return subprocess.run([sys.executable, "-c", code], preexec_fn=forbid_network, timeout=60).returncode

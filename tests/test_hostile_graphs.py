@@ -152,9 +152,6 @@ def test_a_graph_that_grows_with_its_input_is_stopped() -> None:
         session.run(None, {"input": np.ones((1, 9), np.float32)})
 
 
-# -- face detectors
-
-
 def test_hostile_face_detectors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (WEIGHTS / "mtcnn").glob("*.onnx"):
         (tmp_path / path.name).symlink_to(path)

@@ -175,9 +175,6 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
         Store(Path("/dev/full"), KIND, IDENTITY)
 
 
-# -- what others may have put there
-
-
 @pytest.mark.parametrize("beside", ["", "-wal", "-shm", "-journal"])
 def test_what_others_can_write_own_or_link_is_refused(path: Path, beside: str, monkeypatch) -> None:
     file, victim = path.with_name(path.name + beside), path.with_name("victim")

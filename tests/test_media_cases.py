@@ -42,9 +42,6 @@ def read(clip) -> tuple[MediaInfo, np.ndarray, np.ndarray]:
     return probe(clip), pixels_of(clip)[1], samples_of(clip)
 
 
-# ---- wrapping, tags, order
-
-
 @pytest.mark.parametrize(
     ("name", "command"),
     [
@@ -286,9 +283,6 @@ def test_large_pictures_do_not_block_the_times_that_number_them(tmp_path, rate):
     else:
         assert first == 0
         assert count == pytest.approx(4 / rate * 25, abs=1)
-
-
-# ---- what cannot be read
 
 
 def test_an_encrypted_file_is_said_to_be_encrypted(clip, tmp_path):

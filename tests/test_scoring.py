@@ -266,9 +266,6 @@ def test_the_tail_is_heard_and_a_window_is_a_log_mel_of_its_samples() -> None:
     np.testing.assert_array_equal(window.mel, log_mel(level(samples[23_680:55_680], mask[148:348])))
 
 
-# -- the voice of each video frame
-
-
 @pytest.mark.parametrize("frames", [20, 60, 130])
 def test_a_frame_is_taken_from_the_window_in_whose_middle_it_stands(frames: int) -> None:
     wave = waveform(frames * SAMPLES_PER_FRAME + 100)

@@ -25,6 +25,12 @@ def serving(data: Path) -> Service:
     return Service(ServeSettings(data=data), serve_scorers.by_text)
 
 
+def served(data: Path) -> None:
+    """A server has been there."""
+    with serving(data):
+        pass
+
+
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
     """Files that are none of the server's."""
@@ -48,8 +54,7 @@ def linked(name: str, to: str = "", ours: bool = False) -> Prepare:
 
     def prepare(data: Path, victim: Path) -> None:
         if ours:
-            with serving(data):
-                pass
+            served(data)
         if (data / name).is_dir():
             (data / name).rmdir()
         (data / "jobs.sqlite").touch()
@@ -63,10 +68,8 @@ def moved_in(mode: int = 0o700, *statements: str) -> Prepare:
     """Somebody's files where our jobs would be, beside a database that is not ours."""
 
     def prepare(data: Path, victim: Path) -> None:
-        db = sqlite3.connect(data / "jobs.sqlite")
-        for statement in statements:
-            db.execute(statement)
-        db.close()
+        with closing(sqlite3.connect(data / "jobs.sqlite")) as db:
+            db.executescript(";".join(statements))
         victim.rename(data / "jobs")
         data.chmod(mode)
 
@@ -74,8 +77,7 @@ def moved_in(mode: int = 0o700, *statements: str) -> Prepare:
 
 
 def open_inside(data: Path, victim: Path) -> None:
-    with serving(data):
-        pass
+    served(data)
     (data / "jobs").chmod(0o770)
 
 
@@ -83,8 +85,7 @@ def of_a_job(name: str, put: Callable[[Path, Path], object], status: str = "done
     """A job of the database, and what `put` makes at `name`: the folder comes from an archive."""
 
     def prepare(data: Path, victim: Path) -> None:
-        with serving(data):
-            pass
+        served(data)
         with closing(sqlite3.connect(data / "jobs.sqlite")) as db, db:
             columns = "id, name, size, start_seconds, duration_seconds, created, ended, status"
             db.execute(f"INSERT INTO jobs ({columns}) VALUES (?, 'a', 1, 0, 1, 1, 1, ?)", (id, status))
@@ -135,21 +136,18 @@ def test_a_file_a_folder_in_use_and_one_of_another_user_are_refused(data: Path, 
         serving(data.parent / "file").__enter__()
     with serving(data), pytest.raises(ConfigError, match="another avdetect serve"):
         serving(data).__enter__()
-    with serving(data):
-        pass  # the lock went with the first one
+    served(data)  # the lock went with the first one
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with pytest.raises(AVDetectError, match="belongs to another user"):
         serving(data).__enter__()
 
 
 def test_only_what_the_server_has_named_is_removed(data: Path) -> None:
-    with serving(data):
-        pass
+    served(data)
     for parent in ("jobs", "incoming"):
         (data / parent / "notes").mkdir()
         (data / parent / A_JOB).mkdir()
-    with serving(data):
-        pass
+    served(data)
     for parent in ("jobs", "incoming"):
         assert os.listdir(data / parent) == ["notes"]
 

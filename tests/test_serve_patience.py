@@ -34,9 +34,6 @@ def answers(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-# -- connections
-
-
 @pytest.mark.parametrize("requests", [2, 100, 1000])
 def test_who_pipelines_gets_one_answer_at_most(server: Running, requests: int) -> None:
     with connected(server) as connection:
@@ -138,9 +135,6 @@ def test_what_trickles_in_is_not_waited_for_either(server: Running, monkeypatch)
 
     with connected(server) as connection, pytest.raises(ConnectionError):
         trickle(connection)
-
-
-# -- the queue and the disk
 
 
 def test_headers_alone_hold_no_place(tmp_path: Path) -> None:

@@ -103,9 +103,6 @@ def test_stretches_by_rule() -> None:
     np.testing.assert_array_equal(module._stretches(np.array(probability, np.float32)), expected)
 
 
-# -- level
-
-
 def test_speech_is_brought_to_one_level() -> None:
     samples, mask = np.concatenate([2 * speech(2.0), np.zeros(2 * SAMPLE_RATE, np.float32)]), np.arange(400) < 200
     loud = level(samples, mask)
@@ -146,8 +143,6 @@ def test_level_moves_neither_the_voice_nor_the_match(heard, gain_db: float) -> N
         assert found.confidence == pytest.approx(expected.confidence, abs=0.01)
     assert float_copy.audio_logit() == pytest.approx(plain.audio_logit(), abs=1e-3)
 
-
-# -- sound that nobody would send
 
 SAMPLES = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
