@@ -23,7 +23,7 @@ import imageio_ffmpeg
 RENDERER = imageio_ffmpeg.get_ffmpeg_exe()
 
 
-def render(target: Path, *options: str) -> Path:
+def encode(target: Path, *options: str) -> Path:
     """What ffmpeg makes of these options."""
     subprocess.run([RENDERER, "-v", "error", "-y", *options, str(target)], check=True)
     return target

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from media_factory import render
+from media_factory import encode
 
 SAMPLE = Path(__file__).parents[1] / "avdetect" / "weights" / "sample" / "sample.mp4"
 FILTERS = ("null", "hflip", "hue=h=40", "eq=brightness=0.1", "scale=320:320", "noise=alls=8:allf=t")
@@ -20,7 +20,7 @@ FILTERS = ("null", "hflip", "hue=h=40", "eq=brightness=0.1", "scale=320:320", "n
 def variant(target: Path, start: float, video_filter: str) -> None:
     """Two seconds of the sample, filtered."""
     cut = ("-ss", str(start), "-t", "2", "-i", str(SAMPLE), "-vf", video_filter)
-    render(target, *cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
+    encode(target, *cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
 
 
 def make_data(folder: Path, each: int = 8) -> Path:

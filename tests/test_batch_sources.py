@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from media_factory import render
+from media_factory import encode
 
 from avdetect.batch.folders import MEDIA_SUFFIXES, Skipped, is_media, media_below
 from avdetect.batch.sources import expand, source_of
@@ -100,7 +100,7 @@ def test_linked_folders_and_those_that_cannot_be_read_are_said(tmp_path: Path, m
 @pytest.mark.parametrize("suffix", "mp4 mkv avi ts ogg flac wav mpg flv wma".split())
 def test_media_without_a_known_suffix_is_found_by_its_beginning(suffix: str, tmp_path: Path) -> None:
     picture = () if suffix in ("ogg", "flac", "wav", "wma") else ("-f", "lavfi", "-i", "testsrc=s=64x64:d=0.2")
-    file = render(tmp_path / f"clip.{suffix}", "-f", "lavfi", "-i", "sine=r=48000:d=0.2", *picture)
+    file = encode(tmp_path / f"clip.{suffix}", "-f", "lavfi", "-i", "sine=r=48000:d=0.2", *picture)
     assert f".{suffix}" in MEDIA_SUFFIXES
     for name in ("videoplayback", "clip.mp4.part"):
         file = file.rename(tmp_path / name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from media_factory import render
+from media_factory import encode
 from readme_media import SAMPLE
 
 import avdetect
@@ -21,7 +21,7 @@ from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, MediaError
-from avdetect.faces import build_detector
+from avdetect.faces.mtcnn import MTCNN
 from avdetect.preprocess import Preprocessor
 from avdetect.scoring import StreamOutputs, StreamScorer, audio_mel
 from avdetect.speech import speech_mask
@@ -60,7 +60,7 @@ def test_the_same_streams_in_another_wrapping_get_the_same_scores(
     detector: Detector, sample: Detection, tmp_path: Path, name: str
 ) -> None:
     """Some containers put the picture a frame or two behind the sound: the same pictures are judged all the same."""
-    found = detector.score(render(tmp_path / name, "-i", str(SAMPLE), "-c", "copy"))
+    found = detector.score(encode(tmp_path / name, "-i", str(SAMPLE), "-c", "copy"))
     for part in ("fake", "video_fake", "audio_fake"):
         assert getattr(found, part) == pytest.approx(getattr(sample, part), abs=0.02), part
 
@@ -76,7 +76,7 @@ def test_the_same_streams_in_another_wrapping_get_the_same_scores(
 def test_what_is_missing_is_said_and_the_rest_is_judged(
     detector: Detector, tmp_path: Path, name: str, options: tuple[str, ...], missing: dict[str, str], judged: str
 ) -> None:
-    found = detector.score(render(tmp_path / name, "-t", "3", "-i", str(SAMPLE), *options))
+    found = detector.score(encode(tmp_path / name, "-t", "3", "-i", str(SAMPLE), *options))
     assert found.missing == missing
     known = {cause for cause in ("video_fake", "audio_fake", "mismatch") if getattr(found, cause) is not None}
     assert (known, found.sync) == ({judged}, None)
@@ -85,7 +85,7 @@ def test_what_is_missing_is_said_and_the_rest_is_judged(
 
 def test_audio_that_starts_late_comes_out_as_an_offset(detector: Detector, sample: Detection, tmp_path: Path) -> None:
     sample_twice = ("-i", str(SAMPLE), "-itsoffset", "0.4", "-i", str(SAMPLE))
-    found = detector.score(render(tmp_path / "late.mkv", *sample_twice, "-map", "0:v", "-map", "1:a", "-c", "copy"))
+    found = detector.score(encode(tmp_path / "late.mkv", *sample_twice, "-map", "0:v", "-map", "1:a", "-c", "copy"))
     assert found.sync.offset_seconds - sample.sync.offset_seconds == pytest.approx(0.4, abs=0.041)
 
 
@@ -144,7 +144,7 @@ def test_training_sees_what_the_detector_sees(detector: Detector, tmp_path: Path
 
 def test_a_long_file_is_scored_clip_by_clip(detector: Detector, tmp_path: Path) -> None:
     """A file is scored clip by clip: 12 s at a time, the track keeping its id across the boundary."""
-    long = render(tmp_path / "long.mp4", "-stream_loop", "2", "-i", str(SAMPLE), "-t", "15", "-c", "copy")
+    long = encode(tmp_path / "long.mp4", "-stream_loop", "2", "-i", str(SAMPLE), "-t", "15", "-c", "copy")
     with detector.preprocessor.open(long) as stream:
         clips = list(stream)
     assert [c.start_seconds for c in clips] == [0.0, 12.0]
@@ -179,14 +179,8 @@ def test_curves_are_in_the_units_of_their_cause(detector: Detector, sample: Dete
 
 
 def test_another_face_detector_warns(detector: Detector) -> None:
-    class Renamed:
-        name, min_confidence = "another", 0.9
-
-        def __init__(self) -> None:
-            self.inner = build_detector("mtcnn")
-
-        def __getattr__(self, name: str):
-            return getattr(self.inner, name)
+    class Renamed(MTCNN):
+        name = "another"
 
     with pytest.raises(ConfigError, match="--detector"):
         avdetect.load_detector(face_model=Path("scrfd.onnx"))  # which needs its detector

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from media_factory import render
+from media_factory import encode
 from readme_media import SAMPLE
 
 import avdetect
@@ -31,8 +31,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     two, damaged = folder / "two.mp4", folder / "damaged.mkv"
     pair = "split[a][b];[a]hflip[c];[c][b]hstack,scale=480:240,fps=30000/1001"
     looped = ("-stream_loop", "2", "-i", str(SAMPLE), "-filter_complex", pair)
-    render(two, *looped, "-t", "12.4", "-preset", "ultrafast")
-    render(damaged, "-i", str(SAMPLE), "-t", "2", "-c", "copy")
+    encode(two, *looped, "-t", "12.4", "-preset", "ultrafast")
+    encode(damaged, "-i", str(SAMPLE), "-t", "2", "-c", "copy")
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 500] = bytes(range(250)) * 2
     damaged.write_bytes(data)
@@ -115,7 +115,7 @@ def test_a_damaged_file_shows_the_same_frames_each_time(codec: str, flips: int, 
     of them ffmpeg shows what its buffers held before, even with one thread.
     """
     file = tmp_path / "flipped.mkv"
-    render(file, "-i", str(SAMPLE), "-t", "4", "-an", "-bf", "0", "-g", "50", "-c:v", *codec.split())
+    encode(file, "-i", str(SAMPLE), "-t", "4", "-an", "-bf", "0", "-g", "50", "-c:v", *codec.split())
     data, chance = bytearray(file.read_bytes()), random.Random(seed)
     for _ in range(flips):
         data[chance.randrange(len(data) // 3, len(data) * 9 // 10)] ^= 1 << chance.randrange(8)

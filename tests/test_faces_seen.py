@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from clips import ToneNetworks, make_track, speech
 from face_factory import HEIGHT, PORTRAIT, WIDTH, background, paste, video
-from media_factory import render
+from media_factory import encode
 from readme_media import SAMPLE
 
 from avdetect import Detection, Detector
@@ -42,7 +42,7 @@ def finder() -> FaceDetector:
 
 def make(target: Path, *options: str) -> Path:
     """The sample, changed."""
-    return render(target, "-i", str(SAMPLE), *options)
+    return encode(target, "-i", str(SAMPLE), *options)
 
 
 def followed(finder: FaceDetector, pictures: list[np.ndarray], config: FaceConfig | None = None) -> FaceTracker:

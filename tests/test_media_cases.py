@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases_factory import with_clap, with_unknown_codec
-from media_factory import RENDERER
-from media_factory import render as rendered
+from media_factory import RENDERER, encode
 from media_reading import LIMITS, frames_of, pixels_of, samples_of
 
 from avdetect._media import probe as probing
@@ -26,7 +25,7 @@ H264 = "-c:v libx264 -pix_fmt yuv420p -g 12"
 
 def render(target: Path, command: str) -> Path:
     """`command` is split at spaces; what must not be stands in the filters above."""
-    return rendered(target, *({"VOICE": VOICE, "BARS": BARS}.get(part, part) for part in command.split()))
+    return encode(target, *({"VOICE": VOICE, "BARS": BARS}.get(part, part) for part in command.split()))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from media_factory import render
+from media_factory import encode
 from media_facts import AUDIO, VIDEO, described
 from readme_media import SAMPLE
 
@@ -26,7 +26,7 @@ Run = Callable[..., int]
 
 
 def test_facts_are_those_of_the_header(tmp_path: Path) -> None:
-    flat = render(
+    flat = encode(
         tmp_path / "clip.mp4",
         *("-f", "lavfi", "-i", "testsrc=duration=2:size=320x180:rate=30", "-itsoffset", "0.4"),
         *("-f", "lavfi", "-i", "sine=duration=1:sample_rate=16000", "-pix_fmt", "yuv420p"),
@@ -39,7 +39,7 @@ def test_facts_are_those_of_the_header(tmp_path: Path) -> None:
     parts = {"created, it says": "2020-01-02T03:04:05", "written by": "Lavf", "video encoder": "libx264"}
     assert [name for name, part in (parts | {"bit rate": "kbit/s"}).items() if part not in facts[name]] == []
     assert "not shown" not in str(facts)
-    turned = render(tmp_path / "turned.mp4", "-display_rotation:v:0", "90", "-i", str(flat), "-c", "copy")
+    turned = encode(tmp_path / "turned.mp4", "-display_rotation:v:0", "90", "-i", str(flat), "-c", "copy")
     facts = media_facts(probe(turned))
     assert facts["rotation"].startswith("270°")
     assert facts["video"] == "h264, 180 × 320 pixels (stored as 320 × 180)"

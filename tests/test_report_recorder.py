@@ -10,7 +10,7 @@ import pytest
 from clips import ToneNetworks, codes_of, make_track, talking_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_factory import render
+from media_factory import encode
 from readme_media import SAMPLE
 
 from avdetect.audio import log_mel, mel_filters
@@ -125,15 +125,15 @@ def test_a_window_shows_the_window(detector: Detector) -> None:
 
 def test_what_is_not_there_is_not_shown(detector: Detector, tmp_path: Path) -> None:
     two_seconds = ("-i", str(SAMPLE), "-t", "2", "-c", "copy")
-    mute = evidence_of(detector, render(tmp_path / "mute.mp4", *two_seconds, "-an"))
+    mute = evidence_of(detector, encode(tmp_path / "mute.mp4", *two_seconds, "-an"))
     hold(mute)
     assert (mute.sound, mute.sync, mute.mouths) == (None, (), None)
     assert mute.moments
-    voice = evidence_of(detector, render(tmp_path / "voice.m4a", *two_seconds, "-vn"))
+    voice = evidence_of(detector, encode(tmp_path / "voice.m4a", *two_seconds, "-vn"))
     hold(voice)
     assert (voice.frames, voice.moments, voice.mouths) == ((), (), None)
     assert voice.sound
-    bars = evidence_of(detector, render(tmp_path / "bars.mp4", "-f", "lavfi", "-i", "testsrc2=size=320x240:duration=2"))
+    bars = evidence_of(detector, encode(tmp_path / "bars.mp4", "-f", "lavfi", "-i", "testsrc2=size=320x240:duration=2"))
     hold(bars)
     assert (bars.moments, bars.sound) == ((), None)
     assert bars.frames
@@ -143,7 +143,7 @@ def test_what_is_not_there_is_not_shown(detector: Detector, tmp_path: Path) -> N
 
 def test_two_people_come_in_the_order_of_their_suspicion(detector: Detector, tmp_path: Path) -> None:
     pair = ("-filter_complex", "[0:v]split[a][b];[b]hflip,gblur=2[c];[a][c]hstack")
-    found = evidence_of(detector, render(tmp_path / "two.mp4", "-i", str(SAMPLE), "-t", "3", *pair, "-c:a", "copy"))
+    found = evidence_of(detector, encode(tmp_path / "two.mp4", "-i", str(SAMPLE), "-t", "3", *pair, "-c:a", "copy"))
     hold(found)
     visual = next(score for score in found.detection.streams if score.name == "visual")
     suspicion = {curve.track_id: curve.score for curve in visual.curves}

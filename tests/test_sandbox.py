@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from media_factory import render
+from media_factory import encode
 
 from avdetect._media.sandbox import sandbox, start
 from avdetect._media.tool import ffmpeg_path
@@ -47,7 +47,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    return render(path, "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=1")
+    return encode(path, "-f", "lavfi", "-i", "testsrc=size=64x64:rate=25:duration=1")
 
 
 @needs_landlock
@@ -130,6 +130,6 @@ def test_a_file_that_was_deleted_meanwhile_or_is_in_memory_is_read_from_its_desc
 
 def test_a_decoder_that_nobody_needs_is_not_run(tmp_path: Path) -> None:
     picture = ("-f", "lavfi", "-i", "testsrc=size=64x64:rate=5:duration=1")
-    path = render(tmp_path / "clip.avi", *picture, "-c:v", "asv2")
+    path = encode(tmp_path / "clip.avi", *picture, "-c:v", "asv2")
     with pytest.raises(MediaError, match="refused"), MediaReader(path) as reader:
         list(reader.video())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from clips import speech, write_wav
 from conftest import Here
-from media_factory import render
+from media_factory import encode
 
 from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
@@ -44,7 +44,7 @@ def film(folder: Path, *sounds: str, default: int = 1) -> Path:
         maps += ["-map", f"{i + 1}:a"]
         marks += [f"-disposition:a:{i}", "default" if i + 1 == default else "0"]
     codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "pcm_s16le"]
-    return render(folder / "film.mkv", *inputs, *maps, *codecs, *marks)
+    return encode(folder / "film.mkv", *inputs, *maps, *codecs, *marks)
 
 
 @pytest.mark.parametrize(
