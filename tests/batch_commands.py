@@ -61,7 +61,7 @@ def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.005)
+        time.sleep(0.01)
     return value
 
 
