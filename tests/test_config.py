@@ -99,7 +99,7 @@ def test_what_is_wrong_is_named(values: Any, named: str) -> None:
         ("model: {audio: {frozen: true}}", r"model\.audio: .*cnn starts from nothing"),
         ("model: {visual: {size: 96}}", r"size 96 is smaller than preprocess\.faces\.crop_size 160"),
         ("visual: {reconstructed: 0.4}", r"train\.yaml\.visual\.reconstructed: .* no longer has it; leave it out"),
-        ("release: true\nvisual: {evaluate_every: 5}", r"visual\.evaluate_every must be 0 with release"),
+        ("release: true\nsync: {evaluate_every: 5}", r"sync\.evaluate_every must be 0 with release"),
         ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
         ("audio: {batch_size: 30, accumulate: 4}", "accumulate 4"),
         ("model: {fusion: {hidden: 5}}", "unknown key 'hidden'"),
