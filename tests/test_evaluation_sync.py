@@ -11,9 +11,9 @@ import pytest
 from clips import ToneNetworks, codes_of, make_track, talking_clip, tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from manifests import manifest_of
 
 from avdetect.config import ModelConfig
-from avdetect.datasets.manifest import validate
 from avdetect.errors import MediaError
 from avdetect.evaluation.metrics import TOO_FEW
 from avdetect.evaluation.sources import Use
@@ -42,8 +42,7 @@ def measured(
     files: Files, fake: Sequence[int | None] | None = None, groups: Sequence[str] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     paths = [f"/media/{i}.mp4" for i in range(len(files))]
-    rows = pd.DataFrame({"path": paths, "fake": fake or [0] * len(files), "group": groups or paths, "split": "dev"})
-    table = validate(rows.assign(video_fake=None, audio_fake=None, method="", dataset="made"))
+    table = manifest_of(paths, fake=fake or 0, group=groups or paths, split="dev")
     shifts, summary = measure_sync(table, Clips(files), ToneNetworks(), CONFIG, rounds=50)
     return (shifts.set_index("shift_frames") if len(shifts) else shifts), summary
 

@@ -296,7 +296,6 @@ def test_the_first_table_is_the_same_on_page_and_terminal() -> None:
     scores = clips().assign(**{name: clips()["p_fake"] for name in MODALITIES if name.startswith("masked:")})
     metrics = measured(scores, "modality").assign(part="all")
     table, lines = view("modalities", metrics, "all"), modalities_in_words(metrics, "all")
-    assert len(table.rows) == 1 + len(MODALITIES)
     raw, last = table.rows[1], table.rows[-1]
     assert raw[-1] == "–", "a ranking calls nothing fake"
     assert last[-1].endswith(" %")

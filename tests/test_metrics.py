@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score, roc_curve
 
-from avdetect.evaluation.metrics import (
-    METRICS,
-    SEED,
-    TOO_FEW,
-    alarm_limit,
-    measure,
-    multiplicities,
-    resampled,
-    weights,
-)
+from avdetect.evaluation.metrics import METRICS, SEED, TOO_FEW, alarm_limit, measure, multiplicities, resampled, weights
 
 Files = pd.DataFrame  # the manifest's columns group, dataset and method
 ROUNDS = 40

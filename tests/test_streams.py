@@ -79,11 +79,7 @@ def assert_rows_are_independent(module: torch.nn.Module, x: torch.Tensor) -> tor
 
 @pytest.mark.parametrize(
     ("encoder", "kwargs"),
-    [
-        ("test_efficientnet", {}),
-        ("test_vit", {"img_size": 64}),
-        ("mobilenetv2_050", {"pad_type": "same"}),
-    ],
+    [("test_efficientnet", {}), ("test_vit", {"img_size": 64}), ("mobilenetv2_050", {"pad_type": "same"})],
 )
 def test_any_timm_encoder_gives_a_logit_a_crop(encoder: str, kwargs: dict, crops: torch.Tensor) -> None:
     stream = VisualStream(dataclasses.replace(VISUAL, encoder=encoder, encoder_kwargs=kwargs))
