@@ -16,7 +16,7 @@ from avdetect.pooling import FEATURES, NUM_VALUES
 from avdetect.training.out_of_fold import STREAMS, ablations, only
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
-FIT = FusionFitConfig(steps=25, lr=0.05)
+FIT = FusionFitConfig(steps=5, lr=0.05)
 MODEL = ModelConfig()
 COLUMNS = {  # of each stream: its values and its bit
     "visual": ["visual_logit", "has_visual"],

@@ -104,12 +104,13 @@ def test_a_second_run_scores_nothing_and_changes_nothing(
 
 
 def test_a_cache_gives_the_same_numbers(evaluated: Path, talking: Path, tmp_path: Path) -> None:
-    table, bundle = read_manifest(talking), Bundle.load()
+    some, bundle = [0, 1, 5], Bundle.load()
+    table = read_manifest(talking).iloc[some].reset_index(drop=True)
     preprocess(table, tmp_path / "cache", bundle.info.preprocess, Options())
     found = evaluate(table, bundle, tmp_path / "out", cache=tmp_path / "cache", audit=False, sync=False, rounds=20)
-    scores = pd.read_csv(evaluated / "scores.csv")
-    assert found.scores["p_fake"].tolist() == pytest.approx(scores["p_fake"].tolist(), abs=1e-6, nan_ok=True)
-    assert found.scores["error"].iloc[5].startswith("MediaError: ")
+    scores = pd.read_csv(evaluated / "scores.csv")["p_fake"][some]
+    assert found.scores["p_fake"].tolist() == pytest.approx(scores.tolist(), abs=1e-6, nan_ok=True)
+    assert found.scores["error"].iloc[2].startswith("MediaError: ")
 
 
 # -- out of fold: speech whose length gives it away

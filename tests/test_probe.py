@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from loop_runs import FABRIC, Killed, dies_at, never
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -21,11 +22,9 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.streams.audio import AudioStream
 from avdetect.streams.visual import VisualStream, _contrasts, regions
 from avdetect.streams.whisper import WIDTH
-from avdetect.training.loop import make_fabric
 from avdetect.training.probe import ProbeSet, fit_head, probe_set
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
-FABRIC = make_fabric(accelerator="cpu")
 ENCODER = "test_efficientnet"
 LEVELS = ("blocks.0", "blocks.2")
 PROBE = VisualConfig(encoder=ENCODER, levels=LEVELS, tune="none", dropout=0.5)
@@ -50,10 +49,6 @@ def make_batch(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
 
 CROPS = make_batch(0, 0, 1)["crops"]
 FILES = np.arange(16) % CLIPS // 2  # of a batch
-
-
-def never(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-    pytest.fail("computed again")
 
 
 def made(seed: int = 0, **changes: Any) -> VisualStream:
@@ -197,18 +192,9 @@ def test_a_run_sees_only_what_is_of_its_files(drawn: ProbeSet) -> None:
     assert len(ProbeSet.of([drawn, other], part_of([7])).labels) == 0
 
 
-class Killed(Exception):
-    pass
-
-
 def test_two_runs_are_equal_and_a_killed_one_begins_again(drawn: ProbeSet, tmp_path: Path) -> None:
-    def dies(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-        if step == 2:
-            raise Killed
-        return make_batch(step, part, parts)
-
     with pytest.raises(Killed):
-        make_set(tmp_path / "a.probe", batches=dies)
+        make_set(tmp_path / "a.probe", batches=dies_at(2, make_batch))
     assert not list(tmp_path.iterdir())
     make_set(tmp_path / "a.probe")
     again = make_set(tmp_path / "a.probe", made(9), never, dataclasses.replace(LOOP, checkpoint_every=7))

@@ -79,6 +79,8 @@ def test_a_sample_of_all_clips_is_the_whole_file(detector: Detector, indexed: Pa
     for sample in (0, 5):
         with detector.preprocessor.open(indexed, sample=sample) as stream:
             assert stream.windows == ()
+    with pytest.raises(ConfigError, match="0 for all"):
+        detector.score(SAMPLE, sample=-1)
 
 
 def test_only_the_windows_are_decoded_where_an_index_leads_to_them(
@@ -190,11 +192,6 @@ def test_a_part_of_the_file_is_sampled_as_the_file_is(detector: Detector, indexe
     some = clips(detector, indexed, start_seconds=5, duration_seconds=30, sample=1)
     assert [(clip.start_seconds, clip.duration_seconds) for clip in some] == [(17, 12)]
     assert some[0].tracks[0].first_frame >= 17 * FPS
-
-
-def test_a_negative_sample_is_refused(detector: Detector) -> None:
-    with pytest.raises(ConfigError, match="0 for all"):
-        detector.score(SAMPLE, sample=-1)
 
 
 def test_the_report_shows_what_was_not_judged(detector: Detector, indexed: Path) -> None:
