@@ -13,6 +13,7 @@ import pytest
 from clips import write_wav
 from media_factory import RENDERER, MediaFactory
 from playback import clap_seconds, luma, psnr, sound
+from readme_media import SAMPLE
 
 from avdetect.cli import run_script
 from avdetect.datasets.forgeries import face_files, job
@@ -24,11 +25,10 @@ from avdetect.errors import MediaError
 from avdetect.media import MediaReader
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames
 
-ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
 SEGMENT = (0.4, 1.4)
 WANTED = {"self_blend": (1, 1, 0), "mouth_swap": (1, 1, 0), "world": (1, 0, 1), "other_voice": (1, 0, 0)}  # the labels
 FACES, VOICES = ("self_blend", "mouth_swap"), ("world", "other_voice")
+SMALL = ("-vf", "scale=240:240")
 
 
 def run(*words: object) -> int:
@@ -36,10 +36,10 @@ def run(*words: object) -> int:
     return run_script("forge", [str(word) for word in words])
 
 
-def cut_of_sample(path: Path, start: float) -> Path:
-    """A second and a half of the sample, small."""
-    options = ["-ss", str(start), "-t", "1.6", "-i", str(SAMPLE), "-vf", "scale=240:240", "-preset", "ultrafast"]
-    subprocess.run([RENDERER, "-v", "error", *options, str(path)], check=True)
+def cut_of_sample(path: Path, start: float, seconds: float = 1.6) -> Path:
+    """Small."""
+    window = ["-ss", str(start), "-t", str(seconds), "-i", str(SAMPLE)]
+    subprocess.run([RENDERER, "-v", "error", *window, *SMALL, "-preset", "ultrafast", str(path)], check=True)
     return path
 
 
@@ -49,39 +49,44 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything forged once: the sample, and a part of it of the same name that serves as the other person."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return cut_of_sample(tmp_path_factory.mktemp("source") / "sample.mp4", 0, 2.4)
+
+
+@pytest.fixture(scope="module")
+def out(source: Path, short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything forged once: a part of the sample, and another of the same name that serves as the other person."""
     folder = tmp_path_factory.mktemp("forge")
     other = folder / "other place" / "sample.mp4"
     other.parent.mkdir()
     shutil.copy(short, other)
     words = ("--method", *FACES, "--method", *VOICES, "world", "--segment", *SEGMENT, "--split", "dev")
-    assert run(SAMPLE, other, "--out", folder / "out", *words) == 0
+    assert run(source, other, "--out", folder / "out", *words) == 0
     return folder / "out"
 
 
 @pytest.mark.parametrize("method", FACES)
-def test_a_forged_face_stays_in_its_segment(out: Path, method: str) -> None:
+def test_a_forged_face_stays_in_its_segment(source: Path, out: Path, method: str) -> None:
     forged, control = luma(out / f"sample.{method}.0.mp4"), luma(out / "sample.control-video.mp4")
-    assert psnr(control, luma(SAMPLE)) > 40, "the control is the original to the eye"
+    assert psnr(control, luma(source)) > 40, "the control is the original to the eye"
     first, stop = (round(seconds * FPS) for seconds in SEGMENT)
-    assert forged.shape == control.shape == luma(SAMPLE).shape, "playable, at the source's size and length"
+    assert forged.shape == control.shape == luma(source).shape, "playable, at the source's size and length"
     outside = np.r_[0:first, stop : len(forged)]
     assert psnr(forged[outside], control[outside]) > 45
     change = cv2.absdiff(forged[first:stop], control[first:stop])
     assert change.max(axis=(1, 2)).min() > 12, "every frame of the segment is forged"
     assert (change.mean(0) < 1).mean() > 0.6, "away from the face nothing is"
-    np.testing.assert_array_equal(sound(out / f"sample.{method}.0.mp4"), sound(SAMPLE))
+    np.testing.assert_array_equal(sound(out / f"sample.{method}.0.mp4"), sound(source))
 
 
 @pytest.mark.parametrize("method", VOICES)
-def test_a_forged_voice_stays_in_its_segment(out: Path, method: str) -> None:
+def test_a_forged_voice_stays_in_its_segment(source: Path, out: Path, method: str) -> None:
     path = out / f"sample.{method}.0.mp4"
-    assert np.array_equal(luma(path), luma(SAMPLE)), "the video is copied"
+    assert np.array_equal(luma(path), luma(source)), "the video is copied"
     forged, control = sound(path), sound(out / "sample.control-sound.mp4")
     assert len(forged) == len(control)
-    count = min(len(control), len(sound(SAMPLE)))
-    assert np.corrcoef(control[:count], sound(SAMPLE)[:count])[0, 1] > 0.99, "in step with the original"
+    count = min(len(control), len(sound(source)))
+    assert np.corrcoef(control[:count], sound(source)[:count])[0, 1] > 0.99, "in step with the original"
     margin = 3000  # AAC windows overlap
     first, stop = (round(seconds * SAMPLE_RATE) for seconds in SEGMENT)
     outside = np.r_[0 : first - margin, stop + margin : len(forged)]
@@ -97,8 +102,8 @@ def streams(path: Path) -> list[str]:
     return [re.sub(r"\d+ (kb/s|tb[rn])", "", line) for line in lines]
 
 
-def test_the_manifest_says_what_was_forged(out: Path, capsys) -> None:
-    assert run(SAMPLE, "--out", out) == 1, "results are not written over"
+def test_the_manifest_says_what_was_forged(source: Path, out: Path, capsys) -> None:
+    assert run(source, "--out", out) == 1, "results are not written over"
     assert "holds a forged.csv already" in capsys.readouterr().err
     table = read_manifest(out / "forged.csv")
     assert len(table) == 2 * (2 + len(WANTED)), "repeated options add up, each method once"
@@ -192,18 +197,18 @@ def test_sound_alone_can_be_forged(tmp_path: Path, monkeypatch, capsys) -> None:
         ("--method other_voice", "name a second INPUT"),
         ("--count 0", "--count"),
         ("missing.mp4", "cannot open"),
-        ("SAMPLE", "hold the same bytes"),
+        ("AGAIN", "hold the same bytes"),
     ],
 )
-def test_mistakes_are_one_clear_line(tmp_path: Path, capsys, words: str, message: str) -> None:
-    more = [SAMPLE if word == "SAMPLE" else word for word in words.split()]
-    assert run(SAMPLE, *more, "--out", tmp_path / "out") == 1
+def test_mistakes_are_one_clear_line(short: Path, tmp_path: Path, capsys, words: str, message: str) -> None:
+    more = [short if word == "AGAIN" else word for word in words.split()]
+    assert run(short, *more, "--out", tmp_path / "out") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not list((tmp_path / "out").glob("*.mp4"))
 
 
-def test_an_interruption_leaves_what_is_finished(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_interruption_leaves_what_is_finished(short: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     calls = []
 
     def write(frames, info, target) -> None:
@@ -215,7 +220,7 @@ def test_an_interruption_leaves_what_is_finished(tmp_path: Path, monkeypatch, ca
 
     monkeypatch.setattr(job, "write_video", write)
     monkeypatch.setattr(face_files, "write_video", write)
-    words = (SAMPLE, "--out", tmp_path, "--method", "self_blend", "recompress", "--segment", 1, 2)
+    words = (short, "--out", tmp_path, "--method", "self_blend", "recompress", "--segment", 0.2, 1.2)
     assert run(*words) == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert list(read_manifest(tmp_path / "forged.csv")["method"]) == ["", "self_blend"], "the control comes first"
@@ -251,7 +256,7 @@ def test_too_much_sound_is_refused_and_not_cut(short: Path, tmp_path: Path, monk
 def test_a_frozen_picture_has_no_other_moment(tmp_path: Path, capsys) -> None:
     """A mouth swapped with itself would be a genuine face that is labelled fake."""
     frozen = tmp_path / "frozen.mp4"
-    grab = ["-ss", "1", "-i", str(SAMPLE), "-frames:v", "1", str(tmp_path / "still.png")]
+    grab = ["-ss", "1", "-i", str(SAMPLE), *SMALL, "-frames:v", "1", str(tmp_path / "still.png")]
     loop = ["-loop", "1", "-t", "2", "-r", "25", "-i", str(tmp_path / "still.png"), "-qp", "0", "-preset", "ultrafast"]
     for options in (grab, [*loop, "-pix_fmt", "yuv420p", str(frozen)]):
         subprocess.run([RENDERER, "-v", "error", *options], check=True)
