@@ -60,6 +60,8 @@ def test_from_files_to_a_bundle_and_its_export(cache: Path, tmp_path: Path, caps
 
 def test_a_bad_start_is_one_clear_line(cache: Path, tmp_path: Path, capsys) -> None:
     out = ("--run", tmp_path / "run", "--out", tmp_path / "x", "--accelerator", "cpu")
-    assert run(train, "--cache", cache, "--config", SMOKE.with_name("dfdc.yaml"), *out) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "the cache was preprocessed as" in line
+    dfdc = SMOKE.with_name("dfdc.yaml")
+    for config, message in (("nothing.yaml", "cannot read nothing.yaml"), (dfdc, "the cache was preprocessed as")):
+        assert run(train, "--cache", cache, "--config", config, *out) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
