@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import export
 import numpy as np
 import pack_faces
 import pytest
@@ -18,6 +19,7 @@ from clips import talking_clip
 from manifests import manifest_of
 from safetensors.torch import load_file
 
+from avdetect.bundle import Bundle
 from avdetect.config import FaceConfig, PairLoopConfig, PreprocessConfig
 from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import ManifestError
@@ -153,7 +155,21 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, 
     config.write_text(yaml.safe_dump(values))
     command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
     assert run(train, *command, "--pretrained", out / "encoder", *here) == 0
+    shown = capsys.readouterr().out
+    assert f"avdetect score clip.mp4 --bundle {tmp_path / 'bundle'}" in shown, "the one command that scores a video"
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["config"]["model"]["visual"]["tune"] == "none"
     started = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(value, started[f"visual.encoder.{name}"]) for name, value in weights.items())
+    assert run(export, "--run", tmp_path / "run", "--out", tmp_path / "again", "--name", "mine") == 0
+    bundle, again = (Bundle.load(tmp_path / name) for name in ("bundle", "again"))
+    assert (again.info.name, again.info.files) == ("mine", bundle.info.files)
+
+
+def test_a_bad_start_is_one_clear_line(archive: ClipArchive, tmp_path: Path, capsys) -> None:
+    other = ROOT / "configs" / "dfdc.yaml"
+    for config, message in (("nothing.yaml", "cannot read nothing.yaml"), (other, "the cache was preprocessed as")):
+        command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
+        assert run(train, *command, "--accelerator", "cpu") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
