@@ -257,21 +257,16 @@ HOSTILE = ["", "[]", "{}", "null", "[[[", '{"a.mp4": null}', '[{"file": 3}]', '[
 HOSTILE += ["\x00", '{"a.mp4": {"label": "\\ud800"}}']
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("dfdc", "metadata.json"),
-        ("dfdc-test", "metadata.json"),
-        ("dfdc-test", "labels.csv"),
-        ("dfdc-preview", "dataset.json"),
-        ("fakeavceleb", "meta_data.csv"),
-        ("lavdf", "metadata.min.json"),
-        ("avdeepfake1m", "train_metadata.json"),
-        ("avdeepfake1m", "train_metadata/a.json"),
-        ("avdeepfake1m", "test_files.txt"),
-    ],
-)
-def test_hostile_metadata_is_a_clear_error(name: str, file: str, tmp_path: Path) -> None:
+HOSTILE_FILES = """
+    dfdc/metadata.json dfdc-test/metadata.json dfdc-test/labels.csv dfdc-preview/dataset.json fakeavceleb/meta_data.csv
+    lavdf/metadata.min.json avdeepfake1m/train_metadata.json avdeepfake1m/train_metadata/a.json
+    avdeepfake1m/test_files.txt
+""".split()
+
+
+@pytest.mark.parametrize("place", HOSTILE_FILES)
+def test_hostile_metadata_is_a_clear_error(place: str, tmp_path: Path) -> None:
+    name, _, file = place.partition("/")
     put(tmp_path, "a.mp4")
     for content in HOSTILE:
         put_text(tmp_path / file, content)

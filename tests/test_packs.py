@@ -24,7 +24,7 @@ from avdetect.config import FaceConfig, PairLoopConfig, PreprocessConfig
 from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import ManifestError
 from avdetect.training.batches import VisualBatches
-from avdetect.training.packs import open_pack, write_pack
+from avdetect.training.packs import Chosen, open_pack, write_pack
 from avdetect.training.sampling import Subset
 
 torch.set_num_threads(1)
@@ -72,14 +72,13 @@ def whole(archive: ClipArchive) -> Subset:
 
 
 @pytest.fixture(scope="module")
-def pack(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Chosen]:
     path = tmp_path_factory.mktemp("pack") / "faces.zip"
-    write_pack(whole(archive), path, 300_000)
-    return path
+    return path, write_pack(whole(archive), path, 300_000)
 
 
-def test_a_pack_holds_pairs_as_they_were(archive: ClipArchive, pack: Path, tmp_path: Path) -> None:
-    chosen = write_pack(whole(archive), tmp_path / "again.zip", 300_000)
+def test_a_pack_holds_pairs_as_they_were(archive: ClipArchive, written: tuple[Path, Chosen], tmp_path: Path) -> None:
+    pack, chosen = written
     packed = open_pack(pack, tmp_path / "a")
     assert packed.clips["main_faces"].sum() == sum(map(len, chosen.values()))
     source = {(file, clip): row for row, (file, clip) in enumerate(archive.clips[["file", "clip"]].to_numpy())}
@@ -102,7 +101,10 @@ def test_a_pack_holds_pairs_as_they_were(archive: ClipArchive, pack: Path, tmp_p
         assert times[0] == times[1], "… at the same time"
 
 
-def test_a_pack_is_balanced_bounded_and_anonymous(archive: ClipArchive, pack: Path, tmp_path: Path) -> None:
+def test_a_pack_is_balanced_bounded_and_anonymous(
+    archive: ClipArchive, written: tuple[Path, Chosen], tmp_path: Path
+) -> None:
+    pack, chosen = written
     assert 150_000 < pack.stat().st_size <= 300_000
     packed = open_pack(pack, tmp_path)
     crops = packed.clips.groupby("file")["main_faces"].sum()
@@ -115,7 +117,9 @@ def test_a_pack_is_balanced_bounded_and_anonymous(archive: ClipArchive, pack: Pa
     assert marked.sum() == (packed.files["fake"] == 1).sum()
     unforged = archive.files["fake_segments"].map(len).to_numpy()[archive.clips["file"]] > 0
     first = archive.clips["clip"].to_numpy() == 0
-    assert not set(np.flatnonzero(unforged & first)) & set(write_pack(whole(archive), tmp_path / "x.zip", 300_000))
+    assert not set(np.flatnonzero(unforged & first)) & set(chosen)
+    small = [write_pack(whole(archive), tmp_path / name, 60_000) for name in ("a.zip", "b.zip")]
+    assert small[0] == small[1]
 
 
 def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path) -> None:
