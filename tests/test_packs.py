@@ -134,10 +134,10 @@ def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path
 def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, tmp_path: Path, capsys) -> None:
     faces, config, out = tmp_path / "faces.zip", tmp_path / "config.yaml", tmp_path / "trained"
     config.write_text(yaml.safe_dump(CONFIG))
-    here = ("--accelerator", "cpu", "--workers", 0)
     assert run(pack_faces, "--cache", archive.root, "--out", faces, "--max-mib", 0.5) == 0
     assert "crops of 20 files" in capsys.readouterr().out, "those of the split train"
-    training = ("--pack", faces, "--config", config, "--out", out, "--steps", 10, "--max-mib", 0.3, *here)
+    training = ("--pack", faces, "--config", config, "--out", out, "--steps", 10, "--max-mib", 0.3)
+    training += ("--accelerator", "cpu", "--workers", 0)
     assert run(train_pack, *training) == 0
     first, *looks = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert set(first["sources"]["seen"]) | set(first["sources"]["held out"]) == {f"source{k}" for k in range(4)}
@@ -158,7 +158,7 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, 
     values["model"] = {"visual": ENCODER | {"tune": "none"}}
     config.write_text(yaml.safe_dump(values))
     command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
-    assert run(train, *command, "--pretrained", out / "encoder", *here) == 0
+    assert run(train, *command, "--pretrained", out / "encoder", "--accelerator", "cpu") == 0
     shown = capsys.readouterr().out
     assert f"avdetect score clip.mp4 --bundle {tmp_path / 'bundle'}" in shown, "the one command that scores a video"
     result = json.loads((tmp_path / "run" / "result.json").read_text())
