@@ -36,9 +36,9 @@ def run(*words: object) -> int:
     return run_script("forge", [str(word) for word in words])
 
 
-def cut_of_sample(path: Path, start: float, seconds: float = 1.6) -> Path:
-    """Small."""
-    window = ["-ss", str(start), "-t", str(seconds), "-i", str(SAMPLE)]
+def cut_of_sample(path: Path, start: float) -> Path:
+    """A second and a half of the sample, small."""
+    window = ["-ss", str(start), "-t", "1.6", "-i", str(SAMPLE)]
     subprocess.run([RENDERER, "-v", "error", *window, *SMALL, "-preset", "ultrafast", str(path)], check=True)
     return path
 
@@ -49,44 +49,39 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return cut_of_sample(tmp_path_factory.mktemp("source") / "sample.mp4", 0, 2.4)
-
-
-@pytest.fixture(scope="module")
-def out(source: Path, short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything forged once: a part of the sample, and another of the same name that serves as the other person."""
+def out(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything forged once: the sample, and a part of it of the same name that serves as the other person."""
     folder = tmp_path_factory.mktemp("forge")
     other = folder / "other place" / "sample.mp4"
     other.parent.mkdir()
     shutil.copy(short, other)
     words = ("--method", *FACES, "--method", *VOICES, "world", "--segment", *SEGMENT, "--split", "dev")
-    assert run(source, other, "--out", folder / "out", *words) == 0
+    assert run(SAMPLE, other, "--out", folder / "out", *words) == 0
     return folder / "out"
 
 
 @pytest.mark.parametrize("method", FACES)
-def test_a_forged_face_stays_in_its_segment(source: Path, out: Path, method: str) -> None:
+def test_a_forged_face_stays_in_its_segment(out: Path, method: str) -> None:
     forged, control = luma(out / f"sample.{method}.0.mp4"), luma(out / "sample.control-video.mp4")
-    assert psnr(control, luma(source)) > 40, "the control is the original to the eye"
+    assert psnr(control, luma(SAMPLE)) > 40, "the control is the original to the eye"
     first, stop = (round(seconds * FPS) for seconds in SEGMENT)
-    assert forged.shape == control.shape == luma(source).shape, "playable, at the source's size and length"
+    assert forged.shape == control.shape == luma(SAMPLE).shape, "playable, at the source's size and length"
     outside = np.r_[0:first, stop : len(forged)]
     assert psnr(forged[outside], control[outside]) > 45
     change = cv2.absdiff(forged[first:stop], control[first:stop])
     assert change.max(axis=(1, 2)).min() > 12, "every frame of the segment is forged"
     assert (change.mean(0) < 1).mean() > 0.6, "away from the face nothing is"
-    np.testing.assert_array_equal(sound(out / f"sample.{method}.0.mp4"), sound(source))
+    np.testing.assert_array_equal(sound(out / f"sample.{method}.0.mp4"), sound(SAMPLE))
 
 
 @pytest.mark.parametrize("method", VOICES)
-def test_a_forged_voice_stays_in_its_segment(source: Path, out: Path, method: str) -> None:
+def test_a_forged_voice_stays_in_its_segment(out: Path, method: str) -> None:
     path = out / f"sample.{method}.0.mp4"
-    assert np.array_equal(luma(path), luma(source)), "the video is copied"
+    assert np.array_equal(luma(path), luma(SAMPLE)), "the video is copied"
     forged, control = sound(path), sound(out / "sample.control-sound.mp4")
     assert len(forged) == len(control)
-    count = min(len(control), len(sound(source)))
-    assert np.corrcoef(control[:count], sound(source)[:count])[0, 1] > 0.99, "in step with the original"
+    count = min(len(control), len(sound(SAMPLE)))
+    assert np.corrcoef(control[:count], sound(SAMPLE)[:count])[0, 1] > 0.99, "in step with the original"
     margin = 3000  # AAC windows overlap
     first, stop = (round(seconds * SAMPLE_RATE) for seconds in SEGMENT)
     outside = np.r_[0 : first - margin, stop + margin : len(forged)]
@@ -102,8 +97,8 @@ def streams(path: Path) -> list[str]:
     return [re.sub(r"\d+ (kb/s|tb[rn])", "", line) for line in lines]
 
 
-def test_the_manifest_says_what_was_forged(source: Path, out: Path, capsys) -> None:
-    assert run(source, "--out", out) == 1, "results are not written over"
+def test_the_manifest_says_what_was_forged(out: Path, capsys) -> None:
+    assert run(SAMPLE, "--out", out) == 1, "results are not written over"
     assert "holds a forged.csv already" in capsys.readouterr().err
     table = read_manifest(out / "forged.csv")
     assert len(table) == 2 * (2 + len(WANTED)), "repeated options add up, each method once"
