@@ -215,9 +215,9 @@ class Deadly(ClipSource):
 def test_a_file_that_kills_its_worker_or_hangs_is_named(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores_module, "FILE_SECONDS", 3.0)
+    monkeypatch.setattr(scores_module, "FILE_SECONDS", 5.0)
     progress, table, source = tmp_path / "scores.sqlite", TABLE[:4], Deadly(tmp_path / "harmless")
-    hung = "LimitError: it took longer than 3 s"
+    hung = "LimitError: it took longer than 5 s"
     first, died, *more = score_table(table, source, bundle, progress, workers=2)["error"]
     assert [first, *more] == ["", hung, ""]
     assert died.startswith("WorkerError: its worker was ended 2 times, the last time by SIGKILL")
