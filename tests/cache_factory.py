@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from archive_factory import make_archive
 from clips import make_track, talking_clip
+from manifests import manifest_of
 
 from avdetect.config import PreprocessConfig
 from avdetect.datasets.cache.records import Record
@@ -20,8 +21,7 @@ IDENTITY = Identity(PreprocessConfig(), "none", "0" * 16)
 
 
 def manifest(paths: list[str]) -> pd.DataFrame:
-    rows = {"path": paths, "fake": 0, "video_fake": 0, "audio_fake": 0, "group": paths, "split": "train"}
-    return pd.DataFrame(rows | {"dataset": "d", "method": "", "kind": "test"})
+    return manifest_of(paths, video_fake=0, audio_fake=0, kind="test")
 
 
 def sample_clips() -> list[list[Clip]]:
@@ -63,11 +63,8 @@ ARRAYS = ("mouth_crops", "face_crops", "face_frames", "boxes", "landmarks", "con
 
 def contents(clip: Clip) -> list:
     """Everything that a clip holds, for a comparison bit by bit."""
-    sound = clip.waveform and (
-        clip.waveform.start_seconds,
-        clip.waveform.samples.dtype,
-        clip.waveform.samples.tobytes(),
-    )
+    wave = clip.waveform
+    sound = wave and (wave.start_seconds, wave.samples.dtype, wave.samples.tobytes())
     found: list = [clip.start_seconds, clip.duration_seconds, sound]
     for track in clip.tracks:
         arrays = [getattr(track, name) for name in ARRAYS]

@@ -48,17 +48,17 @@ class Killed(Exception):
     pass
 
 
-def dies_at(dead: int) -> Batches:
+def dies_at(dead: int, whole: Batches = make_batch) -> Batches:
     def batches(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
         if step == dead:
             raise Killed
-        return make_batch(step, part, parts)
+        return whole(step, part, parts)
 
     return batches
 
 
 def never(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-    pytest.fail("trained again")
+    pytest.fail("a batch was made again")
 
 
 def assert_equal(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> None:

@@ -12,15 +12,9 @@ import pytest
 import torch
 from archive_factory import make_archive
 from clips import make_track, tones
+from manifests import manifest_of
 
-from avdetect.config import (
-    FaceConfig,
-    ModelConfig,
-    PairLoopConfig,
-    PreprocessConfig,
-    StreamLoopConfig,
-)
-from avdetect.datasets.manifest import validate
+from avdetect.config import FaceConfig, ModelConfig, PairLoopConfig, PreprocessConfig, StreamLoopConfig
 from avdetect.training.sampling import Draws, Subset
 from avdetect.types import Clip, Waveform
 
@@ -58,11 +52,9 @@ def media(row: int, kind: str) -> list[Clip]:
 
 
 def table_of(rows=ROWS) -> pd.DataFrame:
-    kind, fake, video, audio, dataset, original = zip(*rows, strict=True)
-    names = [f"/{i}" for i in range(len(rows))]
-    labels = {"kind": kind, "fake": fake, "video_fake": video, "audio_fake": audio}
-    places = {"path": names, "group": names, "dataset": dataset, "original": original}
-    return validate(pd.DataFrame(labels | places | {"split": "train", "method": "", "fake_segments": ""}))
+    columns = ("kind", "fake", "video_fake", "audio_fake", "dataset", "original")
+    stated = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    return manifest_of([f"/{i}" for i in range(len(rows))], **stated, fake_segments="")
 
 
 def part_of(root: Path, clips: list[list[Clip]], table: pd.DataFrame | None = None) -> Subset:

@@ -108,7 +108,6 @@ def test_a_planted_shortcut_is_found_and_beats_the_model() -> None:
     known["loudness_db"] = np.where(scores["dataset"] == "s0", 10 * scores["fake"], known["loudness_db"])
     known["noise_floor_db"] = np.nan
     rows = audited(scores, known, halves(scores))
-    pd.testing.assert_frame_equal(rows, audited(scores, known, halves(scores)))
     auc = rows.set_index(["subset", "label", "score"])["auc"]
     assert set(auc.index) == {("clips", "fake", name) for name in FEATURE_SETS}
     assert auc["clips", "fake", "duration"] > 0.99
@@ -138,6 +137,7 @@ def test_a_classifier_never_sees_its_own_fold() -> None:
     x, y = np.arange(40.0)[:, None] % 2, np.arange(40.0) % 2
     fold = np.arange(40) // 10
     p = out_of_fold(x, y, fold)
+    np.testing.assert_array_equal(out_of_fold(x, y, fold), p)
     changed = y.copy()
     changed[fold == 2] = 1 - y[fold == 2]
     np.testing.assert_array_equal(out_of_fold(x, changed, fold)[fold == 2], p[fold == 2])

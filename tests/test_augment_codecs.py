@@ -206,6 +206,14 @@ def test_damage_that_ffmpeg_survives_is_said(media, tmp_path: Path, caplog: pyte
     assert "damaged.ts" in caplog.text
 
 
+def use_ffmpeg(path: Path, script: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encode with this script; None: with what is not there."""
+    if script is not None:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setattr(encode, "ffmpeg_path", lambda: str(path))
+
+
 # An ffmpeg without an encoder says what this one says of a name that no ffmpeg knows.
 WITHOUT_AAC = f'for a; do [ "$a" = aac ] && a=lib_none; set -- "$@" "$a"; shift; done; exec "{ffmpeg_path()}" "$@"'
 
@@ -221,11 +229,7 @@ WITHOUT_AAC = f'for a; do [ "$a" = aac ] && a=lib_none; set -- "$@" "$a"; shift;
     ],
 )
 def test_failures_carry_the_reason(tmp_path: Path, monkeypatch, script, error: type[AVDetectError], words: str) -> None:
-    path = tmp_path / "ffmpeg"
-    if script is not None:
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-    monkeypatch.setattr(encode, "ffmpeg_path", lambda: str(path))
+    use_ffmpeg(tmp_path / "ffmpeg", script, monkeypatch)
     with pytest.raises(error, match=words):
         through_audio_codec(speech(0.1), AudioCodec("aac", 64))
 
@@ -234,10 +238,7 @@ def test_an_ffmpeg_that_hangs_is_a_tool_error(tmp_path: Path, monkeypatch: pytes
     """Also while it is fed more than a pipe holds."""
     import ffmpeg
 
-    path = tmp_path / "ffmpeg"
-    path.write_text("#!/bin/sh\nexec sleep 30\n")
-    path.chmod(0o755)
-    monkeypatch.setattr(encode, "ffmpeg_path", lambda: str(path))
+    use_ffmpeg(tmp_path / "ffmpeg", "exec sleep 30", monkeypatch)
     output = ffmpeg.input("pipe:0", format="f32le").output("pipe:1", format="f32le")
     for data in ([], [bytes(1 << 20)]):
         with pytest.raises(ToolError, match=r"within 0\.2 s"):

@@ -98,20 +98,17 @@ def test_a_second_attempt_counts_only_if_it_succeeds(tmp_path: Path) -> None:
             assert bool(store.stored["a"].error) == (shards == ([], []))
 
 
-@pytest.mark.parametrize(
-    ("change", "names"),
-    [
+def test_other_clips_need_another_folder(tmp_path: Path) -> None:
+    with Store(tmp_path, IDENTITY), pytest.raises(ManifestError, match="another run is writing"):
+        Store(tmp_path, IDENTITY)
+    for change, names in (
         ({"config": PreprocessConfig(clip_seconds=6.0)}, "clip_seconds: 12.0 there, 6.0"),
         ({"detector": "scrfd"}, "scrfd"),
         ({"fingerprint": "f" * 16}, "f" * 16),
         ({"version": PREPROCESS_VERSION + 1}, str(PREPROCESS_VERSION + 1)),
-    ],
-)
-def test_other_clips_need_another_folder(tmp_path: Path, change: dict, names: str) -> None:
-    with Store(tmp_path, IDENTITY), pytest.raises(ManifestError, match="another run is writing"):
-        Store(tmp_path, IDENTITY)
-    with pytest.raises(ConfigError, match=f"{names} now.*: name a new --cache folder"):
-        Store(tmp_path, dataclasses.replace(IDENTITY, **change))
+    ):
+        with pytest.raises(ConfigError, match=f"{names} now.*: name a new --cache folder"):
+            Store(tmp_path, dataclasses.replace(IDENTITY, **change))
 
 
 def test_a_cache_that_states_no_version_is_of_the_first(archive: ClipArchive) -> None:
@@ -138,10 +135,7 @@ def test_equal_bytes_must_agree(tmp_path: Path) -> None:
     }
     rows = manifest(["first.mp4", *changes]).assign(sha256="1" * 64).astype(object).to_dict("records")
     table = pd.DataFrame([row | changes.get(row["path"], {}) for row in rows])
-    outcomes = [
-        Outcome(Source(path, 0, 0), sha256, {0: "a"})
-        for path, sha256 in zip(table["path"], table["sha256"], strict=True)
-    ]
+    outcomes = [Outcome(Source(row.path, 0, 0), row.sha256, {0: "a"}) for row in table.itertuples()]
     table = validate(table.drop(columns="sha256"))
     with Store(tmp_path, IDENTITY) as store:
         write(store, {"a": sample_clips()[2]})

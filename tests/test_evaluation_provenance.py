@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+from manifests import manifest_of
 
 from avdetect.bundle import OUT_OF_FOLD
 from avdetect.datasets.cache.store import file_sha256
-from avdetect.datasets.manifest import digest, validate
+from avdetect.datasets.manifest import digest
 from avdetect.evaluation.ledger import OUTPUTS
 from avdetect.evaluation.provenance import trained_on, warnings_of
 from avdetect.evaluation.setting import Setting
@@ -19,12 +20,10 @@ from avdetect.pooling import FEATURES
 
 
 def manifest(folder: Path) -> pd.DataFrame:
-    rows = []
-    for i in range(6):
-        (folder / f"{i}.mp4").write_bytes(bytes([i]) * 10)
-        split = ("train", "dev", "test")[i % 3]
-        rows.append({"path": str(folder / f"{i}.mp4"), "fake": i % 2, "group": f"g{i}", "split": split})
-    return validate(pd.DataFrame(rows).assign(video_fake=None, audio_fake=None, dataset="made", method=""))
+    paths = [folder / f"{i}.mp4" for i in range(6)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes([i]) * 10)
+    return manifest_of(paths, fake=[0, 1] * 3, split=["train", "dev", "test"] * 2)
 
 
 def bundle(known: list[str], stated: str = "") -> Any:

@@ -19,6 +19,7 @@ import pytest
 from archive_factory import make_archive
 from clips import speech, talking_clip
 from face_factory import background, paste
+from manifests import manifest_of
 from media_factory import RENDERER, MediaFactory
 from readme_media import SAMPLE
 
@@ -26,7 +27,6 @@ import avdetect
 from avdetect.bundle import Bundle
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.manifest import validate
 from avdetect.detector import Detector
 from avdetect.errors import ConfigError, ManifestError, MediaError
 from avdetect.evaluation import scores as scores_module
@@ -45,10 +45,8 @@ def detector() -> Detector:
 def manifest(paths: list[str], **columns: list[object]) -> pd.DataFrame:
     """Reals and fakes in turn; the first fake has a segment."""
     fake = [i % 2 for i in range(len(paths))]
-    table = pd.DataFrame({"path": paths, "fake": fake, "video_fake": fake, "audio_fake": None, "dataset": "made"})
-    table["group"] = [f"g{i}" for i in range(len(paths))]
     segments = [((0.5, 1.0),) if i == 1 else () for i in range(len(paths))]
-    return validate(table.assign(split="dev", method="", fake_segments=segments, **columns))
+    return manifest_of(paths, fake=fake, video_fake=fake, split="dev", fake_segments=segments, **columns)
 
 
 @pytest.fixture(scope="module")
@@ -201,25 +199,31 @@ def test_processes_find_what_one_finds(bundle: Bundle, whole: pd.DataFrame, tmp_
 
 @dataclasses.dataclass
 class Deadly(ClipSource):
-    """A source whose second file kills whoever reads it, until `harmless` exists."""
+    """A source whose second file kills whoever reads it and whose third never ends, until `harmless` exists."""
 
     harmless: Path
 
     def feed(self, row: int, use: Use) -> dict[str, str]:
-        if row == 1 and not self.harmless.exists():
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not self.harmless.exists():
+            if row == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3600 * (row == 2))
         use(voice(row))
         return {}
 
 
-def test_a_file_that_kills_its_worker_is_named_and_tried_again_by_the_next_run(bundle: Bundle, tmp_path: Path) -> None:
-    progress, table, source = tmp_path / "scores.sqlite", TABLE[:3], Deadly(tmp_path / "harmless")
-    found = score_table(table, source, bundle, progress, workers=2)
-    assert found["error"].tolist()[::2] == ["", ""]
-    assert found["error"][1].startswith("WorkerError: its worker was ended 2 times, the last time by SIGKILL")
+def test_a_file_that_kills_its_worker_or_hangs_is_named(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scores_module, "FILE_SECONDS", 5.0)
+    progress, table, source = tmp_path / "scores.sqlite", TABLE[:4], Deadly(tmp_path / "harmless")
+    hung = "LimitError: it took longer than 5 s"
+    first, died, *more = score_table(table, source, bundle, progress, workers=2)["error"]
+    assert [first, *more] == ["", hung, ""]
+    assert died.startswith("WorkerError: its worker was ended 2 times, the last time by SIGKILL")
     source.harmless.touch()
     again = score_table(table, source, bundle, progress, workers=2)
-    assert again["error"].tolist() == ["", "", ""]
+    assert again["error"].tolist() == ["", "", hung, ""], "who died is tried again by the next run"
 
 
 def test_scores_of_something_else_are_not_mixed_in(bundle: Bundle, whole: pd.DataFrame, tmp_path: Path) -> None:
@@ -269,19 +273,3 @@ def test_masks_of_every_subset(bundle: Bundle, whole: pd.DataFrame) -> None:
     there = masked(whole.assign(visual_logit=whole["visual_logit"] + 3), bundle)
     pd.testing.assert_series_equal(found["masked:audio"], there["masked:audio"])  # what a mask hides is not seen
     assert not found["masked:visual"].equals(there["masked:visual"])
-
-
-class Hanging(ClipSource):
-    """A source whose second file never ends."""
-
-    def feed(self, row: int, use: Use) -> dict[str, str]:
-        if row == 1:
-            time.sleep(3600)
-        use(voice(row))
-        return {}
-
-
-def test_a_file_that_hangs_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores_module, "FILE_SECONDS", 3.0)
-    found = score_table(TABLE[:3], Hanging(), bundle, workers=2)
-    assert found["error"].tolist() == ["", "LimitError: it took longer than 3 s", ""]

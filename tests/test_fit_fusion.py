@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fusion_rows import Data, separable
 from sklearn.metrics import roc_auc_score
 
 from avdetect.bundle import Calibration
@@ -33,41 +34,18 @@ FIT = FusionFitConfig(steps=60, lr=0.03)
 MODEL = ModelConfig()
 
 
-def separable(rows: int = 240, noise: float = 1.0, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
-    """Half face forgeries, half voice forgeries or real; the streams' logits follow the labels, with noise."""
-    rng = np.random.default_rng(seed)
-    video, audio = rng.integers(0, 2, rows), rng.integers(0, 2, rows)
-    features = np.zeros((rows, len(FEATURES)), np.float32)
-    for i in range(rows):
-        visual, voice = (3 * (2 * y[i] - 1) + noise * rng.standard_normal() for y in (video, audio))
-        features[i] = fusion_features(None if i % 7 == 0 else visual, None if i % 5 == 0 else voice, None)
-    table = pd.DataFrame(
-        {
-            "path": [f"{i}.mp4" for i in range(rows)],
-            "fake": video | audio,
-            "video_fake": [("" if i % 11 == 0 else v) for i, v in enumerate(video)],
-            "audio_fake": audio,
-            "group": [f"p{i // 3}" for i in range(rows)],
-            "split": "train",
-            "dataset": np.where(np.arange(rows) % 4 == 0, "small", "big"),
-            "method": "",
-        }
-    )
-    return validate(table), features
-
-
 def fit(table: pd.DataFrame, features: np.ndarray, fit: FusionFitConfig = FIT, seed: int = 0) -> list[FittedFusion]:
     return fit_candidates(table, features, MODEL, fit, seed)
 
 
 def test_out_of_fold_logits_come_from_other_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     table, features = separable()
-    features[:, 3] = np.arange(len(table))  # marks the row; masked, so that no fusion learns from it
+    number = {row.tobytes(): i for i, row in enumerate(features)}
     trained: list[set[int]] = []
     original = fusion_training.fit_logistic
 
     def spy(rows, *args):
-        trained.append(set(rows.features[:, 3].astype(int).tolist()))
+        trained.append({number[row.tobytes()] for row in rows.features})
         return original(rows, *args)
 
     monkeypatch.setattr(fusion_training, "fit_logistic", spy)
@@ -96,7 +74,7 @@ def test_a_part_without_a_stream_needs_no_label() -> None:
     """FaceForensics++ has no voices: a model of faces alone is calibrated on faces alone."""
     table, features = separable(90)
     table["audio_fake"] = pd.array([pd.NA] * len(table), "Int8")
-    features[:, 1] = features[:, NUM_VALUES + 1] = 0
+    features[:, 1:NUM_VALUES] = features[:, NUM_VALUES + 1 :] = 0
     model = dataclasses.replace(MODEL, streams=("visual",))
     best = fit_candidates(table, features, model, FusionFitConfig(steps=20), 0)[0]
     assert np.isfinite(best.log_loss[:2]).all()
@@ -125,6 +103,9 @@ def test_class_weights_balance_classes_generators_and_missing_streams() -> None:
     assert (weights[6:, 3] == 0).all(), "a part is not taught where its stream is missing"
 
 
+# -- thresholds, calibration, clip
+
+
 def test_the_threshold_does_not_cut_through_equal_probabilities() -> None:
     """Clipped probabilities are equal: a cut at the clip calls all of them fake."""
     p = np.array([0.01] * 50 + [0.99] * 50, np.float32)
@@ -134,7 +115,17 @@ def test_the_threshold_does_not_cut_through_equal_probabilities() -> None:
     assert best_threshold(np.full(100, 0.5, np.float32), y, np.ones(100, np.float32)) == 0.5
 
 
-# -- candidates, calibration, clip
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_threshold_is_better(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = np.clip(rng.normal(0.5, 0.4, 60), 0.01, 0.99).round(2).astype(np.float32)
+    y = (rng.random(60) < p).astype(np.float32)
+    w = rng.uniform(0.1, 2, 60).astype(np.float32)
+
+    def accuracy(cut: float) -> float:
+        return float((w * ((p >= cut) == y)).sum() / w.sum())
+
+    assert accuracy(best_threshold(p, y, w)) >= max(accuracy(c) for c in np.linspace(0.0149, 0.9851, 400)) - 1e-6
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.1, 1.0])
@@ -259,15 +250,13 @@ def test_the_noisy_or_learns_from_differences_within_sources() -> None:
 # -- three causes
 
 
-def three_causes(
-    rows: int = 900, sources: int = 9, match: float = 1.0, seed: int = 0
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Of each source a third is real; the others have a forged face, a forged voice or another's voice. Sources differ
-    in level. match: how much lower the match of a mismatch is, in its standard deviations."""
-    rng = np.random.default_rng(seed)
-    kind, source = rng.choice(6, rows), np.arange(rows) % sources
+def three_causes(rows: int = 900, match: float = 1.0) -> Data:
+    """Of each of nine sources a third is real; the others have a forged face, a forged voice or another's voice.
+    Sources differ in level. match: how much lower the match of a mismatch is, in its standard deviations."""
+    rng = np.random.default_rng(0)
+    kind, source = rng.choice(6, rows), np.arange(rows) % 9
     video, audio, mismatch = (np.isin(kind, kinds).astype(int) for kinds in ([2], [3], [4, 5]))
-    level = 0.4 * rng.standard_normal((sources, 3))[source]
+    level = 0.4 * rng.standard_normal((9, 3))[source]
     forged = np.stack([2 * video, 2 * audio, -match * mismatch], 1)
     face, voice, sync = (forged + level + rng.normal(size=(rows, 3))).T
     readings = [SyncReading(0.0, 0.3, 0.7, 0.7, 0.3 + 0.1 * float(s), ()) for s in sync]
@@ -278,14 +267,16 @@ def three_causes(
     return validate(table.assign(split="train", dataset=[f"s{s}" for s in source])), features
 
 
+def noisy_or(table: pd.DataFrame, features: np.ndarray) -> FittedFusion:
+    return fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2), 0, "dataset")[0]
+
+
 @pytest.fixture(scope="module")
-def parts() -> tuple[pd.DataFrame, np.ndarray, FittedFusion]:
-    table, features = three_causes(match=2.0)
-    return table, features, fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2), 0, "dataset")[0]
+def fitted() -> FittedFusion:
+    return noisy_or(*three_causes(match=2.0))
 
 
-def test_the_whole_and_its_parts_are_calibrated_together(parts: tuple[pd.DataFrame, np.ndarray, FittedFusion]) -> None:
-    _, _, fitted = parts
+def test_the_whole_and_its_parts_are_calibrated_together(fitted: FittedFusion) -> None:
     assert fitted.config.silent == ()
     assert fitted.calibration.scale == (1.0,) * 4
     assert fitted.calibration.bias == (0.0,) * 4
@@ -297,8 +288,8 @@ def test_the_whole_and_its_parts_are_calibrated_together(parts: tuple[pd.DataFra
         assert fitted.log_loss[column] < 0.6
 
 
-def test_no_other_biases_are_more_likely(parts: tuple[pd.DataFrame, np.ndarray, FittedFusion]) -> None:
-    table, features, fitted = parts
+def test_no_other_biases_are_more_likely(fitted: FittedFusion) -> None:
+    table, features = three_causes(match=2.0)
     labels = label_matrix(table)
     weights = class_weights(table, labels, features)
 
@@ -319,7 +310,7 @@ def test_no_other_biases_are_more_likely(parts: tuple[pd.DataFrame, np.ndarray, 
 
 def test_a_part_that_carries_no_information_is_silent() -> None:
     table, features = three_causes(match=0.0)
-    fitted = fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2), 0, "dataset")[0]
+    fitted = noisy_or(table, features)
     assert fitted.config.silent == ("sync",)
     assert fitted.fusion.slope[2] == 0
     assert np.isnan(fitted.log_loss[3])
@@ -346,17 +337,3 @@ def test_where_no_mismatch_is_known_the_match_is_silent(kind: str) -> None:
     fitted = fit_candidates(table, features, MODEL, dataclasses.replace(FIT, steps=2, kind=kind), 0)[0]
     assert "sync" in fitted.config.silent
     assert fitted.kind == kind
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_no_other_threshold_is_better(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    p = np.clip(rng.normal(0.5, 0.4, 60), 0.01, 0.99).round(2).astype(np.float32)
-    y = (rng.random(60) < p).astype(np.float32)
-    w = rng.uniform(0.1, 2, 60).astype(np.float32)
-    found = best_threshold(p, y, w)
-
-    def accuracy(cut: float) -> float:
-        return float((w * ((p >= cut) == y)).sum() / w.sum())
-
-    assert accuracy(found) >= max(accuracy(c) for c in np.linspace(0.0149, 0.9851, 400)) - 1e-6

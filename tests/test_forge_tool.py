@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import wave
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from clips import write_wav
 from media_factory import RENDERER, MediaFactory
 from playback import clap_seconds, luma, psnr, sound
+from readme_media import SAMPLE
 
 from avdetect.cli import run_script
 from avdetect.datasets.forgeries import face_files, job
@@ -24,11 +25,10 @@ from avdetect.errors import MediaError
 from avdetect.media import MediaReader
 from avdetect.types import FPS, SAMPLE_RATE, VideoFrames
 
-ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
 SEGMENT = (0.4, 1.4)
 WANTED = {"self_blend": (1, 1, 0), "mouth_swap": (1, 1, 0), "world": (1, 0, 1), "other_voice": (1, 0, 0)}  # the labels
 FACES, VOICES = ("self_blend", "mouth_swap"), ("world", "other_voice")
+SMALL = ("-vf", "scale=240:240")
 
 
 def run(*words: object) -> int:
@@ -38,8 +38,8 @@ def run(*words: object) -> int:
 
 def cut_of_sample(path: Path, start: float) -> Path:
     """A second and a half of the sample, small."""
-    options = ["-ss", str(start), "-t", "1.6", "-i", str(SAMPLE), "-vf", "scale=240:240", "-preset", "ultrafast"]
-    subprocess.run([RENDERER, "-v", "error", *options, str(path)], check=True)
+    window = ["-ss", str(start), "-t", "1.6", "-i", str(SAMPLE)]
+    subprocess.run([RENDERER, "-v", "error", *window, *SMALL, "-preset", "ultrafast", str(path)], check=True)
     return path
 
 
@@ -92,9 +92,7 @@ def test_a_forged_voice_stays_in_its_segment(out: Path, method: str) -> None:
 
 def streams(path: Path) -> list[str]:
     """What ffmpeg says of a file's streams: codecs, sample rate, channels."""
-    log = subprocess.run(
-        [RENDERER, "-hide_banner", "-i", str(path)], capture_output=True, text=True, check=False
-    ).stderr
+    log = subprocess.run([RENDERER, "-hide_banner", "-i", str(path)], capture_output=True, text=True).stderr
     lines = [line.split(": ", 1)[1] for line in log.splitlines() if "Stream #" in line]
     return [re.sub(r"\d+ (kb/s|tb[rn])", "", line) for line in lines]
 
@@ -166,11 +164,8 @@ def test_a_file_that_cannot_be_written_is_said(media: MediaFactory, tmp_path: Pa
 
 def test_sound_alone_can_be_forged(tmp_path: Path, monkeypatch, capsys) -> None:
     """Voices are forged, faces are left out and named; what an explicit name asks for is an error."""
-    path = tmp_path / "voice.wav"
-    samples = (sound(SAMPLE)[: 2 * SAMPLE_RATE] * 32767).astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
+    samples = sound(SAMPLE)[: 2 * SAMPLE_RATE]
+    path = write_wav(tmp_path / "voice.wav", samples)
     assert run(path, "--out", tmp_path / "out", "--method", "self_blend") == 1
     assert "has no video" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.mp4")), "no control without a forgery"
@@ -189,26 +184,26 @@ def test_sound_alone_can_be_forged(tmp_path: Path, monkeypatch, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "face_off"], "there is no method 'face_off'; known: all, self_blend"),
-        (["--segment", "soon"], "takes START END"),
-        (["--segment", "1", "nan"], "--segment must last"),
-        (["--segment", "100", "102", "--method", "self_blend"], "no face"),
-        (["--segment", "100", "102", "--method", "world"], "no voice"),
-        (["--method", "other_voice"], "name a second INPUT"),
-        (["--count", "0"], "--count"),
-        (["missing.mp4"], "cannot open"),
-        ([str(SAMPLE)], "hold the same bytes"),
+        ("--method face_off", "there is no method 'face_off'; known: all, self_blend"),
+        ("--segment soon", "takes START END"),
+        ("--segment 1 nan", "--segment must last"),
+        ("--segment 100 102 --method self_blend", "no face"),
+        ("--segment 100 102 --method world", "no voice"),
+        ("--method other_voice", "name a second INPUT"),
+        ("--count 0", "--count"),
+        ("missing.mp4", "cannot open"),
+        ("AGAIN", "hold the same bytes"),
     ],
 )
-def test_mistakes_are_one_clear_line(tmp_path: Path, capsys, words: list[str], message: str) -> None:
-    assert run(SAMPLE, *words, "--out", tmp_path / "out") == 1
-    shown = capsys.readouterr().err.strip()
-    assert message in shown
-    assert len(shown.splitlines()) == 1
+def test_mistakes_are_one_clear_line(short: Path, tmp_path: Path, capsys, words: str, message: str) -> None:
+    more = [short if word == "AGAIN" else word for word in words.split()]
+    assert run(short, *more, "--out", tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
     assert not list((tmp_path / "out").glob("*.mp4"))
 
 
-def test_an_interruption_leaves_what_is_finished(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_interruption_leaves_what_is_finished(short: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     calls = []
 
     def write(frames, info, target) -> None:
@@ -220,7 +215,7 @@ def test_an_interruption_leaves_what_is_finished(tmp_path: Path, monkeypatch, ca
 
     monkeypatch.setattr(job, "write_video", write)
     monkeypatch.setattr(face_files, "write_video", write)
-    words = (SAMPLE, "--out", tmp_path, "--method", "self_blend", "recompress", "--segment", 1, 2)
+    words = (short, "--out", tmp_path, "--method", "self_blend", "recompress", "--segment", 0.2, 1.2)
     assert run(*words) == 130
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert list(read_manifest(tmp_path / "forged.csv")["method"]) == ["", "self_blend"], "the control comes first"
@@ -246,9 +241,9 @@ def test_inputs_that_lend_nothing_keep_their_own_groups(short: Path, tmp_path: P
     assert set(alone["group"]) < set(table["group"])
 
 
-def test_too_much_sound_is_refused_and_not_cut(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_too_much_sound_is_refused_and_not_cut(short: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(job, "MAX_AUDIO_SECONDS", 1.0)
-    assert run(SAMPLE, "--out", tmp_path, "--method", "world", "--segment", 0.1, 0.9) == 1
+    assert run(short, "--out", tmp_path, "--method", "world", "--segment", 0.1, 0.9) == 1
     assert "LimitError" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.mp4"))
 
@@ -256,7 +251,7 @@ def test_too_much_sound_is_refused_and_not_cut(tmp_path: Path, monkeypatch, caps
 def test_a_frozen_picture_has_no_other_moment(tmp_path: Path, capsys) -> None:
     """A mouth swapped with itself would be a genuine face that is labelled fake."""
     frozen = tmp_path / "frozen.mp4"
-    grab = ["-ss", "1", "-i", str(SAMPLE), "-frames:v", "1", str(tmp_path / "still.png")]
+    grab = ["-ss", "1", "-i", str(SAMPLE), *SMALL, "-frames:v", "1", str(tmp_path / "still.png")]
     loop = ["-loop", "1", "-t", "2", "-r", "25", "-i", str(tmp_path / "still.png"), "-qp", "0", "-preset", "ultrafast"]
     for options in (grab, [*loop, "-pix_fmt", "yuv420p", str(frozen)]):
         subprocess.run([RENDERER, "-v", "error", *options], check=True)

@@ -11,16 +11,7 @@ from hypothesis import strategies as st
 
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries.blend import LEAST_CHANGE
-from avdetect.datasets.forgeries.geometry import (
-    CANVAS,
-    CORNER,
-    PARTS,
-    REGIONS,
-    credible,
-    face_maps,
-    lay,
-    region_mask,
-)
+from avdetect.datasets.forgeries.geometry import CANVAS, CORNER, PARTS, REGIONS, credible, face_maps, lay, region_mask
 from avdetect.datasets.forgeries.visual import NEEDS_MOMENT, VISUAL, ForgedFaces
 
 SIZE = 96

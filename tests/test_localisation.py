@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from manifests import manifest_of
 
-from avdetect.datasets.manifest import validate
 from avdetect.errors import MediaError
 from avdetect.evaluation.localisation import average_precision, measure_localisation
 from avdetect.types import Segment
@@ -94,14 +94,9 @@ class Fixed:
 
 def measured(detector: Any, **columns: list[object]) -> pd.DataFrame:
     """What is fake from end to end, in part, not at all, of another dataset, and a file that is gone."""
-    rows = {
-        "path": ["whole", "part", "real", "elsewhere", "gone"],
-        "fake": [1, 1, 0, 0, 1],
-        "dataset": ["a", "a", "a", "b", "a"],
-        "fake_segments": [(), ((2.0, 4.0),), (), (), ((0.0, 1.0),)],
-    }
-    shared = {"group": rows["path"], "video_fake": None, "audio_fake": None, "method": "", "split": "dev"}
-    table = validate(pd.DataFrame(rows | shared | columns))
+    segments = [(), ((2.0, 4.0),), (), (), ((0.0, 1.0),)]
+    stated = {"fake": [1, 1, 0, 0, 1], "dataset": [*"aaaba"], "fake_segments": segments} | columns
+    table = manifest_of(["whole", "part", "real", "elsewhere", "gone"], **stated)
     return measure_localisation(table, detector).set_index("score")
 
 

@@ -57,10 +57,7 @@ def test_contrastive_loss_prefers_moments_that_belong_together() -> None:
     same = nn.functional.normalize(torch.ones(2, 16, 16), dim=2)
     chance = math.log(12) + 0.2 * math.log(24)
     assert contrastive_sync(same[:, :12], same, EVERY, EVERY).item() == pytest.approx(chance, rel=1e-5)
-
-
-def test_recognising_the_clip_is_not_enough() -> None:
-    """Vectors that tell clips apart but not moments leave the loss near chance within a clip."""
+    # Vectors that tell clips apart but not moments leave the loss near chance within a clip.
     clips = nn.functional.normalize(torch.eye(2, 16), dim=1)[:, None].expand(2, 16, 16)
     assert contrastive_sync(clips[:, :12], clips, EVERY, EVERY) > math.log(12)
 

@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score, roc_curve
 
-from avdetect.evaluation.metrics import (
-    METRICS,
-    SEED,
-    TOO_FEW,
-    alarm_limit,
-    measure,
-    multiplicities,
-    resampled,
-    weights,
-)
+from avdetect.evaluation.metrics import METRICS, SEED, TOO_FEW, alarm_limit, measure, multiplicities, resampled, weights
 
 Files = pd.DataFrame  # the manifest's columns group, dataset and method
 ROUNDS = 40
@@ -143,18 +134,15 @@ def test_a_missing_class_is_no_measurement_and_a_single_group_has_no_bounds() ->
     assert np.isnan(row["auc_low"])
 
 
-@pytest.mark.parametrize(
-    ("labels", "scores", "proper"),
-    [
+def test_what_cannot_be_measured_is_refused() -> None:
+    for labels, scores, proper in (
         ([0, np.nan], [0.1, 0.2], True),
         ([0, 1], [0.1, np.nan], False),
         ([0, 1], [0.1, 1.2], True),
         ([0, 1, 1], [0.1, 0.2], True),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(labels: list, scores: list, proper: bool) -> None:
-    with pytest.raises(ValueError, match=r"must be|leave out|probability"):
-        measure(labels, scores, alike(list("abc")[: len(labels)]), proper=proper)
+    ):
+        with pytest.raises(ValueError, match=r"must be|leave out|probability"):
+            measure(labels, scores, alike(list("abc")[: len(labels)]), proper=proper)
 
 
 def test_the_draws_do_not_depend_on_the_chunks() -> None:

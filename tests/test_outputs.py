@@ -24,16 +24,13 @@ from avdetect.training.streams import score_clips
 PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
 FABRIC = SimpleNamespace(global_rank=0, world_size=1, is_global_zero=True, device="cpu")
 ROWS = pd.DataFrame(
-    [
-        # path, fake, own_voice, group, dataset
-        ("a", 0, "", "anna", "one"),
-        ("b", 0, "", "bert", "one"),
-        ("c", 0, "", "carl", "two"),
-        ("dubbed", 0, 0, "dora", "one"),
-        ("fake", 1, "", "emil", "one"),
-        ("also-anna", 0, 1, "anna", "two"),
-    ],
-    columns=["path", "fake", "own_voice", "group", "dataset"],
+    {
+        "path": ["a", "b", "c", "dubbed", "fake", "also-anna"],
+        "fake": [0, 0, 0, 0, 1, 0],
+        "own_voice": ["", "", "", 0, "", 1],
+        "group": ["anna", "bert", "carl", "dora", "emil", "anna"],
+        "dataset": ["one", "one", "two", "one", "one", "two"],
+    }
 )
 
 
@@ -66,18 +63,14 @@ def scored(part: Subset, folder: Path, monkeypatch: pytest.MonkeyPatch, **fit) -
 def test_a_voice_comes_from_another_person_of_the_same_source(part: Subset) -> None:
     voices = Voices(part)
     names = part.archive.files["path"].str.rsplit("/").str[-1]
-    assert [names[row] for row in voices.rows] == ["a", "b", "c", "also-anna"]
-    given = {}
-    for row in voices.rows.tolist():
-        found = {len(voices.of_another(row, np.random.default_rng(i))) for i in range(6)}
-        given[names[row]] = found
+    given = {
+        names[row]: {len(voices.of_another(row, np.random.default_rng(i))) for i in range(6)}
+        for row in voices.rows.tolist()
+    }
     # a (2 clips) and b (2) are the only ones of their source; c gets also-anna's (1) and the other way round.
     assert given == {"a": {2}, "b": {2}, "c": {1}, "also-anna": {1}}
-
-
-def test_without_another_person_there_is_no_other_voice(archive: ClipArchive) -> None:
-    rows = np.flatnonzero(archive.files["group"] == "anna")
-    assert Voices(Subset(archive, rows)).of_another(int(rows[0]), np.random.default_rng(0)) == []
+    alone = np.flatnonzero(part.archive.files["group"] == "anna")
+    assert Voices(Subset(part.archive, alone)).of_another(int(alone[0]), np.random.default_rng(0)) == []
 
 
 def test_another_voice_does_not_match_and_the_picture_is_not_looked_at_again() -> None:

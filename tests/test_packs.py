@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from types import ModuleType
 
+import export
 import numpy as np
-import pandas as pd
+import pack_faces
 import pytest
 import torch
+import train
+import train_pack
 import yaml
 from archive_factory import make_archive
 from clips import talking_clip
+from manifests import manifest_of
 from safetensors.torch import load_file
 
+from avdetect.bundle import Bundle
 from avdetect.config import FaceConfig, PairLoopConfig, PreprocessConfig
 from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.manifest import validate
 from avdetect.errors import ManifestError
 from avdetect.training.batches import VisualBatches
-from avdetect.training.packs import open_pack, write_pack
+from avdetect.training.packs import Chosen, open_pack, write_pack
 from avdetect.training.sampling import Subset
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
+TUNED = {"tune": "norm", "unit_features": True}
+ENCODER = {"encoder": "test_vit", "encoder_kwargs": {"img_size": 64}, "size": 64}
 CONFIG = {
     "preprocess": {"faces": {"crop_size": 32}},
-    "model": {
-        "visual": {
-            "encoder": "test_vit",
-            "encoder_kwargs": {"img_size": 64},
-            "size": 64,
-            "tune": "norm",
-            "unit_features": True,
-        }
-    },
+    "model": {"visual": ENCODER | TUNED},
     "visual": {"batch_size": 4, "alignment": 0.1, "uniformity": 0.5, "weight_decay": 0, "codec": 0},
     "audio": {"steps": 0},
     "sync": {"steps": 0},
@@ -45,39 +42,29 @@ CONFIG = {
 }
 
 
-def tool(name: str) -> ModuleType:
-    return importlib.import_module(name)
+def run(tool: ModuleType, *arguments: object) -> int:
+    return tool.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
     """24 files of two clips and four sources, a fake beside its original; nine of the fakes are of one generator,
     and of two fakes only the second clip is forged."""
-    rows = []
-    for i in range(24):
-        fake, pair = i % 2, i // 2
-        rows.append(
-            {
-                "path": f"/secret/{i}.mp4",
-                "fake": fake,
-                "video_fake": fake,
-                "audio_fake": 0,
-                "group": f"person{pair}",
-                "split": "dev" if pair >= 10 else "train",
-                "dataset": f"source{pair % 4}",
-                "method": ("rare" if pair % 4 == 0 else "common") * fake,
-                "original": f"/secret/{i - 1}.mp4" if fake else "",
-                "fake_segments": ((2.0, 3.5),) if fake and pair < 2 else (),
-            }
-        )
-    clips = [talking_clip(45, seed=i, size=32) for i in range(24)]
-    later = [talking_clip(45, seed=i + 100, start_frame=50, size=32) for i in range(24)]
-    return make_archive(
-        tmp_path_factory.mktemp("archive"),
-        validate(pd.DataFrame(rows)),
-        [[first, second] for first, second in zip(clips, later, strict=True)],
-        PREPROCESS,
+    number = range(24)
+    fake, pair = [i % 2 for i in number], [i // 2 for i in number]
+    table = manifest_of(
+        [f"/secret/{i}.mp4" for i in number],
+        **{"fake": fake, "video_fake": fake, "audio_fake": 0},
+        group=[f"person{p}" for p in pair],
+        split=["dev" if p >= 10 else "train" for p in pair],
+        dataset=[f"source{p % 4}" for p in pair],
+        method=[("rare" if p % 4 == 0 else "common") * y for p, y in zip(pair, fake, strict=True)],
+        original=[f"/secret/{i - 1}.mp4" * y for i, y in zip(number, fake, strict=True)],
+        fake_segments=[((2.0, 3.5),) if i in (1, 3) else () for i in number],
     )
+    starts = ((0, 0), (100, 50))  # seed and frame of each clip
+    clips = [[talking_clip(45, seed=i + seed, start_frame=start, size=32) for seed, start in starts] for i in number]
+    return make_archive(tmp_path_factory.mktemp("archive"), table, clips, PREPROCESS)
 
 
 def whole(archive: ClipArchive) -> Subset:
@@ -85,14 +72,13 @@ def whole(archive: ClipArchive) -> Subset:
 
 
 @pytest.fixture(scope="module")
-def pack(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Chosen]:
     path = tmp_path_factory.mktemp("pack") / "faces.zip"
-    write_pack(whole(archive), path, 300_000)
-    return path
+    return path, write_pack(whole(archive), path, 300_000)
 
 
-def test_a_pack_holds_pairs_as_they_were(archive: ClipArchive, pack: Path, tmp_path: Path) -> None:
-    chosen = write_pack(whole(archive), tmp_path / "again.zip", 300_000)
+def test_a_pack_holds_pairs_as_they_were(archive: ClipArchive, written: tuple[Path, Chosen], tmp_path: Path) -> None:
+    pack, chosen = written
     packed = open_pack(pack, tmp_path / "a")
     assert packed.clips["main_faces"].sum() == sum(map(len, chosen.values()))
     source = {(file, clip): row for row, (file, clip) in enumerate(archive.clips[["file", "clip"]].to_numpy())}
@@ -115,7 +101,10 @@ def test_a_pack_holds_pairs_as_they_were(archive: ClipArchive, pack: Path, tmp_p
         assert times[0] == times[1], "… at the same time"
 
 
-def test_a_pack_is_balanced_bounded_and_anonymous(archive: ClipArchive, pack: Path, tmp_path: Path) -> None:
+def test_a_pack_is_balanced_bounded_and_anonymous(
+    archive: ClipArchive, written: tuple[Path, Chosen], tmp_path: Path
+) -> None:
+    pack, chosen = written
     assert 150_000 < pack.stat().st_size <= 300_000
     packed = open_pack(pack, tmp_path)
     crops = packed.clips.groupby("file")["main_faces"].sum()
@@ -128,7 +117,9 @@ def test_a_pack_is_balanced_bounded_and_anonymous(archive: ClipArchive, pack: Pa
     assert marked.sum() == (packed.files["fake"] == 1).sum()
     unforged = archive.files["fake_segments"].map(len).to_numpy()[archive.clips["file"]] > 0
     first = archive.clips["clip"].to_numpy() == 0
-    assert not set(np.flatnonzero(unforged & first)) & set(write_pack(whole(archive), tmp_path / "x.zip", 300_000))
+    assert not set(np.flatnonzero(unforged & first)) & set(chosen)
+    small = [write_pack(whole(archive), tmp_path / name, 60_000) for name in ("a.zip", "b.zip")]
+    assert small[0] == small[1]
 
 
 def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path) -> None:
@@ -143,12 +134,11 @@ def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path
 def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, tmp_path: Path, capsys) -> None:
     faces, config, out = tmp_path / "faces.zip", tmp_path / "config.yaml", tmp_path / "trained"
     config.write_text(yaml.safe_dump(CONFIG))
-    packing = ["--cache", archive.root, "--out", faces, "--max-mib", "0.5"]
-    assert tool("pack_faces").main([str(a) for a in packing]) == 0
+    assert run(pack_faces, "--cache", archive.root, "--out", faces, "--max-mib", 0.5) == 0
     assert "crops of 20 files" in capsys.readouterr().out, "those of the split train"
-    training = ["--pack", faces, "--config", config, "--out", out, "--steps", "10", "--max-mib", "0.3"]
-    training = [str(a) for a in [*training, "--accelerator", "cpu", "--workers", "0"]]
-    assert tool("train_pack").main(training) == 0
+    training = ("--pack", faces, "--config", config, "--out", out, "--steps", 10, "--max-mib", 0.3)
+    training += ("--accelerator", "cpu", "--workers", 0)
+    assert run(train_pack, *training) == 0
     first, *looks = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert set(first["sources"]["seen"]) | set(first["sources"]["held out"]) == {f"source{k}" for k in range(4)}
     assert not set(first["sources"]["seen"]) & set(first["sources"]["held out"])
@@ -159,18 +149,31 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, 
     assert max(file.stat().st_size for file in files) <= 0.3 * 1024**2
     weights = {name: value for file in files for name, value in load_file(file).items()}
     capsys.readouterr()
-    assert tool("train_pack").main(training) == 0, "nothing is left to do"
+    assert run(train_pack, *training) == 0, "nothing is left to do"
     assert all(torch.equal(value, weights[name]) for file in files for name, value in load_file(file).items())
-    assert tool("train_pack").main([*training, "--held-out", "0.5"]) == 1
+    assert run(train_pack, *training, "--held-out", 0.5) == 1
     assert "belongs to another run (held_out" in capsys.readouterr().err
 
     values = {**CONFIG, "visual": {"steps": 2, "batch_size": 4, "codec": 0, "checkpoint_every": 1}}
-    values["model"] = {"visual": {**CONFIG["model"]["visual"], "tune": "none", "unit_features": False}}
+    values["model"] = {"visual": ENCODER | {"tune": "none"}}
     config.write_text(yaml.safe_dump(values))
-    command = ["--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle"]
-    command += ["--pretrained", out / "encoder", "--accelerator", "cpu", "--workers", "0"]
-    assert tool("train").main([str(a) for a in command]) == 0
+    command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
+    assert run(train, *command, "--pretrained", out / "encoder", "--accelerator", "cpu") == 0
+    shown = capsys.readouterr().out
+    assert f"avdetect score clip.mp4 --bundle {tmp_path / 'bundle'}" in shown, "the one command that scores a video"
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["config"]["model"]["visual"]["tune"] == "none"
     started = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(value, started[f"visual.encoder.{name}"]) for name, value in weights.items())
+    assert run(export, "--run", tmp_path / "run", "--out", tmp_path / "again", "--name", "mine") == 0
+    bundle, again = (Bundle.load(tmp_path / name) for name in ("bundle", "again"))
+    assert (again.info.name, again.info.files) == ("mine", bundle.info.files)
+
+
+def test_a_bad_start_is_one_clear_line(archive: ClipArchive, tmp_path: Path, capsys) -> None:
+    other = ROOT / "configs" / "dfdc.yaml"
+    for config, message in (("nothing.yaml", "cannot read nothing.yaml"), (other, "the cache was preprocessed as")):
+        command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
+        assert run(train, *command, "--accelerator", "cpu") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line

@@ -9,35 +9,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
 import timm
 import torch
+from loop_runs import FABRIC, Killed, dies_at, never
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from avdetect.config import (
-    AudioConfig,
-    PairLoopConfig,
-    View,
-    VisualConfig,
-)
+from avdetect.config import AudioConfig, PairLoopConfig, View, VisualConfig
 from avdetect.errors import ConfigError, ModelError
-from avdetect.export import PARITY_TOLERANCE, _to_onnx
 from avdetect.streams.audio import AudioStream
 from avdetect.streams.visual import VisualStream, _contrasts, regions
-from avdetect.training.loop import make_fabric
+from avdetect.streams.whisper import WIDTH
 from avdetect.training.probe import ProbeSet, fit_head, probe_set
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
-FABRIC = make_fabric(accelerator="cpu")
 ENCODER = "test_efficientnet"
 LEVELS = ("blocks.0", "blocks.2")
 PROBE = VisualConfig(encoder=ENCODER, levels=LEVELS, tune="none", dropout=0.5)
 LOOP = PairLoopConfig(steps=10, batch_size=16, weight_decay=0.05, label_smoothing=0.0, warmup_steps=0)
-
-
 CLIPS = 8
 
 
@@ -51,21 +42,13 @@ def make_batch(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
         picture = cv2.resize(rng.uniform(60, 190, (4, 4, 3)).astype(np.float32), (32, 32))
         crops.append(np.clip(picture + level * rng.standard_normal((32, 32, 3)), 0, 255).astype(np.uint8))
     labels[rng.choice(16, 2, replace=False)] = -1
-    mine = slice(part * 16 // parts, (part + 1) * 16 // parts)
     clips = torch.arange(16) % CLIPS  # two neighbouring clips are of one file
-    return {
-        "crops": torch.from_numpy(np.stack(crops)[mine]),
-        "labels": torch.from_numpy(labels[mine]),
-        "clips": clips[mine],
-    }
+    whole = {"crops": torch.from_numpy(np.stack(crops)), "labels": torch.from_numpy(labels), "clips": clips}
+    return {name: values[part * 16 // parts : (part + 1) * 16 // parts] for name, values in whole.items()}
 
 
 CROPS = make_batch(0, 0, 1)["crops"]
 FILES = np.arange(16) % CLIPS // 2  # of a batch
-
-
-def never(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-    pytest.fail("computed again")
 
 
 def made(seed: int = 0, **changes: Any) -> VisualStream:
@@ -149,23 +132,14 @@ def test_highpass_sees_grain_and_neither_colour_nor_light() -> None:
     inner = (dark - lit).abs().mean() / (dark - flat).abs().mean()
     assert inner < 0.1, "a slope of light is all but taken away"
     assert torch.isfinite(loud).all(), "and what is loud is cut"
-    stream = made(views=(View(highpass=5, std=16.0),), contrasts=LEVELS[:1]).eval()
-    graph = _to_onnx(stream, CROPS[:2].numpy(), False)
-    found = onnxruntime.InferenceSession(graph).run(None, {"input": CROPS.numpy()})[0]
-    with torch.inference_mode():
-        np.testing.assert_allclose(found, stream(CROPS).numpy(), atol=PARITY_TOLERANCE)
 
 
 def test_contrasts_compare_the_face_with_its_own_rim() -> None:
     """What camera and codec do to the whole crop cancels; what is done to the face alone does not."""
     maps = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 20, 20))).float()
-    weights = regions(20, 20)
-    upper, lower, rim = (weights[i] > 0 for i in range(3))
-    assert not (upper & lower).any()
-    assert not ((upper | lower) & rim).any()
-    assert all(place for place in (upper[8, 10], lower[12, 10], rim[0, 0], rim[19, 10]))
-    assert not rim[10, 2:18].any()
-    torch.testing.assert_close(weights.sum((1, 2)), torch.ones(3))
+    upper, lower, rim = (weights > 0 for weights in regions(20, 20))
+    assert not (upper & lower | (upper | lower) & rim).any(), "no two of them share a place"
+    assert upper[8, 10] & lower[12, 10] & rim[0, 0] & rim[19, 10]
 
     def read(values: torch.Tensor) -> torch.Tensor:
         return torch.stack(_contrasts(values), 1)  # (N, 4, C): mean of upper, of lower; spread of upper, of lower
@@ -214,18 +188,9 @@ def test_a_run_sees_only_what_is_of_its_files(drawn: ProbeSet) -> None:
     assert len(ProbeSet.of([drawn, other], part_of([7])).labels) == 0
 
 
-class Killed(Exception):
-    pass
-
-
 def test_two_runs_are_equal_and_a_killed_one_begins_again(drawn: ProbeSet, tmp_path: Path) -> None:
-    def dies(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-        if step == 2:
-            raise Killed
-        return make_batch(step, part, parts)
-
     with pytest.raises(Killed):
-        make_set(tmp_path / "a.probe", batches=dies)
+        make_set(tmp_path / "a.probe", batches=dies_at(2, make_batch))
     assert not list(tmp_path.iterdir())
     make_set(tmp_path / "a.probe")
     again = make_set(tmp_path / "a.probe", made(9), never, dataclasses.replace(LOOP, checkpoint_every=7))
@@ -281,17 +246,14 @@ def test_biases_of_the_sources_leave_what_differs_inside_them(drawn: ProbeSet) -
 # -- the file of features
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_features_of_another_run_are_refused(folder: Path, drawn: ProbeSet) -> None:
+    before = (folder / "visual.probe").read_bytes()
+    for options, message in (
         ({"seed": 4}, r"seed 3 \(here 4\)"),
         ({"config": dataclasses.replace(LOOP, forged=0.1)}, r"forged 0\.5 \(here 0\.1\)"),
-    ],
-)
-def test_features_of_another_run_are_refused(folder: Path, drawn: ProbeSet, options: dict, message: str) -> None:
-    before = (folder / "visual.probe").read_bytes()
-    with pytest.raises(ModelError, match=f"{message}.*name a new --run folder"):
-        make_set(folder / "visual.probe", batches=never, **options)
+    ):
+        with pytest.raises(ModelError, match=f"{message}.*name a new --run folder"):
+            make_set(folder / "visual.probe", batches=never, **options)
     assert (folder / "visual.probe").read_bytes() == before
 
 
@@ -304,43 +266,35 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-# -- how a run comes to it
-
-
 # -- perceptrons
 
 
-def perceptrons(seed: int = 0) -> AudioStream:
-    """A stream whose encoder hands its windows' band means on."""
+def fitted_to(probe: ProbeSet, seed: int = 0, **head: Any) -> AudioStream:
     torch.manual_seed(seed)
-    config = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem",), hidden=32, heads=2, dropout=0.0)
-    stream = AudioStream(config)
-    return stream.eval()
+    stream = AudioStream(AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem",), **head))
+    return fit_head(stream.eval(), probe, PairLoopConfig(weight_decay=0.01, label_smoothing=0.0))
 
 
 def rings(seed: int) -> ProbeSet:
     """Two classes that no line parts: near the middle, and around it."""
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(5000, perceptrons().encoder.width, generator=generator)
+    features = torch.randn(5000, 3 * WIDTH, generator=torch.Generator().manual_seed(seed))
     features[:, 2:] = 0
     labels = (features[:, :2].norm(dim=1) > 1.2).float()
     return ProbeSet(features, labels, np.zeros(5000, np.int64), np.full(5000, "one"))
 
 
 def test_perceptrons_learn_what_no_line_parts() -> None:
-    config = PairLoopConfig(weight_decay=0.01, label_smoothing=0.0)
-    stream = fit_head(perceptrons(), rings(1), config)
-    test = rings(2)
-    with torch.inference_mode():
-        logits = stream.head(stream.standard(test.features)).squeeze(1)
+    train, test, perceptrons = rings(1), rings(2), {"hidden": 32, "heads": 2, "dropout": 0.0}
+    stream = fitted_to(train, **perceptrons)
     assert not stream.training
-    again = fit_head(perceptrons(7), rings(1), config).head.state_dict()
+    again = fitted_to(train, seed=7, **perceptrons).head.state_dict()
     assert all(torch.equal(value, again[key]) for key, value in stream.head.state_dict().items()), "from the seed alone"
     assert not torch.equal(again["members.0.1.weight"], again["members.1.1.weight"]), "its members differ"
-    assert ((logits > 0) == (test.labels > 0)).float().mean() > 0.85
-    linear = fit_head(
-        AudioStream(AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem",))), rings(1), config
-    )
-    with torch.inference_mode():
-        guess = linear.head(linear.standard(test.features)).squeeze(1)
-    assert ((guess > 0) == (test.labels > 0)).float().mean() < 0.75
+
+    def right(stream: AudioStream) -> float:
+        with torch.inference_mode():
+            logits = stream.head(stream.standard(test.features)).squeeze(1)
+        return ((logits > 0) == (test.labels > 0)).float().mean().item()
+
+    assert right(stream) > 0.85
+    assert right(fitted_to(train)) < 0.75

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import timm
 import torch
 from archive_factory import make_archive
 from clips import talking_clip
+from manifests import manifest_of
 from safetensors.torch import save_file
 
 from avdetect import pooling
@@ -32,7 +34,6 @@ from avdetect.config import (
     VisualConfig,
 )
 from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.manifest import validate
 from avdetect.detector import load_detector
 from avdetect.errors import ConfigError, ManifestError, ModelError
 from avdetect.model import Model
@@ -45,6 +46,7 @@ from avdetect.training.run import Settings, train
 from avdetect.training.sampling import Subset
 
 torch.set_num_threads(1)
+SETTINGS = Settings(make_fabric(accelerator="cpu"), workers=0)
 PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
 PAIRS = PairLoopConfig(steps=2, batch_size=4, warmup_steps=1, checkpoint_every=1, codec=0.0)
 PLAIN = StreamLoopConfig(steps=2, batch_size=2, warmup_steps=1, checkpoint_every=1, codec=0.0)
@@ -76,39 +78,62 @@ def table_of(fakes: bool = True, sound: bool = True) -> pd.DataFrame:
     """12 train and 4 dev files of two sources; the odd ones are fakes of the even ones, if there are `fakes`."""
     number = np.arange(16)
     fake = number % 2 if fakes else 0 * number
-    table = pd.DataFrame({"path": [f"/{i}.mp4" for i in number], "fake": fake, "video_fake": fake})
-    table["audio_fake"] = fake if sound else ""
-    table["group"] = [f"person{i // 2}" for i in number]
-    table["dataset"] = [f"source{i // 2 % 2}" for i in number]
-    table["original"] = ["/" * y + f"{i - 1}.mp4" * y for i, y in zip(number, fake, strict=True)]
-    return validate(table.assign(split=np.where(number < 12, "train", "dev"), method=np.where(fake, "made", "")))
+    return manifest_of(
+        [f"/{i}.mp4" for i in number],
+        **{"fake": fake, "video_fake": fake, "audio_fake": fake if sound else ""},
+        group=[f"person{i // 2}" for i in number],
+        dataset=[f"source{i // 2 % 2}" for i in number],
+        original=[f"/{i - 1}.mp4" * y for i, y in zip(number, fake, strict=True)],
+        split=np.where(number < 12, "train", "dev"),
+        method=np.where(fake, "made", ""),
+    )
 
 
-def archive_of(root: Path, fakes: bool = True, sound: bool = True) -> ClipArchive:
-    clips = [talking_clip(75, seed=i, size=32) for i in range(16)]
+def archive_of(root: Path, table: pd.DataFrame, sound: bool = True) -> ClipArchive:
+    clips = [talking_clip(75, seed=int(Path(path).stem), size=32) for path in table["path"]]
     if not sound:
         clips = [dataclasses.replace(clip, waveform=None) for clip in clips]
-    return make_archive(root, table_of(fakes, sound), [[clip] for clip in clips], PREPROCESS)
+    return make_archive(root, table, [[clip] for clip in clips], PREPROCESS)
 
 
 def run(config: TrainConfig, archive: ClipArchive, folder: Path) -> dict:
-    train(config, archive, folder, Settings(make_fabric(accelerator="cpu"), workers=0))
+    train(config, archive, folder, SETTINGS)
     return json.loads((folder / "result.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
-    return archive_of(tmp_path_factory.mktemp("archive"))
+    return archive_of(tmp_path_factory.mktemp("archive"), table_of())
+
+
+@dataclasses.dataclass
+class Watched:
+    """A run, and the files that its streams were trained on and scored, by the name of the fold."""
+
+    folder: Path
+    result: dict
+    trained: dict[str, Subset]
+    scored: dict[str, Subset]
+
+
+def watched(config: TrainConfig, archive: ClipArchive, folder: Path) -> Watched:
+    training, scoring = Mock(wraps=run_module.train_streams), Mock(wraps=run_module.score_subset)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "train_streams", training)
+        patch.setattr(run_module, "score_subset", scoring)
+        result = run(config, archive, folder)
+    trained = {call.args[3].name: call.args[1] for call in training.call_args_list}
+    scored = {call.args[3].parent.name: call.args[2] for call in scoring.call_args_list}
+    return Watched(folder, result, trained, scored)
 
 
 @pytest.fixture(scope="module")
-def finished(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    folder = tmp_path_factory.mktemp("run")
-    return folder, run(LEARNED, archive, folder)
+def finished(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    return watched(LEARNED, archive, tmp_path_factory.mktemp("run"))
 
 
-def test_a_run_ends_in_a_bundle_that_scores(finished: tuple[Path, dict], tmp_path: Path) -> None:
-    folder, result = finished
+def test_a_run_ends_in_a_bundle_that_scores(finished: Watched, tmp_path: Path) -> None:
+    folder, result = finished.folder, finished.result
     bundle, _ = export(folder, tmp_path / "bundle")
     found = load_detector(tmp_path / "bundle", device="cpu").score(SAMPLE, duration_seconds=2)
     assert found.model["bundle"] == "run"
@@ -127,9 +152,9 @@ def test_a_run_ends_in_a_bundle_that_scores(finished: tuple[Path, dict], tmp_pat
     assert (named.info.name, named.info.licence) == ("mine", "CC0")
 
 
-def test_a_run_of_an_earlier_version_is_exported(finished: tuple[Path, dict], tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_is_exported(finished: Watched, tmp_path: Path) -> None:
     """It states a stage and settings that are gone; so do bundles."""
-    old = shutil.copytree(finished[0], tmp_path / "old")
+    old = shutil.copytree(finished.folder, tmp_path / "old")
     result = json.loads((old / "result.json").read_text())
     result["config"] |= {"joint": {"steps": 0}}
     result["config"]["model"]["fusion"] |= {"hidden": 0, "dropout": 0.1}
@@ -143,60 +168,43 @@ def test_a_run_of_an_earlier_version_is_exported(finished: tuple[Path, dict], tm
     assert Bundle.load(tmp_path / "bundle").info.model.fusion.parts
 
 
-def test_a_run_goes_on_where_it_was(finished: tuple[Path, dict], archive: ClipArchive, tmp_path: Path) -> None:
-    folder, result = finished
+def test_a_run_goes_on_where_it_was(finished: Watched, archive: ClipArchive, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    shutil.copytree(folder, again)
+    shutil.copytree(finished.folder, again)
     for lost in ("result.json", "model.safetensors", "fold1/scores/000000.npz"):
         (again / lost).unlink()
     shutil.rmtree(again / "final")
-    assert run(LEARNED, archive, again) == result
-    assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert run(LEARNED, archive, again) == finished.result
+    assert (again / "model.safetensors").read_bytes() == (finished.folder / "model.safetensors").read_bytes()
 
 
-def test_a_folder_belongs_to_one_run(finished: tuple[Path, dict], archive: ClipArchive, tmp_path: Path) -> None:
+def test_a_folder_belongs_to_one_run(finished: Watched, archive: ClipArchive, tmp_path: Path) -> None:
     """Scores are kept by place: taken up after the cache was made anew in another order, they would be other files'."""
-    clips = [[talking_clip(75, seed=i, size=32)] for i in range(16)]
-    order = [*range(1, 16), 0]
-    table = table_of().iloc[order].reset_index(drop=True)
-    other = make_archive(tmp_path / "other", table, [clips[i] for i in order], PREPROCESS)
+    other = archive_of(tmp_path / "other", table_of().iloc[[*range(1, 16), 0]].reset_index(drop=True))
     with pytest.raises(ConfigError, match=r"belongs to another run \(data: "):
-        run(LEARNED, other, finished[0])
+        run(LEARNED, other, finished.folder)
     with pytest.raises(ConfigError, match=r"\(config.seed: 5 there, 1 now\): name a new folder as --run"):
-        run(dataclasses.replace(LEARNED, seed=1), archive, finished[0])
+        run(dataclasses.replace(LEARNED, seed=1), archive, finished.folder)
 
 
 @pytest.mark.parametrize("release", [False, True])
 def test_no_stream_scores_what_it_was_trained_on(
-    archive: ClipArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: bool
+    finished: Watched, archive: ClipArchive, tmp_path: Path, release: bool
 ) -> None:
     """The fusion learns how far to trust a stream on new people, or new sources; scores of known ones would tell it too
     much. A release trains on dev too, and measures it out of fold."""
-    trained: dict[str, Subset] = {}
-    scored: dict[str, Subset] = {}
-    train_streams, score_subset = run_module.train_streams, run_module.score_subset
-
-    def spy_train(config, subset, dev, folder, *more):
-        trained[folder.name] = subset
-        return train_streams(config, subset, dev, folder, *more)
-
-    def spy_score(config, model, subset, folder, fabric):
-        scored[folder.parent.name] = subset
-        return score_subset(config, model, subset, folder, fabric)
-
-    monkeypatch.setattr(run_module, "train_streams", spy_train)
-    monkeypatch.setattr(run_module, "score_subset", spy_score)
-    apart = "dataset" if release else "group"
-    result = run(dataclasses.replace(CONFIG, release=release, fold_by=apart), archive, tmp_path / "run")
-    everything = list(range(16 if release else 12))
-    assert set(trained) == {"fold0", "fold1", "final"}
-    assert sorted(trained["final"].rows.tolist()) == everything
-    assert sorted(row for subset in scored.values() for row in subset.rows.tolist()) == everything
-    for fold, held in scored.items():
-        assert sorted([*trained[fold].rows.tolist(), *held.rows.tolist()]) == everything
-        assert not set(trained[fold].table[apart]) & set(held.table[apart])
-    assert set(result["metrics"]) == ({"out of fold"} if release else {"out of fold", "dev"})
-    assert len(pd.read_csv(tmp_path / "run" / OUT_OF_FOLD)) == len(everything)
+    seen, apart, everything = finished, "group", list(range(12))
+    if release:
+        apart, everything = "dataset", list(range(16))
+        seen = watched(dataclasses.replace(CONFIG, release=True, fold_by=apart), archive, tmp_path / "run")
+    assert set(seen.trained) == {"fold0", "fold1", "final"}
+    assert sorted(seen.trained["final"].rows.tolist()) == everything
+    assert sorted(row for subset in seen.scored.values() for row in subset.rows.tolist()) == everything
+    for fold, held in seen.scored.items():
+        assert sorted([*seen.trained[fold].rows.tolist(), *held.rows.tolist()]) == everything
+        assert not set(seen.trained[fold].table[apart]) & set(held.table[apart])
+    assert set(seen.result["metrics"]) == ({"out of fold"} if release else {"out of fold", "dev"})
+    assert len(pd.read_csv(seen.folder / OUT_OF_FOLD)) == len(everything)
 
 
 def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path) -> None:
@@ -214,8 +222,7 @@ def test_a_frozen_encoder_ends_in_a_bundle(archive: ClipArchive, tmp_path: Path)
     )
     with pytest.raises(ConfigError, match="weights to start from"):
         run(config, archive, tmp_path / "run")
-    settings = Settings(make_fabric(accelerator="cpu"), workers=0)
-    train(config, archive, tmp_path / "run", settings, pretrained={"visual": str(tmp_path / "start.safetensors")})
+    train(config, archive, tmp_path / "run", SETTINGS, pretrained={"visual": str(tmp_path / "start.safetensors")})
     bundle, result = export(tmp_path / "run", tmp_path / "bundle")
     assert "/" not in json.dumps(result["config"]["model"]), "no path of the machine that trained it"
     trained = Model.load(bundle.info.model, tmp_path / "run" / "model.safetensors").visual
@@ -243,8 +250,7 @@ def test_voice_and_match_share_one_speech_encoder(archive: ClipArchive, tmp_path
     without = dataclasses.replace(config, audio=dataclasses.replace(PAIRS, steps=0))
     with pytest.raises(ConfigError, match="--pretrained-audio"):
         run(without, archive, tmp_path / "none")
-    settings = Settings(make_fabric(accelerator="cpu"), workers=0)
-    train(config, archive, tmp_path / "run", settings, pretrained={"audio": str(tmp_path / "whisper.safetensors")})
+    train(config, archive, tmp_path / "run", SETTINGS, pretrained={"audio": str(tmp_path / "whisper.safetensors")})
     bundle, _ = export(tmp_path / "run", tmp_path / "bundle")
     trained = Model.load(bundle.info.model, tmp_path / "run" / "model.safetensors").speech.state_dict()
     assert all(torch.equal(value, start[name]) for name, value in trained.items()) == frozen
@@ -254,25 +260,18 @@ def test_voice_and_match_share_one_speech_encoder(archive: ClipArchive, tmp_path
     assert found.missing == dict.fromkeys(silent, LEARNED_NOTHING)
 
 
-def test_what_is_wrong_shows_before_anything_is_trained(archive: ClipArchive, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, audio=dataclasses.replace(PAIRS, forgeries={"magic": 1.0}))
-    with pytest.raises(ConfigError, match="magic"):
-        run(config, archive, tmp_path / "run")
-    assert not (tmp_path / "run" / "fold0").exists()
-
-
 def test_real_videos_alone_end_in_a_bundle(tmp_path: Path) -> None:
     only_forged = dataclasses.replace(PAIRS, forged=1.0)
     config = dataclasses.replace(
         CONFIG, visual=only_forged, audio=only_forged, fusion=FusionFitConfig(steps=5, forged=2)
     )
-    result = run(config, archive_of(tmp_path / "cache", fakes=False), tmp_path / "run")
+    result = run(config, archive_of(tmp_path / "cache", table_of(fakes=False)), tmp_path / "run")
     assert result["fusion"]["clip_chosen_on"] == "train, out of fold"
     export(tmp_path / "run", tmp_path / "bundle")
 
 
 def test_faces_without_voices_end_in_a_bundle_that_says_so(tmp_path: Path) -> None:
-    silent = archive_of(tmp_path / "cache", sound=False)
+    silent = archive_of(tmp_path / "cache", table_of(sound=False), sound=False)
     with pytest.raises(ManifestError, match="real voice"):
         run(CONFIG, silent, tmp_path / "run")
     none = dataclasses.replace(PLAIN, steps=0)
@@ -285,16 +284,17 @@ def test_faces_without_voices_end_in_a_bundle_that_says_so(tmp_path: Path) -> No
     assert found.missing["audio"] == "the model was trained without an audio stream"
 
 
-def test_what_cannot_be_trained_is_one_clear_error(archive: ClipArchive, tmp_path: Path) -> None:
-    other = dataclasses.replace(CONFIG, preprocess=PreprocessConfig())
-    with pytest.raises(ConfigError, match=r"avdetect preprocess"):
-        run(other, archive, tmp_path / "a")
-    none = dataclasses.replace(PAIRS, steps=0)
-    with pytest.raises(ConfigError, match="nothing to train"):
-        run(dataclasses.replace(CONFIG, visual=none, audio=none), archive, tmp_path / "b")
+def test_what_cannot_be_trained_is_one_clear_error_before_anything_is(archive: ClipArchive, tmp_path: Path) -> None:
+    none, magic = dataclasses.replace(PAIRS, steps=0), dataclasses.replace(PAIRS, forgeries={"magic": 1.0})
+    for changes, message in (
+        ({"preprocess": PreprocessConfig()}, "avdetect preprocess"),
+        ({"visual": none, "audio": none}, "nothing to train"),
+        ({"audio": magic}, "magic"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(dataclasses.replace(CONFIG, **changes), archive, tmp_path / message)
+        assert not (tmp_path / message / "fold0").exists()
     with pytest.raises(ModelError, match="no finished run"):
-        export(tmp_path, tmp_path / "c")
-    table = table_of().assign(split="train")
-    alone = make_archive(tmp_path / "d", table, [[talking_clip(75, seed=i, size=32)] for i in range(16)], PREPROCESS)
+        export(tmp_path, tmp_path / "bundle")
     with pytest.raises(ManifestError, match="split dev"):
-        run(CONFIG, alone, tmp_path / "e")
+        run(CONFIG, archive_of(tmp_path / "cache", table_of().assign(split="train")), tmp_path / "alone")

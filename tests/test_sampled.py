@@ -26,13 +26,27 @@ from avdetect.report.text import render
 from avdetect.types import FPS, SAMPLE_RATE, Clip, VideoFrames, Waveform
 
 
-@pytest.fixture(scope="module", params=["mkv", "ts"])
-def minute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample over and over, five clips long; a transport stream has no index."""
-    path = tmp_path_factory.mktemp("long") / f"minute.{request.param}"
+def a_minute(folder: Path, suffix: str) -> Path:
+    """The sample over and over, five clips long."""
     looped = ("-stream_loop", "-1", "-i", str(SAMPLE), "-c", "copy", "-t", "58")
-    subprocess.run([RENDERER, "-v", "error", *looped, str(path)], check=True)
-    return path
+    subprocess.run([RENDERER, "-v", "error", *looped, str(folder / f"minute.{suffix}")], check=True)
+    return folder / f"minute.{suffix}"
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_minute(tmp_path_factory.mktemp("long"), "mkv")
+
+
+@pytest.fixture(scope="module")
+def without_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transport stream has none: it is decoded in one go."""
+    return a_minute(tmp_path_factory.mktemp("long"), "ts")
+
+
+@pytest.fixture(scope="module", params=["indexed", "without_index"])
+def minute(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
 
 
 def clips(detector: Detector, path: Path, **options: Any) -> list[Clip]:
@@ -40,18 +54,13 @@ def clips(detector: Detector, path: Path, **options: Any) -> list[Clip]:
         return list(stream)
 
 
-@pytest.fixture(scope="module")
-def whole(detector: Detector, minute: Path) -> list[Clip]:
-    return clips(detector, minute)
-
-
 def faces(clip: Clip) -> dict[int, np.ndarray]:
     """Frame number -> box."""
     return {int(n): box for track in clip.tracks for n, box in zip(track.face_frames, track.boxes, strict=True)}
 
 
-def test_sampled_clips_are_those_of_the_whole_file(detector: Detector, minute: Path, whole: list[Clip]) -> None:
-    some = clips(detector, minute, sample=2)
+def test_sampled_clips_are_those_of_the_whole_file(detector: Detector, minute: Path) -> None:
+    whole, some = clips(detector, minute), clips(detector, minute, sample=2)
     assert [clip.start_seconds for clip in whole] == [0, 12, 24, 36, 48]
     assert [clip.start_seconds for clip in some] == [12, 36]
     for clip in some:
@@ -66,10 +75,12 @@ def test_sampled_clips_are_those_of_the_whole_file(detector: Detector, minute: P
         assert all(np.allclose(box, boxes[n], atol=0.1 * (box[2] - box[0])) for n, box in found.items() if n in boxes)
 
 
-def test_a_sample_of_all_clips_is_the_whole_file(detector: Detector, minute: Path) -> None:
+def test_a_sample_of_all_clips_is_the_whole_file(detector: Detector, indexed: Path) -> None:
     for sample in (0, 5):
-        with detector.preprocessor.open(minute, sample=sample) as stream:
+        with detector.preprocessor.open(indexed, sample=sample) as stream:
             assert stream.windows == ()
+    with pytest.raises(ConfigError, match="0 for all"):
+        detector.score(SAMPLE, sample=-1)
 
 
 def test_only_the_windows_are_decoded_where_an_index_leads_to_them(
@@ -88,10 +99,8 @@ def test_only_the_windows_are_decoded_where_an_index_leads_to_them(
 
 
 def test_a_window_that_cannot_be_decoded_leaves_the_others(
-    detector: Detector, minute: Path, monkeypatch: pytest.MonkeyPatch
+    detector: Detector, indexed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if minute.suffix == ".ts":
-        pytest.skip("it is decoded in one go")
     read = MediaReader.video
 
     def video(self: MediaReader, **window: Any) -> Iterator[VideoFrames]:
@@ -100,7 +109,7 @@ def test_a_window_that_cannot_be_decoded_leaves_the_others(
         yield from read(self, **window)
 
     monkeypatch.setattr(MediaReader, "video", video)
-    with detector.preprocessor.open(minute, sample=2) as stream:
+    with detector.preprocessor.open(indexed, sample=2) as stream:
         first, second = stream
     assert not first.tracks
     assert second.tracks
@@ -108,12 +117,10 @@ def test_a_window_that_cannot_be_decoded_leaves_the_others(
 
 
 @pytest.fixture
-def cut(minute: Path, tmp_path: Path) -> Path:
+def cut(indexed: Path, tmp_path: Path) -> Path:
     """The first two fifths of the minute, whose header still states all of it: some 23 seconds."""
     path, whole = tmp_path / "cut.mp4", tmp_path / "whole.mp4"
-    if minute.suffix == ".ts":
-        pytest.skip("it states no length: its end tells it")
-    front = ("-i", str(minute), "-c", "copy", "-movflags", "+faststart", str(whole))
+    front = ("-i", str(indexed), "-c", "copy", "-movflags", "+faststart", str(whole))
     subprocess.run([RENDERER, "-v", "error", *front], check=True)
     data = whole.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 5])
@@ -134,17 +141,15 @@ def test_a_sample_that_finds_nothing_is_no_verdict(detector: Detector, cut: Path
 
 
 def test_pictures_beside_a_window_are_not_in_its_clip(
-    detector: Detector, minute: Path, monkeypatch: pytest.MonkeyPatch
+    detector: Detector, without_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if minute.suffix != ".ts":
-        pytest.skip("its windows are decoded apart")
     read = MediaReader.video
 
     def video(self: MediaReader, **window: Any) -> Iterator[VideoFrames]:
         return read(self, **window, batch=7)  # as behind a gap: batches do not end where windows do
 
     monkeypatch.setattr(MediaReader, "video", video)
-    for clip in clips(detector, minute, sample=2):
+    for clip in clips(detector, without_index, sample=2):
         frames = [n for track in clip.tracks for n in track.face_frames]
         first = round(clip.start_seconds * FPS)
         assert first <= min(frames) < first + 25
@@ -162,13 +167,11 @@ def test_the_silence_between_two_stretches_takes_no_room() -> None:
     assert peak < 50e6
 
 
-def test_the_detection_says_what_was_judged(detector: Detector, minute: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if minute.suffix == ".ts":
-        pytest.skip("what is said is the same of all")
+def test_the_detection_says_what_was_judged(detector: Detector, indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocess, "LONG_SECONDS", 30)
     monkeypatch.setattr(preprocess, "SAMPLED_CLIPS", 2)
     seen: list[tuple[float, float | None]] = []
-    found = detector.score(minute, on_progress=lambda done, of: seen.append((done, of)))
+    found = detector.score(indexed, on_progress=lambda done, of: seen.append((done, of)))
     assert found.reason.endswith(", in the 41 % of the file that was judged")
     assert "24.0 of 58." in str(render(found))
     assert found.windows == ((12, 24), (36, 48))
@@ -185,22 +188,15 @@ def test_a_small_share_is_not_rounded_away(expected: float, said: str) -> None:
     assert _percent_judged(SimpleNamespace(judged=((12, 24),), expected_seconds=expected)) == said
 
 
-def test_a_part_of_the_file_is_sampled_as_the_file_is(detector: Detector, minute: Path) -> None:
-    some = clips(detector, minute, start_seconds=5, duration_seconds=30, sample=1)
+def test_a_part_of_the_file_is_sampled_as_the_file_is(detector: Detector, indexed: Path) -> None:
+    some = clips(detector, indexed, start_seconds=5, duration_seconds=30, sample=1)
     assert [(clip.start_seconds, clip.duration_seconds) for clip in some] == [(17, 12)]
     assert some[0].tracks[0].first_frame >= 17 * FPS
 
 
-def test_a_negative_sample_is_refused(detector: Detector) -> None:
-    with pytest.raises(ConfigError, match="0 for all"):
-        detector.score(SAMPLE, sample=-1)
-
-
-def test_the_report_shows_what_was_not_judged(detector: Detector, minute: Path) -> None:
-    if minute.suffix == ".ts":
-        pytest.skip("what is shown is the same of all")
+def test_the_report_shows_what_was_not_judged(detector: Detector, indexed: Path) -> None:
     recorder = Recorder(sample=2)
-    found = detector.score(minute, sample=2, observer=recorder)
+    found = detector.score(indexed, sample=2, observer=recorder)
     evidence = recorder.evidence(detector, found)
     gaps = unseen(found)
     assert gaps == [(0, 12), (24, 36), (48, pytest.approx(58, abs=0.5))]

