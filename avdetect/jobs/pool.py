@@ -169,7 +169,6 @@ class BasePool(ABC, Generic[W]):
                 ) from error
 
     def _events(self) -> Iterator[Event | None]:
-        """What happens within a moment."""
         for worker, message in self._receive(_TICK_SECONDS):
             if worker in self._workers:  # else it was cancelled a moment ago
                 yield self._event(worker, message)

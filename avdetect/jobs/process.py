@@ -136,7 +136,6 @@ def try_task(task: Task) -> None:
 
 
 def _kill_family(pid: int) -> None:
-    """A process and its children."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)  # so that it starts no other child meanwhile
     for process in (*children(pid), pid):

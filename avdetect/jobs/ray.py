@@ -35,11 +35,6 @@ _ENVIRONMENT = {
 }
 
 
-def require() -> None:
-    """Raises ToolError when Ray is not installed."""
-    extras.require("ray", "the engine ray")
-
-
 def ray() -> Any:
     """The package, imported with our settings where the user has none of their own."""
     if "ray" not in sys.modules:  # it reads them when it is imported
