@@ -61,7 +61,6 @@ class Skipped:
 
 
 def _counted(count: int, what: str, names: Sequence[str] = ()) -> str:
-    """How many there are, and the first of them."""
     shown = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
     return f"{count} {what}" + (f" ({shown})" if names else "") if count else ""
 

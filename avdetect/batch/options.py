@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +104,11 @@ class ScoringOptions:
             "audio track": self.audio_track,
             "limits": dataclasses.asdict(self.limits),
         }
+
+
+def threads_of(workers: int) -> int:
+    """How many threads each of so many workers of this machine gets: few, for the networks are small."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) // workers))
 
 
 def scoring(begin: Callable[[], Scorer]) -> Work:

@@ -101,7 +101,6 @@ class Run:
         return self._finished | self._running.keys()
 
     def _items(self) -> Iterator[Item | None]:
-        """What has to be scored, as far as names come."""
         for path in self._source.open():
             if self._stop():
                 return

@@ -13,7 +13,7 @@ from functools import partial
 
 import uvicorn
 
-from avdetect.batch.options import scoring
+from avdetect.batch.options import scoring, threads_of
 from avdetect.errors import ConfigError
 from avdetect.jobs.process import try_task
 from avdetect.media import ffmpeg_path
@@ -38,7 +38,7 @@ def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = sc
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES if hard < 0 else min(_MOST_FILES, hard), hard))
     ffmpeg_path()  # without it every job would fail
     if score is score_upload:  # in a process of its own the networks are loaded once: what is wrong is said now
-        try_task(partial(scoring, partial(settings.options.scorer, settings.threads)))
+        try_task(partial(scoring, partial(settings.options.scorer, threads_of(settings.workers))))
     listener = listen(settings)
     # While it runs, uvicorn ends on these signals by itself, and sends them to us once more when that is done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
