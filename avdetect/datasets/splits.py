@@ -184,9 +184,7 @@ def assign_splits(table: pd.DataFrame, dev: float, test: float, seed: int) -> pd
     chosen[family[given != ""]] = given[given != ""]
     free = np.flatnonzero(chosen == "")
     digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names[free])
-    hashes = np.array(
-        [int.from_bytes(digest[:6]) / 2**48 for digest in digests]
-    )  # in [0, 1), on every machine the same
+    hashes = np.array([int.from_bytes(each[:6]) / 2**48 for each in digests])  # in [0, 1), on every machine the same
     chosen[free] = np.select([hashes < test, hashes < test + dev], ["test", "dev"], "train")
     classes = pd.DataFrame({(name, value): _label(table, name) == value for name in LABELS for value in (0, 1)})
     has = classes.groupby(family).any().to_numpy()  # (families, labels * 2) whether it has a row of this class

@@ -272,8 +272,6 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 class _Hashed(msgspec.Struct):
-    """A line of sources.jsonl."""
-
     path: str
     size: int
     mtime_ns: int

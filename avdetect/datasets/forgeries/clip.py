@@ -96,7 +96,6 @@ def _forge_track(track: FaceTrack, method: str, rng: np.random.Generator, config
 
 
 def _moves(track: FaceTrack) -> bool:
-    """Are there enough face crops, and not all the same picture?"""
     crops = track.face_crops
     return len(crops) >= MIN_MOMENTS and any(not np.array_equal(crop, crops[0]) for crop in crops[1:])
 
