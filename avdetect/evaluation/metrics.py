@@ -149,9 +149,7 @@ def multiplicities(count: int, rounds: int, seed: int, chunk: int) -> Iterator[n
 def interval(values: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of resampled values; NaN where there are none."""
     known = values[np.isfinite(values)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (math.nan, math.nan)
     return float(low), float(high)
 
 
@@ -167,7 +165,6 @@ def _checked(labels: ArrayLike, scores: ArrayLike, proper: bool) -> tuple[np.nda
 
 
 def _point(y: np.ndarray, p: np.ndarray, share: np.ndarray, proper: bool, threshold: float | None) -> dict[str, float]:
-    """Every metric of the files as they are."""
     fpr, tpr, _ = roc_curve(y, p, sample_weight=share, drop_intermediate=False)
     values = {"auc": roc_auc_score(y, p, sample_weight=share)} | _of_curve(fpr, tpr)
     if proper:

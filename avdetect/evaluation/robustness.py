@@ -29,7 +29,7 @@ from avdetect.evaluation.columns import OUTPUTS, Files, subset_masks
 from avdetect.evaluation.ledger import Ledger
 from avdetect.evaluation.metrics import SEED
 from avdetect.evaluation.scores import FileScorer, shown
-from avdetect.evaluation.sources import CachedFeed, Feed, Use, feed_file
+from avdetect.evaluation.sources import Feed, Use, feed_file, kept
 from avdetect.media import VideoStream, probe
 from avdetect.stills import STILLS
 from avdetect.types import FPS, Clip, Waveform
@@ -38,8 +38,6 @@ GOOD_CRF = 18  # of a picture whose size or frame rate is what changes
 SOUND = AudioCodec("aac", 128)  # beside a re-encoded picture
 TWICE_SCALE = 0.75  # of the second encoding of "encoded twice"
 Sound = Callable[[Waveform, np.random.Generator], Waveform]
-
-
 Encoding = Callable[[VideoStream], VideoCodec]  # how a picture is encoded
 
 
@@ -154,7 +152,7 @@ def robustness(
 
 def _feeds(path: str, tried: Sequence[Condition], detector: Detector, folder: Path) -> dict[str, Feed]:
     """The clips of the file as it is ("") and by the treatment of each condition."""
-    plain = CachedFeed(partial(feed_file, detector.preprocessor, path))  # decoded once for all that changes the sound
+    plain = kept(partial(feed_file, detector.preprocessor, path))  # decoded once for all that changes the sound
     feeds: dict[str, Feed] = {"": plain}
     for condition in tried:
         if condition.picture:

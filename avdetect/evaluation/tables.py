@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from avdetect.datasets.manifest import LABELS
+from avdetect.datasets.splits import texts
 from avdetect.evaluation.columns import (
     ANSWERS,
     COLUMNS,
@@ -24,7 +25,6 @@ from avdetect.evaluation.columns import (
     numbers,
     score_values,
     subset_masks,
-    text,
 )
 from avdetect.evaluation.metrics import (
     DECISIONS,
@@ -92,11 +92,11 @@ def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
     A file that could not be read has the reason "not read: <type of the error>" for all three.
     """
     rows = []
-    error = text(scores, "error")
+    error = texts(scores, "error")
     for subset, mask in subset_masks(scores).items():
         for stream in STREAMS:
             gone = mask & (numbers(scores, f"has_{stream}") != 1)
-            reason = text(scores, f"missing_{stream}").replace("", "not stated")
+            reason = texts(scores, f"missing_{stream}").replace("", "not stated")
             reason = reason.mask(error != "", "not read: " + error.str.partition(":")[0])
             counts = reason[gone].value_counts().sort_index().sort_values(ascending=False, kind="stable")
             rows += [(subset, stream, name, count, count / mask.sum()) for name, count in counts.items()]
