@@ -25,8 +25,6 @@ _KEPT = 4  # crops a kind and track: two of them are MIN_APART_SECONDS apart, wh
 
 @dataclass(frozen=True)
 class _Seen:
-    """A crop that may be shown."""
-
     seconds: float
     logit: float
     crop: UInt8
