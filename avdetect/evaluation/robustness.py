@@ -25,7 +25,7 @@ from avdetect.audio import rms
 from avdetect.datasets.augment.codecs import AudioCodec, Recipe, VideoCodec, reencode, through_audio_codec
 from avdetect.detector import Detector
 from avdetect.errors import MediaError
-from avdetect.evaluation.columns import OUTPUTS, Files, subset_masks
+from avdetect.evaluation.columns import OUTPUTS, Files, label_values, subset_masks
 from avdetect.evaluation.ledger import Ledger
 from avdetect.evaluation.metrics import SEED
 from avdetect.evaluation.scores import FileScorer, shown
@@ -105,7 +105,7 @@ def sample(table: pd.DataFrame, files_per_class: int) -> pd.DataFrame:
     masks = subset_masks(table)
     still = table["path"].str.lower().str.endswith(tuple(STILLS)).to_numpy(bool)
     for subset, label in product(("clips", "speech"), (0, 1)):
-        wanted = masks[subset] & ~still & table["fake"].eq(label).fillna(False).to_numpy(bool)
+        wanted = masks[subset] & ~still & (label_values(table, "fake") == label)
         files = table[wanted].sort_values("path")
         files = files.iloc[rng.permutation(len(files))]
         turn = files.groupby("dataset").cumcount()
