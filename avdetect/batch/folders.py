@@ -5,8 +5,6 @@ reads, or, where the suffix says nothing, a first line that only such a format h
 found too, so that its row says what is wrong with it.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ A result reaches the kernel before the next file is submitted, so that a kill lo
 seconds. One row a file, with its size and time of change as they were: a file that has changed is scored again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import closing

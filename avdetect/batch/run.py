@@ -4,8 +4,6 @@ The journal is the buffer: of a result that came before its turn, memory holds n
 twice is scored once and stands in the tables twice.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """`avdetect evaluate`."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The options that several commands have."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated

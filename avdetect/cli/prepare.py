@@ -1,7 +1,5 @@
 """`avdetect prepare`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 It gets our own frames and samples, or a file that `avdetect.media` has probed, by the same closed formats.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -6,8 +6,6 @@ Columns beyond these are kept (kind, augmentations, sha256 ...). One of them is 
 picture speaks with this sound, 0 where not, empty where nobody says so. Tables of a million rows and more are meant.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A dataset's folder -> a manifest, and a report of what it holds and of what could not be read."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

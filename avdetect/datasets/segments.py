@@ -1,7 +1,5 @@
 """Fake segments of a manifest: JSON text or lists in, tuples of (start_seconds, end_seconds) out, and back to text."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any

@@ -1,7 +1,5 @@
 """Cutting a manifest without cutting a group: train/dev/test for sets that have no splits, and folds for fusion."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Sequence

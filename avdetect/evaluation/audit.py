@@ -5,8 +5,6 @@ its noise floor. It is trained on the other folds and measured on the very files
 that does not exceed it may have learned the files instead of the forgeries.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

@@ -13,8 +13,6 @@ A measurement has the columns
 and the metrics of `evaluation.metrics`, NaN where they do not apply or a class is missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

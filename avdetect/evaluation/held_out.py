@@ -4,8 +4,6 @@ Training keeps these outputs in the bundle (`bundle.OUT_OF_FOLD`), keyed by the 
 machine matter.
 """
 
-from __future__ import annotations
-
 import io
 from contextlib import suppress
 

@@ -4,8 +4,6 @@ AP as LAV-DF (Cai et al., 2022) and ActivityNet (Heilbron et al., 2015) define i
 by score, each true segment found once, precision interpolated over recall.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any

@@ -22,8 +22,6 @@ no independent evidence: whole sources are drawn with replacement where each cla
 whole groups. Fewer than MIN_FILES files of a class are too few for any interval.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """What a reader must know beside the numbers: the bundle, the files, how they were scored, and what to beware of."""
 
-from __future__ import annotations
-
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any

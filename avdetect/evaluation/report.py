@@ -3,8 +3,6 @@
 The page shows the main tables; all numbers are in the CSV files.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field

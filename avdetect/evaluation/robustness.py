@@ -5,8 +5,6 @@ again. The sound goes through a real codec, or has noise added, in the clips the
 the bit.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import tempfile

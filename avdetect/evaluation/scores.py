@@ -7,8 +7,6 @@ missing, and `error` for a file that could not be read (all numbers are NaN then
 `avdetect score`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing

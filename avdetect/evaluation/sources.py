@@ -3,8 +3,6 @@
 A source gives the same clips each time it is asked, and may be pickled for worker processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path

@@ -5,8 +5,6 @@ p_mismatch (NaN where the model abstained or could not read the file). Speech ha
 sound: they and clips, which is all else, are never measured together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -8,8 +8,6 @@ this machine) and `ray.RayPool` (a cluster) add how a worker is started, receive
 tested in tests/test_jobs_pool.py.
 """
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque

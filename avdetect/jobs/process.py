@@ -4,8 +4,6 @@ What a worker sends may come from a hostile file, so it is never unpickled. Ever
 keys below, so that no answer can be taken for a message of another kind.
 """
 
-from __future__ import annotations
-
 import ctypes
 import glob
 import json

@@ -5,8 +5,6 @@ Whoever reaches the ports of a Ray cluster has it run what they like. Our own as
 up, reports to nobody and ends with the connection.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -7,8 +7,6 @@ What the file says is believed. So it, and the files that SQLite keeps beside it
 nobody else can write.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3

@@ -4,8 +4,6 @@
 within a few megabytes however long the file is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

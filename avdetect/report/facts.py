@@ -1,7 +1,5 @@
 """What a file says of itself, as a person reads it. Whatever a file wrote itself is escaped."""
 
-from __future__ import annotations
-
 from avdetect.media import AudioStream, MediaInfo, VideoStream
 from avdetect.report.data import printable
 

@@ -1,7 +1,5 @@
 """The face crops of each track that its stream found most, and least, suspicious."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ detection = detector.score(path, observer=recorder)
 evidence = recorder.evidence(detector, detection)
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from avdetect.detector import Detector

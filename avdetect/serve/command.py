@@ -1,7 +1,5 @@
 """`avdetect serve`: opens the port, runs the server until it is told to end, and ends it in good order."""
 
-from __future__ import annotations
-
 import logging
 import os
 import resource

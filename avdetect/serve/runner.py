@@ -1,7 +1,5 @@
 """Runs the jobs of a store through a pool of workers, one fresh process a job, until told to end."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import threading

@@ -1,7 +1,5 @@
 """What a server may do and how much of it, checked before it starts."""
 
-from __future__ import annotations
-
 import ipaddress
 import math
 import os

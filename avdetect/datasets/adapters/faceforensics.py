@@ -3,8 +3,6 @@
 Every compression that is there is listed (column `compression`): take one with a filter on that column.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 

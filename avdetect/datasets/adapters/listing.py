@@ -1,7 +1,5 @@
 """What every adapter yields, and the checks they share: files that are missing, listed twice, or not listed."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

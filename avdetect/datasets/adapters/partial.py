@@ -1,7 +1,5 @@
 """Datasets in which short spans of voice and lips are replaced: LAV-DF, AV-Deepfake1M."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any

@@ -1,7 +1,5 @@
 """The task of a worker of avdetect preprocess: turns files into clips, in shards of its own."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import socket

@@ -5,8 +5,6 @@ DC, the absence of leading silence. At the edges of a segment the two are cross-
 voice is never padded: what leaves at one end of the clip comes back at the other, cross-faded at the join.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

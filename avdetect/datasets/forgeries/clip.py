@@ -1,7 +1,5 @@
 """Forges a preprocessed clip: for the fusion's training data and for tests, where no file is to be written."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One run of forging files: its inputs, what its forgeries share, its controls and its manifest."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import zlib
