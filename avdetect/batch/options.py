@@ -80,10 +80,8 @@ class ScoringOptions:
         return self.scorer(threads)
 
     def identity(self) -> dict[str, Any]:
-        """What two runs must share for their results to stand in one table. Raises ModelError, ConfigError.
-
-        Names of files do not count, their content does.
-        """
+        """What two runs must share for their results to stand in one table. Raises ModelError, ConfigError. Names of
+        files do not count, their content does."""
         from avdetect.bundle import Bundle, execution_providers
         from avdetect.faces import build_detector
 

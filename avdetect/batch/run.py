@@ -73,9 +73,7 @@ class Run:
 
     def __call__(self) -> Summary:
         """Score what the journal does not hold, and write every row. Raises AVDetectError where no file is to blame.
-
-        Ctrl-C ends it early: the rows that are known are written, in order, and `interrupted` is set.
-        """
+        Ctrl-C ends it early: the rows that are known are written, in order, and `interrupted` is set."""
         with interrupts() as self._stop, closing(self._pool.run(self._items())) as events:
             for event in events:
                 if isinstance(event, Done):

@@ -45,11 +45,8 @@ def write_media(
     beside: Sequence[Any] = (),
     **options: Any,
 ) -> None:
-    """Encode `streams` into `target`, which appears when it is whole, without metadata.
-
-    `what` and `data` are those of `run_ffmpeg`, `options` ffmpeg's for the output, `beside` other outputs.
-    Raises MediaError, ToolError.
-    """
+    """Encode `streams` into `target`, which appears when it is whole, without metadata. beside: other outputs. options:
+    ffmpeg's, of the target. The rest as in `run_ffmpeg`. Raises MediaError, ToolError."""
     import ffmpeg
 
     try:

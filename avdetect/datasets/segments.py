@@ -16,9 +16,7 @@ _DECODER = msgspec.json.Decoder(Segments)
 
 def clean_segments(cell: Any) -> Segments:
     """Segments of one cell: JSON text (`[[0.5, 1.5]]`), a list, a tuple, an array of pairs; () where it is empty or NA.
-
-    Raises ManifestError.
-    """
+    Raises ManifestError."""
     if cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell)):
         return ()
     try:

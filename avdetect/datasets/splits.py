@@ -61,10 +61,7 @@ def media(table: pd.DataFrame) -> np.ndarray:
 
 
 def origins(table: pd.DataFrame, fake: np.ndarray) -> np.ndarray:
-    """(N,) what a file stands for: where `fake` (N,) bool, its generator (`method`), else the source that it is from.
-
-    A fake of unstated method is one of its source's.
-    """
+    """(N,) what a file stands for: where `fake` (N,) its generator (`method`) if that is stated, else its source."""
     method, source = (texts(table, name).to_numpy(object) for name in ("method", "dataset"))
     return np.where(fake & (method != ""), "generator: " + method, "source: " + source)
 
@@ -139,10 +136,8 @@ def _stratified(table: pd.DataFrame, unit: np.ndarray, values: np.ndarray, numbe
 def check_folds(
     fold: np.ndarray, unit: np.ndarray, values: np.ndarray, number: int, by: str, labels: Sequence[str]
 ) -> None:
-    """Raise ManifestError where a class is missing outside a fold, or in it although enough units have it.
-
-    `fold`, `unit` (N,); `values` (N, L) with -1 for unknown.
-    """
+    """Raise ManifestError where a class is missing outside a fold, or in it although enough units have it. `fold`,
+    `unit` (N,); `values` (N, L) with -1 for unknown."""
     what = "groups" if by == "group" else "datasets"
     if len(np.unique(fold)) < number:
         raise ManifestError(f"{len(np.unique(unit))} {what} of unequal sizes leave a fold empty; {_advice(by)}")

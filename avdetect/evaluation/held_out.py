@@ -24,10 +24,8 @@ NOT_TRAINED = "the folds trained no such stream"
 
 
 def held_out_table(bundle: Bundle) -> pd.DataFrame:
-    """sha256 (index), fold, FEATURES, the four probabilities and `ablation:*`, as training wrote them.
-
-    Raises ConfigError for a bundle without such a table, ModelError for one that cannot be read.
-    """
+    """sha256 (index), fold, FEATURES, the four probabilities and `ablation:*`, as training wrote them. Raises
+    ConfigError for a bundle without such a table, ModelError for one that cannot be read."""
     content = bundle.files.get(OUT_OF_FOLD)
     if content is None:
         raise ConfigError(

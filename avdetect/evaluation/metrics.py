@@ -92,9 +92,7 @@ def weights(labels: ArrayLike, files: pd.DataFrame) -> np.ndarray:
 
 def alarm_limit(scores: np.ndarray, share: np.ndarray, allowed: float = 0.05) -> float:
     """The lowest score (N,) of reals from which on at most `allowed` of them alarm; `share` (N,): weights, sum 1.
-
-    Infinite where even the highest score alarms too often.
-    """
+    Infinite where even the highest score alarms too often."""
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     fine = np.flatnonzero(share[order].cumsum()[ends] <= allowed + 1e-12)
@@ -111,9 +109,7 @@ def resampled(
     rounds: int = 500,
 ) -> dict[str, np.ndarray]:
     """Each metric in each of `rounds` resamples of whole sources or groups, (rounds,); NaN where a class was not drawn.
-
-    A file keeps its weight, times how often its source or group was drawn.
-    """
+    A file keeps its weight, times how often its source or group was drawn."""
     y, p = _checked(labels, scores, proper)
     share = weights(y, files)
     unit, names = pd.factorize(_drawn_whole(y, files))

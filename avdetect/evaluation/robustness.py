@@ -94,10 +94,8 @@ def _noisy(snr_db: float, wave: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def sample(table: pd.DataFrame, files_per_class: int) -> pd.DataFrame:
-    """At most so many real and so many fake files of the clips, and of the speech; photographs are left out.
-
-    Of every source in turn, so that no large one takes all places; the same for any order of the rows.
-    """
+    """At most so many real and so many fake files of the clips, and of the speech; photographs are left out. Of every
+    source in turn, so that no large one takes all places; the same for any order of the rows."""
     rng = np.random.default_rng(SEED)
     chosen = []
     masks = subset_masks(table)

@@ -27,10 +27,8 @@ class ClipSource(Protocol):
     """The clips of the files of a table, by the number of the row."""
 
     def feed(self, row: int, use: Use) -> dict[str, str]:
-        """Call `use` with every clip of the file, in order; returns why "video" or "audio" is missing.
-
-        One clip is in memory at a time. Raises MediaError for a file that cannot be read.
-        """
+        """Call `use` with every clip of the file, in order; returns why "video" or "audio" is missing. One clip is in
+        memory at a time. Raises MediaError for a file that cannot be read."""
         ...
 
 

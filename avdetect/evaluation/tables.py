@@ -59,10 +59,8 @@ CLASSES = {"RVFA": (0, 1), "FVRA": (1, 0), "FVFA": (1, 1), "mismatch": (0, 0)}
 def measurements(
     scores: pd.DataFrame, threshold: float, rounds: int = 500, tables: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says.
-
-    threshold is the shipped one, of P(fake) and of what each part alone would make of a file.
-    """
+    """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says. threshold
+    is the shipped one, of P(fake) and of what each part alone would make of a file."""
     files = Files(scores, threshold, rounds)
     return measurement_frame([row for name in tables or TABLES for row in TABLES[name](files)])
 
@@ -85,10 +83,8 @@ def as_result(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
-    """subset, stream, reason, files, share: how often each stream is missing, and why, most frequent first.
-
-    A file that could not be read has the reason "not read: <type of the error>" for all three.
-    """
+    """subset, stream, reason, files, share: how often each stream is missing, and why, most frequent first. A file that
+    could not be read has the reason "not read: <type of the error>" for all three."""
     rows = []
     error = texts(scores, "error")
     for subset, mask in subset_masks(scores).items():

@@ -53,10 +53,8 @@ class _Extremes:
 
 
 class MomentKeeper:
-    """Keeps a few crops of the most suspicious tracks while a file passes, however many it has.
-
-    A track is let go when others look more suspicious; should it come back, its earlier crops are gone.
-    """
+    """Keeps a few crops of the most suspicious tracks while a file passes, however many it has. A track is let go when
+    others look more suspicious; should it come back, its earlier crops are gone."""
 
     def __init__(self) -> None:
         self._tracks: dict[int, tuple[_Extremes, _Extremes]] = {}

@@ -27,10 +27,8 @@ _GRACE_SECONDS = 3  # for answers that are being sent when the server ends
 
 
 def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = score_upload) -> None:
-    """Serve until SIGINT (KeyboardInterrupt) or SIGTERM. say: told the address, and what should be known.
-
-    Raises ConfigError, ModelError, ToolError, ServerError.
-    """
+    """Serve until SIGINT (KeyboardInterrupt) or SIGTERM. say: told the address, and what should be known. Raises
+    ConfigError, ModelError, ToolError, ServerError."""
     os.umask(0o077)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES if hard < 0 else min(_MOST_FILES, hard), hard))

@@ -69,9 +69,7 @@ class Rows:
         self, path: str, labels: Labels, group: str, *, segments: Any = (), dataset: str = "", **cells: Any
     ) -> None:
         """One row. `path` and `original` relative to the root; `cells`: of other columns, "" where they are missing.
-
-        The group is prefixed by the dataset's name, so that manifests of several datasets can be joined.
-        """
+        The group is prefixed by the dataset's name, so that manifests of several datasets can be joined."""
         dataset = dataset or self.dataset
         values = dict(zip(LABELS, labels, strict=True)) | cells
         values |= {"path": path, "group": f"{dataset}:{group}", "dataset": dataset}

@@ -235,10 +235,8 @@ class Store:
 
 
 def _refuse_conflicts(table: pd.DataFrame, outcomes: Sequence[Outcome], place: Path) -> None:
-    """Raises ManifestError where files differ from the first one of the same bytes in ONE_CONTENT; `place` has all.
-
-    A file that gave no clips contradicts nobody (a hundred empty files are one content).
-    """
+    """Raises ManifestError where files differ from the first one of the same bytes in ONE_CONTENT; `place` has all. A
+    file that gave no clips contradicts nobody (a hundred empty files are one content)."""
     place.unlink(missing_ok=True)
     sha256 = [outcome.sha256 if 0 in outcome.keys else "" for outcome in outcomes]
     given = table.reset_index(drop=True)[["path", *ONE_CONTENT]].astype(object).assign(sha256=sha256)

@@ -17,10 +17,8 @@ MIN_MOMENTS = 4  # face crops of a track that has another moment to offer
 
 
 def labels(method: str) -> tuple[int, int, int]:
-    """(fake, video_fake, audio_fake) of what `method` makes of real media. Raises ConfigError for an unknown one.
-
-    A real voice that does not belong to the picture is (1, 0, 0): both halves are real.
-    """
+    """(fake, video_fake, audio_fake) of what `method` makes of real media. Raises ConfigError for an unknown one. A
+    real voice that does not belong to the picture is (1, 0, 0): both halves are real."""
     if method not in METHODS:
         raise ConfigError(f"unknown forgery {method!r}; there are {', '.join(METHODS)}")
     return 1, int(method in VISUAL), int(method in AUDIO)
