@@ -7,16 +7,8 @@ from typing import Any
 import pandas as pd
 
 from avdetect.datasets.adapters import ADAPTERS, Problem
-from avdetect.datasets.manifest import (
-    LABELS,
-    SEGMENTS,
-    SPLITS,
-    digest,
-    leaking_groups,
-    leaking_originals,
-    write_manifest,
-)
-from avdetect.datasets.splits import assign_splits
+from avdetect.datasets.manifest import SEGMENTS, digest, leaking_groups, leaking_originals, write_manifest
+from avdetect.datasets.splits import LABELS, SPLITS, assign_splits
 from avdetect.errors import ManifestError
 from avdetect.files import write_json
 
