@@ -29,20 +29,6 @@ TABLES = {  # NAME.csv, where it has rows -> what it holds
 }
 SUMMARY = "summary.json"
 PAGE_VIEWS = ("modalities", "outputs", "kinds", "generators", "alarms")
-READ_ME = (
-    "Balanced AUC: how often a fake scores above a real file (0.5: a guess, 1: always), where every generator weighs "
-    "the same among the fakes and every source among the reals, however many files it has. So it is in all other "
-    "numbers but two that stand beside it: the pooled AUC takes files as they come, and the AUC within sources is the "
-    "mean over the sources that hold both classes. EER: the error where as many reals are accused as fakes are "
-    "missed. Recall at 5 % false alarms: the share of fakes found while one real file in twenty is accused. Log loss "
-    "(natural logarithm; 0.693: a guess) and ECE, the expected calibration error over ten bins, judge the "
-    "probabilities; lower is better. False alarms: the share of reals at or above the shipped threshold.",
-    "Square brackets hold 95 % bootstrap intervals. Whole sources are resampled where each class stands in at least "
-    "ten of them, else whole groups (a person, a page), because files of one source or person are no independent "
-    "evidence. Where a class has fewer than ten files, “too few” stands in their place. A dash stands where a number "
-    "does not apply.",
-    "Files that the detector abstains from or cannot read are counted in the column “abstained” and enter no metric.",
-)
 
 
 @dataclass
@@ -116,7 +102,6 @@ def _sections(results: Results) -> list[Section]:
         *sections,
         Section("All numbers, beside this page", ["scores.csv: what the model says of each file.", *files]),
         Section("Not measured", results.unmeasured),
-        Section("How to read the numbers", READ_ME),
     ]
 
 
