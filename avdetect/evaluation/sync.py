@@ -43,12 +43,7 @@ class Embedded:
 
 
 def measure_sync(
-    table: pd.DataFrame,
-    source: ClipSource,
-    networks: Networks,
-    config: ModelConfig,
-    *,
-    rounds: int = 500,
+    table: pd.DataFrame, source: ClipSource, networks: Networks, config: ModelConfig, *, rounds: int = 500
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(shifts, summary) of the files of `table` with MIN_SECONDS of a face and its own voice; empty without any.
 
