@@ -16,7 +16,7 @@ import pandas as pd
 from avdetect.evaluation import plots
 from avdetect.evaluation.plots import Picture
 from avdetect.evaluation.views import View, view
-from avdetect.files import replacing
+from avdetect.files import write_whole
 
 TABLES = {  # NAME.csv, where it has rows -> what it holds
     "metrics": "every measurement of the scores: outputs, streams, classes, kinds, generators, sources, false alarms, "
@@ -61,20 +61,15 @@ def write_report(results: Results, out: Path) -> None:
         write_csv(results.tables[name], out / f"{name}.csv")
     sections = [s for s in _sections(results) if s.text or s.pictures or s.views]
     for picture in (picture for section in sections for picture in section.pictures):
-        _replace(out / f"{picture.name}.png", picture.png)
+        write_whole(out / f"{picture.name}.png", picture.png)
     values = results.summary | {"warnings": results.warnings, "not_measured": results.unmeasured}
-    _replace(out / SUMMARY, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
-    _replace(out / "report.html", _page(results, sections).encode())
+    write_whole(out / SUMMARY, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(out / "report.html", _page(results, sections).encode())
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """The table as CSV, whole or not at all."""
-    _replace(path, table.to_csv(index=False, lineterminator="\n").encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)
+    write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _measured(results: Results) -> list[str]:
