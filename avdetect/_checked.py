@@ -38,7 +38,8 @@ _SHORT.maxstring = _SHORT.maxother = 100
 class Checked:
     """Base of dataclasses whose fields must be of their annotated types and ranges. Raises ConfigError."""
 
-    RETIRED: ClassVar[dict[str, Any]] = {}  # fields of earlier versions -> the one value that is still read, as nothing
+    # Fields of earlier versions -> the one value of each that may still be given, and means nothing; `...`: none may.
+    RETIRED: ClassVar[dict[str, Any]] = {}
 
     def __post_init__(self) -> None:
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
@@ -50,8 +51,9 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "config") -> T:
-    """Build `cls` from its defaults and the differences in `values`.
+def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "config", stored: bool = False) -> T:
+    """Build `cls` from its defaults and the differences in `values`. stored: some earlier version may have written
+    them, and all that is RETIRED is left out.
 
     Raises ConfigError, naming the key, for an unknown key or a value of the wrong type or range.
     """
@@ -61,12 +63,14 @@ def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "conf
         raise ConfigError(f"{where}: expected a mapping, got {type(values).__name__}")
     hints = _hints(cls)  # type: ignore[arg-type]  # of a class, which is hashable
     retired = getattr(cls, "RETIRED", {})
+    if stored:
+        values = {key: value for key, value in values.items() if key not in retired}
     for key, value in values.items():
         if key in retired and value != retired[key]:
             raise ConfigError(f"{where}.{key}: this version of avdetect no longer has it; leave it out")
         if key not in hints and key not in retired:
             raise ConfigError(f"{where}: unknown key {_shown(key)}; known keys: {', '.join(hints)}")
-    given = {key: _build(hints[key], value, f"{where}.{key}") for key, value in values.items() if key in hints}
+    given = {key: _build(hints[key], value, f"{where}.{key}", stored) for key, value in values.items() if key in hints}
     try:
         return cls(**given)
     except ConfigError as error:  # settings that do not go together: say where, not only what
@@ -84,13 +88,13 @@ def _hints(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _build(hint: Any, value: Any, where: str) -> Any:
+def _build(hint: Any, value: Any, where: str, stored: bool) -> Any:
     """`value` as `hint` has it: dataclasses from mappings, the rest by msgspec."""
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)  # type: ignore[arg-type]
+        return from_dict(hint, value, where, stored)  # type: ignore[arg-type]
     plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if get_origin(plain) is tuple and dataclasses.is_dataclass(get_args(plain)[0]) and isinstance(value, list | tuple):
-        return tuple(_build(get_args(plain)[0], item, where) for item in value)
+        return tuple(_build(get_args(plain)[0], item, where, stored) for item in value)
     return _convert(hint, value, where)
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from avdetect._onnx import FLOAT, UINT8, Port, check_graph, session_options
 from avdetect._untrusted import read_arrays, read_regular
 from avdetect.audio import N_MELS
-from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict, without_retired
+from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
 from avdetect.files import replacing
@@ -172,10 +172,8 @@ def _read_info(path: Path) -> tuple[BundleInfo, str]:
             f"{path.parent} is a bundle of format {version[0]}, this avdetect reads format {FORMAT[0]}: "
             f"install avdetect {values.get('avdetect_version', 'of that time')} or export the bundle again"
         )
-    if "model" in values:
-        values["model"] = without_retired(values["model"])
     try:
-        info = from_dict(BundleInfo, values, "bundle.json")
+        info = from_dict(BundleInfo, values, "bundle.json", stored=True)
     except (ConfigError, TypeError) as error:
         raise ModelError(f"{path} is damaged or was made by another version: {error}") from error
     _check_calibration(path, info.calibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -196,20 +196,14 @@ class SyncConfig(Checked):
 class FusionConfig(Checked):
     """Late fusion over the streams' outputs."""
 
+    RETIRED: ClassVar = {"hidden": ..., "dropout": ...}  # of a fusion with hidden units
+
     # Face, voice and match are each judged by their own stream alone, and the whole is fake if one of them is: three
     # slopes and three biases. False: a logistic regression, which is fitted for comparison.
     parts: bool = True
     # Streams of which nothing was learned: they are left out, and what they would judge abstains. Training sets it.
     silent: tuple[Literal["visual", "audio", "sync"], ...] = ()
     stream_dropout: BelowOne = 0.25  # of the logistic regression: probability of hiding a stream while training
-
-
-def without_retired(model: Any) -> Any:
-    """What an earlier version stored as ModelConfig, without the settings of its fusion with hidden units."""
-    if not isinstance(model, dict) or not isinstance(model.get("fusion"), dict):
-        return model
-    fusion = {key: value for key, value in model["fusion"].items() if key not in ("hidden", "dropout")}
-    return model | {"fusion": fusion}
 
 
 @dataclass(frozen=True)
@@ -226,6 +220,8 @@ class ModelConfig(Checked):
 @dataclass(frozen=True)
 class TrainConfig(Checked):
     """Everything `avdetect train` needs besides the data."""
+
+    RETIRED: ClassVar = {"joint": ...}  # a last stage, of all streams together
 
     seed: CountOrZero = 0
     name: str = "default"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from avdetect.batch.tables import CsvTable, JsonLines, KaggleTable, Table, TerminalTable, is_submission, table_for
 from avdetect.errors import ConfigError
+from avdetect.extras import require
 from avdetect.files import planted
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from avdetect.batch.sources import Source
     from avdetect.jobs.pool import BasePool
     from avdetect.report.data import Result
-
-_MOST_THREADS = 4  # of one worker: its networks are small
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,13 @@ class Engines:
         if self.name not in ("process", "ray"):
             raise ConfigError(f"--engine must be process or ray, got {self.name}")
         if self.name == "ray":
-            from avdetect.jobs.ray import require
-
-            require()
+            require("ray", "the engine ray")
         elif self.ray_address is not None:
             raise ConfigError("--ray-address goes with --engine ray")
 
     def build(self, options: ScoringOptions, identity: dict[str, Any]) -> BasePool[Any]:
         """The pool, which scores as `identity` (of `options`) says."""
-        from avdetect.batch.options import scoring
+        from avdetect.batch.options import scoring, threads_of
         from avdetect.jobs.pool import Pool
 
         seconds = options.limits.max_file_seconds
@@ -113,8 +110,7 @@ class Engines:
             begin, on_gpu = partial(options.scorer_like, identity, 1), identity["device"] == "CUDAExecutionProvider"
             return RayPool(partial(scoring, begin), self.workers, seconds, address=self.ray_address, gpus=float(on_gpu))
         workers = self.workers or 1
-        threads = max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // workers))
-        return Pool(partial(scoring, partial(options.scorer, threads)), workers, seconds)
+        return Pool(partial(scoring, partial(options.scorer, threads_of(workers))), workers, seconds)
 
 
 @contextmanager

@@ -5,8 +5,6 @@ reads, or, where the suffix says nothing, a first line that only such a format h
 found too, so that its row says what is wrong with it.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -61,7 +59,6 @@ class Skipped:
 
 
 def _counted(count: int, what: str, names: Sequence[str] = ()) -> str:
-    """How many there are, and the first of them."""
     shown = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
     return f"{count} {what}" + (f" ({shown})" if names else "") if count else ""
 

@@ -4,10 +4,9 @@ A result reaches the kernel before the next file is submitted, so that a kill lo
 seconds. One row a file, with its size and time of change as they were: a file that has changed is scored again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ KIND = Kind(
 _RESULTS = {"scored": Detection, "failed": Failure}  # by status
 
 
-class Journal:
+class Journal(Store):
     """The results of one identity. A context manager: leaving it writes all to the disk.
 
     path: the file; None keeps it nameless, for this run only. retry_failed: what failed in an earlier run does not
@@ -39,34 +38,30 @@ class Journal:
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any], *, retry_failed: bool = False) -> None:
-        self.path, self._retry_failed = path, retry_failed
-        self._store = Store(path, KIND, identity)
-
-    def __enter__(self) -> Journal:
-        return self
+        super().__init__(path, KIND, identity)
+        self._retry_failed = retry_failed
 
     def __exit__(self, *_: object) -> None:
-        with self._store:
+        with closing(self):
             if self.path is not None:
-                self._store.sync()
+                self.sync()
 
     @property
     def paths(self) -> list[str]:
         """The files that it has a result of."""
-        return [json.loads(row["path"]) for row in self._store.rows("SELECT path FROM results ORDER BY rowid")]
+        return [json.loads(row["path"]) for row in self.rows("SELECT path FROM results ORDER BY rowid")]
 
     def holds(self, path: str, signature: Signature) -> bool:
         """Whether it has a result of the file as it is now."""
-        return bool(
-            self._store.rows(
-                "SELECT 1 FROM results WHERE path = ? AND size IS ? AND mtime_ns IS ? AND (status = 'scored' OR NOT ?)",
-                *(json.dumps(path), *signature, self._retry_failed),
-            )
+        found = self.rows(
+            "SELECT 1 FROM results WHERE path = ? AND size IS ? AND mtime_ns IS ? AND (status = 'scored' OR NOT ?)",
+            *(json.dumps(path), *signature, self._retry_failed),
         )
+        return bool(found)
 
     def read(self, path: str) -> dict[str, Any]:
         """The latest result of `path`. Raises ConfigError where it is damaged."""
-        (row,) = self._store.rows("SELECT result FROM results WHERE path = ?", json.dumps(path))
+        (row,) = self.rows("SELECT result FROM results WHERE path = ?", json.dumps(path))
         try:
             result = json.loads(row["result"])  # not by msgspec, which refuses names that are no Unicode
             msgspec.convert(result, _RESULTS[result["status"]])
@@ -76,12 +71,7 @@ class Journal:
 
     def add(self, path: str, signature: Signature, result: Mapping[str, Any]) -> None:
         """Keep a result (`report.data.to_dict`). Raises AVDetectError (a full disk)."""
-        self._store.change(
+        self.change(
             "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
             *(json.dumps(path), *signature, result["status"], json.dumps(result)),
         )
-
-    def sync_if_due(self) -> None:
-        """To be called now and then: tells the disk when it is time to."""
-        if self.path is not None:
-            self._store.sync_if_due()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,10 +80,8 @@ class ScoringOptions:
         return self.scorer(threads)
 
     def identity(self) -> dict[str, Any]:
-        """What two runs must share for their results to stand in one table. Raises ModelError, ConfigError.
-
-        Names of files do not count, their content does.
-        """
+        """What two runs must share for their results to stand in one table. Raises ModelError, ConfigError. Names of
+        files do not count, their content does."""
         from avdetect.bundle import Bundle, execution_providers
         from avdetect.faces import build_detector
 
@@ -103,6 +102,11 @@ class ScoringOptions:
             "audio track": self.audio_track,
             "limits": dataclasses.asdict(self.limits),
         }
+
+
+def threads_of(workers: int) -> int:
+    """How many threads each of so many workers of this machine gets: few, for the networks are small."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) // workers))
 
 
 def scoring(begin: Callable[[], Scorer]) -> Work:

@@ -4,8 +4,6 @@ The journal is the buffer: of a result that came before its turn, memory holds n
 twice is scored once and stands in the tables twice.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -75,9 +73,7 @@ class Run:
 
     def __call__(self) -> Summary:
         """Score what the journal does not hold, and write every row. Raises AVDetectError where no file is to blame.
-
-        Ctrl-C ends it early: the rows that are known are written, in order, and `interrupted` is set.
-        """
+        Ctrl-C ends it early: the rows that are known are written, in order, and `interrupted` is set."""
         with interrupts() as self._stop, closing(self._pool.run(self._items())) as events:
             for event in events:
                 if isinstance(event, Done):
@@ -101,7 +97,6 @@ class Run:
         return self._finished | self._running.keys()
 
     def _items(self) -> Iterator[Item | None]:
-        """What has to be scored, as far as names come."""
         for path in self._source.open():
             if self._stop():
                 return

@@ -1,7 +1,5 @@
 """Where the names of the files come from. Names are text as `os.fsdecode` gives it, so that any file can be named."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import dataclasses

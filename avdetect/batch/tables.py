@@ -6,8 +6,6 @@ Files are UTF-8, whatever the terminal speaks. A CSV for Excel begins with a byt
 é as Ã©. It has to be asked for: to Python's csv and to R the mark is a part of the first column's name.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """The command line, a file for each command. Heavy imports wait until a command needs them: `--help` is quick."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

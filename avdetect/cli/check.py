@@ -1,7 +1,5 @@
 """`avdetect demo`, `doctor` and `models fetch`: is the installation whole, and what does it do?"""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

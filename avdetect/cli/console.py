@@ -1,7 +1,5 @@
 """What all commands share at the terminal: lines, progress, and errors that become one line and an exit code."""
 
-from __future__ import annotations
-
 import codecs
 import io
 import os

@@ -1,7 +1,5 @@
 """`avdetect evaluate`."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +14,9 @@ from avdetect.extras import importing
 MANIFEST = typer.Argument(
     metavar="MANIFEST", help="CSV or Parquet, as `avdetect prepare` writes it.", show_default=False
 )
-OUT = typer.Option("--out", metavar="DIR", help="Folder of the results.", show_default=False)
-CACHE = typer.Option("--cache", metavar="DIR", help="Take the clips from this cache (`avdetect preprocess`).")
-SPLIT = typer.Option("--split", help="Measure these files only: train, dev or test.")
+CACHE = typer.Option(metavar="DIR", help="Take the clips from this cache (`avdetect preprocess`).")
 HELD_OUT = typer.Option("--out-of-fold", help="Measure what training kept of streams that never saw a file's source.")
-ROBUSTNESS = typer.Option("--robustness", metavar="N", min=0, help="Re-encode N files a class, for robustness curves.")
-NO_AUDIT = typer.Option("--no-audit", help="Leave the shortcut audit out.")
-NO_SYNC = typer.Option("--no-sync", help="Do not measure lip-sync as lip-sync.")
+ROBUSTNESS = typer.Option(metavar="N", min=0, help="Re-encode N files a class, for robustness curves.")
 # Where the results go, and how many processes work, changes nothing.
 NOT_REPEATED = ("manifest", "out", "workers", "ffmpeg")
 
@@ -30,16 +24,16 @@ NOT_REPEATED = ("manifest", "out", "workers", "ffmpeg")
 def evaluate(
     context: typer.Context,
     manifest: Annotated[Path, MANIFEST],
-    out: Annotated[Path, OUT],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.", show_default=False)],
     bundle: BundleOption = None,
     ffmpeg: FfmpegOption = None,
     cache: Annotated[Path | None, CACHE] = None,
-    split: Annotated[str | None, SPLIT] = None,
+    split: Annotated[str | None, typer.Option(help="Measure these files only: train, dev or test.")] = None,
     out_of_fold: Annotated[bool, HELD_OUT] = False,
     robustness: Annotated[int, ROBUSTNESS] = 0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that score.")] = 1,
-    no_audit: Annotated[bool, NO_AUDIT] = False,
-    no_sync: Annotated[bool, NO_SYNC] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 1,
+    no_audit: Annotated[bool, typer.Option("--no-audit", help="Leave the shortcut audit out.")] = False,
+    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not measure lip-sync as lip-sync.")] = False,
 ) -> None:
     """Measure the model on labelled files: CSV tables, plots and one HTML page.
 

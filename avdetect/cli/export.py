@@ -1,7 +1,5 @@
 """`avdetect export`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +13,8 @@ from avdetect.extras import importing
 def export(
     run: RunOption,
     out: NewBundleOption,
-    name: Annotated[str | None, typer.Option("--name", help="Of the bundle; overrides the configuration's.")] = None,
-    licence: Annotated[
-        str | None, typer.Option("--licence", help="Of the weights; overrides the configuration's.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the bundle; overrides the configuration's.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the weights; overrides the configuration's.")] = None,
     detector_model: DetectorModelOption = None,
 ) -> None:
     """Export the bundle of a finished training run.

@@ -1,16 +1,13 @@
 """`avdetect forge`."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
 from avdetect.cli.console import kept, say
-from avdetect.cli.options import Split
 from avdetect.errors import ConfigError
 from avdetect.extras import importing
 
@@ -38,24 +35,23 @@ def forge(
         list[Path] | None,
         typer.Argument(metavar="INPUT...", help="Genuine videos (or sound files).", show_default=False),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder without a forged.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder without a forged.csv.")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", metavar="NAME...", help="Names of --list; repeated, they add up.", show_default="all"),
+        typer.Option(metavar="NAME...", help="Names of --list; repeated, they add up.", show_default="all"),
     ] = None,
-    segment: Annotated[str, typer.Option("--segment", metavar="START END", help="In seconds, or random.")] = "random",
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
-    count: Annotated[int, typer.Option("--count", metavar="N", help="Forgeries an input and method.")] = 1,
+    segment: Annotated[str, typer.Option(metavar="START END", help="In seconds, or random.")] = "random",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    count: Annotated[int, typer.Option(metavar="N", help="Forgeries an input and method.")] = 1,
     control: Annotated[
         bool,
         typer.Option(
-            "--control/--no-control",
             help="Write the genuine file through the same encoder. Do not train on what --no-control gives: it holds "
             "no real rows, and beside your own files the codec, the sample rate and the channels alone would tell the "
             "fakes.",
         ),
     ] = True,
-    split: Annotated[Split, typer.Option("--split", help="Of the manifest's rows.")] = Split.TRAIN,
+    split: Annotated[Literal["train", "dev", "test"], typer.Option(help="Of the manifest's rows.")] = "train",
     names: Annotated[bool, typer.Option("--list", help="Name the methods and end.")] = False,
 ) -> None:
     """Forge the face, the voice or their match inside a segment of genuine videos, and write playable files.
@@ -84,5 +80,5 @@ def forge(
         raise ConfigError("--count must be at least 1 and --seed at least 0")
     warn = partial(say, err=True) if "all" in chosen else None
     with kept(out, "what was finished stands in forged.csv"):
-        job = Job(out, open_inputs(inputs), place, seed, split.value, control, say)
+        job = Job(out, open_inputs(inputs), place, seed, split, control, say)
         forgeries.forge(job, methods, count, warn)

@@ -1,21 +1,10 @@
 """The options that several commands have."""
 
-from __future__ import annotations
-
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-
-class Split(StrEnum):
-    """The splits of a manifest."""
-
-    TRAIN = "train"
-    DEV = "dev"
-    TEST = "test"
 
 
 def _choose_ffmpeg(path: str | None) -> None:
@@ -26,39 +15,33 @@ def _choose_ffmpeg(path: str | None) -> None:
         os.environ[VARIABLE] = path
 
 
-BundleOption = Annotated[
-    Path | None, typer.Option("--bundle", metavar="DIR", help="Bundle to use instead of the default.")
-]
+BundleOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Bundle to use instead of the default.")]
 # Its callback does all that is to be done, so no command looks at it.
 FfmpegOption = Annotated[
     str | None,
     typer.Option(
-        "--ffmpeg",
         metavar="FILE",
         callback=_choose_ffmpeg,
         help="The ffmpeg that decodes.",
         show_default="$AVDETECT_FFMPEG, or the one that is installed with avdetect",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-LimitsOption = Annotated[Path | None, typer.Option("--limits", metavar="YAML", help="Raise or lower the media limits.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+LimitsOption = Annotated[Path | None, typer.Option(metavar="YAML", help="Raise or lower the media limits.")]
 RayAddressOption = Annotated[
     str | None,
     typer.Option(
-        "--ray-address",
         metavar="ADDRESS",
         help="The cluster, HOST:PORT or auto: the one that this machine belongs to.",
         show_default="$RAY_ADDRESS, or a Ray of its own on this machine",
     ),
 ]
 DetectorModelOption = Annotated[
-    Path | None,
-    typer.Option("--detector-model", metavar="PATH", help="Weights of the face detector; for mtcnn a folder."),
+    Path | None, typer.Option(metavar="PATH", help="Weights of the face detector; for mtcnn a folder.")
 ]
 RunOption = Annotated[
-    Path,
-    typer.Option("--run", metavar="DIR", help="Working folder: checkpoints, logs, results.", show_default=False),
+    Path, typer.Option(metavar="DIR", help="Working folder: checkpoints, logs, results.", show_default=False)
 ]
 NewBundleOption = Annotated[
-    Path, typer.Option("--out", metavar="DIR", help="Folder of the exported bundle.", show_default=False)
+    Path, typer.Option(metavar="DIR", help="Folder of the exported bundle.", show_default=False)
 ]

@@ -1,7 +1,5 @@
 """`avdetect prepare`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -24,31 +22,24 @@ def _share(value: float) -> float:
     return value
 
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help=f"{DATASETS}.", show_default=False)]
-RootArgument = Annotated[
-    Path, typer.Argument(metavar="ROOT", help="The dataset's folder; for csv the list itself.", show_default=False)
-]
-OutOption = Annotated[
-    Path, typer.Option("--out", metavar="FILE", help="Manifest to write, .parquet or .csv.", show_default=False)
-]
-DevOption = Annotated[
-    float, typer.Option("--dev", callback=_share, help="Share of the groups without a split that goes to dev.")
-]
-ReportOption = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE", help="JSON report.", show_default="OUT.report.json")
-]
 RESPLIT = "Ignore the official train and dev and cut dev anew by group; test stays, and takes its groups whole."
 
 
 def prepare(
-    dataset: DatasetArgument,
-    root: RootArgument,
-    out: OutOption,
-    dev: DevOption = 0.1,
-    test: Annotated[float, typer.Option("--test", callback=_share, help="Likewise for test.")] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the split by group.")] = 0,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=f"{DATASETS}.", show_default=False)],
+    root: Annotated[
+        Path, typer.Argument(metavar="ROOT", help="The dataset's folder; for csv the list itself.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Manifest to write, .parquet or .csv.", show_default=False)],
+    dev: Annotated[
+        float, typer.Option(callback=_share, help="Share of the groups without a split that goes to dev.")
+    ] = 0.1,
+    test: Annotated[float, typer.Option(callback=_share, help="Likewise for test.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the split by group.")] = 0,
     resplit: Annotated[bool, typer.Option("--resplit", help=RESPLIT)] = False,
-    report: ReportOption = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON report.", show_default="OUT.report.json")
+    ] = None,
 ) -> None:
     """Make a manifest of a dataset in its own layout, and a report of what it holds.
 

@@ -19,37 +19,30 @@ if TYPE_CHECKING:
 SHOWN = 20  # lines of a list; all failures stand in failures.csv
 LINE_SECONDS = 15.0  # between lines of progress
 
-ManifestOption = Annotated[
-    Path,
-    typer.Option(metavar="FILE", help="CSV or Parquet, as `avdetect prepare` writes it.", show_default=False),
-]
-CacheOption = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder of the clips; made if it does not exist.", show_default=False)
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option(metavar="YAML", help="Configuration of a training; its `preprocess` is used.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Processes.", show_default="all cores, on Ray all its CPUs"),
-]
-EngineOption = Annotated[
-    Literal["process", "ray"], typer.Option(help="Where they are: process (this machine) or ray (a cluster).")
-]
-RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Try files that failed in an earlier run again.")]
-CopiesOption = Annotated[int, typer.Option(metavar="N", min=0, help="Re-encoded copies of each video beside it.")]
-
 
 def preprocess(
-    manifest: ManifestOption,
-    cache: CacheOption,
-    config: ConfigOption = None,
-    workers: WorkersOption = None,
-    engine: EngineOption = "process",
+    manifest: Annotated[
+        Path, typer.Option(metavar="FILE", help="CSV or Parquet, as `avdetect prepare` writes it.", show_default=False)
+    ],
+    cache: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the clips; made if it does not exist.", show_default=False)
+    ],
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Configuration of a training; its `preprocess` is used.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Processes.", show_default="all cores, on Ray all its CPUs"),
+    ] = None,
+    engine: Annotated[
+        Literal["process", "ray"], typer.Option(help="Where they are: process (this machine) or ray (a cluster).")
+    ] = "process",
     ray_address: RayAddressOption = None,
     detector_model: DetectorModelOption = None,
-    retry_failed: RetryOption = False,
-    copies: CopiesOption = 0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try files that failed in an earlier run again.")
+    ] = False,
+    copies: Annotated[int, typer.Option(metavar="N", min=0, help="Re-encoded copies of each video beside it.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of what the copies are re-encoded with.")] = 0,
 ) -> None:
     """Preprocess every file of a manifest, once, into a cache that training reads.
@@ -72,13 +65,7 @@ def preprocess(
     settings = (load_yaml(TrainConfig, config) if config else TrainConfig()).preprocess
     table = read_manifest(manifest)
     options = build.Options(
-        workers=workers or 0,
-        engine=engine,
-        ray_address=ray_address,
-        model=detector_model,
-        copies=copies,
-        seed=seed,
-        retry_failed=retry_failed,
+        workers or 0, engine, ray_address, detector_model, copies=copies, seed=seed, retry_failed=retry_failed
     )
     with kept(cache, "what is done is kept, run again to go on"):
         report = build.preprocess(table, cache, settings, options, _watch(len(table)))

@@ -1,10 +1,7 @@
 """`avdetect train`."""
 
-from __future__ import annotations
-
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,44 +11,24 @@ from avdetect.cli.options import DetectorModelOption, NewBundleOption, RunOption
 from avdetect.extras import importing
 
 
-class Accelerator(StrEnum):
-    """Where torch trains."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
 def train(
-    cache: Annotated[
-        Path, typer.Option("--cache", metavar="DIR", help="What `avdetect preprocess` wrote.", show_default=False)
-    ],
-    config: Annotated[
-        Path,
-        typer.Option("--config", metavar="YAML", help="Differences from the defaults.", show_default=False),
-    ],
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="What `avdetect preprocess` wrote.", show_default=False)],
+    config: Annotated[Path, typer.Option(metavar="YAML", help="Differences from the defaults.", show_default=False)],
     run: RunOption,
     out: NewBundleOption,
     pretrained: Annotated[
         str | None,
         typer.Option(
-            "--pretrained",
-            metavar="PATH",
-            help="Safetensors of the image encoder, a file or a folder; overrides the YAML's.",
+            metavar="PATH", help="Safetensors of the image encoder, a file or a folder; overrides the YAML's."
         ),
     ] = None,
     pretrained_audio: Annotated[
-        str | None,
-        typer.Option(
-            "--pretrained-audio", metavar="PATH", help="The same for the voice; overrides model.audio.pretrained."
-        ),
+        str | None, typer.Option(metavar="PATH", help="The same for the voice; overrides model.audio.pretrained.")
     ] = None,
     detector_model: DetectorModelOption = None,
-    devices: Annotated[int, typer.Option("--devices", metavar="N", help="Processes to train in, one a device.")] = 1,
-    accelerator: Annotated[Accelerator, typer.Option("--accelerator", help="Where to train.")] = Accelerator.AUTO,
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="N", help="Processes that prepare batches, for each device.")
-    ] = 1,
+    devices: Annotated[int, typer.Option(metavar="N", help="Processes to train in, one a device.")] = 1,
+    accelerator: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to train.")] = "auto",
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes that prepare batches, for each device.")] = 1,
 ) -> None:
     """Train the streams and the fusion on a cache of preprocessed clips, and export a bundle.
 
@@ -72,7 +49,7 @@ def train(
         from avdetect.training.run import train as train_streams
 
     settings = load_yaml(TrainConfig, config)
-    fabric = make_fabric(devices, accelerator.value)
+    fabric = make_fabric(devices, accelerator)
     archive = ClipArchive(cache)
     archive.check_sources()
     results.check_detector(settings, archive.fingerprint, detector_model)

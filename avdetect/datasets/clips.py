@@ -3,8 +3,6 @@
 The cache is written by avdetect preprocess (avdetect.datasets.cache.store, avdetect.datasets.cache.shards).
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import os

@@ -1,7 +1,5 @@
 """Face crops of one track with their landmarks: what forgeries and augmentation work on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

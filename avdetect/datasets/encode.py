@@ -3,8 +3,6 @@
 It gets our own frames and samples, or a file that `avdetect.media` has probed, by the same closed formats.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -13,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +45,8 @@ def write_media(
     beside: Sequence[Any] = (),
     **options: Any,
 ) -> None:
-    """Encode `streams` into `target`, which appears when it is whole, without metadata.
-
-    `what` and `data` are those of `run_ffmpeg`, `options` ffmpeg's for the output, `beside` other outputs.
-    Raises MediaError, ToolError.
-    """
+    """Encode `streams` into `target`, which appears when it is whole, without metadata. beside: other outputs. options:
+    ffmpeg's, of the target. The rest as in `run_ffmpeg`. Raises MediaError, ToolError."""
     import ffmpeg
 
     try:
@@ -81,7 +77,9 @@ def run_ffmpeg(output: Any, what: str, data: Iterable[bytes] = (), *, seconds: f
         timer = threading.Timer(seconds, process.kill)
         timer.start()
         try:
-            _feed(process, data)
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin as pipe:  # else ffmpeg has ended, and its log says why
+                pipe.writelines(data)
             status = process.wait()
         finally:
             timer.cancel()
@@ -94,16 +92,6 @@ def run_ffmpeg(output: Any, what: str, data: Iterable[bytes] = (), *, seconds: f
         _complain([re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] *", "", line) for line in lines], status, what)
         written.seek(0)
         return written.read()
-
-
-def _feed(process: subprocess.Popen[bytes], data: Iterable[bytes]) -> None:
-    assert process.stdin is not None
-    try:
-        with process.stdin as pipe:
-            for part in data:
-                pipe.write(part)
-    except BrokenPipeError:
-        pass  # ffmpeg has ended, and its log says why
 
 
 def _complain(lines: list[str], status: int, what: str) -> None:

@@ -6,8 +6,6 @@ Columns beyond these are kept (kind, augmentations, sha256 ...). One of them is 
 picture speaks with this sound, 0 where not, empty where nobody says so. Tables of a million rows and more are meant.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json
@@ -82,10 +80,8 @@ def validate(table: pd.DataFrame, *, check_splits: bool = True) -> pd.DataFrame:
 
 
 def own_voice(table: pd.DataFrame) -> np.ndarray:
-    """(N,) bool: whose face and voice belong together, which is what lip-sync is learned from and measured on.
-
-    Never a fake. A file of unknown label counts where `own_voice` is 1; a real one unless it is 0.
-    """
+    """(N,) bool: whose face and voice belong together, which is what lip-sync is learned from and measured on. Never a
+    fake. A file of unknown label counts where `own_voice` is 1; a real one unless it is 0."""
     stated = table[OWN_VOICE] if OWN_VOICE in table else pd.Series(pd.NA, index=table.index, dtype="Int8")
     fake = table["fake"].astype("Int8")
     return _is(fake.ne(1).fillna(True) & stated.astype("Int8").eq(1).fillna(fake.eq(0)))
@@ -108,10 +104,7 @@ def leaking_groups(table: pd.DataFrame) -> list[str]:
 
 
 def leaking_originals(table: pd.DataFrame) -> pd.DataFrame:
-    """The fakes whose original stands in the table in another split: path, split, original, original_split.
-
-    Paths must stand in the table once.
-    """
+    """The fakes whose original stands in another split: path, split, original, original_split. No path may repeat."""
     split_of = table.set_index("path")["split"]
     found = table[["path", "split", "original"]].assign(original_split=table["original"].map(split_of))
     return found[found["original_split"].notna() & (found["original_split"] != found["split"])]

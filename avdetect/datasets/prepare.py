@@ -1,7 +1,5 @@
 """A dataset's folder -> a manifest, and a report of what it holds and of what could not be read."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,16 +7,8 @@ from typing import Any
 import pandas as pd
 
 from avdetect.datasets.adapters import ADAPTERS, Problem
-from avdetect.datasets.manifest import (
-    LABELS,
-    SEGMENTS,
-    SPLITS,
-    digest,
-    leaking_groups,
-    leaking_originals,
-    write_manifest,
-)
-from avdetect.datasets.splits import assign_splits
+from avdetect.datasets.manifest import SEGMENTS, digest, leaking_groups, leaking_originals, write_manifest
+from avdetect.datasets.splits import LABELS, SPLITS, assign_splits
 from avdetect.errors import ManifestError
 from avdetect.files import write_json
 

@@ -1,7 +1,5 @@
 """Fake segments of a manifest: JSON text or lists in, tuples of (start_seconds, end_seconds) out, and back to text."""
 
-from __future__ import annotations
-
 import json
 import math
 from typing import Any
@@ -18,9 +16,7 @@ _DECODER = msgspec.json.Decoder(Segments)
 
 def clean_segments(cell: Any) -> Segments:
     """Segments of one cell: JSON text (`[[0.5, 1.5]]`), a list, a tuple, an array of pairs; () where it is empty or NA.
-
-    Raises ManifestError.
-    """
+    Raises ManifestError."""
     if cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell)):
         return ()
     try:

@@ -1,7 +1,5 @@
 """Cutting a manifest without cutting a group: train/dev/test for sets that have no splits, and folds for fusion."""
 
-from __future__ import annotations
-
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -63,10 +61,7 @@ def media(table: pd.DataFrame) -> np.ndarray:
 
 
 def origins(table: pd.DataFrame, fake: np.ndarray) -> np.ndarray:
-    """(N,) what a file stands for: where `fake` (N,) bool, its generator (`method`), else the source that it is from.
-
-    A fake of unstated method is one of its source's.
-    """
+    """(N,) what a file stands for: where `fake` (N,) its generator (`method`) if that is stated, else its source."""
     method, source = (texts(table, name).to_numpy(object) for name in ("method", "dataset"))
     return np.where(fake & (method != ""), "generator: " + method, "source: " + source)
 
@@ -141,10 +136,8 @@ def _stratified(table: pd.DataFrame, unit: np.ndarray, values: np.ndarray, numbe
 def check_folds(
     fold: np.ndarray, unit: np.ndarray, values: np.ndarray, number: int, by: str, labels: Sequence[str]
 ) -> None:
-    """Raise ManifestError where a class is missing outside a fold, or in it although enough units have it.
-
-    `fold`, `unit` (N,); `values` (N, L) with -1 for unknown.
-    """
+    """Raise ManifestError where a class is missing outside a fold, or in it although enough units have it. `fold`,
+    `unit` (N,); `values` (N, L) with -1 for unknown."""
     what = "groups" if by == "group" else "datasets"
     if len(np.unique(fold)) < number:
         raise ManifestError(f"{len(np.unique(unit))} {what} of unequal sizes leave a fold empty; {_advice(by)}")
@@ -184,9 +177,7 @@ def assign_splits(table: pd.DataFrame, dev: float, test: float, seed: int) -> pd
     chosen[family[given != ""]] = given[given != ""]
     free = np.flatnonzero(chosen == "")
     digests = (hashlib.sha256(f"{seed}:{name}".encode()).digest() for name in names[free])
-    hashes = np.array(
-        [int.from_bytes(digest[:6]) / 2**48 for digest in digests]
-    )  # in [0, 1), on every machine the same
+    hashes = np.array([int.from_bytes(each[:6]) / 2**48 for each in digests])  # in [0, 1), on every machine the same
     chosen[free] = np.select([hashes < test, hashes < test + dev], ["test", "dev"], "train")
     classes = pd.DataFrame({(name, value): _label(table, name) == value for name in LABELS for value in (0, 1)})
     has = classes.groupby(family).any().to_numpy()  # (families, labels * 2) whether it has a row of this class

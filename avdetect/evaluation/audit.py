@@ -5,8 +5,6 @@ its noise floor. It is trained on the other folds and measured on the very files
 that does not exceed it may have learned the files instead of the forgeries.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator
@@ -98,10 +96,8 @@ def _code(names: tuple[str, ...], name: str) -> int:
 
 
 def sound_facts(samples: Float) -> dict[str, float]:
-    """Silence, loudness and noise floor of (num_samples,) at 16 kHz; NaN for less than one frame of 20 ms.
-
-    The noise floor is the 10th percentile of the frames' energies. dB are relative to full scale.
-    """
+    """Silence, loudness and noise floor of (num_samples,) at 16 kHz; NaN for less than one frame of 20 ms. The noise
+    floor is the 10th percentile of the frames' energies. dB are relative to full scale."""
     names = ("silence_share", "leading_silence_seconds", "loudness_db", "noise_floor_db")
     count = len(samples) // FRAME
     if not count:

@@ -13,8 +13,6 @@ A measurement has the columns
 and the metrics of `evaluation.metrics`, NaN where they do not apply or a class is missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +21,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from avdetect.datasets.manifest import LABELS, OWN_VOICE, mismatch
-from avdetect.datasets.splits import media
+from avdetect.datasets.splits import media, texts
 from avdetect.evaluation.metrics import METRICS, PLAIN, measure, weights
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE
 
@@ -66,13 +64,6 @@ def label_values(scores: pd.DataFrame, label: str) -> np.ndarray:
     return np.where(media(scores) == "clips", mismatch(known).to_numpy(np.float64, na_value=np.nan), np.nan)
 
 
-def text(scores: pd.DataFrame, column: str) -> pd.Series:
-    """(N,) of str, "" where missing, or where there is no such column."""
-    if column not in scores:
-        return pd.Series("", index=scores.index)
-    return scores[column].astype(object).where(scores[column].notna(), "").astype(str)
-
-
 def measurement_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Measurements as a table: all columns, also where no row has the metric; counts may be <NA>."""
     values = [*(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")), *PLAIN]
@@ -88,14 +79,14 @@ class Files:
         """threshold: of the decisions on `fake`; None: no decision is measured."""
         self.scores, self.threshold, self.rounds = scores, threshold, rounds
         self.labels = {label: label_values(scores, label) for label in ANSWERS}
-        self.files = pd.DataFrame({name: text(scores, name) for name in ("group", "dataset", "method")})
+        self.files = pd.DataFrame({name: texts(scores, name) for name in ("group", "dataset", "method")})
         self.groups = self.column("group")
         self.masks = subset_masks(scores)
         # Files are compared with files that have the same streams: what is missing must not speak for a class.
         self.media = np.nan_to_num(numbers(scores, "has_visual")) + 2 * np.nan_to_num(numbers(scores, "has_audio"))
 
     def column(self, name: str) -> np.ndarray:
-        return text(self.scores, name).to_numpy(object)
+        return texts(self.scores, name).to_numpy(object)
 
     def row(self, table: str, subset: str, score: str, label: str, mask: np.ndarray) -> dict[str, Any]:
         """One measurement of the files in `mask`; without metrics where a class is missing. (N,) mask."""

@@ -4,8 +4,6 @@ Training keeps these outputs in the bundle (`bundle.OUT_OF_FOLD`), keyed by the 
 machine matter.
 """
 
-from __future__ import annotations
-
 import io
 from contextlib import suppress
 
@@ -26,10 +24,8 @@ NOT_TRAINED = "the folds trained no such stream"
 
 
 def held_out_table(bundle: Bundle) -> pd.DataFrame:
-    """sha256 (index), fold, FEATURES, the four probabilities and `ablation:*`, as training wrote them.
-
-    Raises ConfigError for a bundle without such a table, ModelError for one that cannot be read.
-    """
+    """sha256 (index), fold, FEATURES, the four probabilities and `ablation:*`, as training wrote them. Raises
+    ConfigError for a bundle without such a table, ModelError for one that cannot be read."""
     content = bundle.files.get(OUT_OF_FOLD)
     if content is None:
         raise ConfigError(

@@ -55,8 +55,7 @@ class Ledger:
         text = json.dumps({name: values[name] for name in (*NUMBERS, *TEXTS)})
         self._store.change("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", json.dumps(path), treatment, text)
         self.rows[path, treatment] = self._read(treatment, text)
-        if self.path is not None:
-            self._store.sync_if_due()
+        self._store.sync_if_due()
 
     def _read(self, treatment: str, text: str) -> dict[str, Any]:
         try:

@@ -4,8 +4,6 @@ AP as LAV-DF (Cai et al., 2022) and ActivityNet (Heilbron et al., 2015) define i
 by score, each true segment found once, precision interpolated over recall.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,6 +13,7 @@ import pandas as pd
 
 from avdetect.detector import Detector
 from avdetect.errors import MediaError
+from avdetect.evaluation.columns import label_values
 from avdetect.types import Detection
 
 Segment = tuple[float, float]  # (start_seconds, end_seconds)
@@ -75,7 +74,7 @@ def measure_localisation(table: pd.DataFrame, detector: Detector) -> pd.DataFram
     for path in files["path"]:
         with suppress(MediaError):
             found[path] = detector.score(path)
-    partial, real = partial[files.index], _is(files["fake"], 0)
+    partial, real = partial[files.index], label_values(files, "fake") == 0
     judged = files[partial | real]
     rows: list[dict[str, Any]] = []
     for score, (streams, column) in MEASURED.items():
@@ -84,7 +83,7 @@ def measure_localisation(table: pd.DataFrame, detector: Detector) -> pd.DataFram
         if not truth:
             continue
         own = {path: _segments(found[path], streams) for path in judged["path"] if path in found}
-        fake = np.logical_or.reduce([_is(files[LABELS[name]], 1) for name in streams])
+        fake = np.logical_or.reduce([label_values(files, LABELS[name]) == 1 for name in streams])
         alarms = [bool(own[path]) for path in files.loc[real, "path"] if path in own]
         covered = [_covered(found[path], streams) for path in files.loc[fake & ~partial, "path"] if path in found]
         precisions = [average_precision(own, truth, iou) for iou in IOUS]
@@ -100,10 +99,6 @@ def measure_localisation(table: pd.DataFrame, detector: Detector) -> pd.DataFram
             }
         )
     return pd.DataFrame(rows)
-
-
-def _is(labels: pd.Series, value: int) -> np.ndarray:
-    return labels.eq(value).fillna(False).to_numpy(bool)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -22,8 +22,6 @@ no independent evidence: whole sources are drawn with replacement where each cla
 whole groups. Fewer than MIN_FILES files of a class are too few for any interval.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -94,9 +92,7 @@ def weights(labels: ArrayLike, files: pd.DataFrame) -> np.ndarray:
 
 def alarm_limit(scores: np.ndarray, share: np.ndarray, allowed: float = 0.05) -> float:
     """The lowest score (N,) of reals from which on at most `allowed` of them alarm; `share` (N,): weights, sum 1.
-
-    Infinite where even the highest score alarms too often.
-    """
+    Infinite where even the highest score alarms too often."""
     order = np.argsort(-scores, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     fine = np.flatnonzero(share[order].cumsum()[ends] <= allowed + 1e-12)
@@ -113,9 +109,7 @@ def resampled(
     rounds: int = 500,
 ) -> dict[str, np.ndarray]:
     """Each metric in each of `rounds` resamples of whole sources or groups, (rounds,); NaN where a class was not drawn.
-
-    A file keeps its weight, times how often its source or group was drawn.
-    """
+    A file keeps its weight, times how often its source or group was drawn."""
     y, p = _checked(labels, scores, proper)
     share = weights(y, files)
     unit, names = pd.factorize(_drawn_whole(y, files))
@@ -149,9 +143,7 @@ def multiplicities(count: int, rounds: int, seed: int, chunk: int) -> Iterator[n
 def interval(values: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of resampled values; NaN where there are none."""
     known = values[np.isfinite(values)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (math.nan, math.nan)
     return float(low), float(high)
 
 
@@ -167,7 +159,6 @@ def _checked(labels: ArrayLike, scores: ArrayLike, proper: bool) -> tuple[np.nda
 
 
 def _point(y: np.ndarray, p: np.ndarray, share: np.ndarray, proper: bool, threshold: float | None) -> dict[str, float]:
-    """Every metric of the files as they are."""
     fpr, tpr, _ = roc_curve(y, p, sample_weight=share, drop_intermediate=False)
     values = {"auc": roc_auc_score(y, p, sample_weight=share)} | _of_curve(fpr, tpr)
     if proper:

@@ -1,7 +1,5 @@
 """What a reader must know beside the numbers: the bundle, the files, how they were scored, and what to beware of."""
 
-from __future__ import annotations
-
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -11,20 +9,12 @@ import pandas as pd
 
 from avdetect._version import __version__
 from avdetect.bundle import OUT_OF_FOLD, Bundle
-from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import digest
 from avdetect.evaluation.held_out import NOT_HELD_OUT, file_hashes, held_out_table
 from avdetect.evaluation.metrics import SEED
 from avdetect.evaluation.setting import Setting
 
 VERSIONS = ("numpy", "pandas", "scikit-learn", "matplotlib", "onnxruntime", "opencv-python-headless")
-
-
-def files_trained_on(table: pd.DataFrame, bundle: Bundle, archive: ClipArchive | None) -> int:
-    """How many of these files, known by their bytes, the bundle's table of its training files names; 0 without one."""
-    if OUT_OF_FOLD not in bundle.files:
-        return 0
-    return int(np.isin(file_hashes(table, archive), held_out_table(bundle).index.to_numpy(object)).sum())
 
 
 def trained_on(table: pd.DataFrame, bundle: Bundle) -> list[str]:
@@ -42,7 +32,10 @@ def warnings_of(setting: Setting, scores: pd.DataFrame) -> list[str]:
     table, found, of_all = setting.table, [], f"of {len(scores)} files"
     better = "On them it looks better than it is: measure it with --out-of-fold, or on other files."
     if not setting.out_of_fold:
-        files = files_trained_on(table, setting.bundle, setting.archive)
+        files = 0  # that the bundle's table of its training files names, by their bytes
+        if OUT_OF_FOLD in setting.bundle.files:
+            trained = held_out_table(setting.bundle).index.to_numpy(object)
+            files = int(np.isin(file_hashes(table, setting.archive), trained).sum())
         akin = int((table["dataset"].isin(setting.known) & ~table["split"].isin(setting.trained_on)).sum())
         if files:
             found.append(f"{files} {of_all} were used to train this bundle. {better}")

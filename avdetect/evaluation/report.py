@@ -3,8 +3,6 @@
 The page shows the main tables; all numbers are in the CSV files.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ import pandas as pd
 from avdetect.evaluation import plots
 from avdetect.evaluation.plots import Picture
 from avdetect.evaluation.views import View, view
-from avdetect.files import replacing
+from avdetect.files import write_whole
 
 TABLES = {  # NAME.csv, where it has rows -> what it holds
     "metrics": "every measurement of the scores: outputs, streams, classes, kinds, generators, sources, false alarms, "
@@ -31,20 +29,6 @@ TABLES = {  # NAME.csv, where it has rows -> what it holds
 }
 SUMMARY = "summary.json"
 PAGE_VIEWS = ("modalities", "outputs", "kinds", "generators", "alarms")
-READ_ME = (
-    "Balanced AUC: how often a fake scores above a real file (0.5: a guess, 1: always), where every generator weighs "
-    "the same among the fakes and every source among the reals, however many files it has. So it is in all other "
-    "numbers but two that stand beside it: the pooled AUC takes files as they come, and the AUC within sources is the "
-    "mean over the sources that hold both classes. EER: the error where as many reals are accused as fakes are "
-    "missed. Recall at 5 % false alarms: the share of fakes found while one real file in twenty is accused. Log loss "
-    "(natural logarithm; 0.693: a guess) and ECE, the expected calibration error over ten bins, judge the "
-    "probabilities; lower is better. False alarms: the share of reals at or above the shipped threshold.",
-    "Square brackets hold 95 % bootstrap intervals. Whole sources are resampled where each class stands in at least "
-    "ten of them, else whole groups (a person, a page), because files of one source or person are no independent "
-    "evidence. Where a class has fewer than ten files, “too few” stands in their place. A dash stands where a number "
-    "does not apply.",
-    "Files that the detector abstains from or cannot read are counted in the column “abstained” and enter no metric.",
-)
 
 
 @dataclass
@@ -77,20 +61,15 @@ def write_report(results: Results, out: Path) -> None:
         write_csv(results.tables[name], out / f"{name}.csv")
     sections = [s for s in _sections(results) if s.text or s.pictures or s.views]
     for picture in (picture for section in sections for picture in section.pictures):
-        _replace(out / f"{picture.name}.png", picture.png)
+        write_whole(out / f"{picture.name}.png", picture.png)
     values = results.summary | {"warnings": results.warnings, "not_measured": results.unmeasured}
-    _replace(out / SUMMARY, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
-    _replace(out / "report.html", _page(results, sections).encode())
+    write_whole(out / SUMMARY, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(out / "report.html", _page(results, sections).encode())
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """The table as CSV, whole or not at all."""
-    _replace(path, table.to_csv(index=False, lineterminator="\n").encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)
+    write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def _measured(results: Results) -> list[str]:
@@ -118,7 +97,6 @@ def _sections(results: Results) -> list[Section]:
         *sections,
         Section("All numbers, beside this page", ["scores.csv: what the model says of each file.", *files]),
         Section("Not measured", results.unmeasured),
-        Section("How to read the numbers", READ_ME),
     ]
 
 
@@ -127,7 +105,5 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
 
     template = files("avdetect.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    title = f"Evaluation of {results.about['Bundle']}"
-    return environment.from_string(template).render(
-        title=title, about=results.about, warnings=results.warnings, sections=sections
-    )
+    shown = {"about": results.about, "warnings": results.warnings, "sections": sections}
+    return environment.from_string(template).render(title=f"Evaluation of {results.about['Bundle']}", **shown)

@@ -5,8 +5,6 @@ again. The sound goes through a real codec, or has noise added, in the clips the
 the bit.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import tempfile
@@ -25,11 +23,11 @@ from avdetect.audio import rms
 from avdetect.datasets.augment.codecs import AudioCodec, Recipe, VideoCodec, reencode, through_audio_codec
 from avdetect.detector import Detector
 from avdetect.errors import MediaError
-from avdetect.evaluation.columns import OUTPUTS, Files, subset_masks
+from avdetect.evaluation.columns import OUTPUTS, Files, label_values, subset_masks
 from avdetect.evaluation.ledger import Ledger
 from avdetect.evaluation.metrics import SEED
 from avdetect.evaluation.scores import FileScorer, shown
-from avdetect.evaluation.sources import CachedFeed, Feed, Use, feed_file
+from avdetect.evaluation.sources import Feed, Use, feed_file, kept
 from avdetect.media import VideoStream, probe
 from avdetect.stills import STILLS
 from avdetect.types import FPS, Clip, Waveform
@@ -38,8 +36,6 @@ GOOD_CRF = 18  # of a picture whose size or frame rate is what changes
 SOUND = AudioCodec("aac", 128)  # beside a re-encoded picture
 TWICE_SCALE = 0.75  # of the second encoding of "encoded twice"
 Sound = Callable[[Waveform, np.random.Generator], Waveform]
-
-
 Encoding = Callable[[VideoStream], VideoCodec]  # how a picture is encoded
 
 
@@ -98,16 +94,14 @@ def _noisy(snr_db: float, wave: Waveform, rng: np.random.Generator) -> Waveform:
 
 
 def sample(table: pd.DataFrame, files_per_class: int) -> pd.DataFrame:
-    """At most so many real and so many fake files of the clips, and of the speech; photographs are left out.
-
-    Of every source in turn, so that no large one takes all places; the same for any order of the rows.
-    """
+    """At most so many real and so many fake files of the clips, and of the speech; photographs are left out. Of every
+    source in turn, so that no large one takes all places; the same for any order of the rows."""
     rng = np.random.default_rng(SEED)
     chosen = []
     masks = subset_masks(table)
     still = table["path"].str.lower().str.endswith(tuple(STILLS)).to_numpy(bool)
     for subset, label in product(("clips", "speech"), (0, 1)):
-        wanted = masks[subset] & ~still & table["fake"].eq(label).fillna(False).to_numpy(bool)
+        wanted = masks[subset] & ~still & (label_values(table, "fake") == label)
         files = table[wanted].sort_values("path")
         files = files.iloc[rng.permutation(len(files))]
         turn = files.groupby("dataset").cumcount()
@@ -154,7 +148,7 @@ def robustness(
 
 def _feeds(path: str, tried: Sequence[Condition], detector: Detector, folder: Path) -> dict[str, Feed]:
     """The clips of the file as it is ("") and by the treatment of each condition."""
-    plain = CachedFeed(partial(feed_file, detector.preprocessor, path))  # decoded once for all that changes the sound
+    plain = kept(partial(feed_file, detector.preprocessor, path))  # decoded once for all that changes the sound
     feeds: dict[str, Feed] = {"": plain}
     for condition in tried:
         if condition.picture:

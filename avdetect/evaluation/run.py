@@ -7,8 +7,6 @@ metrics.csv, missing.csv, sync.csv, sync_shifts.csv, localisation.csv, robustnes
 summary.json versions, digests, seeds, and what was not measured
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

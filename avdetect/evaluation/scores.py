@@ -7,8 +7,6 @@ missing, and `error` for a file that could not be read (all numbers are NaN then
 `avdetect score`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
@@ -30,7 +28,7 @@ from avdetect.errors import ConfigError, MediaError
 from avdetect.evaluation.ledger import NUMBERS, RESULTS, TEXTS, Ledger
 from avdetect.evaluation.sources import ClipSource, Feed
 from avdetect.jobs.pool import Done, Failed, Item, Pool
-from avdetect.jobs.process import Report, Work
+from avdetect.jobs.process import Work
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE, STREAMS
 from avdetect.scoring import StreamScorer
 from avdetect.types import Clip
@@ -151,11 +149,6 @@ def _scored(
 
 
 def _scoring(bundle: Bundle, source: ClipSource) -> Work:
-    """The task of a worker: rows of the table in, their results out."""
     cv2.setNumThreads(1)
     scorer = FileScorer(bundle, OnnxNetworks(bundle, threads=1))
-
-    def work(row: int, report: Report) -> dict[str, Any]:
-        return scorer.score(partial(source.feed, row))
-
-    return work
+    return lambda row, report: scorer.score(partial(source.feed, row))

@@ -1,7 +1,5 @@
 """What an evaluation measures, where its clips come from, and the folder that belongs to it."""
 
-from __future__ import annotations
-
 from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property

@@ -3,10 +3,8 @@
 A source gives the same clips each time it is asked, and may be pickled for worker processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,10 +27,8 @@ class ClipSource(Protocol):
     """The clips of the files of a table, by the number of the row."""
 
     def feed(self, row: int, use: Use) -> dict[str, str]:
-        """Call `use` with every clip of the file, in order; returns why "video" or "audio" is missing.
-
-        One clip is in memory at a time. Raises MediaError for a file that cannot be read.
-        """
+        """Call `use` with every clip of the file, in order; returns why "video" or "audio" is missing. One clip is in
+        memory at a time. Raises MediaError for a file that cannot be read."""
         ...
 
 
@@ -94,20 +90,19 @@ class CacheClips:
         return {}
 
 
-class CachedFeed:
-    """A feed that asks `feed` once, when it is first called, and keeps the clips: for a (short) file that several
-    treatments are tried on."""
+def kept(feed: Feed) -> Feed:
+    """`feed`, which is asked once and whose clips stay in memory: for a (short) file that several treatments are tried
+    on."""
 
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-
-    @cached_property
-    def _kept(self) -> tuple[list[Clip], dict[str, str]]:
+    @cache
+    def asked() -> tuple[list[Clip], dict[str, str]]:
         clips: list[Clip] = []
-        return clips, self._feed(clips.append)
+        return clips, feed(clips.append)
 
-    def __call__(self, use: Use) -> dict[str, str]:
-        clips, missing = self._kept
+    def again(use: Use) -> dict[str, str]:
+        clips, missing = asked()
         for clip in clips:
             use(clip)
         return missing
+
+    return again

@@ -3,8 +3,6 @@
 What cannot be measured, because the manifest or the machine lacks what it needs, is said in `Results.unmeasured`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

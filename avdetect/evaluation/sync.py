@@ -4,8 +4,6 @@ On files with enough of a face and its own voice. Mouths and voice are embedded 
 which the voice begins, which is what it does to a file (the clock has 25 ticks a second).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -45,12 +43,7 @@ class Embedded:
 
 
 def measure_sync(
-    table: pd.DataFrame,
-    source: ClipSource,
-    networks: Networks,
-    config: ModelConfig,
-    *,
-    rounds: int = 500,
+    table: pd.DataFrame, source: ClipSource, networks: Networks, config: ModelConfig, *, rounds: int = 500
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(shifts, summary) of the files of `table` with MIN_SECONDS of a face and its own voice; empty without any.
 

@@ -5,8 +5,6 @@ p_mismatch (NaN where the model abstained or could not read the file). Speech ha
 sound: they and clips, which is all else, are never measured together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from avdetect.datasets.manifest import LABELS
+from avdetect.datasets.splits import texts
+from avdetect.evaluation import metrics
 from avdetect.evaluation.columns import (
     ANSWERS,
     COLUMNS,
@@ -24,18 +24,6 @@ from avdetect.evaluation.columns import (
     numbers,
     score_values,
     subset_masks,
-    text,
-)
-from avdetect.evaluation.metrics import (
-    DECISIONS,
-    MIN_FILES,
-    PLAIN,
-    PROPER,
-    TOO_FEW,
-    alarm_limit,
-    interval,
-    multiplicities,
-    weights,
 )
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAMS
 from avdetect.types import Float, StreamName
@@ -61,17 +49,15 @@ CLASSES = {"RVFA": (0, 1), "FVRA": (1, 0), "FVFA": (1, 1), "mismatch": (0, 0)}
 def measurements(
     scores: pd.DataFrame, threshold: float, rounds: int = 500, tables: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says.
-
-    threshold is the shipped one, of P(fake) and of what each part alone would make of a file.
-    """
+    """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says. threshold
+    is the shipped one, of P(fake) and of what each part alone would make of a file."""
     files = Files(scores, threshold, rounds)
     return measurement_frame([row for name in tables or TABLES for row in TABLES[name](files)])
 
 
 def as_result(frame: pd.DataFrame) -> dict[str, Any]:
     """Measurements as JSON values: "rows" without what is NaN, and "summary", the few numbers that go into a bundle."""
-    shown = [*COLUMNS, "auc", "auc_low", "auc_high", *PLAIN, *PROPER, *DECISIONS]
+    shown = [*COLUMNS, "auc", "auc_low", "auc_high", *metrics.PLAIN, *metrics.PROPER, *metrics.DECISIONS]
     records = frame[shown].astype(object).to_dict("records")
     rows = [
         {str(k): v.item() if isinstance(v, np.generic) else v for k, v in row.items() if pd.notna(v) and v != ""}
@@ -87,16 +73,14 @@ def as_result(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def missing_streams(scores: pd.DataFrame) -> pd.DataFrame:
-    """subset, stream, reason, files, share: how often each stream is missing, and why, most frequent first.
-
-    A file that could not be read has the reason "not read: <type of the error>" for all three.
-    """
+    """subset, stream, reason, files, share: how often each stream is missing, and why, most frequent first. A file that
+    could not be read has the reason "not read: <type of the error>" for all three."""
     rows = []
-    error = text(scores, "error")
+    error = texts(scores, "error")
     for subset, mask in subset_masks(scores).items():
         for stream in STREAMS:
             gone = mask & (numbers(scores, f"has_{stream}") != 1)
-            reason = text(scores, f"missing_{stream}").replace("", "not stated")
+            reason = texts(scores, f"missing_{stream}").replace("", "not stated")
             reason = reason.mask(error != "", "not read: " + error.str.partition(":")[0])
             counts = reason[gone].value_counts().sort_index().sort_values(ascending=False, kind="stable")
             rows += [(subset, stream, name, count, count / mask.sum()) for name, count in counts.items()]
@@ -194,8 +178,8 @@ def _alarms(files: Files) -> Rows:
     names = files.column("dataset")
     for subset, score, label, mask in _each(files, OUTPUTS):
         values, real = score_values(files.scores, score), mask & files.judged(score, label, 0)
-        share = weights(np.zeros(real.sum()), files.files[real])
-        limit = alarm_limit(values[real], share) if real.any() else np.inf
+        share = metrics.weights(np.zeros(real.sum()), files.files[real])
+        limit = metrics.alarm_limit(values[real], share) if real.any() else np.inf
         rows: list[dict[str, Any]] = []
         for name in sorted(set(names[real])):
             p = values[real & (names == name)]
@@ -206,7 +190,7 @@ def _alarms(files: Files) -> Rows:
                 {
                     **{"table": "false alarms", "subset": f"{subset}: {name}", "score": score, "label": label},
                     **{"n": len(p), "fakes": 0, "abstained": int(abstained.sum())},
-                    "note": TOO_FEW if len(p) < MIN_FILES else "",
+                    "note": metrics.TOO_FEW if len(p) < metrics.MIN_FILES else "",
                     **{"false_alarms_at_5": (p >= limit).mean(), "false_alarms": (p >= files.threshold).mean()},
                 }
             )
@@ -255,13 +239,13 @@ def _pair_row(files: Files, subset: str, score: str, label: str, fake: np.ndarra
     right = (np.sign(values[fake] - values[real]) + 1) / 2  # 1, or 0.5 for a tie
     group, names = pd.factorize(files.groups[fake])
     share = np.bincount(group, weights=right) / np.bincount(group)  # (groups,)
-    drawn = [times @ share / times.sum(axis=1) for times in multiplicities(len(names), files.rounds, 0, 1000)]
-    few = min(len(np.unique(fake)), len(np.unique(real))) < MIN_FILES
-    low, high = (np.nan, np.nan) if few else interval(np.concatenate(drawn))
+    drawn = [times @ share / times.sum(axis=1) for times in metrics.multiplicities(len(names), files.rounds, 0, 1000)]
+    few = min(len(np.unique(fake)), len(np.unique(real))) < metrics.MIN_FILES
+    low, high = (np.nan, np.nan) if few else metrics.interval(np.concatenate(drawn))
     return {
         **{"table": "pairs", "subset": subset, "score": score, "label": label, "pairs": len(fake)},
         **{"n": len(np.unique(np.concatenate([fake, real]))), "fakes": len(np.unique(fake))},
-        "note": TOO_FEW if few else "",
+        "note": metrics.TOO_FEW if few else "",
         **{"auc": float(share.mean()), "auc_low": low, "auc_high": high},
     }
 

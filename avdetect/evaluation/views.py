@@ -3,8 +3,6 @@
 All other numbers stand in the CSV files. A new view is one entry of VIEWS.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ this machine) and `ray.RayPool` (a cluster) add how a worker is started, receive
 tested in tests/test_jobs_pool.py.
 """
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
@@ -169,7 +167,6 @@ class BasePool(ABC, Generic[W]):
                 ) from error
 
     def _events(self) -> Iterator[Event | None]:
-        """What happens within a moment."""
         for worker, message in self._receive(_TICK_SECONDS):
             if worker in self._workers:  # else it was cancelled a moment ago
                 yield self._event(worker, message)

@@ -4,8 +4,6 @@ What a worker sends may come from a hostile file, so it is never unpickled. Ever
 keys below, so that no answer can be taken for a message of another kind.
 """
 
-from __future__ import annotations
-
 import ctypes
 import glob
 import json
@@ -136,7 +134,6 @@ def try_task(task: Task) -> None:
 
 
 def _kill_family(pid: int) -> None:
-    """A process and its children."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)  # so that it starts no other child meanwhile
     for process in (*children(pid), pid):

@@ -5,8 +5,6 @@ Whoever reaches the ports of a Ray cluster has it run what they like. Our own as
 up, reports to nobody and ends with the connection.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -33,11 +31,6 @@ _ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # of our own: its actors work no less than processes would
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # said, so that Ray does not announce that it will change
 }
-
-
-def require() -> None:
-    """Raises ToolError when Ray is not installed."""
-    extras.require("ray", "the engine ray")
 
 
 def ray() -> Any:
@@ -151,10 +144,8 @@ class _RayWorker(Worker):
 
 
 class RayPool(BasePool[_RayWorker]):
-    """At most `workers` actors (None: as many as the cluster has room for). Workers report no progress.
-
-    cpus, gpus: what one of them counts for where Ray hands out room. address: see `connect`.
-    """
+    """At most `workers` actors (None: as many as the cluster has room for). Workers report no progress. cpus, gpus:
+    what one of them counts for where Ray hands out room. address: see `connect`."""
 
     def __init__(
         self,

@@ -7,8 +7,6 @@ What the file says is believed. So it, and the files that SQLite keeps beside it
 nobody else can write.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3
@@ -18,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.files import check_same, not_ours
@@ -76,7 +74,7 @@ class Store:
             self.close()
             raise
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,8 +118,8 @@ class Store:
         self._dirty, self._synced = False, time.monotonic()
 
     def sync_if_due(self) -> None:
-        """To be called now and then: syncs where that is long ago."""
-        if self._dirty and time.monotonic() - self._synced > _SYNC_SECONDS:
+        """To be called now and then: syncs where that is long ago, and the rows are not for this process alone."""
+        if self.path is not None and self._dirty and time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
 
     def _make_file(self, path: Path) -> None:

@@ -1,7 +1,5 @@
 """Detections for programs: JSON and CSV. The JSON's schema is `detection.schema.json` beside this file."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence

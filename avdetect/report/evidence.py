@@ -4,10 +4,8 @@
 within a few megabytes however long the file is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from avdetect.types import Detection, StreamName
@@ -15,17 +13,14 @@ from avdetect.types import Detection, StreamName
 Peaks = tuple[tuple[float, float], ...]  # (lowest, highest) sample of each of so many equal stretches, in [-1, 1]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Picture:
     """An encoded picture."""
 
     mime: str  # image/jpeg or image/png
-    data: bytes
+    data: bytes = field(repr=False)
     width: int
     height: int
-
-    def __repr__(self) -> str:
-        return f"Picture({self.mime}, {self.width} x {self.height}, {len(self.data)} bytes)"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """What a file says of itself, as a person reads it. Whatever a file wrote itself is escaped."""
 
-from __future__ import annotations
-
 from avdetect.media import AudioStream, MediaInfo, VideoStream
 from avdetect.report.data import printable
 
@@ -37,12 +35,10 @@ def media_facts(info: MediaInfo) -> dict[str, str]:
 
 
 def _tag(info: MediaInfo, name: str, stream: int | None = None) -> str | None:
-    """A tag of the container, or of a stream, printable."""
     return next((printable(t.value) for t in info.tags if t.name == name and t.stream == stream), None)
 
 
 def _bits(rate: int) -> str:
-    """A bit rate as people write it."""
     return f"{rate / 1e6:.1f} Mbit/s" if rate >= 1_000_000 else f"{rate / 1000:.0f} kbit/s"
 
 

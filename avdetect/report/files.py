@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avdetect.errors import AVDetectError, ConfigError
-from avdetect.files import replacing
+from avdetect.files import write_whole
 
 if TYPE_CHECKING:
     from avdetect.report.evidence import Evidence
@@ -31,8 +31,7 @@ def write_report(path: Path, evidence: Evidence) -> None:
 
     content = render_page(evidence).encode()
     try:
-        with replacing(path) as file:
-            file.write(content)
+        write_whole(path, content)
     except OSError as error:
         raise AVDetectError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 

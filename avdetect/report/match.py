@@ -1,7 +1,5 @@
 """Lip-sync for a report: offset and confidence over time, and the mouths where the match is worst."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

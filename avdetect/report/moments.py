@@ -1,7 +1,5 @@
 """The face crops of each track that its stream found most, and least, suspicious."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,8 +23,6 @@ _KEPT = 4  # crops a kind and track: two of them are MIN_APART_SECONDS apart, wh
 
 @dataclass(frozen=True)
 class _Seen:
-    """A crop that may be shown."""
-
     seconds: float
     logit: float
     crop: UInt8
@@ -57,10 +53,8 @@ class _Extremes:
 
 
 class MomentKeeper:
-    """Keeps a few crops of the most suspicious tracks while a file passes, however many it has.
-
-    A track is let go when others look more suspicious; should it come back, its earlier crops are gone.
-    """
+    """Keeps a few crops of the most suspicious tracks while a file passes, however many it has. A track is let go when
+    others look more suspicious; should it come back, its earlier crops are gone."""
 
     def __init__(self) -> None:
         self._tracks: dict[int, tuple[_Extremes, _Extremes]] = {}

@@ -4,8 +4,6 @@ The script only moves the cursor, and the page can be read without it. Its polic
 one style and the one script that stand in it, by their hashes, and data: pictures.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import shlex

@@ -1,7 +1,5 @@
 """Encoded pictures for a report, and the strip of whole frames: bounded in number and in bytes."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -5,8 +5,6 @@ detection = detector.score(path, observer=recorder)
 evidence = recorder.evidence(detector, detection)
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from avdetect.detector import Detector
@@ -51,10 +49,8 @@ class Recorder:
             self._sound.add(clip.waveform)
 
     def evidence(self, detector: Detector, detection: Detection) -> Evidence:
-        """What a report shows of the file; `detection` is what `detector.score` returned for it.
-
-        Raises ValueError before a file.
-        """
+        """What a report shows of the file; `detection` is what `detector.score` returned for it. Raises ValueError
+        before a file."""
         if self._info is None:
             raise ValueError("nothing was scored: pass this recorder to Detector.score as its observer")
         outputs = self._outputs

@@ -1,7 +1,5 @@
 """The soundtrack for a report: its log-mel picture and the peaks of its waveform, in bounded memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

@@ -4,8 +4,6 @@ Every row is as wide as the page lets it be. Lines stand in a box of 1000 x 100 
 strokes that are not; words, dots and bars stand at percentages, so that they keep their size from a telephone to paper.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Detections for people, on a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

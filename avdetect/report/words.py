@@ -1,7 +1,5 @@
 """What every output says and how it looks: verdicts, signs, numbers and times in words, and the colours of both."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Literal

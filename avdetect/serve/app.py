@@ -1,7 +1,5 @@
 """The server's routes. What they do is `service`'s; who may ask is `security`'s."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable

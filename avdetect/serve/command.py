@@ -1,7 +1,5 @@
 """`avdetect serve`: opens the port, runs the server until it is told to end, and ends it in good order."""
 
-from __future__ import annotations
-
 import logging
 import os
 import resource
@@ -13,7 +11,7 @@ from functools import partial
 
 import uvicorn
 
-from avdetect.batch.options import scoring
+from avdetect.batch.options import scoring, threads_of
 from avdetect.errors import ConfigError
 from avdetect.jobs.process import try_task
 from avdetect.media import ffmpeg_path
@@ -29,16 +27,14 @@ _GRACE_SECONDS = 3  # for answers that are being sent when the server ends
 
 
 def serve(settings: ServeSettings, say: Callable[[str], None], score: Score = score_upload) -> None:
-    """Serve until SIGINT (KeyboardInterrupt) or SIGTERM. say: told the address, and what should be known.
-
-    Raises ConfigError, ModelError, ToolError, ServerError.
-    """
+    """Serve until SIGINT (KeyboardInterrupt) or SIGTERM. say: told the address, and what should be known. Raises
+    ConfigError, ModelError, ToolError, ServerError."""
     os.umask(0o077)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES if hard < 0 else min(_MOST_FILES, hard), hard))
     ffmpeg_path()  # without it every job would fail
     if score is score_upload:  # in a process of its own the networks are loaded once: what is wrong is said now
-        try_task(partial(scoring, partial(settings.options.scorer, settings.threads)))
+        try_task(partial(scoring, partial(settings.options.scorer, threads_of(settings.workers))))
     listener = listen(settings)
     # While it runs, uvicorn ends on these signals by itself, and sends them to us once more when that is done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

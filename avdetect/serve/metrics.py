@@ -1,7 +1,5 @@
 """What the server counts, for Prometheus. A registry of its own, so that one process may hold several servers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest

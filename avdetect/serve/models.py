@@ -1,7 +1,5 @@
 """What the REST interface answers: the types that OpenAPI shows, and what requests are refused for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The pages: the one that takes videos, and the login. Neither needs another host."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from urllib.parse import parse_qs

@@ -1,7 +1,5 @@
 """Runs the jobs of a store through a pool of workers, one fresh process a job, until told to end."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import threading
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from avdetect.batch.options import threads_of
 from avdetect.errors import AVDetectError
 from avdetect.jobs.pool import Done, Event, Failed, Item, Pool, Progress
 from avdetect.serve.metrics import Metrics
@@ -52,7 +51,7 @@ class Runner(threading.Thread):
     def __init__(self, store: JobStore, settings: ServeSettings, metrics: Metrics, score: Score) -> None:
         super().__init__(name="jobs", daemon=True)
         self._store, self._settings, self._metrics = store, settings, metrics
-        task = partial(scoring, score, settings.options, settings.threads)
+        task = partial(scoring, score, settings.options, threads_of(settings.workers))
         self._pool = Pool(task, settings.workers, settings.options.limits.max_file_seconds, fresh=True)
         self._running: dict[str, _Running] = {}  # by the job's id; changed by this thread only
         self._woken = threading.Event()
@@ -138,7 +137,6 @@ class Runner(threading.Thread):
             self.last_round = time.monotonic()
 
     def _take(self, running: _Running, event: Event) -> None:
-        """What the pool says of a job."""
         id = running.job.id
         if isinstance(event, Progress):
             running.stage, running.progress = str(event.news["stage"]), float(event.news["progress"])

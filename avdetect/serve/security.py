@@ -6,8 +6,6 @@ must be addressed to a name of ours; one that changes something must come from o
 No header of CORS is ever sent.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import logging

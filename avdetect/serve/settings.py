@@ -1,7 +1,5 @@
 """What a server may do and how much of it, checked before it starts."""
 
-from __future__ import annotations
-
 import ipaddress
 import math
 import os
@@ -14,7 +12,6 @@ from avdetect.errors import ConfigError
 
 TOKEN_VARIABLE = "AVDETECT_TOKEN"
 _SHORTEST_TOKEN = 16
-_MOST_THREADS = 4  # of one worker: its networks are small
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,6 @@ class ServeSettings:
             )
         if self.token is not None and (len(self.token) < _SHORTEST_TOKEN or not self.token.isascii()):
             raise ConfigError(f"the token must be ASCII and at least {_SHORTEST_TOKEN} characters long")
-
-    @property
-    def threads(self) -> int:
-        """Of one worker."""
-        return max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)) // self.workers))
 
     def share_of(self, client: str) -> float:
         """How many of its jobs may wait, uploads included. This machine has no share: a proxy may stand there."""

@@ -8,8 +8,6 @@ Whoever changes a job's state says from which one. So of two that end a job (a w
 the first one wins, and the other is told.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping

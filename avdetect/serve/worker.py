@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from avdetect.batch.options import ScoringOptions
 from avdetect.errors import AVDetectError, MediaError, ServerError
-from avdetect.files import replacing, sync_folder
+from avdetect.files import sync_folder, write_whole
 from avdetect.jobs.pool import Item
 from avdetect.jobs.process import Report, Work
 from avdetect.report.data import to_json
@@ -135,8 +135,7 @@ def scoring(score: Score, options: ScoringOptions, threads: int) -> Work:
             say("starting", 0.0)
             detection, page = score(task, say)
             for name, text in ((RESULT, to_json([detection])), (REPORT, page)):
-                with replacing(Path(name), sync=True) as file:
-                    file.write(text.encode())
+                write_whole(Path(name), text.encode(), sync=True)
             sync_folder(Path())
             return {"done": {name: getattr(detection, name) for name in _SUMMARY}}
         except MemoryError:

@@ -15,7 +15,7 @@ from safetensors.torch import save as to_safetensors
 from sklearn.metrics import roc_auc_score
 
 from avdetect.bundle import OUT_OF_FOLD, Bundle, Calibration
-from avdetect.config import MediaLimits, PairLoopConfig, TrainConfig, from_dict, to_dict, without_retired
+from avdetect.config import MediaLimits, TrainConfig, from_dict, to_dict
 from avdetect.datasets.manifest import digest
 from avdetect.errors import ConfigError, ModelError
 from avdetect.evaluation.tables import as_result, measurements, with_outputs
@@ -142,10 +142,7 @@ def export(
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{run} holds no finished run ({error}): let avdetect train end first") from error
-    stored = {key: value for key, value in result["config"].items() if key != "joint"}  # a stage of earlier versions
-    for stream in ("visual", "audio"):  # how it was trained is done with
-        stored[stream] = {key: value for key, value in stored[stream].items() if key not in PairLoopConfig.RETIRED}
-    config = from_dict(TrainConfig, stored | {"model": without_retired(stored["model"])}, "result.json")
+    config = from_dict(TrainConfig, result["config"], "result.json", stored=True)
     model = Model.load(config.model, run / "model.safetensors")
     detector = check_detector(config, result["detector_fingerprint"], detector_model)
     preprocessor = Preprocessor(config.preprocess, detector, MediaLimits())

@@ -222,7 +222,7 @@ def journal(data: bytes, folder: Path) -> None:
     """What a journal states of a file, as a run that is resumed reads it: it can be tabled, or is damage."""
     with Journal(None, _IDENTITY) as opened:
         opened.add("new", (1, 2), FAILED | {"path": "new"})
-        opened._store.change("UPDATE results SET result = ?", data.decode(errors="replace"))
+        opened.change("UPDATE results SET result = ?", data.decode(errors="replace"))
         result = opened.read("new")
     tables: list[Table] = [CsvTable(folder / "r.csv"), KaggleTable(folder / "r.txt"), TerminalTable()]
     for table in tables:

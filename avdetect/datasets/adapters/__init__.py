@@ -4,8 +4,6 @@
 itself for `csv`). What all of them keep is tested in tests/test_adapters.py, on the trees of tests/dataset_trees.toml.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

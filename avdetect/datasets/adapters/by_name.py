@@ -1,7 +1,5 @@
 """Datasets whose folders and file names alone say what a file is: Celeb-DF, KoDF, AVLips."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 

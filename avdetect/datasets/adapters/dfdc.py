@@ -3,8 +3,6 @@
 Only `fake` is known: a fake may be one of the picture, of the sound or of both. Reals are real in both.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any

@@ -3,8 +3,6 @@
 Every compression that is there is listed (column `compression`): take one with a filter on that column.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 
@@ -22,10 +20,8 @@ REAL_NAME = {"faceforensics": re.compile(r"(\d+)"), "dfd": re.compile(r"(\d+)__.
 
 
 def faceforensics(root: Path) -> Listing:
-    """Group = the videos (FF++) or actors (DFD) that pairs join: in DFD that may be nearly all of them.
-
-    Official splits from train.json, val.json and test.json under the root; DFD has none.
-    """
+    """Group = the videos (FF++) or actors (DFD) that pairs join: in DFD that may be nearly all of them. Official splits
+    from train.json, val.json and test.json under the root; DFD has none."""
     rows = Rows(root, "faceforensics")
     rows.files -= {path for path in rows.files if "/masks/" in path}
     pairs, split_of = _official(rows)

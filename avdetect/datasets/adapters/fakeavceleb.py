@@ -1,7 +1,5 @@
 """FakeAVCeleb v1.2 (Khalid et al., 2021, arXiv 2108.05080): face, voice, or both are fake; one real video a person."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 from avdetect.datasets.adapters.listing import REAL, Labels, Listing, Rows

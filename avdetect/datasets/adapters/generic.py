@@ -1,7 +1,5 @@
 """Your own data: a list of files (CSV or Parquet) or a folder; a folder of nothing but real videos will do."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path, PurePosixPath
 

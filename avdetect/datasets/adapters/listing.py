@@ -1,7 +1,5 @@
 """What every adapter yields, and the checks they share: files that are missing, listed twice, or not listed."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os
@@ -71,9 +69,7 @@ class Rows:
         self, path: str, labels: Labels, group: str, *, segments: Any = (), dataset: str = "", **cells: Any
     ) -> None:
         """One row. `path` and `original` relative to the root; `cells`: of other columns, "" where they are missing.
-
-        The group is prefixed by the dataset's name, so that manifests of several datasets can be joined.
-        """
+        The group is prefixed by the dataset's name, so that manifests of several datasets can be joined."""
         dataset = dataset or self.dataset
         values = dict(zip(LABELS, labels, strict=True)) | cells
         values |= {"path": path, "group": f"{dataset}:{group}", "dataset": dataset}

@@ -1,7 +1,5 @@
 """Datasets in which short spans of voice and lips are replaced: LAV-DF, AV-Deepfake1M."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,10 +20,8 @@ UNLABELLED = re.compile(r"(.*/)?(test\w*)_files\.txt")
 
 
 def lavdf(root: Path) -> Listing:
-    """LAV-DF (Cai et al., DICTA 2022; SV2TTS, Wav2Lip): `metadata.min.json` or `metadata.json`, a list.
-
-    Official splits. Group = the original and its fakes.
-    """
+    """LAV-DF (Cai et al., DICTA 2022; SV2TTS, Wav2Lip): `metadata.min.json` or `metadata.json`, a list. Official
+    splits. Group = the original and its fakes."""
     rows = Rows(root, "lavdf")
     names = ("metadata.min.json", "metadata.json")
     path = next((path for name in names for path in rows.named(name)), names[0])

@@ -24,24 +24,40 @@ _SMALLEST_SIDE = 16  # pixels; less is no face
 
 
 @dataclass(frozen=True)
-class FaceTreatment:
-    """What is done to a face crop. None: the operation is left out."""
+class Treatment:
+    """What is done to a crop. None: the operation is left out."""
 
     angle_degrees: float
     scale: float
     shift: tuple[float, float]  # x, y, in sides of the crop
     flip: bool
     contrast: float
-    brightness: float  # of 0..255, as `tint`
-    tint: tuple[float, float, float]
-    saturation: float  # 0: gray
+    brightness: float  # of 0..255
     resolution: float | None  # of the side, before it is enlarged again
-    shrink: int  # OpenCV's interpolations for the two steps
-    grow: int
     blur_sigma: float | None  # pixels
+    jpeg_quality: int | None
+
+    def matrix(self, size: int) -> NDArray[np.float64]:
+        """(2, 3) map from a crop of side `size` to the moved crop, in pixels."""
+        middle = (size - 1) / 2
+        matrix = np.asarray(cv2.getRotationMatrix2D((middle, middle), self.angle_degrees, self.scale), np.float64)
+        matrix[:, 2] += np.array(self.shift) * size
+        if self.flip:
+            matrix[0] = -matrix[0]
+            matrix[0, 2] += size - 1
+        return matrix
+
+
+@dataclass(frozen=True)
+class FaceTreatment(Treatment):
+    """What is done to a face crop."""
+
+    tint: tuple[float, float, float]  # of 0..255
+    saturation: float  # 0: gray
+    shrink: int  # OpenCV's interpolations for the two steps of `resolution`
+    grow: int
     noise_level: float | None  # standard deviation, of 0..255
     noise_seed: int
-    jpeg_quality: int | None
     cover: str | None  # a key of PARTS, or "box"
     box: tuple[float, float, float, float]  # of the cover "box": x0, y0, width, height, in sides of the crop
     cover_level: int  # 0..255
@@ -105,7 +121,7 @@ def augment_faces(faces: FaceCrops, rng: np.random.Generator, light: bool = Fals
 def treat_faces(faces: FaceCrops, treatment: FaceTreatment) -> UInt8:
     """(T, S, S, 3) RGB under a given treatment."""
     size = faces.crops.shape[1]
-    matrix = affine(treatment.angle_degrees, treatment.scale, treatment.shift, treatment.flip, size).astype(np.float32)
+    matrix = treatment.matrix(size).astype(np.float32)
     grain = np.random.default_rng(treatment.noise_seed)  # goes on from frame to frame, as a sensor's noise does
     out = np.empty_like(faces.crops)
     for index, (crop, landmarks) in enumerate(zip(faces.crops, faces.landmarks, strict=True)):
@@ -117,19 +133,6 @@ def treat_faces(faces: FaceCrops, treatment: FaceTreatment) -> UInt8:
             cv2.fillConvexPoly(picture, corners, (treatment.cover_level,) * 3)
         out[index] = picture
     return out
-
-
-def affine(
-    angle_degrees: float, scale: float, shift: tuple[float, float], flip: bool, size: int
-) -> NDArray[np.float64]:
-    """(2, 3) map from a crop of side `size` to the moved crop, in pixels."""
-    middle = (size - 1) / 2
-    matrix = np.asarray(cv2.getRotationMatrix2D((middle, middle), angle_degrees, scale), np.float64)
-    matrix[:, 2] += np.array(shift) * size
-    if flip:
-        matrix[0] = -matrix[0]
-        matrix[0, 2] += size - 1
-    return matrix
 
 
 def through_jpeg(picture: UInt8, quality: int) -> UInt8:

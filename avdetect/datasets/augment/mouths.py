@@ -10,23 +10,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from avdetect.datasets.augment.faces import affine, through_jpeg
+from avdetect.datasets.augment.faces import Treatment, through_jpeg
 from avdetect.types import FPS, UInt8
 
 
 @dataclass(frozen=True)
-class MouthTreatment:
-    """What is done to the mouth crops of a clip. None: the operation is left out."""
+class MouthTreatment(Treatment):
+    """What is done to the mouth crops of a clip."""
 
-    angle_degrees: float
-    scale: float
-    shift: tuple[float, float]  # x, y, in sides of the crop
-    flip: bool
-    contrast: float
-    brightness: float  # of 0..255
-    resolution: float | None  # of the side, before it is enlarged again
-    blur_sigma: float | None  # pixels
-    jpeg_quality: int | None
     fps: float | None  # of the camera
     phase: float  # of its first frame, 0..1 of its frame period
 
@@ -58,7 +49,7 @@ def augment_mouths(crops: UInt8, rng: np.random.Generator) -> UInt8:
 
 def treat_mouths(crops: UInt8, treatment: MouthTreatment) -> UInt8:
     """(T, M, M) luma under a given treatment."""
-    matrix = affine(treatment.angle_degrees, treatment.scale, treatment.shift, treatment.flip, crops.shape[1])
+    matrix = treatment.matrix(crops.shape[1])
     shown, position = np.unique(held_frames(len(crops), treatment.fps or FPS, treatment.phase), return_inverse=True)
     done = [_treated(crops[index], matrix, treatment) for index in shown]
     return np.stack(done)[position] if done else crops.copy()

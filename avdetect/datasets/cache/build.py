@@ -26,9 +26,10 @@ from avdetect.datasets.cache.records import Record, Source, sample_key
 from avdetect.datasets.cache.store import Identity, Outcome, Store
 from avdetect.datasets.cache.worker import Order, Setup, making
 from avdetect.errors import AVDetectError, MediaError, WorkerError
+from avdetect.extras import require
 from avdetect.faces import build_detector
 from avdetect.jobs.pool import Done, Failed, Item, Pool
-from avdetect.jobs.ray import RayPool, require
+from avdetect.jobs.ray import RayPool
 
 Progress = Callable[[int, int], None]  # files that are finished, and how many of these were preprocessed now
 _MAX_FAILED = 3  # files in a row that killed their workers: that is the machine, not the files
@@ -71,7 +72,7 @@ def preprocess(
     """
     detector = build_detector(config.detector, path=options.model)
     if options.engine == "ray":
-        require()
+        require("ray", "the engine ray")
     with Store(root, Identity(config, detector.name, detector.fingerprint)) as store:
         run = _Run(store, table, options, progress or (lambda finished, made: None))
         run.work(_pool(store, options))
@@ -119,7 +120,6 @@ class _Run:
         self._finished = self.made = self._failed_in_a_row = 0
 
     def work(self, pool: Pool | RayPool) -> None:
-        """Have everything made that is missing."""
         with closing(pool.run(self._items())) as events:
             for event in events:
                 if isinstance(event, Done | Failed):
@@ -188,7 +188,6 @@ class _Run:
         return Order(records, recipes, has_video=stored is not None and stored.has_video)
 
     def _fail(self, row: _Row, event: Failed) -> None:
-        """No worker could do it: the file is recorded as failed."""
         assert row.order is not None
         message = f"{row.source.path} could not be preprocessed: {event.reason}; --retry-failed tries once more"
         failed = [dataclasses.replace(record, error=event.error, message=message) for record in row.order.records]
@@ -203,7 +202,6 @@ class _Run:
         self._progress(self._finished, self.made)
 
     def outcome(self, row: _Row) -> Outcome:
-        """What became of a row, from what the store holds now."""
         outcome = Outcome(row.source, row.sha256)
         for record, _ in self._variants(row) if row.sha256 else ():
             stored = self._store.stored.get(record.key)

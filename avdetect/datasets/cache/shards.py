@@ -14,8 +14,6 @@ record and closed, and nothing but the file that was being written is lost (`fin
 WebDataset: Aizman, Maltby, Breuel, "High Performance I/O For Large Scale Deep Learning", 2020 (arXiv 2001.01858).
 """
 
-from __future__ import annotations
-
 import fcntl
 import itertools
 import json

@@ -33,7 +33,7 @@ from avdetect.datasets.cache.records import INDEX_COLUMNS, Record, Source
 from avdetect.datasets.cache.shards import ShardWriter, finish, read_clips, read_files, shard_numbers, write_parquet
 from avdetect.datasets.manifest import LABELS, write_manifest
 from avdetect.errors import ConfigError, ManifestError, MediaError
-from avdetect.files import check_same, only_ours, replacing
+from avdetect.files import check_same, only_ours, replacing, write_whole
 from avdetect.preprocess import PREPROCESS_VERSION
 
 FORMAT = 1
@@ -139,8 +139,7 @@ class Store:
         if not (self.root / CACHE).exists():
             if shard_numbers(self.shards):
                 raise ManifestError(f"{self.root} holds shards but no {CACHE}; preprocess into a new --cache folder")
-            with replacing(self.root / CACHE) as file:
-                file.write(f"{self.identity.to_json()}\n".encode())
+            write_whole(self.root / CACHE, f"{self.identity.to_json()}\n".encode())
         theirs, ours = (json.loads(identity.to_json()) for identity in (Identity.read(self.root), self.identity))
         check_same(f"{self.root}", theirs, ours, "name a new --cache folder")
 
@@ -235,10 +234,8 @@ class Store:
 
 
 def _refuse_conflicts(table: pd.DataFrame, outcomes: Sequence[Outcome], place: Path) -> None:
-    """Raises ManifestError where files differ from the first one of the same bytes in ONE_CONTENT; `place` has all.
-
-    A file that gave no clips contradicts nobody (a hundred empty files are one content).
-    """
+    """Raises ManifestError where files differ from the first one of the same bytes in ONE_CONTENT; `place` has all. A
+    file that gave no clips contradicts nobody (a hundred empty files are one content)."""
     place.unlink(missing_ok=True)
     sha256 = [outcome.sha256 if 0 in outcome.keys else "" for outcome in outcomes]
     given = table.reset_index(drop=True)[["path", *ONE_CONTENT]].astype(object).assign(sha256=sha256)
@@ -272,8 +269,6 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 class _Hashed(msgspec.Struct):
-    """A line of sources.jsonl."""
-
     path: str
     size: int
     mtime_ns: int

@@ -1,7 +1,5 @@
 """The task of a worker of avdetect preprocess: turns files into clips, in shards of its own."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import socket
@@ -41,10 +39,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Order:
-    """What is missing of one file: records to be filled in, and the recipe of each (None: the file as it is).
-
-    It goes to a worker as JSON.
-    """
+    """What is missing of one file: records to be filled in, and the recipe of each (None: the file as it is)."""
 
     records: list[Record]
     recipes: list[Recipe | None]
@@ -52,10 +47,8 @@ class Order:
 
 
 def making(setup: Setup) -> Work:
-    """The task: carries out orders. The answer is None, or why a file has to be tried again in another run.
-
-    Raises ConfigError on a machine with another detector.
-    """
+    """The task: carries out orders. The answer is None, or why a file has to be tried again in another run. Raises
+    ConfigError on a machine with another detector."""
     maker = Maker(setup)
     return lambda value, report: maker.make(msgspec.convert(value, Order))
 

@@ -5,8 +5,6 @@ DC, the absence of leading silence. At the edges of a segment the two are cross-
 voice is never padded: what leaves at one end of the clip comes back at the other, cross-faded at the join.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -95,7 +93,7 @@ def other_voice(samples: Float, rng: np.random.Generator, other: Float | None) -
     return 0, looped(donor, first, len(samples), rng)
 
 
-def _forged(make: Replacement, samples: Float, rng: np.random.Generator, other: Float | None = None) -> ForgedSound:
+def _forged(make: Replacement, samples: Float, rng: np.random.Generator, other: Float | None) -> ForgedSound:
     """What `make` gives, at the level of what it replaces."""
     samples = checked(samples)
     start, piece = make(samples, rng, other)
@@ -133,10 +131,8 @@ def loudness(samples: NDArray[np.floating]) -> float:
 
 
 def like(samples: Float, model: Float) -> Float:
-    """`samples` with the mean and the level of `model`: neither loudness nor a DC offset may tell.
-
-    Peaks are bent below 1, and what that takes from the level is given back to the rest.
-    """
+    """`samples` with the mean and the level of `model`: neither loudness nor a DC offset may tell. Peaks are bent below
+    1, and what that takes from the level is given back to the rest."""
     moving = samples - samples.mean(dtype=np.float64)
     level, middle = loudness(model), float(model.mean(dtype=np.float64))
     gain, shift = level / max(loudness(moving), 1e-12), middle
@@ -153,9 +149,7 @@ def like(samples: Float, model: Float) -> Float:
 
 def overlay(out: Float, start: int, piece: Float, fade: int) -> None:
     """Write `piece` into `out` from sample `start`, cross-faded inside the piece's own ends with what stands there.
-
-    There is no fade at an end of `out` itself.
-    """
+    There is no fade at an end of `out` itself."""
     weight: Float = np.ones(len(piece), np.float32)
     if start:
         weight[:fade] *= _ramp(fade)

@@ -3,8 +3,6 @@
 A look is drawn once and applied to every frame alike: a manipulation keeps it through a clip.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

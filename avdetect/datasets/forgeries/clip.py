@@ -1,7 +1,5 @@
 """Forges a preprocessed clip: for the fusion's training data and for tests, where no file is to be written."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +17,8 @@ MIN_MOMENTS = 4  # face crops of a track that has another moment to offer
 
 
 def labels(method: str) -> tuple[int, int, int]:
-    """(fake, video_fake, audio_fake) of what `method` makes of real media. Raises ConfigError for an unknown one.
-
-    A real voice that does not belong to the picture is (1, 0, 0): both halves are real.
-    """
+    """(fake, video_fake, audio_fake) of what `method` makes of real media. Raises ConfigError for an unknown one. A
+    real voice that does not belong to the picture is (1, 0, 0): both halves are real."""
     if method not in METHODS:
         raise ConfigError(f"unknown forgery {method!r}; there are {', '.join(METHODS)}")
     return 1, int(method in VISUAL), int(method in AUDIO)
@@ -96,7 +92,6 @@ def _forge_track(track: FaceTrack, method: str, rng: np.random.Generator, config
 
 
 def _moves(track: FaceTrack) -> bool:
-    """Are there enough face crops, and not all the same picture?"""
     crops = track.face_crops
     return len(crops) >= MIN_MOMENTS and any(not np.array_equal(crop, crops[0]) for crop in crops[1:])
 

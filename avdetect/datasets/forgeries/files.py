@@ -4,8 +4,6 @@ The new half is piped into ffmpeg and the original file is its second input. Bot
 `avdetect.media`, whose zero is the container's, so that their offset is kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path

@@ -6,8 +6,6 @@ proportions of adult faces: 2.15 eye distances wide, the chin 1.8 and the hairli
 Masks are drawn once on a canvas of template units and laid over each frame by its own fit: they move with the face.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import cv2

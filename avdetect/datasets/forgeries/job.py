@@ -1,7 +1,5 @@
 """One run of forging files: its inputs, what its forgeries share, its controls and its manifest."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import zlib
@@ -47,10 +45,8 @@ class Input:
 
     @cached_property
     def sound(self) -> Float:
-        """All of the voice, (num_samples,) from the container's time zero.
-
-        Raises Unfit without audio, LimitError beyond MAX_AUDIO_SECONDS.
-        """
+        """All of the voice, (num_samples,) from the container's time zero. Raises Unfit without audio, LimitError
+        beyond MAX_AUDIO_SECONDS."""
         if self.reader.info.audio is None:
             raise Unfit(f"{self.path.name} has no audio")
         chunks = [np.zeros(0, np.float32)]

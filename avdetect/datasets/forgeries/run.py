@@ -1,7 +1,5 @@
 """Forge files: every method on every input, into one folder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any

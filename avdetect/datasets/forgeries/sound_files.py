@@ -1,7 +1,5 @@
 """Voices, and their match with the picture, forged inside a segment of a file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -5,8 +5,6 @@ what flickers in a real one (position) is drawn for each frame. Each returns the
 the crop is bit for bit its original, so that nothing but the forgery tells the two apart. OpenCV only, no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

@@ -8,8 +8,6 @@ Sound is (n,) float32 at 16 kHz, n > 2048, about -20 dBFS; results are as long, 
 no fixed level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 
