@@ -60,9 +60,9 @@ class Preprocessor:
         `sample`: at most so many clips, spread evenly; 0: all; None: all, or SAMPLED_CLIPS of a stretch longer than
         LONG_SECONDS. A file that does not state its length gives all of them.
         """
-        for name, value in (("start", start_seconds), ("duration", duration_seconds)):
-            if value is not None and not 0 <= value < MAX_SECONDS:
-                raise ConfigError(f"{name} must be a number of seconds from 0 to {MAX_SECONDS:g}, got {value}")
+        for name, value, least in (("start", start_seconds, 0), ("duration", duration_seconds, 1 / FPS)):
+            if value is not None and not least <= value < MAX_SECONDS:
+                raise ConfigError(f"{name} must be a number of seconds from {least:g} to {MAX_SECONDS:g}, got {value}")
         for name, track in (("video", video_track), ("audio", audio_track)):
             if track is not None and track < 1:
                 raise ConfigError(f"{name} tracks are counted from 1, got {track}")

@@ -17,12 +17,14 @@ from pathlib import Path
 import jsonschema
 import pandas as pd
 import pytest
+import typer
 from batch_commands import ROOT
 from conftest import Here
 from hostile_graphs import bundle_with
 
 from avdetect import cli, doctor
 from avdetect.bundle import DEFAULT_BUNDLE
+from avdetect.cli.options import seconds
 from avdetect.report.data import SCHEMA_FILE
 
 SAMPLE = ROOT / "avdetect" / "weights" / "sample" / "sample.mp4"
@@ -202,3 +204,17 @@ def test_another_encoding_than_utf_8_loses_nothing(tmp_path: Path) -> None:
     assert shown in said(f"absent {name}")
     assert shown in said(".", "--out", "t.csv")
     assert pd.read_csv(tmp_path / "t.csv", encoding="utf-8")["path"].tolist() == [f"./{name}"]
+
+
+def test_a_time_is_seconds_or_minutes_and_seconds() -> None:
+    assert [seconds(text) for text in (0.0, "90", "1.5", "1:30", "0:01:30.25", "100:00")] == [
+        0,
+        90,
+        1.5,
+        90,
+        90.25,
+        6000,
+    ]
+    for wrong in ("", "-1", "nan", "1e3", "1:x", "1:2:3:4", ":30", "1:-30", "١"):
+        with pytest.raises(typer.BadParameter, match="1:30"):
+            seconds(wrong)

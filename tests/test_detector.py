@@ -154,7 +154,7 @@ def test_a_long_file_is_scored_clip_by_clip(detector: Detector, tmp_path: Path) 
 
 
 def test_a_window_that_is_none_is_refused(detector: Detector) -> None:
-    for start, duration in ((-1.0, None), (float("nan"), None), (0.0, -2.0)):
+    for start, duration in ((-1.0, None), (float("nan"), None), (0.0, -2.0), (0.0, 0.0)):
         with pytest.raises(ConfigError, match="seconds"):
             detector.score(SAMPLE, start_seconds=start, duration_seconds=duration)
     with pytest.raises(MediaError, match="ends before 100 s"):

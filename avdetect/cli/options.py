@@ -1,6 +1,7 @@
 """The options that several commands have."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,15 @@ def _choose_ffmpeg(path: str | None) -> None:
         from avdetect._media.tool import VARIABLE
 
         os.environ[VARIABLE] = path
+
+
+def seconds(text: str | float) -> float:
+    """Seconds of "90", "1:30" and "0:01:30.5"."""
+    found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", str(text), re.ASCII)
+    if not found:
+        raise typer.BadParameter(f"{text} is no time: give seconds (90), or minutes and seconds (1:30)")
+    hours, minutes, rest = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + rest
 
 
 BundleOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Bundle to use instead of the default.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avdetect.cli.console import EXIT_FAILED, Interrupted, progress, say
-from avdetect.cli.options import BundleOption, DeviceOption, FfmpegOption, LimitsOption, RayAddressOption
+from avdetect.cli.options import BundleOption, DeviceOption, FfmpegOption, LimitsOption, RayAddressOption, seconds
 from avdetect.errors import AVDetectError, ConfigError
 
 if TYPE_CHECKING:
@@ -71,8 +71,12 @@ def score(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Score files that failed in an earlier run of this command again.")
     ] = False,
-    start: Annotated[float, typer.Option(min=0, help="Begin here, in seconds.")] = 0.0,
-    duration: Annotated[float | None, typer.Option(min=0.04, help="Score this many seconds.")] = None,
+    start: Annotated[
+        float, typer.Option(metavar="TIME", parser=seconds, help="Begin here: seconds, or minutes as in 1:30.")
+    ] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option(metavar="TIME", parser=seconds, help="Score as much: seconds, or as in 1:30.")
+    ] = None,
     sample: Annotated[
         int | None,
         typer.Option(
