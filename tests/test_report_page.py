@@ -294,7 +294,9 @@ def test_contrast(theme: int) -> None:
     ("state", "rate", "said"),
     [
         ("fake", Rate(0.9, 0.002, 0.15), "fewer than 1 in 100 reach this; of fakes, 15 in 100."),
+        ("fake", Rate(0.99, 0.0, 0.15), "fewer than 1 in 100 reach this; of fakes, 15 in 100."),
         ("no_sign", Rate(0.1, 0.7, 0.95), "more than half reach this; of fakes, 5 in 100 score lower."),
+        ("no_sign", Rate(0.0, 1.0, 1.0), "more than half reach this; of fakes, fewer than 1 in 100 score lower."),
     ],
 )
 def test_rates_are_told_as_they_were_measured(state: str, rate: Rate, said: str) -> None:

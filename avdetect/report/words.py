@@ -149,7 +149,7 @@ def measured(detection: Detection, output: str) -> str:
 def _in_100(share: float) -> str:
     if share > 0.5:
         return "more than half"
-    return f"{100 * share:.0f} in 100" if share >= 0.005 or not share else "fewer than 1 in 100"
+    return f"{100 * share:.0f} in 100" if share >= 0.005 else "fewer than 1 in 100"
 
 
 def sign(detection: Detection, output: str) -> tuple[str, Tone]:
