@@ -3,8 +3,6 @@ PyYAML knows how to build. msgspec checks types and ranges; unknown keys are ref
 dataclasses.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

@@ -8,8 +8,6 @@ four log-mel frames belong to a 25 fps video frame. Vocoder traces sit high, hen
 In NumPy, so that training and scoring run the same code without torch; the tests hold it against librosa.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -3,8 +3,6 @@
 Each check imports what it looks at, for that may be what is broken.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import platform

@@ -1,7 +1,5 @@
 """Trained model -> bundle. Needs torch; the bundle does not."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import io
 import math

@@ -1,7 +1,5 @@
 """Libraries that only an extra brings: what to install, and one error where they are missing or cannot be imported."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

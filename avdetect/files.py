@@ -4,8 +4,6 @@ In a folder where others can write, a name that can be guessed is a trap: a link
 what is written whole has a random name first (`replacing`), and what grows under its own is opened by `only_ours`.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -5,8 +5,6 @@ features is this one piece of code. Of a clip that was scored only logits, boxes
 three megabytes for each hour of a face.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ of Canny's edge detector, 1986). A curve rises and falls over the length of what
 voice, so the low level is half of the peak, as one measures the width of a blurred line (FWHM).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -7,8 +7,6 @@ Level is not evidence. The sound is brought to one level before speech is sought
 becomes a log-mel (`level`), so that a quiet copy of a recording gives the same windows.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

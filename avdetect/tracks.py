@@ -4,8 +4,6 @@ Screen recorders put the desktop's sound before the microphone, films a commenta
 is heard until it holds ENOUGH_SECONDS of speech, or to its end, since a microphone may be silent for long.
 """
 
-from __future__ import annotations
-
 from avdetect.errors import LimitError, MediaError
 from avdetect.media import MediaReader, ranked
 from avdetect.speech import speech_mask

@@ -4,8 +4,6 @@
 sources that training left out reach them, and how many fakes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from avdetect.bundle import Calibration

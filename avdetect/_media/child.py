@@ -2,8 +2,6 @@
 holds for it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import math
 import os

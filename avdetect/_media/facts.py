@@ -2,8 +2,6 @@
 have been taken over by it: types and ranges are checked here.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """ffmpeg as the child that decodes: frames or samples on its standard output, and when the pictures are shown."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What a file is: its streams, and which of them is read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a file holds: PyAV, in a confined child (`describe.py`), finds the facts."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json

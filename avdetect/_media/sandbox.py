@@ -4,8 +4,6 @@ It reads that file and the code that it is made of, and nothing else: no other f
 6.7), no signal to others (since 6.12). https://docs.kernel.org/userspace-api/landlock.html
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

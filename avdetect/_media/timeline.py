@@ -4,8 +4,6 @@ before its pictures become 25 a second, and tells the time of every picture as i
 here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

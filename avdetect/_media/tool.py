@@ -1,7 +1,5 @@
 """Which ffmpeg decodes, and whether it can."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

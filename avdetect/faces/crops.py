@@ -4,8 +4,6 @@ Converting a whole 1080p frame to RGB costs more than all the crops of its faces
 small, and only then converted. Pixel centres are at integer coordinates, as OpenCV's warps have it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, cast
 

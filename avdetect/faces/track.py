@@ -1,7 +1,5 @@
 """One face through a shot: what was detected, and what lies between."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from avdetect.types import Float

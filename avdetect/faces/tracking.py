@@ -6,8 +6,6 @@ detections only look again where the known faces were (FaceDetector.refine); the
 first frame, every redetect_every frames, and whenever a face is lost or none is known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

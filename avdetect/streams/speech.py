@@ -4,8 +4,6 @@ Frames are (N, T', L, C): T' steps of time, L levels of C channels. `cnn` has no
 log-mels, one level of N_MELS channels, so that what follows is one.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from avdetect.audio import N_MELS

@@ -14,8 +14,6 @@ features of length 1 (`tune: norm`, `unit_features`), is GenD's way (Yermakov et
 Generalizes Across Benchmarks", 2025, arXiv 2508.06248).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast

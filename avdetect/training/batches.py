@@ -4,8 +4,6 @@ Item i of step s comes from a random generator seeded by (seed, stream, s, i) an
 the batches it would have seen, and the parts that several devices make are those of the joint batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Logits out of fold -> probabilities, the clip that bounds them, the two thresholds of the verdict, measured rates."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Checkpoints that are whole or absent, and that only the run that wrote them continues from."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ killed at any point continues from its checkpoint as it would have gone on: bit 
 devices. On CUDA some kernels add in no fixed order, and two runs differ in the last digits.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping

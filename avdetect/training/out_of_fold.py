@@ -4,8 +4,6 @@ It travels in the bundle. The numbers of a model that was trained on all that th
 them stand ablations: what every file's probability would be with fewer streams, or with a simpler fusion.
 """
 
-from __future__ import annotations
-
 import gzip
 from dataclasses import replace
 from itertools import combinations

@@ -6,8 +6,6 @@ taken. Crops stay lossless WebP, 27 kB each at 160 px: JPEG would lay its traces
 over none that is scored, just where a forgery's traces are. No path of the machine is in a pack: names are hashes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import tempfile

@@ -1,7 +1,5 @@
 """What a finished run leaves behind: the weights, and in result.json all else that an export needs."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which clips a run may draw, and how often: by class and by source, a fake beside its original under one treatment."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

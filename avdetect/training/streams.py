@@ -1,7 +1,5 @@
 """Training of the streams, and their outputs on files they were not trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
