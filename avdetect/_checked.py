@@ -1,7 +1,6 @@
 """Settings with ranges, and settings from plain values or strict YAML: no key twice, no aliases, nothing that only
 PyYAML knows how to build. msgspec checks types and ranges; unknown keys are refused here, since it takes them for
-dataclasses.
-"""
+dataclasses."""
 
 import dataclasses
 import json
@@ -49,10 +48,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "config") -> T:
-    """Build `cls` from its defaults and the differences in `values`.
-
-    Raises ConfigError, naming the key, for an unknown key or a value of the wrong type or range.
-    """
+    """Build `cls` from its defaults and the differences in `values`. Raises ConfigError, naming the key, for an unknown
+    key or a value of the wrong type or range."""
     if values is None:
         values = {}
     if not isinstance(values, Mapping):

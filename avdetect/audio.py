@@ -48,10 +48,8 @@ def _window() -> np.ndarray:
 
 
 def log_mel(samples: Float, floor: float = FLOOR) -> Float:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS); silence gives log(floor).
-
-    The spectrum is computed in float64: in float32 the rounding of a loud band is audible in a quiet one.
-    """
+    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS); silence gives log(floor). The spectrum is computed in
+    float64: in float32 the rounding of a loud band is audible in a quiet one."""
     count = len(samples) // HOP
     padded = np.pad(samples.astype(np.float64), N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][:count]

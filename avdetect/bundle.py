@@ -293,9 +293,7 @@ class OnnxNetworks:
 
 def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:
     """Largest difference of each graph from its stored output; infinite where either is not a number or of its shape.
-
-    Above GOLDEN_TOLERANCE the scores are not the trained ones.
-    """
+    Above GOLDEN_TOLERANCE the scores are not the trained ones."""
     golden, differences = bundle.golden(), {}
     try:
         for graph in GRAPHS:

@@ -160,10 +160,8 @@ def _versions() -> dict[str, str]:
 
 
 class _FixedPadding(nn.Module):
-    """A convolution whose TensorFlow-like padding is a constant of the graph, which ONNX Runtime takes into it.
-
-    Else the graph computes it from each input's shape and pads into fresh memory: an eighth of the encoder's time.
-    """
+    """A convolution whose TensorFlow-like padding is a constant of the graph, which ONNX Runtime takes into it. Else
+    the graph computes it from each input's shape and pads into fresh memory: an eighth of the encoder's time."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -216,10 +214,8 @@ def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> byt
 
 
 def _store_halves(model: onnx.ModelProto) -> None:
-    """Store the large tensors that are exact in half precision so, behind a cast: half the file, the same numbers.
-
-    The weights of a pretrained encoder often come in half precision.
-    """
+    """Store the large tensors that are exact in half precision so, behind a cast: half the file, the same numbers. The
+    weights of a pretrained encoder often come in half precision."""
     graph = model.graph
     casts = []
     for tensor in graph.initializer:

@@ -93,9 +93,7 @@ def write_json(path: Path, values: Any) -> None:
 
 def open_run_folder(folder: Path, identity: Mapping[str, Any], advice: str) -> None:
     """Bind the folder to one run: write `identity` (JSON) into its run.json, or see that it stands there already.
-
-    advice: what to do with a folder of another run. Raises ConfigError for that, and OSError.
-    """
+    advice: what to do with a folder of another run. Raises ConfigError for that, and OSError."""
     stated = folder / "run.json"
     if not stated.exists():
         folder.mkdir(parents=True, exist_ok=True)

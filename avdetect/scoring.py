@@ -44,10 +44,8 @@ LEARNED_NOTHING = "the model learned nothing of it"
 
 
 class Networks(Protocol):
-    """The networks that run on crops, on log-mels, and on what `speech` makes of these: frames (N, T', L, C).
-
-    Arrays in, float32 arrays out; N and T may be any positive number.
-    """
+    """The networks that run on crops, on log-mels, and on what `speech` makes of these: frames (N, T', L, C). Arrays
+    in, float32 arrays out; N and T may be any positive number."""
 
     def visual(self, crops: UInt8) -> Float:
         """(N, S, S, 3) RGB -> (N,) logits."""

@@ -46,10 +46,8 @@ def speech_probability(samples: Float) -> Float:
 
 
 def speech_mask(samples: Float) -> Bool:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP,) bool: which log-mel frames are speech. Raises ModelError.
-
-    Short pauses belong to the speech around them, short noises do not count.
-    """
+    """(num_samples,) at 16 kHz -> (num_samples // HOP,) bool: which log-mel frames are speech. Raises ModelError. Short
+    pauses belong to the speech around them, short noises do not count."""
     speech = _stretches(speech_probability(samples))
     middles = np.arange(len(samples) // HOP) * HOP + HOP // 2
     return speech[middles // STEP]

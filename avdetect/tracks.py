@@ -15,10 +15,8 @@ CHUNK_SECONDS = 10.0
 
 
 def spoken_track(reader: MediaReader, start_seconds: float, duration_seconds: float | None) -> int | None:
-    """The audio track (from 1) with the most speech in this window; of equals the one that would be read anyway.
-
-    None where no choice is left: one track, or none that can be decoded. Raises LimitError, ToolError.
-    """
+    """The audio track (from 1) with the most speech in this window; of equals the one that would be read anyway. None
+    where no choice is left: one track, or none that can be decoded. Raises LimitError, ToolError."""
     candidates = ranked(reader.info.audios)[:MOST_TRACKS]
     best, most = None, -1.0
     for stream in candidates if len(candidates) > 1 else ():

@@ -1,6 +1,5 @@
 """A confined process on one file: ffmpeg, which decodes it, or the script that describes it. `avdetect.media` says what
-holds for it.
-"""
+holds for it."""
 
 import fcntl
 import math

@@ -1,6 +1,5 @@
 """The facts of a file: as they were found, and what follows from them. Whoever found them read a hostile file and may
-have been taken over by it: types and ranges are checked here.
-"""
+have been taken over by it: types and ranges are checked here."""
 
 import math
 import re

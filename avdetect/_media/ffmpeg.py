@@ -56,8 +56,7 @@ class Decoder(Child):
 
     def pictures(self, width: int, height: int, batch: int) -> Iterator[tuple[int, Any]]:
         """(number of the first, (T, H * 3 // 2, W) uint8), at most `batch` of them, consecutive; then there is a jump
-        where pictures are missing for longer than a second.
-        """
+        where pictures are missing for longer than a second."""
         number: int | None = None
         count = batch
         ahead: deque[tuple[Any, int]] = deque()  # read while the times of earlier frames were awaited

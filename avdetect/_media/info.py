@@ -101,10 +101,8 @@ class MediaInfo:
 
 
 def chosen(streams: Sequence[AnyStream], track: int | None, kind: str) -> AnyStream | None:
-    """The stream that is read: track `track`, else the first of `ranked`.
-
-    Raises MediaError for a track that is not there.
-    """
+    """The stream that is read: track `track`, else the first of `ranked`. Raises MediaError for a track that is not
+    there."""
     if track is None:
         return next(iter(ranked(streams)), None)
     if not 1 <= track <= len(streams):

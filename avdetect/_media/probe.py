@@ -74,8 +74,7 @@ def read_info(
 
 def _outline(path: Path, limits: MediaLimits) -> Facts | None:
     """The streams of a file at which PyAV gives up, since one of them is damaged from its beginning; None if ffmpeg, as
-    the demuxer, gives up too. They have fewer facts, and no container's name.
-    """
+    the demuxer, gives up too. They have fewer facts, and no container's name."""
     with Decoder(path, limits, "audio or video") as child:
         child.start([], None, ["-map", "0", "-c", "copy", "-copy_unknown", "-t", "0", "-f", "framecrc", "pipe:1"])
         text = bytearray(_MAX_BYTES)

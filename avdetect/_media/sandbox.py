@@ -55,9 +55,7 @@ def start(command: Sequence[str], file: int, readable: Sequence[str] = (), **opt
 
 def confined(act: Callable[[], T], program: str, file: int | None = None, readable: Sequence[str] = ()) -> T:
     """What `act` gives; it runs `program`, which has the rights that `start` says. Raises OSError, and what it raises.
-
-    A thread's rights are those of what it starts, and nobody gets them back: so `act` runs in a thread of its own.
-    """
+    A thread's rights are those of what it starts, and nobody gets them back: so `act` runs in a thread of its own."""
 
     def restricted() -> T:
         _restrict(file, [*readable, *_code(program)])

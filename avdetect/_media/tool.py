@@ -25,8 +25,7 @@ _TRIAL = (
 
 def ffmpeg_path() -> str:
     """The ffmpeg to run: the one that AVDETECT_FFMPEG names, else the one that imageio-ffmpeg carries, else the one on
-    PATH. Raises ToolError.
-    """
+    PATH. Raises ToolError."""
     named = os.environ.get(VARIABLE)
     if named and not shutil.which(named):
         raise ToolError(f"no ffmpeg: {named} is no program; {_REMEDY}")

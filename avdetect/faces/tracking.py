@@ -54,9 +54,7 @@ class Seen:
 
 class FaceTracker:
     """Streams frames in, tracked faces out, in an order and with values that do not depend on the batches' sizes.
-
-    Output lags input by at most `lag` frames. That many are kept, by reference: do not overwrite the arrays pushed.
-    """
+    Output lags input by at most `lag` frames. That many are kept, by reference: do not overwrite the arrays pushed."""
 
     def __init__(self, detector: FaceDetector, config: FaceConfig, origin: int = 0) -> None:
         """origin: number of the file's first picture, from which all that happens every so many frames is counted."""
@@ -249,9 +247,7 @@ def associate(predicted: list[Float], boxes: Float, min_iou: float) -> dict[int,
 
 def jumps(lost: dict[int, Float], boxes: Float, taken: set[int]) -> dict[int, int]:
     """Pairs (track index -> box index) for fast motion, where `lost` tracks' last boxes no longer meet their faces.
-
-    Only when a track has one free box within reach and that box has no other track: two people are never exchanged.
-    """
+    Only when a track has one free box within reach and that box has no other track: two people are never exchanged."""
     near: dict[int, list[int]] = {}
     for track, last in lost.items():
         side = float((last[2:] - last[:2]).max())

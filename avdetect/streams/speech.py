@@ -19,10 +19,8 @@ class Mels(nn.Module):
 
 
 def speech_encoder(config: AudioConfig, load_pretrained: bool = True) -> Mels | WhisperEncoder:
-    """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
-
-    Raises ConfigError for unknown levels and for unreadable weights.
-    """
+    """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow). Raises ConfigError for
+    unknown levels and for unreadable weights."""
     if config.encoder == "cnn":
         return Mels()
     encoder = WhisperEncoder(config.levels)

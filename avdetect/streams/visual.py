@@ -36,10 +36,8 @@ class VisualStream(nn.Module):
     """Face crops -> frame logits. Pooling over frames and tracks is `avdetect.pooling`, shared with the Detector."""
 
     def __init__(self, config: VisualConfig, load_pretrained: bool = True) -> None:
-        """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
-
-        Raises ConfigError for an unknown encoder or unreadable encoder weights.
-        """
+        """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow). Raises ConfigError for
+        an unknown encoder or unreadable encoder weights."""
         super().__init__()
         download = config.pretrained is True and load_pretrained
         try:

@@ -180,10 +180,8 @@ def mismatched(
     rng: np.random.Generator,
     faces: FaceConfig,
 ) -> StreamOutputs:
-    """The outputs of a file with the voice of `others`; those of the picture are what was `seen` of it.
-
-    Each clip gets the voice of one of theirs; where none has any, the clip is silent.
-    """
+    """The outputs of a file with the voice of `others`; those of the picture are what was `seen` of it. Each clip gets
+    the voice of one of theirs; where none has any, the clip is silent."""
     outputs = dataclasses.replace(scorer.start(), visual=seen.visual, boxes=seen.boxes, hidden=seen.hidden)
     for number, clip in enumerate(clips):
         turned = [others[(number + i) % len(others)] for i in range(len(others))]

@@ -35,10 +35,8 @@ Chosen = Mapping[int, set[int]]  # clip of the archive -> its face crops
 
 
 def write_pack(subset: Subset, path: Path, max_bytes: int, seed: int = 0) -> Chosen:
-    """Draw crops of `subset` until `max_bytes` are full, or there are no more, and write them to `path`.
-
-    Raises ManifestError where the subset has no face of one class, or where `max_bytes` hold no pair.
-    """
+    """Draw crops of `subset` until `max_bytes` are full, or there are no more, and write them to `path`. Raises
+    ManifestError where the subset has no face of one class, or where `max_bytes` hold no pair."""
     budget = max_bytes
     while True:
         chosen = choose(subset, budget, seed)
