@@ -1,6 +1,5 @@
 """Trained model -> bundle. Needs torch; the bundle does not."""
 
-import importlib.metadata
 import io
 import math
 import warnings
@@ -21,6 +20,7 @@ from avdetect import __version__
 from avdetect.bundle import FORMAT, GRAPHS, OUT_OF_FOLD, Bundle, BundleInfo, Calibration, OnnxNetworks, write_bundle
 from avdetect.config import PreprocessConfig
 from avdetect.errors import ModelError
+from avdetect.extras import installed_version
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
 from avdetect.scoring import audio_windows
@@ -32,10 +32,8 @@ OPSET = 17
 OVER_TIME = ("speech", "audio", "mouth", "voice")  # graphs whose inputs may be of any length
 GOLDEN_ROWS, GOLDEN_STEPS = 2, 16  # of windows of speech that golden.npz holds: their frames are large
 MIN_HALVED = 10_000  # elements of a tensor; smaller ones are not worth a node
-_RECORDED = (
-    *("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
-    *("numpy", "opencv-python-headless", "ffmpeg-python"),
-)
+# Of what is installed of these the version is noted.
+_RECORDED = "torch timm onnx onnxruntime onnxruntime-gpu numpy opencv-python-headless ffmpeg-python".split()
 
 
 def export_bundle(
@@ -86,7 +84,7 @@ def export_bundle(
         ),
         calibration=calibration,
         training=training,
-        versions=_versions(),
+        versions={package: version for package in _RECORDED if (version := installed_version(package))},
         files={},
         limits=tuple(limits),
     )
@@ -146,17 +144,6 @@ def check_parity(
                 raise ModelError(f"{graph}.onnx differs from torch by {difference:.2e} (allowed: {PARITY_TOLERANCE})")
             worst[graph] = max(worst.get(graph, 0.0), difference)
     return worst
-
-
-def _versions() -> dict[str, str]:
-    """Of the packages that trained and exported. onnxruntime may be installed as onnxruntime-gpu."""
-    versions = {}
-    for package in _RECORDED:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 class _FixedPadding(nn.Module):

@@ -85,10 +85,15 @@ def _of_others(status: os.stat_result) -> str | None:
     return None if status.st_uid == os.geteuid() else "belongs to another user"
 
 
+def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """A file of this content, as `replacing` makes it. Raises OSError."""
+    with replacing(path, sync=sync) as file:
+        file.write(content)
+
+
 def write_json(path: Path, values: Any) -> None:
     """One JSON document, on the disk afterwards. Raises OSError."""
-    with replacing(path, sync=True) as file:
-        file.write(f"{json.dumps(values, indent=1)}\n".encode())
+    write_whole(path, f"{json.dumps(values, indent=1)}\n".encode(), sync=True)
 
 
 def open_run_folder(folder: Path, identity: Mapping[str, Any], advice: str) -> None:

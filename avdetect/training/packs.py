@@ -8,6 +8,7 @@ over none that is scored, just where a forgery's traces are. No path of the mach
 
 import dataclasses
 import hashlib
+import io
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from avdetect.datasets.cache.store import CACHE, CLIPS, FAILURES, MANIFEST, SHAR
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import COLUMNS
 from avdetect.errors import ManifestError
-from avdetect.files import replacing
+from avdetect.files import write_whole
 from avdetect.training.batches import VisualBatches
 from avdetect.training.sampling import Subset
 from avdetect.types import Clip
@@ -45,8 +46,7 @@ def write_pack(subset: Subset, path: Path, max_bytes: int, seed: int = 0) -> Cho
             content = _zipped(Path(folder))
             if len(content) <= max_bytes:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path, sync=True) as file:
-                    file.write(content)
+                write_whole(path, content, sync=True)
                 return chosen
         budget = int(0.98 * budget * max_bytes / len(content))
 
@@ -129,13 +129,12 @@ def _name(path: str) -> str:
 
 def _zipped(root: Path) -> bytes:
     """What a reader of the cache needs, not compressed again."""
-    with tempfile.TemporaryFile() as target:
-        with zipfile.ZipFile(target, "w") as file:
-            tables = [root / name for name in (CACHE, CLIPS, FAILURES, MANIFEST)]
-            for path in [*tables, *sorted((root / SHARDS).iterdir())]:
-                file.write(path, path.relative_to(root))
-        target.seek(0)
-        return target.read()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        tables = [root / name for name in (CACHE, CLIPS, FAILURES, MANIFEST)]
+        for path in [*tables, *sorted((root / SHARDS).iterdir())]:
+            file.write(path, path.relative_to(root))
+    return packed.getvalue()
 
 
 def contents(archive: ClipArchive) -> pd.DataFrame:

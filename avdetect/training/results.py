@@ -19,7 +19,7 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.evaluation.tables import as_result, measurements, with_outputs
 from avdetect.export import export_bundle
 from avdetect.faces import FaceDetector, build_detector
-from avdetect.files import replacing, write_json
+from avdetect.files import write_json, write_whole
 from avdetect.fusion import OUTPUTS
 from avdetect.model import Model
 from avdetect.pooling import NUM_VALUES, PART_OF
@@ -117,8 +117,7 @@ def _store(config: TrainConfig, model: Model, best: FittedFusion, facts: dict[st
     result = {"config": to_dict(config), "calibration": to_dict(best.calibration), **facts}
     weights = {key: value.contiguous() for key, value in model.cpu().state_dict().items()}
     (run / "result.json").unlink(missing_ok=True)
-    with replacing(run / "model.safetensors", sync=True) as file:
-        file.write(to_safetensors(weights))
+    write_whole(run / "model.safetensors", to_safetensors(weights), sync=True)
     write_json(run / "result.json", result)
 
 
