@@ -175,6 +175,11 @@ class Child:
             total += got
         return total
 
+    def output(self, most: int) -> bytes:
+        """All of it, or its first `most` bytes."""
+        buffer = bytearray(most)
+        return bytes(buffer[: self.fill(buffer)])
+
     def listen(self, seconds: float | None = None) -> bool:
         """Hear what comes, for at most so many seconds; False if nothing came, or all has ended."""
         heard = self._open - {self._out}

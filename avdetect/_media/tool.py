@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from avdetect._media.sandbox import confined, sandbox
@@ -62,8 +62,10 @@ def _checked(path: str) -> str:
 
 
 def _run(path: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """In the sandbox in which it will decode."""
+    command = [path, *arguments]
     try:
-        done = confined(lambda: _run_alone([path, *arguments]), path)  # as it will decode
+        done = confined(partial(subprocess.run, command, input=_PICTURE, capture_output=True, timeout=20), path)
     except OSError as error:
         raise ToolError(f"the ffmpeg {path} does not run ({error.strerror}); {_REMEDY}") from error
     except subprocess.TimeoutExpired as error:
@@ -72,10 +74,6 @@ def _run(path: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise _broken(path, words[-1][:200] if words else f"status {done.returncode}")
     return done
-
-
-def _run_alone(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, input=_PICTURE, capture_output=True, timeout=20, check=False)
 
 
 def _broken(path: str, why: str) -> ToolError:
