@@ -126,7 +126,7 @@ class FaceTracker:
             known = self._detector.refine(rgb, hints)
             if known and self._join(number, self._believed(known, scale, rgb), only_if_all=True) is not None:
                 return
-        needed = self._smallest_face(frames)
+        needed = max(self._config.min_face_side * min(frames.height, frames.width), self._config.min_face_pixels)
         smallest = max(needed / float(scale.max()), MIN_DETECTOR_FACE)
         faces = self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb)
         taken = self._join(number, faces)
@@ -167,10 +167,6 @@ class FaceTracker:
         small = float(sides[(sides < needed) & (faces.confidences >= self._believe)].max(initial=0.0))
         if small > self.seen.small_side:
             self.seen.small_side, self.seen.needed_side = small, needed
-
-    def _smallest_face(self, frames: VideoFrames) -> float:
-        config = self._config
-        return max(config.min_face_side * min(frames.height, frames.width), config.min_face_pixels)
 
     def _believed(self, faces: Faces, scale: Float, rgb: UInt8) -> Faces:
         """The faces worth following, in full-frame pixels."""
