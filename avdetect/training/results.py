@@ -129,10 +129,8 @@ def export(
     detector_model: Path | None = None,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Write the bundle of a finished run to `out`; also returns result.json. `name` and `licence` override the
-    configuration's; detector_model: weights of the face detector where they are not in their default place.
-
-    Raises ModelError for an unfinished run, ConfigError for another face detector than the one trained with.
-    """
+    configuration's; detector_model: weights of the face detector where they are not in their default place. Raises
+    ModelError for an unfinished run, ConfigError for another face detector than the one trained with."""
     try:
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
