@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from avdetect._media.sandbox import confined, sandbox
@@ -65,7 +65,7 @@ def _run(path: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """In the sandbox in which it will decode."""
     command = [path, *arguments]
     try:
-        done = confined(partial(subprocess.run, command, input=_PICTURE, capture_output=True, timeout=20), path)
+        done = confined(lambda: subprocess.run(command, input=_PICTURE, capture_output=True, timeout=20), path)
     except OSError as error:
         raise ToolError(f"the ffmpeg {path} does not run ({error.strerror}); {_REMEDY}") from error
     except subprocess.TimeoutExpired as error:
