@@ -48,8 +48,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any] | None, where: str = "config") -> T:
-    """Build `cls` from its defaults and the differences in `values`. Raises ConfigError, naming the key, for an unknown
-    key or a value of the wrong type or range."""
+    """Build `cls` from its defaults and the differences in `values`.
+
+    Raises ConfigError, naming the key, for an unknown key or a value of the wrong type or range.
+    """
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
