@@ -1,9 +1,6 @@
 """Settings with ranges, and settings from plain values or strict YAML: no key twice, no aliases, nothing that only
 PyYAML knows how to build. msgspec checks types and ranges; unknown keys are refused here, since it takes them for
-dataclasses.
-"""
-
-from __future__ import annotations
+dataclasses."""
 
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Lines of CSV with texts of strangers in them, which people open in spreadsheets."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

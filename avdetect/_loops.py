@@ -1,7 +1,5 @@
 """Settings of training's loops and fits; `avdetect.config` has them all."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 

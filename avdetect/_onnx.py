@@ -79,10 +79,8 @@ class Port:
 
 
 def check_graph(content: bytes, name: str, ports: tuple[Port, Port] | None = None) -> None:
-    """Raises ModelError unless `content` is a graph of ONNX's own operators that names no other file.
-
-    ports: the one input and the one output that it must have.
-    """
+    """Raises ModelError unless `content` is a graph of ONNX's own operators that names no other file. ports: the one
+    input and the one output that it must have."""
     try:
         if content[4:8] == b"ORTM":  # ONNX Runtime would take it for its own format, whatever else it is
             raise _Refused("it is in ONNX Runtime's own format")
@@ -267,10 +265,7 @@ def _bound_memory() -> None:
 
 def shipped_network(path: Path, max_bytes: int, whose: str, providers: Sequence[str]) -> tuple[Any, bytes]:
     """A session, of one thread, of a small graph that ships with the package, and the file's content: what was checked
-    is what runs.
-
-    Raises ModelError; `whose` begins the message.
-    """
+    is what runs. Raises ModelError; `whose` begins the message."""
     import onnxruntime  # lazily: 0.2 s
 
     try:

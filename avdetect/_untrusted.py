@@ -1,7 +1,5 @@
 """Files of whoever made a bundle: regular files of bounded size, and archives that may not grow without bound."""
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -8,8 +8,6 @@ four log-mel frames belong to a 25 fps video frame. Vocoder traces sit high, hen
 In NumPy, so that training and scoring run the same code without torch; the tests hold it against librosa.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np
@@ -50,10 +48,8 @@ def _window() -> np.ndarray:
 
 
 def log_mel(samples: Float, floor: float = FLOOR) -> Float:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS); silence gives log(floor).
-
-    The spectrum is computed in float64: in float32 the rounding of a loud band is audible in a quiet one.
-    """
+    """(num_samples,) at 16 kHz -> (num_samples // HOP, N_MELS); silence gives log(floor). The spectrum is computed in
+    float64: in float32 the rounding of a loud band is audible in a quiet one."""
     count = len(samples) // HOP
     padded = np.pad(samples.astype(np.float64), N_FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP][:count]

@@ -34,7 +34,7 @@ from avdetect.audio import N_MELS
 from avdetect.config import ModelConfig, PreprocessConfig, from_dict, to_dict
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
-from avdetect.files import replacing
+from avdetect.files import write_whole
 from avdetect.pooling import FEATURES
 from avdetect.types import Float, Rate, UInt8
 
@@ -109,14 +109,9 @@ def write_bundle(folder: Path, info: BundleInfo, files: dict[str, bytes]) -> Non
     """Write `files` and bundle.json (with their hashes) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        _write(folder / name, content)
+        write_whole(folder / name, content)
     values = to_dict(info) | {"files": {name: hashlib.sha256(c).hexdigest() for name, c in files.items()}}
-    _write(folder / "bundle.json", f"{json.dumps(values, indent=1)}\n".encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
-        file.write(content)
+    write_whole(folder / "bundle.json", f"{json.dumps(values, indent=1)}\n".encode())
 
 
 @dataclass(frozen=True)
@@ -291,9 +286,7 @@ class OnnxNetworks:
 
 def replay_golden(bundle: Bundle, networks: OnnxNetworks) -> dict[str, float]:
     """Largest difference of each graph from its stored output; infinite where either is not a number or of its shape.
-
-    Above GOLDEN_TOLERANCE the scores are not the trained ones.
-    """
+    Above GOLDEN_TOLERANCE the scores are not the trained ones."""
     golden, differences = bundle.golden(), {}
     try:
         for graph in GRAPHS:

@@ -1,7 +1,5 @@
 """Typed, strict configuration. YAML files hold differences from the defaults below; an unknown key is an error."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass, field

@@ -45,10 +45,8 @@ Progress = Callable[[float, float | None], None]  # seconds of media done, secon
 
 
 class Observer(Protocol):
-    """Sees what a file is judged by, as it passes; `report.recorder` keeps some of it for a report.
-
-    Called from the thread that scores, in the file's order; what it keeps of an array it must copy.
-    """
+    """Sees what a file is judged by, as it passes; `report.recorder` keeps some of it for a report. Called from the
+    thread that scores, in the file's order; what it keeps of an array it must copy."""
 
     def opened(self, info: MediaInfo) -> None:
         """What the file says of itself; nothing is decoded yet."""

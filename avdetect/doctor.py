@@ -3,8 +3,6 @@
 Each check imports what it looks at, for that may be what is broken.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import platform
@@ -19,7 +17,7 @@ from pathlib import Path
 
 from avdetect._version import __version__
 from avdetect.errors import AVDetectError, ModelError, ToolError
-from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install
+from avdetect.extras import LIBRARIES, ONE_ONNXRUNTIME, ONE_OPENCV, how_to_install, installed_version
 
 _IMPORT_SECONDS = 120  # torch from a cold disk takes half a minute
 _IMPORT = "import sys\nfor name in sys.argv[1:]:\n    print(name, flush=True)\n    __import__(name)"
@@ -98,7 +96,7 @@ def _opencv() -> str:
 
 def _one_of(packages: Sequence[str], remedy: str) -> str:
     """Name and version of the one that is installed; they own the same folder. Raises ToolError for two."""
-    versions = {package: version for package in packages if (version := _version(package))}
+    versions = {package: version for package in packages if (version := installed_version(package))}
     found = [f"{package} {version}" for package, version in versions.items()]
     if len(found) > 1:
         raise ToolError(
@@ -106,13 +104,6 @@ def _one_of(packages: Sequence[str], remedy: str) -> str:
             f"from the checkout: {remedy}"
         )
     return found[0] if found else f"{packages[0]}, not installed by pip"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _extra(name: str) -> str:

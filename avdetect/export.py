@@ -1,8 +1,5 @@
 """Trained model -> bundle. Needs torch; the bundle does not."""
 
-from __future__ import annotations
-
-import importlib.metadata
 import io
 import math
 import warnings
@@ -23,6 +20,7 @@ from avdetect import __version__
 from avdetect.bundle import FORMAT, GRAPHS, OUT_OF_FOLD, Bundle, BundleInfo, Calibration, OnnxNetworks, write_bundle
 from avdetect.config import PreprocessConfig
 from avdetect.errors import ModelError
+from avdetect.extras import installed_version
 from avdetect.model import Model
 from avdetect.pooling import FEATURES
 from avdetect.scoring import audio_windows
@@ -34,10 +32,8 @@ OPSET = 17
 OVER_TIME = ("speech", "audio", "mouth", "voice")  # graphs whose inputs may be of any length
 GOLDEN_ROWS, GOLDEN_STEPS = 2, 16  # of windows of speech that golden.npz holds: their frames are large
 MIN_HALVED = 10_000  # elements of a tensor; smaller ones are not worth a node
-_RECORDED = (
-    *("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
-    *("numpy", "opencv-python-headless", "ffmpeg-python"),
-)
+# Of what is installed of these the version is noted.
+_RECORDED = "torch timm onnx onnxruntime onnxruntime-gpu numpy opencv-python-headless ffmpeg-python".split()
 
 
 def export_bundle(
@@ -88,7 +84,7 @@ def export_bundle(
         ),
         calibration=calibration,
         training=training,
-        versions=_versions(),
+        versions={package: version for package in _RECORDED if (version := installed_version(package))},
         files={},
         limits=tuple(limits),
     )
@@ -150,22 +146,9 @@ def check_parity(
     return worst
 
 
-def _versions() -> dict[str, str]:
-    """Of the packages that trained and exported. onnxruntime may be installed as onnxruntime-gpu."""
-    versions = {}
-    for package in _RECORDED:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 class _FixedPadding(nn.Module):
-    """A convolution whose TensorFlow-like padding is a constant of the graph, which ONNX Runtime takes into it.
-
-    Else the graph computes it from each input's shape and pads into fresh memory: an eighth of the encoder's time.
-    """
+    """A convolution whose TensorFlow-like padding is a constant of the graph, which ONNX Runtime takes into it. Else
+    the graph computes it from each input's shape and pads into fresh memory: an eighth of the encoder's time."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -218,10 +201,8 @@ def _to_onnx(module: nn.Module, example: np.ndarray, variable_time: bool) -> byt
 
 
 def _store_halves(model: onnx.ModelProto) -> None:
-    """Store the large tensors that are exact in half precision so, behind a cast: half the file, the same numbers.
-
-    The weights of a pretrained encoder often come in half precision.
-    """
+    """Store the large tensors that are exact in half precision so, behind a cast: half the file, the same numbers. The
+    weights of a pretrained encoder often come in half precision."""
     graph = model.graph
     casts = []
     for tensor in graph.initializer:

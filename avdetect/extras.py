@@ -1,7 +1,6 @@
 """Libraries that only an extra brings: what to install, and one error where they are missing or cannot be imported."""
 
-from __future__ import annotations
-
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +38,13 @@ def require(extra: str, purpose: str) -> None:
     missing = [name for name in LIBRARIES.get(extra, ()) if find_spec(name) is None]
     if missing:
         raise ToolError(f"{purpose} needs {', '.join(missing)}; {how_to_install(extra)}")
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager

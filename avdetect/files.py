@@ -4,8 +4,6 @@ In a folder where others can write, a name that can be guessed is a trap: a link
 what is written whole has a random name first (`replacing`), and what grows under its own is opened by `only_ours`.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -100,9 +98,7 @@ def write_json(path: Path, values: Any) -> None:
 
 def open_run_folder(folder: Path, identity: Mapping[str, Any], advice: str) -> None:
     """Bind the folder to one run: write `identity` (JSON) into its run.json, or see that it stands there already.
-
-    advice: what to do with a folder of another run. Raises ConfigError for that, and OSError.
-    """
+    advice: what to do with a folder of another run. Raises ConfigError for that, and OSError."""
     stated = folder / "run.json"
     if not stated.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,6 @@ Any subset of streams may be missing. Lips that speak another voice are a sign o
 truth, for a wholly generated head is in perfect sync.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import torch

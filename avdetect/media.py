@@ -195,8 +195,7 @@ class MediaReader:
         """The frames from `first` on, as `child` decodes them; the number of the next one, and why they must be had in
         another way: "late", the index led past `first`; "damage", which several threads conceal as chance has it, with
         what they find half decoded. ffmpeg complains before it shows what it made of the damage. So a damaged file is
-        decoded a second time up to that place, and from there on by one thread.
-        """
+        decoded a second time up to that place, and from there on by one thread."""
         size = start_video(child, self.info, video, self.config, origin)
         full_range = video.full_range and video.pix_fmt in PASSED
         begun = False

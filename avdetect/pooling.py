@@ -64,9 +64,7 @@ def heard_per_second(
     points: Iterable[tuple[float, float]], window: float, start: float, end: float
 ) -> dict[int, float]:
     """(centre, value) of windows as long as `window`, all in seconds -> means over each second of the file's clock.
-
-    Windows overlap and outlast a second: each counts as much as it hears of it, from start to end.
-    """
+    Windows overlap and outlast a second: each counts as much as it hears of it, from start to end."""
     total, heard = defaultdict[int, float](float), defaultdict[int, float](float)
     for centre, value in points:
         first, last = max(start, centre - window / 2), min(end, centre + window / 2)
@@ -159,10 +157,8 @@ class SyncReading:
 
 
 def read_sync(distances: SyncDistances, least: int = MIN_SYNC_WINDOWS) -> SyncReading | None:
-    """None when the track has too few valid pairs to say anything, or its mouth stands still.
-
-    least: pairs that one of the offsets must have.
-    """
+    """None when the track has too few valid pairs to say anything, or its mouth stands still. least: pairs that one of
+    the offsets must have."""
     count = distances.count.sum(0)
     searched = count >= MIN_OFFSET_PAIRS
     near = searched & (np.abs(distances.offsets) <= NEAR)

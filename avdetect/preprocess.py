@@ -302,7 +302,8 @@ class ClipStream:
                 else:
                     if not started and not self.start_seconds and not self.sampled:
                         self._tracker.origin = batch.first_frame  # some containers state another one
-                    self._reduced = self._reduction(batch)
+                    if video := self.info.video:
+                        self._reduced = max(1.0, max(video.width, video.height) / max(batch.width, batch.height))
                     self._unseen_frames += max(0, batch.first_frame - seen) if started and not self.sampled else 0
                     started = True
                     if self._on_frames:
@@ -314,10 +315,6 @@ class ClipStream:
             video_end = stops.get(begin, begin) if self.sampled else min(seen, end)
             yield begin, [face for face in pending if face.frame < end], video_end
             pending = [face for face in pending if face.frame >= end]
-
-    def _reduction(self, frames: VideoFrames) -> float:
-        video = self.info.video
-        return max(1.0, max(video.width, video.height) / max(frames.width, frames.height)) if video else 1.0
 
     def _read(self, kind: str, reader: Iterator[T]) -> Iterator[T]:
         """What `reader` gives, timed. A stream that cannot be decoded is missing, unless it is all the file has."""

@@ -5,8 +5,6 @@ features is this one piece of code. Of a clip that was scored only logits, boxes
 three megabytes for each hour of a face.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,10 +44,8 @@ LEARNED_NOTHING = "the model learned nothing of it"
 
 
 class Networks(Protocol):
-    """The networks that run on crops, on log-mels, and on what `speech` makes of these: frames (N, T', L, C).
-
-    Arrays in, float32 arrays out; N and T may be any positive number.
-    """
+    """The networks that run on crops, on log-mels, and on what `speech` makes of these: frames (N, T', L, C). Arrays
+    in, float32 arrays out; N and T may be any positive number."""
 
     def visual(self, crops: UInt8) -> Float:
         """(N, S, S, 3) RGB -> (N,) logits."""
@@ -132,10 +128,8 @@ class SpeechWindow:
 
 def audio_windows(waveform: Waveform, speech: Bool, config: AudioConfig) -> list[SpeechWindow]:
     """The windows that hold enough speech, each from the beginning of a video frame on; the last ends less than a video
-    frame before the waveform does.
-
-    speech: `speech_mask` of the waveform. One that is shorter than a window is repeated to fill one, as in training.
-    """
+    frame before the waveform does. speech: `speech_mask` of the waveform. One that is shorter than a window is repeated
+    to fill one, as in training."""
     samples = waveform.samples
     size, stride = round(config.window_seconds * SAMPLE_RATE), max(1, round(config.stride_seconds * FPS))
     if len(samples) < MIN_AUDIO_SECONDS * SAMPLE_RATE:

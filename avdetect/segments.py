@@ -5,8 +5,6 @@ of Canny's edge detector, 1986). A curve rises and falls over the length of what
 voice, so the low level is half of the peak, as one measures the width of a blurred line (FWHM).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -65,9 +63,9 @@ def curve_segments(
     return found
 
 
-def runs(above: np.ndarray, times: np.ndarray, step: float = CELL_SECONDS) -> list[tuple[int, int]]:
-    """(first, last) of each run of True cells (T,) whose middles `times` (T,) are a step apart: a gap ends a run."""
-    apart = np.diff(times) > 1.5 * step  # between cells i and i + 1 nothing was seen
+def runs(above: np.ndarray, times: np.ndarray) -> list[tuple[int, int]]:
+    """(first, last) of each run of True cells (T,) whose middles are at `times` (T,): a gap ends a run."""
+    apart = np.diff(times) > 1.5 * CELL_SECONDS  # between cells i and i + 1 nothing was seen
     begins = above & np.concatenate([[True], ~above[:-1] | apart])[: len(above)]
     ends = above & np.concatenate([~above[1:] | apart, [True]])[: len(above)]
     return list(zip(np.flatnonzero(begins).tolist(), np.flatnonzero(ends).tolist(), strict=True))

@@ -7,8 +7,6 @@ Level is not evidence. The sound is brought to one level before speech is sought
 becomes a log-mel (`level`), so that a quiet copy of a recording gives the same windows.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,10 +46,8 @@ def speech_probability(samples: Float) -> Float:
 
 
 def speech_mask(samples: Float) -> Bool:
-    """(num_samples,) at 16 kHz -> (num_samples // HOP,) bool: which log-mel frames are speech. Raises ModelError.
-
-    Short pauses belong to the speech around them, short noises do not count.
-    """
+    """(num_samples,) at 16 kHz -> (num_samples // HOP,) bool: which log-mel frames are speech. Raises ModelError. Short
+    pauses belong to the speech around them, short noises do not count."""
     speech = _stretches(speech_probability(samples))
     middles = np.arange(len(samples) // HOP) * HOP + HOP // 2
     return speech[middles // STEP]

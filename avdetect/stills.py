@@ -1,7 +1,5 @@
 """Photographs: for training and evaluation, which learn from faces in them too."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from avdetect.errors import MediaError

@@ -4,8 +4,6 @@ Screen recorders put the desktop's sound before the microphone, films a commenta
 is heard until it holds ENOUGH_SECONDS of speech, or to its end, since a microphone may be silent for long.
 """
 
-from __future__ import annotations
-
 from avdetect.errors import LimitError, MediaError
 from avdetect.media import MediaReader, ranked
 from avdetect.speech import speech_mask
@@ -17,10 +15,8 @@ CHUNK_SECONDS = 10.0
 
 
 def spoken_track(reader: MediaReader, start_seconds: float, duration_seconds: float | None) -> int | None:
-    """The audio track (from 1) with the most speech in this window; of equals the one that would be read anyway.
-
-    None where no choice is left: one track, or none that can be decoded. Raises LimitError, ToolError.
-    """
+    """The audio track (from 1) with the most speech in this window; of equals the one that would be read anyway. None
+    where no choice is left: one track, or none that can be decoded. Raises LimitError, ToolError."""
     candidates = ranked(reader.info.audios)[:MOST_TRACKS]
     best, most = None, -1.0
     for stream in candidates if len(candidates) > 1 else ():

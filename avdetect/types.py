@@ -5,8 +5,6 @@ earliest timestamp of any stream); label 1 = fake and a higher score = more fake
 audio lags the video.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

@@ -4,8 +4,6 @@
 sources that training left out reach them, and how many fakes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from avdetect.bundle import Calibration
@@ -44,10 +42,8 @@ def reached_rates(probabilities: Mapping[str, float | None], calibration: Calibr
 def judge(
     probabilities: Mapping[str, float | None], calibration: Calibration, missing: Mapping[str, str]
 ) -> tuple[Verdict, str]:
-    """The verdict, and one sentence that says what it rests on and what could not be judged.
-
-    probabilities: of `fake` and of each cause, None where not judged. missing: stream -> why it says nothing.
-    """
+    """The verdict, and one sentence that says what it rests on and what could not be judged. probabilities: of `fake`
+    and of each cause, None where not judged. missing: stream -> why it says nothing."""
     fake = probabilities["fake"]
     if fake is None:
         return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(missing.values()))}"

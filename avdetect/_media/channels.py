@@ -9,8 +9,6 @@ is heard instead, to the end of the file: no going back and forth, and a fade of
 The mean is taken by ffmpeg, at the file's own rate, and piped beside the channels. LFE (rumble) is left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,8 +1,5 @@
 """A confined process on one file: ffmpeg, which decodes it, or the script that describes it. `avdetect.media` says what
-holds for it.
-"""
-
-from __future__ import annotations
+holds for it."""
 
 import fcntl
 import math
@@ -177,6 +174,11 @@ class Child:
                 left[0] = left[0][count:]
             total += got
         return total
+
+    def output(self, most: int) -> bytes:
+        """All of it, or its first `most` bytes."""
+        buffer = bytearray(most)
+        return bytes(buffer[: self.fill(buffer)])
 
     def listen(self, seconds: float | None = None) -> bool:
         """Hear what comes, for at most so many seconds; False if nothing came, or all has ended."""

@@ -1,7 +1,5 @@
 """The ffmpeg commands of the two readers: what is piped, and what dates it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

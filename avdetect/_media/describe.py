@@ -110,8 +110,7 @@ CROPS = (0x54CC, 0x54BB, 0x54DD, 0x54AA)
 
 def crop(av, stream):
     """What the container crops. PyAV does not show it, but writes it: into the header of a Matroska file of this stream
-    alone, which we take from its hands.
-    """
+    alone, which we take from its hands."""
     header = io.BytesIO()
     try:
         with av.open(header, "w", format="matroska") as file:

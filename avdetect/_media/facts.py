@@ -1,8 +1,5 @@
 """The facts of a file: as they were found, and what follows from them. Whoever found them read a hostile file and may
-have been taken over by it: types and ranges are checked here.
-"""
-
-from __future__ import annotations
+have been taken over by it: types and ranges are checked here."""
 
 import math
 import re
@@ -12,16 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from avdetect._media.info import (
-    KEPT_TAGS,
-    MAX_TAG_LENGTH,
-    MAX_TAGS,
-    AudioStream,
-    MediaInfo,
-    Tag,
-    VideoStream,
-    chosen,
-)
+from avdetect._media import info
+from avdetect._media.info import AudioStream, MediaInfo, Tag, VideoStream
 from avdetect._media.messages import quoted, refusal
 from avdetect.config import MediaLimits
 from avdetect.errors import MediaError
@@ -108,7 +97,7 @@ def info_of(
         elif stream.kind == "audio" and not stream.cover:
             audios.append(_audio(index, len(audios) + 1, stream))
     _check_readable(path, videos, audios)
-    video, audio = chosen(videos, video_track, "video"), chosen(audios, audio_track, "audio")
+    video, audio = info.chosen(videos, video_track, "video"), info.chosen(audios, audio_track, "audio")
     for kind, asked in (("video", video), ("audio", audio)):
         if asked is not None and asked.problem:
             raise MediaError(f"{quoted(path)}: {kind} track {asked.track} cannot be decoded: {asked.problem}")
@@ -226,6 +215,6 @@ def _tags(facts: Facts) -> tuple[Tag, ...]:
     found: dict[tuple[int | None, str], Tag] = {}
     for place, tags in [(None, facts.tags), *enumerate(stream.tags for stream in facts.streams)]:
         for name, value in tags.items():
-            if (key := name.lower()) in KEPT_TAGS and (kept := value.strip()[:MAX_TAG_LENGTH]):
+            if (key := name.lower()) in info.KEPT_TAGS and (kept := value.strip()[: info.MAX_TAG_LENGTH]):
                 found.setdefault((place, key), Tag(place, key, kept))
-    return tuple(found.values())[:MAX_TAGS]
+    return tuple(found.values())[: info.MAX_TAGS]

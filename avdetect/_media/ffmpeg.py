@@ -1,7 +1,5 @@
 """ffmpeg as the child that decodes: frames or samples on its standard output, and when the pictures are shown."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -58,8 +56,7 @@ class Decoder(Child):
 
     def pictures(self, width: int, height: int, batch: int) -> Iterator[tuple[int, Any]]:
         """(number of the first, (T, H * 3 // 2, W) uint8), at most `batch` of them, consecutive; then there is a jump
-        where pictures are missing for longer than a second.
-        """
+        where pictures are missing for longer than a second."""
         number: int | None = None
         count = batch
         ahead: deque[tuple[Any, int]] = deque()  # read while the times of earlier frames were awaited

@@ -1,7 +1,5 @@
 """What a file is: its streams, and which of them is read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +101,8 @@ class MediaInfo:
 
 
 def chosen(streams: Sequence[AnyStream], track: int | None, kind: str) -> AnyStream | None:
-    """The stream that is read: track `track`, else the first of `ranked`.
-
-    Raises MediaError for a track that is not there.
-    """
+    """The stream that is read: track `track`, else the first of `ranked`. Raises MediaError for a track that is not
+    there."""
     if track is None:
         return next(iter(ranked(streams)), None)
     if not 1 <= track <= len(streams):

@@ -1,7 +1,5 @@
 """Words: what ffmpeg complains of, and what we say when it fails. No fact about a file is read from them."""
 
-from __future__ import annotations
-
 import errno
 import re
 from collections import deque

@@ -1,7 +1,5 @@
 """What a file holds: PyAV, in a confined child (`describe.py`), finds the facts."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import json
@@ -38,11 +36,10 @@ class _Describer(Child):
         options = {name: str(value) for name, value in self.options.items()}
         options["max_streams"] = str(self.limits.max_streams + 1)  # one more than may be, so that it shows
         self.run([sys.executable, "-I", "-S", "-B", str(_SCRIPT), _pyav(), self.url, json.dumps(options)])
-        text = bytearray(_MAX_BYTES)
-        size = self.fill(text)
-        if size < _MAX_BYTES:
+        text = self.output(_MAX_BYTES)
+        if len(text) < _MAX_BYTES:
             self.finish()
-        return bytes(text[:size])
+        return text
 
 
 @cache
@@ -76,14 +73,12 @@ def read_info(
 
 def _outline(path: Path, limits: MediaLimits) -> Facts | None:
     """The streams of a file at which PyAV gives up, since one of them is damaged from its beginning; None if ffmpeg, as
-    the demuxer, gives up too. They have fewer facts, and no container's name.
-    """
+    the demuxer, gives up too. They have fewer facts, and no container's name."""
     with Decoder(path, limits, "audio or video") as child:
         child.start([], None, ["-map", "0", "-c", "copy", "-copy_unknown", "-t", "0", "-f", "framecrc", "pipe:1"])
-        text = bytearray(_MAX_BYTES)
-        size = child.fill(text)
+        text = child.output(_MAX_BYTES)
     streams: dict[int, dict[str, str]] = {}
-    for line in bytes(text[:size]).split(b"\n"):
+    for line in text.split(b"\n"):
         if match := _OUTLINE.fullmatch(line):
             streams.setdefault(int(match[2]), {})[match[1].decode()] = match[3].decode("ascii", "replace")
     found = tuple(_outlined(streams[index]) for index in sorted(streams))

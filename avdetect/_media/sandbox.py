@@ -4,8 +4,6 @@ It reads that file and the code that it is made of, and nothing else: no other f
 6.7), no signal to others (since 6.12). https://docs.kernel.org/userspace-api/landlock.html
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os
@@ -18,17 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from py_landlock import (
-    AccessFs,
-    LandlockError,
-    PathBeneathAttr,
-    RulesetAttr,
-    RulesetFd,
-    add_rule,
-    create_ruleset,
-    get_abi_version,
-    restrict_self,
-)
+import py_landlock as landlock
 from py_landlock.abi import get_supported_fs, get_supported_net, get_supported_scope
 from py_landlock.prctl import set_no_new_privs
 
@@ -42,8 +30,8 @@ _STORES = ("/nix/store", "/gnu/store", "/home/linuxbrew/.linuxbrew/Cellar", "/ho
 def sandbox() -> str | None:
     """What confines the children, for people; None without Landlock."""
     try:
-        return f"Landlock ABI {get_abi_version()}"
-    except LandlockError:
+        return f"Landlock ABI {landlock.get_abi_version()}"
+    except landlock.LandlockError:
         return None
 
 
@@ -57,9 +45,7 @@ def start(command: Sequence[str], file: int, readable: Sequence[str] = (), **opt
 
 def confined(act: Callable[[], T], program: str, file: int | None = None, readable: Sequence[str] = ()) -> T:
     """What `act` gives; it runs `program`, which has the rights that `start` says. Raises OSError, and what it raises.
-
-    A thread's rights are those of what it starts, and nobody gets them back: so `act` runs in a thread of its own.
-    """
+    A thread's rights are those of what it starts, and nobody gets them back: so `act` runs in a thread of its own."""
 
     def restricted() -> T:
         _restrict(file, [*readable, *_code(program)])
@@ -70,7 +56,7 @@ def confined(act: Callable[[], T], program: str, file: int | None = None, readab
     try:
         with ThreadPoolExecutor(1, "avdetect-sandbox") as thread:
             return thread.submit(restricted).result()
-    except LandlockError as error:
+    except landlock.LandlockError as error:
         raise OSError(errno.EPERM, f"Landlock: {error}") from error
     except RuntimeError as error:  # a thread cannot be started
         raise OSError(errno.EAGAIN, str(error)) from error
@@ -78,11 +64,11 @@ def confined(act: Callable[[], T], program: str, file: int | None = None, readab
 
 def _restrict(file: int | None, code: Sequence[str]) -> None:
     """Take all rights from this thread but those to read `file` and to read and run `code`."""
-    abi = get_abi_version()
-    rights = RulesetAttr()
+    abi = landlock.get_abi_version()
+    rights = landlock.RulesetAttr()
     rights.handled_access_fs, rights.handled_access_net = get_supported_fs(abi), get_supported_net(abi)
     rights.scoped = get_supported_scope(abi)
-    ruleset = create_ruleset(rights)
+    ruleset = landlock.create_ruleset(rights)
     try:
         if file is not None:
             _allow_file(ruleset, file)
@@ -92,28 +78,28 @@ def _restrict(file: int | None, code: Sequence[str]) -> None:
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue  # not on this machine, or not for us
             try:
-                access = AccessFs.READ_FILE | AccessFs.EXECUTE
-                _allow(ruleset, descriptor, access | AccessFs.READ_DIR if os.path.isdir(path) else access)
+                access = landlock.AccessFs.READ_FILE | landlock.AccessFs.EXECUTE
+                _allow(ruleset, descriptor, access | landlock.AccessFs.READ_DIR if os.path.isdir(path) else access)
             finally:
                 os.close(descriptor)
         set_no_new_privs()
-        restrict_self(ruleset, None)
+        landlock.restrict_self(ruleset, None)
     finally:
         os.close(ruleset)
 
 
-def _allow_file(ruleset: RulesetFd, file: int) -> None:
+def _allow_file(ruleset: landlock.RulesetFd, file: int) -> None:
     try:
-        _allow(ruleset, file, AccessFs.READ_FILE)
-    except LandlockError:
+        _allow(ruleset, file, landlock.AccessFs.READ_FILE)
+    except landlock.LandlockError:
         if ctypes.get_errno() != errno.EBADFD:  # a file in memory (memfd_create): Landlock leaves it open to all
             raise
 
 
-def _allow(ruleset: RulesetFd, descriptor: int, access: AccessFs) -> None:
-    rule = PathBeneathAttr()
+def _allow(ruleset: landlock.RulesetFd, descriptor: int, access: landlock.AccessFs) -> None:
+    rule = landlock.PathBeneathAttr()
     rule.allowed_access, rule.parent_fd = access, descriptor
-    add_rule(ruleset, rule)
+    landlock.add_rule(ruleset, rule)
 
 
 def _code(program: str) -> list[str]:

@@ -1,10 +1,7 @@
 """Which numbers the frames of the pipe have. Where pictures are missing for longer than a second, ffmpeg would repeat
 the last one for the whole gap, hours of it if a file says so. Instead the graph shortens such a gap to about a second,
 before its pictures become 25 a second, and tells the time of every picture as it was: from these the same sum is done
-here.
-"""
-
-from __future__ import annotations
+here."""
 
 import re
 from collections.abc import Iterator
@@ -58,9 +55,7 @@ class Timeline:
 
     def stretches(self, number: int, count: int) -> Iterator[tuple[int, int, int]]:
         """(index, how many, number in the file) of consecutive frames among the `count` from `number` of the pipe on.
-
-        They are fewer where the last picture of all is repeated for longer than a second.
-        """
+        They are fewer where the last picture of all is repeated for longer than a second."""
         at, stop = number, number + count
         if self.ended:
             stop = min(stop, nearest(self._last - self._cut) + HELD_SECONDS * FPS + 1)

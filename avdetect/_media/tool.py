@@ -1,7 +1,5 @@
 """Which ffmpeg decodes, and whether it can."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -27,8 +25,7 @@ _TRIAL = (
 
 def ffmpeg_path() -> str:
     """The ffmpeg to run: the one that AVDETECT_FFMPEG names, else the one that imageio-ffmpeg carries, else the one on
-    PATH. Raises ToolError.
-    """
+    PATH. Raises ToolError."""
     named = os.environ.get(VARIABLE)
     if named and not shutil.which(named):
         raise ToolError(f"no ffmpeg: {named} is no program; {_REMEDY}")
@@ -65,8 +62,10 @@ def _checked(path: str) -> str:
 
 
 def _run(path: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """In the sandbox in which it will decode."""
+    command = [path, *arguments]
     try:
-        done = confined(lambda: _run_alone([path, *arguments]), path)  # as it will decode
+        done = confined(lambda: subprocess.run(command, input=_PICTURE, capture_output=True, timeout=20), path)
     except OSError as error:
         raise ToolError(f"the ffmpeg {path} does not run ({error.strerror}); {_REMEDY}") from error
     except subprocess.TimeoutExpired as error:
@@ -75,10 +74,6 @@ def _run(path: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         words = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise _broken(path, words[-1][:200] if words else f"status {done.returncode}")
     return done
-
-
-def _run_alone(command: list[str]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, input=_PICTURE, capture_output=True, timeout=20, check=False)
 
 
 def _broken(path: str, why: str) -> ToolError:

@@ -9,8 +9,6 @@
 Nothing here imports torch, and importing this package loads neither OpenCV nor ONNX Runtime.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Converting a whole 1080p frame to RGB costs more than all the crops of its faces
 small, and only then converted. Pixel centres are at integer coordinates, as OpenCV's warps have it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, cast
 
@@ -44,10 +42,8 @@ def reduced_rgb(frames: VideoFrames, index: int, side: int) -> UInt8:
 
 
 def face_crop(frames: VideoFrames, index: int, box: Float, margin: float, size: int) -> UInt8:
-    """The square of side `margin` x the longer side of `box` (XYXY) around its centre, as RGB (size, size, 3).
-
-    What lies outside the picture repeats the nearest edge pixel.
-    """
+    """The square of side `margin` x the longer side of `box` (XYXY) around its centre, as RGB (size, size, 3). What
+    lies outside the picture repeats the nearest edge pixel."""
     box = np.asarray(box, np.float64)
     centre_x, centre_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     # Even luma coordinates, so that luma and chroma are cut at the same place. A wild box is bounded.

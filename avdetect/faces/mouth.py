@@ -10,8 +10,6 @@ fakes and photographs, and on covers that were drawn over them (avdetect/weights
 is often missed, and so are covers with a drawing of a mouth's colours. Below MIN_CONTRAST nothing can be said.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -6,8 +6,6 @@ O-Net (48 x 48) decides and places five landmarks. Thresholds, pyramid factor an
 whose weights these are (weights/mtcnn), so that both find the same faces (tests/test_faces_mtcnn.py).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

@@ -3,8 +3,6 @@
 Guo, Deng, Lattas, Zafeiriou: "Sample and Computation Redistribution for Efficient Face Detection", ICLR 2022.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import sys

@@ -1,7 +1,5 @@
 """Where one shot ends and the next begins, from thumbnails of the luma plane."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -1,17 +1,13 @@
 """One face through a shot: what was detected, and what lies between."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from avdetect.types import Float
 
 
 class Track:
-    """Detections of one face, interpolated linearly and averaged over 2 * `reach` + 1 frames.
-
-    Near the ends of the track the average shrinks symmetrically, so that it never lags behind a moving face.
-    """
+    """Detections of one face, interpolated linearly and averaged over 2 * `reach` + 1 frames. Near the ends of the
+    track the average shrinks symmetrically, so that it never lags behind a moving face."""
 
     def __init__(self, track_id: int, reach: int) -> None:
         self.track_id, self.reach = track_id, reach

@@ -6,8 +6,6 @@ detections only look again where the known faces were (FaceDetector.refine); the
 first frame, every redetect_every frames, and whenever a face is lost or none is known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,9 +54,7 @@ class Seen:
 
 class FaceTracker:
     """Streams frames in, tracked faces out, in an order and with values that do not depend on the batches' sizes.
-
-    Output lags input by at most `lag` frames. That many are kept, by reference: do not overwrite the arrays pushed.
-    """
+    Output lags input by at most `lag` frames. That many are kept, by reference: do not overwrite the arrays pushed."""
 
     def __init__(self, detector: FaceDetector, config: FaceConfig, origin: int = 0) -> None:
         """origin: number of the file's first picture, from which all that happens every so many frames is counted."""
@@ -130,7 +126,7 @@ class FaceTracker:
             known = self._detector.refine(rgb, hints)
             if known and self._join(number, self._believed(known, scale, rgb), only_if_all=True) is not None:
                 return
-        needed = self._smallest_face(frames)
+        needed = max(self._config.min_face_side * min(frames.height, frames.width), self._config.min_face_pixels)
         smallest = max(needed / float(scale.max()), MIN_DETECTOR_FACE)
         faces = self._believed(self._detector.detect(rgb, min_face=smallest), scale, rgb)
         taken = self._join(number, faces)
@@ -171,10 +167,6 @@ class FaceTracker:
         small = float(sides[(sides < needed) & (faces.confidences >= self._believe)].max(initial=0.0))
         if small > self.seen.small_side:
             self.seen.small_side, self.seen.needed_side = small, needed
-
-    def _smallest_face(self, frames: VideoFrames) -> float:
-        config = self._config
-        return max(config.min_face_side * min(frames.height, frames.width), config.min_face_pixels)
 
     def _believed(self, faces: Faces, scale: Float, rgb: UInt8) -> Faces:
         """The faces worth following, in full-frame pixels."""
@@ -251,9 +243,7 @@ def associate(predicted: list[Float], boxes: Float, min_iou: float) -> dict[int,
 
 def jumps(lost: dict[int, Float], boxes: Float, taken: set[int]) -> dict[int, int]:
     """Pairs (track index -> box index) for fast motion, where `lost` tracks' last boxes no longer meet their faces.
-
-    Only when a track has one free box within reach and that box has no other track: two people are never exchanged.
-    """
+    Only when a track has one free box within reach and that box has no other track: two people are never exchanged."""
     near: dict[int, list[int]] = {}
     for track, last in lost.items():
         side = float((last[2:] - last[:2]).max())

@@ -5,8 +5,6 @@ et al., Interspeech 2018): the weighted mean and standard deviation keep the few
 `whisper-tiny.en`: statistics over time of each level of the encoder.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

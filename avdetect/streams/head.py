@@ -1,7 +1,5 @@
 """What stands behind an encoder: standardised features, and a head that gives a logit."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

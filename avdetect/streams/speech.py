@@ -4,8 +4,6 @@ Frames are (N, T', L, C): T' steps of time, L levels of C channels. `cnn` has no
 log-mels, one level of N_MELS channels, so that what follows is one.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from avdetect.audio import N_MELS
@@ -21,10 +19,8 @@ class Mels(nn.Module):
 
 
 def speech_encoder(config: AudioConfig, load_pretrained: bool = True) -> Mels | WhisperEncoder:
-    """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
-
-    Raises ConfigError for unknown levels and for unreadable weights.
-    """
+    """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow). Raises ConfigError for
+    unknown levels and for unreadable weights."""
     if config.encoder == "cnn":
         return Mels()
     encoder = WhisperEncoder(config.levels)

@@ -5,8 +5,6 @@ reads the frames of the speech encoder (avdetect.streams.speech), which knows wh
 offsets is `avdetect.pooling.sync_distances`.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -14,8 +14,6 @@ features of length 1 (`tune: norm`, `unit_features`), is GenD's way (Yermakov et
 Generalizes Across Benchmarks", 2025, arXiv 2508.06248).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -38,10 +36,8 @@ class VisualStream(nn.Module):
     """Face crops -> frame logits. Pooling over frames and tracks is `avdetect.pooling`, shared with the Detector."""
 
     def __init__(self, config: VisualConfig, load_pretrained: bool = True) -> None:
-        """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow).
-
-        Raises ConfigError for an unknown encoder or unreadable encoder weights.
-        """
+        """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow). Raises ConfigError for
+        an unknown encoder or unreadable encoder weights."""
         super().__init__()
         download = config.pretrained is True and load_pretrained
         try:

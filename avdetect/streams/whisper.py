@@ -6,8 +6,6 @@ positions, pre-norm transformer blocks. The weights of tiny.en (8 million of the
 synthetic voice from a human one with few of either.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ Item i of step s comes from a random generator seeded by (seed, stream, s, i) an
 the batches it would have seen, and the parts that several devices make are those of the joint batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,16 +20,8 @@ from avdetect.datasets.forgeries.clip import MIN_MOMENTS
 from avdetect.errors import ConfigError, ManifestError
 from avdetect.scoring import audio_mel
 from avdetect.speech import enough_speech, speech_mask
-from avdetect.training.sampling import (
-    Draws,
-    Originals,
-    Subset,
-    choices,
-    forged_spans,
-    share_of,
-    treated_faces,
-    treated_voice,
-)
+from avdetect.training import sampling
+from avdetect.training.sampling import Draws, Originals, Subset
 from avdetect.types import FPS, HOP, SAMPLE_RATE, Bool, Float, UInt8
 
 Moment = tuple[int, int]  # a clip of the archive, and the number of a face crop of its main track
@@ -57,7 +47,7 @@ class _PairBatches:
         labels = subset.label(self.label, config.clip_labels)[file]
         self.real = Draws(self.archive, usable & (labels == 0), config.source_balance, f"real {self.modality}")
         self.originals = Originals(subset, usable & (labels == 0))
-        self.spans = forged_spans(self.archive, self.label.removesuffix("_fake"))
+        self.spans = sampling.forged_spans(self.archive, self.label.removesuffix("_fake"))
         self.fake: Draws | None = None
         if config.forged < 1:
             fake = usable & (labels == 1)
@@ -73,7 +63,7 @@ class _PairBatches:
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
         reals, drawn = self.config.reals_per_fake, []
-        groups = share_of(self.config.batch_size // self.config.items, part, parts, f"groups of {1 + reals}")
+        groups = sampling.share_of(self.config.batch_size // self.config.items, part, parts, f"groups of {1 + reals}")
         for group in groups:
             rng = np.random.default_rng((self.seed, self.stream, step, group))
             drawn += [*self.pair(rng), *(self.single(rng) for _ in range(reals - 1))]
@@ -106,7 +96,7 @@ class VisualBatches(_PairBatches):
 
     def __init__(self, subset: Subset, config: PairLoopConfig, seed: int, augment: bool = True) -> None:
         super().__init__(subset, subset.archive.clips["main_faces"].to_numpy() > 0, config, seed, augment)
-        self.names, self.weights = choices(config.forgeries, visual_forgeries.VISUAL, "visual")
+        self.names, self.weights = sampling.choices(config.forgeries, visual_forgeries.VISUAL, "visual")
 
     def pair(self, rng: np.random.Generator) -> tuple[Item, Item]:
         twins = forged = True
@@ -138,7 +128,8 @@ class VisualBatches(_PairBatches):
 
     def real_moment(self, rng: np.random.Generator) -> Moment:
         """A crop of a real clip."""
-        return self._moment(self.real.draw(rng), rng)
+        clip = self.real.draw(rng)
+        return clip, int(rng.integers(self.archive.clips["main_faces"].iat[clip]))
 
     def shows_fake(self, clip: int) -> bool:
         """By the tracker's rule that one frame in `crop_every` has a crop: nothing is read."""
@@ -175,14 +166,11 @@ class VisualBatches(_PairBatches):
         # Half of the real media stays as it is. A forgery never does: what is left of its making would be the label.
         if not self.augment or (light and not forged and treatment % 2):
             return faces.crops[0]
-        return treated_faces(faces, self.config.codec, treatment, light)[0]
+        return sampling.treated_faces(faces, self.config.codec, treatment, light)[0]
 
     def _faces(self, moment: Moment) -> FaceCrops:
         clip, index = moment
         return self.archive.faces(clip, int(self.archive.clips["main_track"].iat[clip]), [index])
-
-    def _moment(self, clip: int, rng: np.random.Generator) -> Moment:
-        return clip, int(rng.integers(self.archive.clips["main_faces"].iat[clip]))
 
     def _times(self, clip: int) -> np.ndarray:
         return self.archive.face_times(clip, int(self.archive.clips["main_track"].iat[clip]))
@@ -219,7 +207,7 @@ class AudioBatches(_PairBatches):
         clips = subset.archive.clips
         voiced = (clips["sound_samples"] >= MIN_AUDIO_SECONDS * SAMPLE_RATE) & (clips["sound_rms"] >= SILENCE_RMS)
         super().__init__(subset, voiced.to_numpy(bool), config, seed, augment)
-        self.names, self.weights = choices(config.forgeries, audio_forgeries.AUDIO, "audio")
+        self.names, self.weights = sampling.choices(config.forgeries, audio_forgeries.AUDIO, "audio")
 
     def pair(self, rng: np.random.Generator) -> tuple[Item, Item]:
         twins = True
@@ -256,7 +244,7 @@ class AudioBatches(_PairBatches):
         samples = window.samples
         as_it_is = self.config.augmentation == "light" and treatment % 2
         if self.augment and not as_it_is:
-            samples = treated_voice(samples, self.config.codec, treatment)
+            samples = sampling.treated_voice(samples, self.config.codec, treatment)
         return audio_mel(samples, window.speech, self.audio)
 
     def _last_start(self, clip: int) -> int:

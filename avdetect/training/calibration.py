@@ -1,7 +1,5 @@
 """Logits out of fold -> probabilities, the clip that bounds them, the two thresholds of the verdict, measured rates."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -160,10 +158,8 @@ def weighted_log_loss(probabilities: Float, labels: Float, weights: Float) -> fl
 
 def best_threshold(probabilities: Float, labels: Float, weights: Float, max_false_alarms: float = 1.0) -> float:
     """The threshold with the best weighted (hence balanced) accuracy, between neighbouring probabilities, among those
-    that call at most the share `max_false_alarms` of the reals fake; where none does, the highest.
-
-    0.5 when all are equal. Equal probabilities cannot be told apart by any threshold.
-    """
+    that call at most the share `max_false_alarms` of the reals fake; where none does, the highest. 0.5 when all are
+    equal. Equal probabilities cannot be told apart by any threshold."""
     order = np.argsort(probabilities)
     p, y, w = probabilities[order].astype(np.float64), labels[order], weights[order]
     cuts = np.round((p[1:] + p[:-1]) / 2, 4)

@@ -107,9 +107,8 @@ def fit_logistic(rows: Rows, config: FusionConfig, fit: FusionFitConfig, seed: i
 
 def fit_parts(rows: Rows, config: FusionConfig) -> Fusion:
     """The noisy-or: the slope of each part from differences within sources; then all biases, and a factor on each
-    slope, together: sources differ in level, which slopes from within them do not know of.
-    A part of `config.silent` has no slope.
-    """
+    slope, together: sources differ in level, which slopes from within them do not know of. A part of `config.silent`
+    has no slope."""
     heard = np.array([name not in config.silent for name in STREAMS])
     slopes = np.array([_slope(*rows.known(part)) if heard[part] else 0.0 for part in range(len(STREAMS))])
     present = (rows.features[:, NUM_VALUES:] > 0) & heard
@@ -166,8 +165,7 @@ def _levels(evidence: np.ndarray, present: np.ndarray, labels: Float, weights: F
 def silent_parts(rows: Rows) -> tuple[StreamName, ...]:
     """The streams that carry no information about their part: inside sources, more evidence does not surely mean more
     fakes. The outputs are of sources left out already; resampled are the sources, and the lower end of the 90 %
-    interval must be above 0.
-    """
+    interval must be above 0."""
     return tuple(name for part, name in enumerate(STREAMS) if not _informs(*rows.known(part)))
 
 

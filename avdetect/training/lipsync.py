@@ -1,7 +1,5 @@
 """Batches of the sync stream. Like all batches they are pure functions of the step (see avdetect.training.batches)."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What a training run writes down while it goes on: CSV, TensorBoard, and a progress bar."""
 
-from __future__ import annotations
-
 import os
 import time
 from contextlib import ExitStack

@@ -5,13 +5,10 @@ killed at any point continues from its checkpoint as it would have gone on: bit 
 devices. On CUDA some kernels add in no fixed order, and two runs differ in the last digits.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +19,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, Dataset
@@ -137,7 +135,8 @@ class _Run:
     def __init__(self, module: nn.Module, fabric: Fabric, config: LoopConfig, seed: int, checkpoint: Path) -> None:
         self.fabric, self.config, self.seed, self.checkpoint = fabric, config, seed, checkpoint
         # Copied first: what is measured and exported keeps plain batch normalisation.
-        self.average = deepcopy(module).to(fabric.device).eval()
+        self.ema = ModelEmaV3(module.to(fabric.device))
+        self.average = self.ema.module
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             # Statistics over all ranks. torch's own conversion would drop the activation in timm's BatchNormAct2d.
             module = convert_sync_batchnorm(module)
@@ -167,7 +166,8 @@ class _Run:
         value = torch.as_tensor(fabric.all_reduce(total, reduce_op="mean")).item()
         self._check_finite(step, value, torch.as_tensor(norm).item())
         self.optimizer.step()
-        _update_average(self.average, self.module, min(self.config.ema_decay, (step + 1) / (step + 10)))
+        self.ema.decay = min(self.config.ema_decay, (step + 1) / (step + 10))
+        self.ema.update(self.module)
         return value
 
     def _check_finite(self, step: int, loss: float, norm: float) -> None:
@@ -275,15 +275,3 @@ def _in_precision(fabric: Fabric, precision: str) -> Fabric:
         return fabric
     nodes = int(getattr(fabric.strategy, "num_nodes", 1))
     return make_fabric(fabric.world_size // nodes, fabric.device.type, precision)
-
-
-def _update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    """Move the floating-point weights and buffers of `average` by 1 - decay towards `module`, and copy the others."""
-    theirs = module.state_dict()
-    pairs = [(tensor, theirs[key]) for key, tensor in average.state_dict().items()]
-    moving = [pair for pair in pairs if pair[0].dtype.is_floating_point]
-    with torch.no_grad():
-        torch._foreach_lerp_([a for a, _ in moving], [b for _, b in moving], 1 - decay)
-        for a, b in pairs:
-            if not a.dtype.is_floating_point:
-                a.copy_(b)

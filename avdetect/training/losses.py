@@ -1,7 +1,5 @@
 """Losses. A label of -1 is unknown and never trained on."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy

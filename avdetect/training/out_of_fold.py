@@ -4,8 +4,6 @@ It travels in the bundle. The numbers of a model that was trained on all that th
 them stand ablations: what every file's probability would be with fewer streams, or with a simpler fusion.
 """
 
-from __future__ import annotations
-
 import gzip
 from dataclasses import replace
 from itertools import combinations
@@ -18,7 +16,7 @@ from avdetect.config import FusionFitConfig, ModelConfig, TrainConfig
 from avdetect.errors import ManifestError
 from avdetect.evaluation.ledger import OUTPUTS
 from avdetect.evaluation.tables import with_outputs
-from avdetect.files import replacing
+from avdetect.files import write_whole
 from avdetect.pooling import FEATURES, NUM_VALUES, STREAM_OF_VALUE, STREAMS
 from avdetect.training.fusion import FittedFusion, FoldBy, fit_candidates
 from avdetect.training.outputs import FoldOutputs
@@ -43,8 +41,7 @@ def write(scores: pd.DataFrame, path: Path) -> None:
     kept = [name for name in scores if name.startswith("ablation:")]
     columns = ["sha256", "fold", *FEATURES, *OUTPUTS, *kept]
     text = scores[columns].drop_duplicates("sha256").to_csv(index=False, float_format="%.5g")
-    with replacing(path, sync=True) as file:
-        file.write(gzip.compress(text.encode(), mtime=0))
+    write_whole(path, gzip.compress(text.encode(), mtime=0), sync=True)
 
 
 def ablations(

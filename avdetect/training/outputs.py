@@ -145,11 +145,8 @@ def _clips_by_file(archive: ClipArchive, rows: np.ndarray) -> dict[int, list[int
 
 def _reals(subset: Subset) -> dict[int, int]:
     """Real files -> their first clip."""
-    clips = subset.archive.clips
-    first = clips.index[(clips["copy"] == 0) & (clips["clip"] == 0)]
-    clip_of = dict(zip(clips.loc[first, "file"].tolist(), first.tolist(), strict=True))
     real = subset.rows[subset.table["fake"].eq(0).fillna(False).to_numpy(bool)]
-    return {row: clip_of[row] for row in real.tolist() if row in clip_of}
+    return {row: clips[0] for row, clips in _clips_by_file(subset.archive, real).items() if clips}
 
 
 class Voices:
@@ -180,10 +177,8 @@ def mismatched(
     rng: np.random.Generator,
     faces: FaceConfig,
 ) -> StreamOutputs:
-    """The outputs of a file with the voice of `others`; those of the picture are what was `seen` of it.
-
-    Each clip gets the voice of one of theirs; where none has any, the clip is silent.
-    """
+    """The outputs of a file with the voice of `others`; those of the picture are what was `seen` of it. Each clip gets
+    the voice of one of theirs; where none has any, the clip is silent."""
     outputs = dataclasses.replace(scorer.start(), visual=seen.visual, boxes=seen.boxes, hidden=seen.hidden)
     for number, clip in enumerate(clips):
         turned = [others[(number + i) % len(others)] for i in range(len(others))]

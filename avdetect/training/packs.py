@@ -6,10 +6,9 @@ taken. Crops stay lossless WebP, 27 kB each at 160 px: JPEG would lay its traces
 over none that is scored, just where a forgery's traces are. No path of the machine is in a pack: names are hashes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
+import io
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from avdetect.datasets.cache.store import CACHE, CLIPS, FAILURES, MANIFEST, SHAR
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import COLUMNS
 from avdetect.errors import ManifestError
-from avdetect.files import replacing
+from avdetect.files import write_whole
 from avdetect.training.batches import VisualBatches
 from avdetect.training.sampling import Subset
 from avdetect.types import Clip
@@ -37,10 +36,8 @@ Chosen = Mapping[int, set[int]]  # clip of the archive -> its face crops
 
 
 def write_pack(subset: Subset, path: Path, max_bytes: int, seed: int = 0) -> Chosen:
-    """Draw crops of `subset` until `max_bytes` are full, or there are no more, and write them to `path`.
-
-    Raises ManifestError where the subset has no face of one class, or where `max_bytes` hold no pair.
-    """
+    """Draw crops of `subset` until `max_bytes` are full, or there are no more, and write them to `path`. Raises
+    ManifestError where the subset has no face of one class, or where `max_bytes` hold no pair."""
     budget = max_bytes
     while True:
         chosen = choose(subset, budget, seed)
@@ -49,8 +46,7 @@ def write_pack(subset: Subset, path: Path, max_bytes: int, seed: int = 0) -> Cho
             content = _zipped(Path(folder))
             if len(content) <= max_bytes:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path, sync=True) as file:
-                    file.write(content)
+                write_whole(path, content, sync=True)
                 return chosen
         budget = int(0.98 * budget * max_bytes / len(content))
 
@@ -133,13 +129,12 @@ def _name(path: str) -> str:
 
 def _zipped(root: Path) -> bytes:
     """What a reader of the cache needs, not compressed again."""
-    with tempfile.TemporaryFile() as target:
-        with zipfile.ZipFile(target, "w") as file:
-            tables = [root / name for name in (CACHE, CLIPS, FAILURES, MANIFEST)]
-            for path in [*tables, *sorted((root / SHARDS).iterdir())]:
-                file.write(path, path.relative_to(root))
-        target.seek(0)
-        return target.read()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        tables = [root / name for name in (CACHE, CLIPS, FAILURES, MANIFEST)]
+        for path in [*tables, *sorted((root / SHARDS).iterdir())]:
+            file.write(path, path.relative_to(root))
+    return packed.getvalue()
 
 
 def contents(archive: ClipArchive) -> pd.DataFrame:

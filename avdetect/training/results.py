@@ -1,7 +1,5 @@
 """What a finished run leaves behind: the weights, and in result.json all else that an export needs."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from avdetect.errors import ConfigError, ModelError
 from avdetect.evaluation.tables import as_result, measurements, with_outputs
 from avdetect.export import export_bundle
 from avdetect.faces import FaceDetector, build_detector
-from avdetect.files import replacing, write_json
+from avdetect.files import write_json, write_whole
 from avdetect.fusion import OUTPUTS
 from avdetect.model import Model
 from avdetect.pooling import NUM_VALUES, PART_OF
@@ -40,10 +38,8 @@ TABLES = ("output", "stream", "kind", "source")  # that are measured while train
 def finish(
     config: TrainConfig, model: Model, splits: dict[str, Subset], outputs: FoldOutputs, run: Path, fabric: Fabric
 ) -> None:
-    """Fit the fusion on the folds' outputs, choose the clip, measure, and store the run.
-
-    model: the final streams; it gets the fusion. splits: "train" being all that was trained on.
-    """
+    """Fit the fusion on the folds' outputs, choose the clip, measure, and store the run. model: the final streams; it
+    gets the fusion. splits: "train" being all that was trained on."""
     candidates = fit_candidates(
         outputs.table, outputs.features, config.model, config.fusion, config.seed, config.fold_by
     )
@@ -121,8 +117,7 @@ def _store(config: TrainConfig, model: Model, best: FittedFusion, facts: dict[st
     result = {"config": to_dict(config), "calibration": to_dict(best.calibration), **facts}
     weights = {key: value.contiguous() for key, value in model.cpu().state_dict().items()}
     (run / "result.json").unlink(missing_ok=True)
-    with replacing(run / "model.safetensors", sync=True) as file:
-        file.write(to_safetensors(weights))
+    write_whole(run / "model.safetensors", to_safetensors(weights), sync=True)
     write_json(run / "result.json", result)
 
 
@@ -134,10 +129,8 @@ def export(
     detector_model: Path | None = None,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Write the bundle of a finished run to `out`; also returns result.json. `name` and `licence` override the
-    configuration's; detector_model: weights of the face detector where they are not in their default place.
-
-    Raises ModelError for an unfinished run, ConfigError for another face detector than the one trained with.
-    """
+    configuration's; detector_model: weights of the face detector where they are not in their default place. Raises
+    ModelError for an unfinished run, ConfigError for another face detector than the one trained with."""
     try:
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -10,8 +10,6 @@ Everything is kept in the run's folder; what took long is not done again when th
     result.json         calibration, candidates of the fusion, metrics: with the weights, all that an export needs
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping

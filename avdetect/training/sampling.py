@@ -1,7 +1,5 @@
 """Which clips a run may draw, and how often: by class and by source, a fake beside its original under one treatment."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -103,10 +101,8 @@ class Originals:
 
 
 def forged_spans(archive: ClipArchive, modality: str) -> list[Spans]:
-    """(clips,) where each clip's picture ("video") or voice ("audio") is forged; () = all of it, or unknown.
-
-    A file's segments are cut to the clip; a clip beside all of them gets the empty span (0, 0): nothing in it is fake.
-    """
+    """(clips,) where each clip's picture ("video") or voice ("audio") is forged; () = all of it, or unknown. A file's
+    segments are cut to the clip; a clip beside all of them gets the empty span (0, 0): nothing in it is fake."""
     files, clips = archive.files, archive.clips
     general = [tuple(s) for s in files["fake_segments"]]
     column = f"{modality}_fake_segments"

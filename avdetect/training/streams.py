@@ -1,12 +1,9 @@
 """Training of the streams, and their outputs on files they were not trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +21,13 @@ from avdetect.streams.speech import Mels
 from avdetect.streams.whisper import WhisperEncoder
 from avdetect.training.batches import AudioBatches, VisualBatches
 from avdetect.training.lipsync import SyncBatches
-from avdetect.training.loop import Batch, Batches, fit
+from avdetect.training.loop import Batch, Batches, LossOf, fit
 from avdetect.training.losses import alignment, contrastive_sync, masked_bce, uniformity
 from avdetect.training.probe import ProbeSet, fit_head, probe_set
 from avdetect.training.sampling import Subset
 from avdetect.types import Clip, Float
 
 DEV_BATCHES = 8  # the dev log loss of a stream is that of so many batches, balanced like those of training
-Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Stage:
 
     module: nn.Module
     batches: Batches
-    loss: Callable[[float], Loss]  # label smoothing -> loss
+    loss: Callable[[float], LossOf]  # label smoothing -> loss
 
 
 def trained(config: TrainConfig) -> list[str]:
@@ -149,7 +145,7 @@ def batches_of(name: str, config: TrainConfig, subset: Subset, augment: bool = T
 
 def make_stage(name: str, model: Model, config: TrainConfig, subset: Subset) -> Stage:
     """Module, batches and loss of one stream. Raises ManifestError where the data lacks a class."""
-    losses: dict[str, Callable[[float], Loss]] = {
+    losses: dict[str, Callable[[float], LossOf]] = {
         "visual": lambda smoothing: visual_loss(smoothing, config.visual),
         "audio": lambda smoothing: _audio_loss(smoothing, config.audio.items),
         "sync": lambda _: _sync_loss(model.speech),
@@ -164,10 +160,8 @@ def _module(name: str, model: Model) -> nn.Module:
 def _dev_batches(name: str, config: TrainConfig, dev: Subset) -> Batches:
     """Without augmentation; on dev's own fakes, or where it has none that can be used, on forgeries of its reals."""
     loop = getattr(config, name)
-    loops: list[Any] = [loop]
-    if isinstance(loop, PairLoopConfig):
-        loops = [replace(loop, forged=forged) for forged in (0.0, 1.0)]
-    for tried in loops:
+    is_pair = isinstance(loop, PairLoopConfig)
+    for tried in [replace(loop, forged=forged) for forged in (0.0, 1.0)] if is_pair else [loop]:
         try:
             return batches_of(name, replace(config, **{name: tried}), dev, augment=False)
         except ManifestError as error:
@@ -192,7 +186,7 @@ def _evaluation(name: str, stage: Stage, config: TrainConfig, dev: Subset) -> Ca
     return evaluate
 
 
-def visual_loss(smoothing: float, config: PairLoopConfig) -> Loss:
+def visual_loss(smoothing: float, config: PairLoopConfig) -> LossOf:
     """The labels' cross-entropy, and while training what `config` adds: it teaches, the log loss alone is measured."""
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
@@ -207,7 +201,7 @@ def visual_loss(smoothing: float, config: PairLoopConfig) -> Loss:
     return loss
 
 
-def _audio_loss(smoothing: float, items: int) -> Loss:
+def _audio_loss(smoothing: float, items: int) -> LossOf:
     def loss(module: nn.Module, batch: Batch) -> Tensor:
         mels = spec_augment(batch["mels"], items) if module.training else batch["mels"]
         return masked_bce(module(mels), batch["labels"], smoothing)
@@ -231,7 +225,7 @@ def spec_augment(mels: Tensor, items: int) -> Tensor:
     return tall.view(groups, bands, items, frames).permute(0, 2, 3, 1).reshape(len(mels), frames, bands)
 
 
-def _sync_loss(speech: nn.Module) -> Loss:
+def _sync_loss(speech: nn.Module) -> LossOf:
     """speech: the encoder, which stands still and is no part of the module that learns."""
 
     def loss(module: nn.Module, batch: Batch) -> Tensor:
