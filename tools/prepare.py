@@ -4,14 +4,11 @@ python tools/prepare.py folder my_videos --out mine.csv
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from avdetect.cli import run_script
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script("prepare", arguments)
-
+main = partial(run_script, "prepare")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,14 +4,11 @@ python tools/train.py --cache cache --config configs/small.yaml --run runs/mine 
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from avdetect.cli import run_script
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script("train", arguments)
-
+main = partial(run_script, "train")
 
 if __name__ == "__main__":
     sys.exit(main())
