@@ -23,7 +23,7 @@ def made() -> Iterator[Case]:
         many: dict[str, Content | bytes] = {"mp4": partial(_many_tracks, count), "mkv": matroska(tracks)}
         for suffix, data in (many | {"ogg": _ogg_streams(count)}).items():
             yield content("thousands of streams", f"{count} streams in {suffix}", suffix, data)
-    # Words in a header that avdetect reads out of ffmpeg's log: a line break, and then lines as ffmpeg itself writes them.
+    # Words in a header that avdetect reads out of ffmpeg's log: a line break, then lines as ffmpeg itself writes them.
     for name, words in TABLE["forged"].items():
         text = f"en)\n{words}\n".replace("{nines}", "9" * 1500).encode()
         title = element(0x7373, element(0x67C8, element(0x45A3, b"TITLE") + element(0x4487, text)))
