@@ -4,14 +4,11 @@ python tools/evaluate.py my.parquet --out results --bundle my_bundle --cache cac
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
-from avdetect import cli
+from avdetect.cli import run_script
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run(["evaluate", *(sys.argv[1:] if arguments is None else arguments)])
-
+main = partial(run_script, "evaluate")
 
 if __name__ == "__main__":
     sys.exit(main())

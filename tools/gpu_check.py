@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ with script_imports("gpu_check", "train"):
     from torch import Tensor, nn
 
     from avdetect.bundle import Bundle, OnnxNetworks, replay_golden
-    from avdetect.config import PairLoopConfig, TrainConfig, load_yaml
+    from avdetect.config import TrainConfig, load_yaml
     from avdetect.datasets.cache.build import Options, preprocess
     from avdetect.datasets.clips import ClipArchive
     from avdetect.datasets.manifest import validate
@@ -74,10 +73,11 @@ class Row:
 class SameBatches:
     """Crops of noise, alike in every run and on every rank."""
 
-    def __init__(self, loop: PairLoopConfig, size: int) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         noise = torch.Generator().manual_seed(0)
-        self.crops = torch.randint(0, 256, (loop.batch_size, size, size, 3), dtype=torch.uint8, generator=noise)
-        self.labels = (torch.arange(loop.batch_size) % 2).float()
+        count, size = config.visual.batch_size, config.preprocess.faces.crop_size
+        self.crops = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=noise)
+        self.labels = (torch.arange(count) % 2).float()
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
         return {"crops": self.crops[part::parts], "labels": self.labels[part::parts]}
@@ -98,7 +98,10 @@ def run(args: argparse.Namespace) -> None:
     """All rows, printed and written; ends with 1 where one did not pass."""
     config, device = _config(args.config), args.device
     if args.ranks:
-        if losses := _losses(config, device, args.ranks):
+        # Losses that compare items see what one process holds.
+        plain = visual_loss(0.0, replace(config.visual, alignment=0.0, uniformity=0.0))
+        fabric = make_fabric(devices=args.ranks, accelerator=device)
+        if losses := _fit(config, SameBatches(config), plain, STEPS, fabric):
             print(json.dumps(losses))
         return
     rows = [*_scores(device), *_training(config, args), *_two_processes(args)]
@@ -139,7 +142,7 @@ def _training(config: TrainConfig, args: argparse.Namespace) -> Iterator[Row]:
     note = f"{args.workers} workers"
     with tempfile.TemporaryDirectory() as folder:
         sampled = VisualBatches(_sample(config, Path(folder)), config.visual, config.seed)
-        yield from _speed("training, ready batches", config, _noise(config), args)
+        yield from _speed("training, ready batches", config, SameBatches(config), args)
         if args.device == "cuda":
             yield Row("GPU memory", torch.cuda.max_memory_allocated() / 1024**2, "MiB")
         loop = replace(config.visual, steps=args.steps + 1)
@@ -149,10 +152,6 @@ def _training(config: TrainConfig, args: argparse.Namespace) -> Iterator[Row]:
         made = sum(len(batch["labels"]) for batch in parts)
         yield Row("input pipeline alone", made / (time.perf_counter() - began), "samples/s", note=note)
         yield from _speed("training from the pipeline", config, sampled, args, note)
-
-
-def _noise(config: TrainConfig) -> SameBatches:
-    return SameBatches(config.visual, config.preprocess.faces.crop_size)
 
 
 def _sample(config: TrainConfig, folder: Path) -> Subset:
@@ -201,13 +200,6 @@ def _fit(
             return [float(line["loss"]) for line in csv.DictReader(file)]
 
 
-def _losses(config: TrainConfig, device: str, ranks: int) -> list[float]:
-    """Of the same few batches on `ranks` devices together."""
-    # Losses that compare items see what one process holds.
-    plain = visual_loss(0.0, replace(config.visual, alignment=0.0, uniformity=0.0))
-    return _fit(config, _noise(config), plain, STEPS, make_fabric(devices=ranks, accelerator=device))
-
-
 def _two_processes(args: argparse.Namespace) -> Iterator[Row]:
     check = "two processes, largest difference of a loss from one's"
     if args.device == "cuda" and torch.cuda.device_count() < 2:
@@ -227,22 +219,18 @@ def _two_processes(args: argparse.Namespace) -> Iterator[Row]:
 
 @contextmanager
 def _utilisation(device: str) -> Iterator[list[float]]:
-    """Per cent of the GPU, twice a second, as nvidia-smi says; nothing without it."""
+    """Per cent of the GPU, twice a second, there when the block has ended; nothing without nvidia-smi."""
     seen: list[float] = []
-    ended = threading.Event()
-    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
-
-    def look() -> None:
-        while not ended.wait(0.5):
-            said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-            seen.extend([float(said)] if said.isdigit() else [])
-
-    if device == "cuda" and shutil.which("nvidia-smi"):
-        threading.Thread(target=look, daemon=True).start()
-    try:
+    if device == "cpu" or not shutil.which("nvidia-smi"):
         yield seen
-    finally:
-        ended.set()
+        return
+    command = "nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits --id=0 --loop-ms=500".split()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
+        try:
+            yield seen
+        finally:
+            looking.terminate()
+            seen += [float(line) for line in looking.communicate()[0].split() if line.isdigit()]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -52,7 +52,7 @@ with script_imports("train_pack", "train"):
     from avdetect.training.loop import fit, make_fabric
     from avdetect.training.packs import open_pack
     from avdetect.training.sampling import Subset
-    from avdetect.training.streams import Stage, make_stage
+    from avdetect.training.streams import make_stage
 
 TRIAL = 4  # steps; the time of a step is measured on three times as many
 LOOKS = 10  # at the held-out files
@@ -88,11 +88,12 @@ def run(args: argparse.Namespace) -> None:
         files = _files(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into one?
         seen, held = _parts(archive, args.held_out)
         stage = make_stage("visual", model, config, seen)
-        options = {"fabric": fabric, "seed": config.seed, "workers": args.workers, "name": "visual"}
+        options = {"batches": stage.batches, "loss_of": stage.loss(config.visual.label_smoothing), "name": "visual"}
+        options |= {"fabric": fabric, "seed": config.seed, "workers": args.workers}
         open_run_folder(args.out, _stated(args, config), "name a new folder as --out")
         log = args.out / "log.jsonl"
         if not log.exists():
-            steps = args.steps or _measured_steps(stage, config.visual, args.minutes * 60, began, options)
+            steps = args.steps or _measured_steps(stage.module, config.visual, args.minutes * 60, began, options)
             sources = {name: sorted(set(some.table["dataset"])) for name, some in (("seen", seen), ("held out", held))}
             _write_line(log, {"steps": steps, "sources": sources, "device": str(fabric.device)})
         try:
@@ -100,8 +101,9 @@ def run(args: argparse.Namespace) -> None:
         except ValueError as error:
             raise ConfigError(f"{log} is damaged ({error}); name a new folder as --out") from error
         loop = _of_length(config.visual, first["steps"])
-        trained = _fit(stage, loop, args.out / "visual.ckpt", options, HeldOut(held, loop, log))
-        _write(whole, trained.encoder, files, args.out / "encoder")
+        look, checkpoint = HeldOut(held, loop, log), args.out / "visual.ckpt"
+        trained = fit(stage.module, config=loop, checkpoint=checkpoint, evaluate=look, **options)
+        _write(whole, cast(VisualStream, trained).encoder, files, args.out / "encoder")
     print(f"{args.out / 'encoder'}: name it with avdetect train --pretrained {args.out / 'encoder'}")
 
 
@@ -118,8 +120,7 @@ def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> T
     precision = loop.precision if fabric.device.type == "cuda" else "32-true"
     loop = replace(loop, forgeries=kinds, precision=precision)
     visual = replace(visual, pretrained=args.pretrained or visual.pretrained)
-    model = replace(config.model, visual=visual)
-    return replace(config, visual=loop, model=model, preprocess=archive.config)
+    return replace(config, visual=loop, model=replace(config.model, visual=visual), preprocess=archive.config)
 
 
 def _parts(archive: ClipArchive, share: float) -> tuple[Subset, Subset]:
@@ -145,27 +146,18 @@ def _of_length(loop: PairLoopConfig, steps: int) -> PairLoopConfig:
     return replace(loop, checkpoint_every=every, evaluate_every=every)
 
 
-def _measured_steps(stage: Stage, loop: PairLoopConfig, seconds: float, began: float, options: dict[str, Any]) -> int:
+def _measured_steps(
+    module: nn.Module, loop: PairLoopConfig, seconds: float, began: float, options: dict[str, Any]
+) -> int:
     """How many steps end `seconds` after `began`, by the time that some take on a copy of the network."""
     took = []
     for count in (TRIAL, 4 * TRIAL):
-        start, copy = time.monotonic(), replace(stage, module=deepcopy(stage.module))
+        start, short = time.monotonic(), replace(_of_length(loop, count), evaluate_every=0)
         with tempfile.TemporaryDirectory() as folder:
-            _fit(copy, replace(_of_length(loop, count), evaluate_every=0), Path(folder) / "t.ckpt", options)
+            fit(deepcopy(module), config=short, checkpoint=Path(folder) / "t.ckpt", **options)
         took.append(time.monotonic() - start)
     a_step = max(1e-4, (took[1] - took[0]) / (3 * TRIAL))
     return max(LOOKS, int((1 - FOR_LOOKS) * (seconds - (time.monotonic() - began)) / a_step))
-
-
-def _fit(
-    stage: Stage,
-    loop: PairLoopConfig,
-    checkpoint: Path,
-    options: dict[str, Any],
-    evaluate: Callable[[nn.Module], float] | None = None,
-) -> VisualStream:
-    options = options | {"checkpoint": checkpoint, "evaluate": evaluate}
-    return cast(VisualStream, fit(stage.module, stage.batches, stage.loss(loop.label_smoothing), loop, **options))
 
 
 def _write_line(log: Path, values: dict[str, Any]) -> None:
@@ -195,9 +187,9 @@ class HeldOut:
     def _logit(self, module: nn.Module, row: int) -> float:
         """Of all crops of a file."""
         clips = self.archive.clips
-        mine = clips.index[(clips["file"] == row) & (clips["main_faces"] > 0)]
-        tracks, counts = clips["main_track"], clips["main_faces"]
-        crops = [self.archive.faces(int(c), int(tracks[c]), range(int(counts[c]))).crops for c in mine]
+        mine = clips[(clips["file"] == row) & (clips["main_faces"] > 0)]
+        places = zip(mine.index.tolist(), mine["main_track"].tolist(), mine["main_faces"].tolist(), strict=True)
+        crops = [self.archive.faces(clip, track, range(count)).crops for clip, track, count in places]
         device = next(module.parameters()).device
         return float(module(torch.from_numpy(np.concatenate(crops)).to(device)).mean())
 

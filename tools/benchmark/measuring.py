@@ -98,7 +98,7 @@ def score_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "avdetect.cli", "score", *arguments, "--device", "cpu"]
 
 
-def render(target: Path, seconds: float, height: int) -> Path:
+def render(target: Path, seconds: float, height: int) -> None:
     """A talking face in H.264 and AAC, 16:9 and 25 fps: the sample clip enlarged, with grain, looped.
 
     What is longer than ten seconds repeats the first ten without encoding them again, so that an hour is made at once.
@@ -111,7 +111,6 @@ def render(target: Path, seconds: float, height: int) -> Path:
     if once != target:
         ffmpeg("-stream_loop", "-1", "-i", str(once), "-c", "copy", "-t", f"{seconds:g}", str(target))
         once.unlink()
-    return target
 
 
 def ffmpeg(*arguments: str) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from hostile.case import Case
 from hostile.damage import damages
-from hostile.made import made
+from hostile.made import made, rendered
 from hostile.places import places
 from hostile.references import references
-from hostile.rendered import rendered
 
 
 def every_case(seeds: Path, count: int | None = None, families: Sequence[str] | None = None) -> list[Case]:

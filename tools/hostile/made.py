@@ -1,18 +1,22 @@
-"""Files that no encoder would write, made byte by byte: small ones that want to be large, odd sound, forged words."""
+"""Files that no encoder would write, made byte by byte: small ones that want to be large, odd sound, forged words; and
+extremes that ffmpeg itself can make: sizes, rates, formats, lengths; times of packets that make no sense."""
 
 from __future__ import annotations
 
 import math
+import shlex
 import struct
 import zlib
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
+from pathlib import Path
 
-from hostile.case import TABLE, Case, Content, Place, content, fixed
+from hostile.case import TABLE, Case, Content, Place, content, fixed, run_ffmpeg
 from hostile.parts import parts
 
 _NOISE = bytes(range(256)) * 200
+_TIMED = ("seed.mp4", "seed.mkv", "seed.ts", "seed.avi", "seed.nut", "seed.flv", "seed.ogv")
 
 
 def made() -> Iterator[Case]:
@@ -168,3 +172,40 @@ def _floats(value: float, bits: int, every: int, place: Place) -> bytes:
     """A second and a half: every n-th sample is `value`, the others are noise."""
     samples = [value if n % every == 0 else place.rng.uniform(-0.5, 0.5) for n in range(24000)]
     return _wav(struct.pack(f"<24000{'f' if bits == 32 else 'd'}", *samples), code=3, bits=bits)
+
+
+def rendered() -> Iterator[Case]:
+    """Odd sizes, formats, rates and lengths; times of the video, of the sound or of both."""
+    for family, table in TABLE["rendered"].items():
+        for name, command in _filled(table):
+            yield Case(family, name, partial(_render, command), only_bytes=True)
+    for source in _TIMED:
+        for number, (name, shape) in enumerate(_filled(TABLE["times"])):
+            which = ("v", "a", "va")[number % 3]
+            make = partial(_retimed, source, which, shape)
+            yield Case("timestamps", f"{source} {which} {name}", make, only_bytes=True)
+
+
+def _filled(table: dict[str, tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for name, (values, text) in table.items():
+        for value in values.split() or [""]:
+            yield name.replace("{}", value), text.replace("{}", value)
+
+
+def _render(command: str, place: Place) -> Path:
+    options, _, suffix = command.rpartition("|")
+    return run_ffmpeg(shlex.split(options), place.folder / f"case.{suffix}")
+
+
+def _retimed(source: str, which: str, shape: str, place: Place) -> Path:
+    options = ["-copyts", "-i", place.seeds / source, "-c", "copy"]
+    for kind in which:
+        expressions = (f"{part}={shape.replace('{key}', key)}" for part, key in (("pts", "PTS"), ("dts", "DTS")))
+        options += [f"-bsf:{kind}", "setts=" + ":".join(e.replace(",", r"\,") for e in expressions)]
+    out = place.folder / f"case.{source.rpartition('.')[2]}"
+    try:
+        return run_ffmpeg([*options, "-max_interleave_delta", "0", "-avoid_negative_ts", "disabled"], out)
+    except RuntimeError:  # the muxer stopped: what it had written is a case too
+        if not out.exists():
+            out.write_bytes(place.seed(source)[:1000])
+        return out
