@@ -82,12 +82,15 @@ def run(args: argparse.Namespace) -> None:
     for (source, split), files in table.groupby(["dataset", "split"]):
         rng = np.random.default_rng((args.seed, zlib.crc32(f"{args.part} {split} {source}".encode())))
         about = {"dataset": source, "split": split, "group": f"inserted {split} {source}"}
-        count = 0
-        for count, (fake, pieces) in enumerate(islice(inserted(files, args.part, rng), args.per_source), 1):
-            stem = args.out.resolve() / f"{args.part}-{len(rows) // 2:04d}"
-            rows += [about | row for row in written(stem, args.part, fake, pieces)]
-        if count:
-            print(f"{source} ({split}): {count} with a fake {args.part} inserted", flush=True)
+        pairs = islice(inserted(files, args.part, rng), args.per_source)
+        found = [
+            about | row
+            for number, (fake, pieces) in enumerate(pairs, len(rows) // 2)
+            for row in written(args.out.resolve() / f"{args.part}-{number:04d}", args.part, fake, pieces)
+        ]
+        if found:
+            print(f"{source} ({split}): {len(found) // 2} with a fake {args.part} inserted", flush=True)
+        rows += found
     if not rows:
         enough = f"{GENUINE} genuine ones, each of {SHORTEST / FPS:g} s or more"
         raise MediaError(f"no source of the manifest has a fake {args.part} and {enough}")

@@ -25,18 +25,13 @@ from contextlib import ExitStack, contextmanager, suppress
 import numpy as np
 
 from avdetect.extras import script_imports
-from benchmark.measuring import SAMPLE, Table, kib, machine, proc_status
+from benchmark.measuring import SAMPLE, Table, kib, proc_status
 
 with script_imports("serve_load", "dev"):
     import httpx
 
 GROWTH_MIB = 20
 BAD = 10  # every tenth file is no video
-COLUMNS = (
-    *("jobs", "clients", "workers", "attackers"),
-    *("wrong", "wall_seconds", "status_requests", "status_p50_ms", "status_p95_ms"),
-    *("rss_start_mib", "rss_middle_mib", "rss_end_mib"),
-)
 BACK_SECONDS = 0.2  # until an attacker that was put out connects again
 _ASKS = b"GET /openapi.json HTTP/1.1\r\nHost: {host}\r\n\r\n"
 _UPLOADS = (
@@ -118,16 +113,15 @@ def loaded(url: str, pid: int, jobs: int, clients: int) -> dict[str, float]:
         return kib(proc_status(pid)["VmRSS"]) / 1024
 
     seconds: list[float] = []
-    row, began, wrong = {"rss_start_mib": rss_mib()}, time.perf_counter(), 0
+    rss, began, wrong = [rss_mib()], time.perf_counter(), 0
     limits = httpx.Limits(max_connections=64)
     with httpx.Client(base_url=url, timeout=60, limits=limits) as http, ThreadPoolExecutor(clients) as pool:
         for number, good in enumerate(pool.map(lambda n: job(http, n, seconds), range(1, jobs + 1)), 1):
             wrong += not good
-            if number == jobs // 2:
-                row["rss_middle_mib"] = rss_mib()
-    p50, p95 = np.percentile(seconds, [50, 95]) * 1000
-    row |= {"wrong": wrong, "wall_seconds": time.perf_counter() - began, "status_requests": len(seconds)}
-    return row | {"rss_end_mib": rss_mib(), "status_p50_ms": p50, "status_p95_ms": p95}
+            rss += [rss_mib()] if number in (jobs // 2, jobs) else []
+    row = {"wrong": wrong, "wall_seconds": time.perf_counter() - began, "status_requests": len(seconds)}
+    row |= zip(("status_p50_ms", "status_p95_ms"), np.percentile(seconds, [50, 95]) * 1000, strict=True)
+    return row | dict(zip(("rss_start_mib", "rss_middle_mib", "rss_end_mib"), rss, strict=True))
 
 
 def main() -> None:
@@ -135,7 +129,7 @@ def main() -> None:
     for name, value in (("jobs", 200), ("clients", 8), ("workers", 2), ("attackers", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
-    table = Table(COLUMNS, machine())
+    table = Table()
     with served(args.workers, args.attackers) as (url, process):
         row = loaded(url, process, args.jobs, args.clients)
     table.row(**vars(args), **row)
