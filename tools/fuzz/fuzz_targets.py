@@ -42,16 +42,6 @@ class Target:
         return True
 
 
-def _description() -> dict[str, Any]:
-    values = json.loads((DEFAULT_BUNDLE / "bundle.json").read_bytes())
-    names = (*(f"{graph}.onnx" for graph in GRAPHS), "golden.npz")
-    return values | {
-        "files": dict.fromkeys(names, hashlib.sha256().hexdigest()),
-        "training": {"seed": 1},
-        "versions": {},
-    }
-
-
 def _made(write: Callable[..., object], **options: Any) -> bytes:
     """What `write` writes into the file that it is given."""
     target = io.BytesIO()
@@ -63,6 +53,10 @@ def _json(*values: Any) -> tuple[bytes, ...]:
     return tuple(json.dumps(value).encode() for value in values)
 
 
+# The default bundle's, without what it says of its training.
+_FILES = dict.fromkeys((*(f"{graph}.onnx" for graph in GRAPHS), "golden.npz"), hashlib.sha256().hexdigest())
+_BUNDLE = json.loads((DEFAULT_BUNDLE / "bundle.json").read_bytes())
+_BUNDLE |= {"files": _FILES, "training": {"seed": 1}, "versions": {}}
 # A graph with one Constant: an int64 tensor in packed numbers, as no exporter of ours writes it.
 _CONSTANT = b'\x08\x08:$\n""\x08Constant*\x16\n\x05value*\n\n\x02\x02\x01\x10\x07:\x02\x05\x06\xa0\x01\x04B\x02\x10\x11'
 _ARRAYS = {"a": np.arange(3, dtype=np.float32), "b": np.zeros((2, 2), np.uint8)}
@@ -72,7 +66,7 @@ _ONE = [dict.fromkeys(CLIP_COLUMNS, 0) | {"crc32": 3421780262}]
 _RECORDS = _json(asdict(Record("k", "0" * 64, "a.mp4", 1, 2)), asdict(Record("k", "0" * 64, "a", 1, 2, clips=_ONE)))
 _MADE: dict[str, tuple[bytes, ...]] = {
     "onnx_graph": ((DEFAULT_BUNDLE / "fusion.onnx").read_bytes(), _CONSTANT),
-    "bundle_json": _json(_description(), {"format": [1, 0], "files": {}}),
+    "bundle_json": _json(_BUNDLE, {"format": [1, 0], "files": {}}),
     "golden": (_made(np.savez_compressed, **_ARRAYS), _made(np.savez_compressed)),
     "out_of_fold": (b"\0" + _TABLE, b"\x80" + gzip.compress(_TABLE, mtime=0)),
     "parquet_manifest": (_made(_MANIFEST.to_parquet, index=False),),

@@ -58,11 +58,11 @@ def _reference(kind: bytes, target: str, place: Place) -> bytes:
         found = parts(data, "mp4")
         dref = [part for part in found if part.kind == b"dref"][number]
         whole = box(b"dref", struct.pack(">II", 0, 1) + entry)
-        growth = len(whole) - (dref.end - dref.start)
         out = bytearray(data[: dref.start] + whole + data[dref.end :])
         for part in found:
             if part.start < dref.start and part.end >= dref.end:
-                out[part.start : part.start + 4] = struct.pack(">I", part.end - part.start + growth)
+                size = part.end - part.start + len(whole) - (dref.end - dref.start)
+                out[part.start : part.start + 4] = size.to_bytes(4)
         data = bytes(out)
     return data
 
