@@ -96,12 +96,14 @@ def _updated(path: Path, folder: Path, label: str) -> str:
         raise ConfigError(f"cannot read {path}: {error}") from error
     pieces = MARKER.split(text)  # text, then in turn: a marker, what it is about, its end, other text
     for at in range(1, len(pieces), 4):
-        where = f"{path}:{''.join(pieces[:at]).count(chr(10)) + 1}"
+        line = "".join(pieces[:at]).count("\n") + 1
+        where = f"{path}:{line}"
         marker = BEGIN.fullmatch(pieces[at].strip())
         if not marker:
             raise ConfigError(f"{where}: `{END}` without a `<!-- results: NAME -->` before it")
         if len(pieces) < at + 3 or pieces[at + 2].strip() != END:
-            raise ConfigError(f"{where}: the results that begin here have no `{END}`")
+            begins = f"in line {line}" if pieces[at + 2 :] else "here"
+            raise ConfigError(f"{where}: the results that begin {begins} have no `{END}`")
         if (marker[1] or "") == label:
             name, _, part = marker[2].partition(" ")
             try:

@@ -1,7 +1,4 @@
-"""Measure what a bundle can do on the files of a manifest: `avdetect evaluate`.
-
-python tools/evaluate.py my.parquet --out results --bundle my_bundle --cache cache --out-of-fold
-"""
+"""Measure what a bundle can do on the files of a manifest: `avdetect evaluate`."""
 
 import sys
 from functools import partial

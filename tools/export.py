@@ -1,7 +1,4 @@
-"""Export the bundle of a finished training run: `avdetect export`.
-
-python tools/export.py --run runs/mine --out my_bundle
-"""
+"""Export the bundle of a finished training run: `avdetect export`."""
 
 import sys
 from functools import partial

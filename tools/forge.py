@@ -1,7 +1,4 @@
-"""Forge the face, the voice or their match inside a segment of genuine videos: `avdetect forge`.
-
-python tools/forge.py interview.mp4 --out forged --method mouth_swap world --segment 2 5
-"""
+"""Forge the face, the voice or their match inside a segment of genuine videos: `avdetect forge`."""
 
 import sys
 from functools import partial

@@ -1,7 +1,4 @@
-"""Make a manifest of a dataset in its own layout, and a report of what it holds: `avdetect prepare`.
-
-python tools/prepare.py folder my_videos --out mine.csv
-"""
+"""Make a manifest of a dataset in its own layout, and a report of what it holds: `avdetect prepare`."""
 
 import sys
 from functools import partial

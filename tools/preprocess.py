@@ -1,7 +1,4 @@
-"""Preprocess every file of a manifest, once, into a cache that training reads: `avdetect preprocess`.
-
-python tools/preprocess.py --manifest my.csv --cache cache --config configs/small.yaml
-"""
+"""Preprocess every file of a manifest, once, into a cache that training reads: `avdetect preprocess`."""
 
 import sys
 from functools import partial

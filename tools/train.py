@@ -1,7 +1,4 @@
-"""Train the streams and the fusion on a cache of preprocessed clips, and export a bundle: `avdetect train`.
-
-python tools/train.py --cache cache --config configs/small.yaml --run runs/mine --out my_bundle
-"""
+"""Train the streams and the fusion on a cache of preprocessed clips, and export a bundle: `avdetect train`."""
 
 import sys
 from functools import partial

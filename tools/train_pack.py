@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
         except ValueError as error:
             raise ConfigError(f"{log} is damaged ({error}); name a new folder as --out") from error
         loop = _of_length(config.visual, first["steps"])
-        look, checkpoint = HeldOut(held, loop, log), args.out / "visual.ckpt"
+        look, checkpoint = _held_out(held, loop, log), args.out / "visual.ckpt"
         trained = fit(stage.module, config=loop, checkpoint=checkpoint, evaluate=look, **options)
         _write(whole, cast(VisualStream, trained).encoder, files, args.out / "encoder")
     print(f"{args.out / 'encoder'}: name it with avdetect train --pretrained {args.out / 'encoder'}")
@@ -165,33 +165,30 @@ def _write_line(log: Path, values: dict[str, Any]) -> None:
         file.write(json.dumps(values) + "\n")
 
 
-class HeldOut:
+def _held_out(subset: Subset, loop: PairLoopConfig, log: Path) -> Callable[[nn.Module], float]:
     """The log loss of the held-out files, every generator and every source alike; each time it is asked, a line."""
+    archive, clips, began = subset.archive, subset.archive.clips, time.monotonic()
+    labels = subset.label("video_fake")
+    rows = [row for row in subset.rows.tolist() if labels[row] >= 0]
 
-    def __init__(self, subset: Subset, loop: PairLoopConfig, log: Path) -> None:
-        self.archive, self.loop, self.log, self.began = subset.archive, loop, log, time.monotonic()
-        labels = subset.label("video_fake")
-        self.rows = [row for row in subset.rows.tolist() if labels[row] >= 0]
-        self.labels, self.files = labels[self.rows], subset.archive.files.iloc[self.rows]
-
-    def __call__(self, module: nn.Module) -> float:
-        with torch.inference_mode():
-            p = torch.sigmoid(torch.tensor([self._logit(module, row) for row in self.rows])).double().numpy()
-        found = measure(self.labels, p, self.files, proper=True, rounds=1)
-        dev = self.log.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
-        step = min(len(dev) * self.loop.evaluate_every, self.loop.steps)  # its first line is the header
-        values = {name: round(found[name], 5) for name in ("auc", "auc_pooled", "log_loss")}
-        _write_line(self.log, {"step": step, "seconds": round(time.monotonic() - self.began, 1)} | values)
-        return float(found["log_loss"])
-
-    def _logit(self, module: nn.Module, row: int) -> float:
+    def logit(module: nn.Module, row: int) -> float:
         """Of all crops of a file."""
-        clips = self.archive.clips
         mine = clips[(clips["file"] == row) & (clips["main_faces"] > 0)]
         places = zip(mine.index.tolist(), mine["main_track"].tolist(), mine["main_faces"].tolist(), strict=True)
-        crops = [self.archive.faces(clip, track, range(count)).crops for clip, track, count in places]
-        device = next(module.parameters()).device
-        return float(module(torch.from_numpy(np.concatenate(crops)).to(device)).mean())
+        crops = np.concatenate([archive.faces(clip, track, range(count)).crops for clip, track, count in places])
+        return float(module(torch.from_numpy(crops).to(next(module.parameters()).device)).mean())
+
+    def look(module: nn.Module) -> float:
+        with torch.inference_mode():
+            p = torch.sigmoid(torch.tensor([logit(module, row) for row in rows])).double().numpy()
+        found = measure(labels[rows], p, archive.files.iloc[rows], proper=True, rounds=1)
+        dev = log.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
+        step = min(len(dev) * loop.evaluate_every, loop.steps)  # its first line is the header
+        values = {name: round(found[name], 5) for name in ("auc", "auc_pooled", "log_loss")}
+        _write_line(log, {"step": step, "seconds": round(time.monotonic() - began, 1)} | values)
+        return float(found["log_loss"])
+
+    return look
 
 
 def _files(state: Mapping[str, Tensor], max_mib: float) -> list[list[str]]:
