@@ -22,7 +22,7 @@ def places() -> Iterator[Case]:
     known = [*map(os.fsencode, TABLE["names"]["text"]), *(name.encode("latin-1") for name in TABLE["names"]["latin"])]
     for name in map(os.fsdecode, (*known, b"x" * 251 + b".mp4", b"a" * 255)):
         yield Case("names", f"{name!a}", partial(_copied, "seed.wav", name), scored=True)
-        yield Case("names", f"{name!a} is absent", lambda place, name=name: place.folder / name, error="cannot open")
+        yield Case("names", f"{name!a} is absent", partial(_inside, name), error="cannot open")
     for name in _ALONE:
         label = f"{name[:20]!a}…{len(name)}"
         yield Case("names", label, fixed(str, name), error="cannot open|regular file")
@@ -36,6 +36,10 @@ def places() -> Iterator[Case]:
             for delay in (0.0, 0.03, 0.1):
                 label = f"{source} {name} after {delay} s"
                 yield Case("restless files", label, partial(_copied, source, source), partial(_disturb, delay, script))
+
+
+def _inside(name: str, place: Place) -> Path:
+    return place.folder / name
 
 
 def _copied(source: str, name: str, place: Place) -> Path:
