@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from avdetect.cli.console import exit_code
 from avdetect.extras import script_imports
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         return
     rows = [*_scores(device), *_training(config, args), *_two_processes(args)]
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    facts = {"device": name, "torch": torch.__version__, "python": platform.python_version()}
+    facts: dict[str, Any] = {"device": name, "torch": torch.__version__, "python": platform.python_version()}
     facts |= {"config": config.name, "batch": config.visual.batch_size, "precision": config.visual.precision}
     args.out.write_text(json.dumps(facts | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
@@ -190,7 +191,7 @@ def _fit(
     precision = config.visual.precision if fabric.device.type == "cuda" else "32-true"
     loop = replace(config.visual, steps=steps, checkpoint_every=steps, precision=precision)
     torch.manual_seed(config.seed)
-    run = {"fabric": fabric, "seed": config.seed, "name": "visual", "workers": workers}
+    run: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "name": "visual", "workers": workers}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(fabric.broadcast(folder)) / "visual.ckpt"
         fit(Model(config.model).visual, batches, loss_of, loop, checkpoint=checkpoint, **run)

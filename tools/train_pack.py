@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> None:
         files = _files(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into one?
         seen, held = _parts(archive, args.held_out)
         stage = make_stage("visual", model, config, seen)
-        options = {"batches": stage.batches, "loss_of": stage.loss(config.visual.label_smoothing), "name": "visual"}
-        options |= {"fabric": fabric, "seed": config.seed, "workers": args.workers}
+        options: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "workers": args.workers, "name": "visual"}
+        options |= {"batches": stage.batches, "loss_of": stage.loss(config.visual.label_smoothing)}
         open_run_folder(args.out, _stated(args, config), "name a new folder as --out")
         log = args.out / "log.jsonl"
         if not log.exists():
