@@ -88,43 +88,37 @@ class Campaign:
         over.set()
         disturbing.join()
         row.resident = answer["resident_kib"] / 1024 if answer else 0.0
-        row.violations += self._judge(row, case, answer)
-        if new := listing(self._cwd) | (set() if case.disturb else listing(self._work) - files):
-            row.violations.append(f"files left: {sorted(new)[:3]}")
-        if self._log.stat().st_size > logged:
-            row.violations.append(f"written to standard error: {self._log.read_bytes()[logged:][:300]!r}")
-        if self.secret.opened() > opened:
-            row.violations.append("the secret file was opened")
+        left = listing(self._cwd) | (set() if case.disturb else listing(self._work) - files)
+        noise = self._log.read_bytes()[logged:][:300]
+        row.violations = [said for wrong, said in self._judge(row, case, answer) if wrong]
+        row.violations += [f"files left: {sorted(left)[:3]}"] if left else []
+        row.violations += [f"written to standard error: {noise!r}"] if noise else []
+        row.violations += ["the secret file was opened"] if self.secret.opened() > opened else []
         for folder in (self._work, self._cwd):
             emptied(folder)
         return row
 
-    def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None) -> Iterator[str]:
-        if row.seconds > MOST_SECONDS:
-            yield f"took {row.seconds:.0f} s"
-        if row.megabytes > MOST_MEGABYTES:
-            yield f"took {row.megabytes:.0f} MB"
+    def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None) -> Iterator[tuple[Any, str]]:
+        """Pairs: whether something is wrong, and the words for it."""
+        yield row.seconds > MOST_SECONDS, f"took {row.seconds:.0f} s"
+        yield row.megabytes > MOST_MEGABYTES, f"took {row.megabytes:.0f} MB"
         if answer is None:
             row.outcome = self._end()
-            yield "the network was asked for" if row.outcome == "SIGSYS" else "the worker gave no answer"
+            yield True, "the network was asked for" if row.outcome == "SIGSYS" else "the worker gave no answer"
             return
         result = answer["result"]
         failed = result["status"] == "failed"
         row.outcome = result["error"] if failed else result["verdict"]
         row.says = says = result["message"] if failed else "; ".join([result["reason"], *result["warnings"]])
         expected = not case.error or (failed and re.search(case.error, says))
-        for wrong, said in (
-            (failed and row.outcome not in TYPED, f"not a typed error of a file: {says}"),
-            (failed and case.scored, f"it can be scored: {says}"),
-            (not expected, f"not the error that says {case.error!r}: {says}"),
-            ("Traceback" in says or Secret.content in json.dumps(result), "a traceback or a secret in the result"),
-            (answer["network"], "ffmpeg asked for the network"),
-            (answer["files_left_open"], f"{answer['files_left_open']} files left open"),
-            (answer["children_left"], f"processes left: {answer['children_left']}"),
-            (answer["reported"], answer["reported"]),
-        ):
-            if wrong:
-                yield said
+        yield failed and row.outcome not in TYPED, f"not a typed error of a file: {says}"
+        yield failed and case.scored, f"it can be scored: {says}"
+        yield not expected, f"not the error that says {case.error!r}: {says}"
+        yield "Traceback" in says or Secret.content in json.dumps(result), "a traceback or a secret in the result"
+        yield answer["network"], "ffmpeg asked for the network"
+        yield answer["files_left_open"], f"{answer['files_left_open']} files left open"
+        yield answer["children_left"], f"processes left: {answer['children_left']}"
+        yield answer["reported"], answer["reported"]
 
     def _begin(self) -> Process:
         """Have a worker."""

@@ -18,9 +18,6 @@ from avdetect.media import ffmpeg_path
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 _SECONDS = 1.2  # of each seed, long enough for a face track
-_X264 = "-c:v libx264 -preset veryfast -crf 32 -g 12 -bf 2 -pix_fmt yuv420p"
-# For codecs whose files are large, or that take few sizes: small.
-_SHORT = {"x264": _X264, "h264": f"{_X264} -c:a aac -b:a 32k", "small": "-vf scale=176:144"}
 
 
 @dataclass(frozen=True)
@@ -87,5 +84,5 @@ def render(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, options in TABLE["seeds"].items():
         if not (folder / name).exists():
-            run_ffmpeg(["-t", _SECONDS, "-i", SAMPLE, *shlex.split(options.format(**_SHORT))], folder / name)
+            run_ffmpeg(["-t", _SECONDS, "-i", SAMPLE, *shlex.split(options.format(**TABLE["short"]))], folder / name)
     return folder

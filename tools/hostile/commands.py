@@ -84,36 +84,32 @@ def _run(campaign: Campaign, name: str, command: dict[str, Any], home: Path) -> 
         _, errors = process.communicate()
     said = errors.decode(errors="replace").strip()
     row = Row("whole commands", name, f"exit {process.returncode}", time.monotonic() - began, says=said[:300])
-    row.violations += _judge(command, process.returncode, said, home)
-    if orphans := _orphans(others):
-        row.violations.append(f"processes left: {orphans}")
     allowed = {str(home / f"{word}{end}") for word in [*words, command.get("full", "")] for end in ("", ".journal")}
-    if left := (listing(home) - before - allowed) | listing(temporary):
-        row.violations.append(f"files left: {sorted(left)[:3]}")
-    if row.seconds > most or campaign.secret.opened() > opened:
-        row.violations.append("it went on for too long, or opened the secret file")
+    watched = (
+        (_orphans(others), "processes left"),
+        (sorted((listing(home) - before - allowed) | listing(temporary))[:3], "files left"),
+        (row.seconds > most, "it went on for too long"),
+        (campaign.secret.opened() > opened, "the secret file was opened"),
+    )
+    judged = (*_judge(command, process.returncode, said, home), *watched)
+    row.violations = [f"{what}: {wrong}" for wrong, what in judged if wrong]
     return row
 
 
-def _judge(command: dict[str, Any], code: int, said: str, home: Path) -> Iterator[str]:
-    if code != command.get("code", 1) or command.get("says", "") not in said or "Traceback" in said:
-        yield f"exit {code}: {said[-500:]}"
-    if len(said.splitlines()) > 1:
-        yield f"more than a line: {said[:500]!r}"
-    if not command.get("rows"):
-        return
-    with (home / command["line"].split()[-1]).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    network = any("status -31" in row["reason"] + row["warnings"] for row in rows)  # SIGSYS
-    good = [row for row in rows if row["path"].endswith(".wav") or row["path"][6:8] in ("00", "01", "02")]
-    for wrong, what in (
-        (len(rows) != len(files_of(home)), f"{len(rows)} rows for {len(files_of(home))} files"),
-        ([row["path"] for row in good if row["status"] != "scored"], "good files that failed"),
-        ({row["error"] for row in rows} - {"", "MediaError", "LimitError"}, "errors that are no file's"),
-        (network, "ffmpeg asked for the network"),
-    ):
-        if wrong:
-            yield f"{what}: {wrong}"
+def _judge(command: dict[str, Any], code: int, said: str, home: Path) -> Iterator[tuple[Any, str]]:
+    """Pairs: what is wrong, if anything, and of what kind that is."""
+    expected = code == command.get("code", 1) and command.get("says", "") in said and "Traceback" not in said
+    yield not expected and f"{said[-500:]!r}", f"exit {code}"
+    yield len(said.splitlines()) > 1 and said[:500], "more than a line"
+    if command.get("rows"):
+        with (home / command["line"].split()[-1]).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        good = [row for row in rows if row["path"].endswith(".wav") or row["path"][6:8] in ("00", "01", "02")]
+        yield len(rows) != len(files_of(home)) and f"{len(rows)}", f"rows for {len(files_of(home))} files"
+        yield [row["path"] for row in good if row["status"] != "scored"], "good files that failed"
+        yield {row["error"] for row in rows} - {"", "MediaError", "LimitError"}, "errors that are no file's"
+        # The status of SIGSYS.
+        yield any("status -31" in row["reason"] + row["warnings"] for row in rows), "ffmpeg asked for the network"
 
 
 def files_of(home: Path) -> list[Path]:
