@@ -74,8 +74,7 @@ def read_tensors(content: bytes) -> dict[str, np.ndarray]:
     text(), number("I")  # the kind of model and its revision
     tensors = {}
     for _ in range(number("I")):
-        name = text()
-        sides = [number("I") for _ in range(number("B"))]
+        name, sides = text(), [number("I") for _ in range(number("B"))]
         dtype = TYPES[number("B")]
         tensors[name] = np.frombuffer(file.read(number("I")), dtype).reshape(sides)
     return tensors
@@ -88,10 +87,8 @@ def _ours(name: str) -> str | None:
         return None
     if place == "position_encodings":
         return "positions"
-    if place.startswith("layer_") and "/" in place:
-        layer, _, inside = place.partition("/")
-        return f"blocks.{layer.removeprefix('layer_')}.{BLOCK[inside]}.{LEAVES[leaf]}"
-    return f"{place}.{LEAVES[leaf]}"
+    layer, _, inside = place.removeprefix("layer_").partition("/")
+    return f"blocks.{layer}.{BLOCK[inside]}.{LEAVES[leaf]}" if inside else f"{place}.{LEAVES[leaf]}"
 
 
 if __name__ == "__main__":

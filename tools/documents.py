@@ -21,7 +21,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from avdetect.errors import AVDetectError, ConfigError
+from avdetect.cli.console import exit_code
+from avdetect.errors import ConfigError
 from avdetect.extras import script_imports
 from avdetect.files import replacing
 
@@ -31,7 +32,8 @@ with script_imports("documents", "evaluate"):
     from avdetect.evaluation.report import SUMMARY
     from avdetect.evaluation.views import VIEWS, View, view
 
-BEGIN, END = re.compile(r"^<!-- results(?: of ([\w-]+))?: *(.*?) *-->$"), "<!-- end results -->"
+MARKER = re.compile(r"^([ \t]*<!-- (?:results(?: of [\w-]+)?:.*|end results) -->[ \t]*)$", re.MULTILINE)
+BEGIN, END = re.compile(r"<!-- results(?: of ([\w-]+))?: *(.*?) *-->"), "<!-- end results -->"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,15 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the evaluation")
     parser.add_argument("--label", default="", help="fill the markers of this label")
     parser.add_argument("documents", type=Path, nargs="+")
-    args = parser.parse_args(argv)
-    try:
-        changed = update_documents(args.out, args.documents, args.label)
-    except (AVDetectError, OSError) as error:
-        print(f"documents: {error}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: run(parser.parse_args(argv)), name="documents", usage=1)
+
+
+def run(args: argparse.Namespace) -> None:
+    changed = update_documents(args.out, args.documents, args.label)
     for path in args.documents:
         print(f"{path}: {'updated' if path in changed else 'up to date'}")
-    return 0
 
 
 def results_table(folder: Path, name: str, part: str = "") -> str:
@@ -91,37 +91,26 @@ def update_documents(folder: Path, documents: Sequence[Path], label: str = "") -
 
 def _updated(path: Path, folder: Path, label: str) -> str:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except UnicodeDecodeError as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-    kept: list[str] = []
-    inside = 0  # line of the marker that is open
-    mine = False  # has that marker the label?
-    for number, line in enumerate(lines, 1):
-        marker, ends = BEGIN.match(line.strip()), line.strip() == END
-        if marker and inside:
-            raise ConfigError(f"{path}:{number}: the results that begin in line {inside} have no `{END}`")
-        if ends and not inside:
-            raise ConfigError(f"{path}:{number}: `{END}` without a `<!-- results: NAME -->` before it")
-        if marker or ends or not (inside and mine):
-            kept.append(line)
-        if marker:
-            inside, mine = number, (marker[1] or "") == label
-            if mine:
-                kept.append(_table(f"{path}:{number}", folder, marker[2]))
-        elif ends:
-            inside = 0
-    if inside:
-        raise ConfigError(f"{path}:{inside}: the results that begin here have no `{END}`")
-    return "".join(kept)
-
-
-def _table(where: str, folder: Path, marker: str) -> str:
-    name, _, part = marker.partition(" ")
-    try:
-        return results_table(folder, name, part.strip())
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    pieces = MARKER.split(text)  # text, then in turn: a marker, what it is about, its end, other text
+    for at in range(1, len(pieces), 4):
+        line = "".join(pieces[:at]).count("\n") + 1
+        where = f"{path}:{line}"
+        marker = BEGIN.fullmatch(pieces[at].strip())
+        if not marker:
+            raise ConfigError(f"{where}: `{END}` without a `<!-- results: NAME -->` before it")
+        if len(pieces) < at + 3 or pieces[at + 2].strip() != END:
+            begins = f"in line {line}" if pieces[at + 2 :] else "here"
+            raise ConfigError(f"{where}: the results that begin {begins} have no `{END}`")
+        if (marker[1] or "") == label:
+            name, _, part = marker[2].partition(" ")
+            try:
+                pieces[at + 1] = "\n" + results_table(folder, name, part.strip())
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from error
+    return "".join(pieces)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,11 @@
-"""Measure what a bundle can do on the files of a manifest: `avdetect evaluate`.
-
-python tools/evaluate.py my.parquet --out results --bundle my_bundle --cache cache --out-of-fold
-"""
+"""Measure what a bundle can do on the files of a manifest: `avdetect evaluate`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
-from avdetect import cli
+from avdetect.cli import run_script
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.run(["evaluate", *(sys.argv[1:] if arguments is None else arguments)])
-
+main = partial(run_script, "evaluate")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,17 +1,11 @@
-"""Export the bundle of a finished training run: `avdetect export`.
-
-python tools/export.py --run runs/mine --out my_bundle
-"""
+"""Export the bundle of a finished training run: `avdetect export`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from avdetect.cli import run_script
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script("export", arguments)
-
+main = partial(run_script, "export")
 
 if __name__ == "__main__":
     sys.exit(main())

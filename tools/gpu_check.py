@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import json
 import platform
 import shutil
@@ -23,13 +22,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from avdetect.errors import AVDetectError
+from avdetect.cli.console import exit_code
 from avdetect.extras import script_imports
 
 with script_imports("gpu_check", "train"):
@@ -40,7 +40,7 @@ with script_imports("gpu_check", "train"):
     from torch import Tensor, nn
 
     from avdetect.bundle import Bundle, OnnxNetworks, replay_golden
-    from avdetect.config import PairLoopConfig, TrainConfig, load_yaml
+    from avdetect.config import TrainConfig, load_yaml
     from avdetect.datasets.cache.build import Options, preprocess
     from avdetect.datasets.clips import ClipArchive
     from avdetect.datasets.manifest import validate
@@ -60,13 +60,13 @@ STEPS = 4  # of each of the trainings whose losses are compared
 ROOT = Path(__file__).parents[1]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Row:
     """One line of the table. passed None: measured, and held to nothing."""
 
     check: str
     value: float | None
-    unit: str
+    unit: str = ""
     passed: bool | None = None
     note: str = ""
 
@@ -74,10 +74,11 @@ class Row:
 class SameBatches:
     """Crops of noise, alike in every run and on every rank."""
 
-    def __init__(self, loop: PairLoopConfig, size: int) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         noise = torch.Generator().manual_seed(0)
-        self.crops = torch.randint(0, 256, (loop.batch_size, size, size, 3), dtype=torch.uint8, generator=noise)
-        self.labels = (torch.arange(loop.batch_size) % 2).float()
+        count, size = config.visual.batch_size, config.preprocess.faces.crop_size
+        self.crops = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=noise)
+        self.labels = (torch.arange(count) % 2).float()
 
     def __call__(self, step: int, part: int = 0, parts: int = 1) -> dict[str, Tensor]:
         return {"crops": self.crops[part::parts], "labels": self.labels[part::parts]}
@@ -91,84 +92,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=50, help="that are timed (default 50)")
     parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), help="JSON file")
     parser.add_argument("--ranks", type=int, help=argparse.SUPPRESS)  # this script as one of the processes it compares
-    args = parser.parse_args(argv)
-    try:
-        config = _config(args.config)
-        if args.ranks:
-            with tempfile.TemporaryDirectory() as folder:
-                losses = _losses(config, args.device, args.ranks, Path(folder))
-            if losses:
-                print(json.dumps(losses))
-            return 0
-        rows = [*_scores(args.device), *_training(config, args), *_two_processes(config, args)]
-    except AVDetectError as error:
-        print(f"gpu_check: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    facts: dict[str, str | int] = {
-        "device": _name(args.device),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    return exit_code(lambda: run(parser.parse_args(argv)), name="gpu_check", usage=1)
+
+
+def run(args: argparse.Namespace) -> None:
+    """All rows, printed and written; ends with 1 where one did not pass."""
+    config, device = _config(args.config), args.device
+    if args.ranks:
+        # Losses that compare items see what one process holds.
+        plain = visual_loss(0.0, replace(config.visual, alignment=0.0, uniformity=0.0))
+        fabric = make_fabric(devices=args.ranks, accelerator=device)
+        if losses := _fit(config, SameBatches(config), plain, STEPS, fabric):
+            print(json.dumps(losses))
+        return
+    rows = [*_scores(device), *_training(config, args), *_two_processes(args)]
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    facts: dict[str, Any] = {"device": name, "torch": torch.__version__, "python": platform.python_version()}
     facts |= {"config": config.name, "batch": config.visual.batch_size, "precision": config.visual.precision}
-    args.out.write_text(json.dumps(facts | {"rows": [dataclasses.asdict(row) for row in rows]}, indent=1) + "\n")
+    args.out.write_text(json.dumps(facts | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
     print(pd.DataFrame(rows).fillna("").to_string(index=False))
-    return int(any(row.passed is False for row in rows))
+    sys.exit(int(any(row.passed is False for row in rows)))
 
 
 def _config(path: Path) -> TrainConfig:
-    """The configuration with random weights, and every fake forged: the sample is real."""
+    """The configuration with random weights, alike on every rank, and every fake forged: the sample is real."""
     config = load_yaml(TrainConfig, path)
-    visual = dataclasses.replace(config.model.visual, pretrained=False, dropout=0.0)  # alike on every rank
-    loop = dataclasses.replace(config.visual, forged=1.0, evaluate_every=0, warmup_steps=0)
-    model = dataclasses.replace(config.model, visual=visual)
-    return dataclasses.replace(config, model=model, visual=loop)
-
-
-def _name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    visual = replace(config.model.visual, pretrained=False, dropout=0.0)
+    loop = replace(config.visual, forged=1.0, evaluate_every=0, warmup_steps=0)
+    return replace(config, model=replace(config.model, visual=visual), visual=loop)
 
 
 def _scores(device: str) -> Iterator[Row]:
     """Raises ModelError where the device cannot be used."""
     bundle = Bundle.load()
     worst = max(replay_golden(bundle, OnnxNetworks(bundle, device)).values())
-    yield Row("golden inputs, largest difference from the stored scores", worst, "", worst <= LARGEST)
-    found = {}
+    yield Row("golden inputs, largest difference from the stored scores", worst, passed=worst <= LARGEST)
+    found = []
     for name in ("cpu", device):
         detector = load_detector(device=name)
         detector.score(SAMPLE)  # the first call on a GPU starts it
         began = time.perf_counter()
-        found[name] = detector.score(SAMPLE)
+        found.append(detector.score(SAMPLE))
         yield Row(f"sample scored, {name}", time.perf_counter() - began, "s")
-    outputs = [[getattr(one, name) for name in OUTPUTS] for one in (found["cpu"], found[device])]
-    apart = max(abs(a - b) for a, b in zip(*outputs, strict=True))  # the sample has all four
-    yield Row("sample, largest difference of a probability", apart, "", apart <= LARGEST)
+    apart = max(abs(getattr(found[0], name) - getattr(found[1], name)) for name in OUTPUTS)  # the sample has all four
+    yield Row("sample, largest difference of a probability", apart, passed=apart <= LARGEST)
 
 
 def _training(config: TrainConfig, args: argparse.Namespace) -> Iterator[Row]:
-    loop, size = config.visual, config.preprocess.faces.crop_size
+    note = f"{args.workers} workers"
     with tempfile.TemporaryDirectory() as folder:
-        sampled = VisualBatches(_sample(config, Path(folder)), loop, config.seed)
-        with _utilisation(args.device) as used:
-            speed = _samples_a_second(config, SameBatches(loop, size), args)
-        yield Row("training, ready batches", speed, "samples/s")
+        sampled = VisualBatches(_sample(config, Path(folder)), config.visual, config.seed)
+        yield from _speed("training, ready batches", config, SameBatches(config), args)
         if args.device == "cuda":
             yield Row("GPU memory", torch.cuda.max_memory_allocated() / 1024**2, "MiB")
-            yield Row("GPU utilisation, median", statistics.median(used) if used else None, "%")
-        fabric = make_fabric(accelerator=args.device)
-        counted = dataclasses.replace(loop, steps=args.steps + 1)
-        parts = prepared(sampled, fabric, counted, 0, args.workers)
+        loop = replace(config.visual, steps=args.steps + 1)
+        parts = prepared(sampled, make_fabric(accelerator=args.device), loop, 0, args.workers)
         next(parts)  # the workers have started
         began = time.perf_counter()
         made = sum(len(batch["labels"]) for batch in parts)
-        note = f"{args.workers} workers"
         yield Row("input pipeline alone", made / (time.perf_counter() - began), "samples/s", note=note)
-        with _utilisation(args.device) as used:
-            speed = _samples_a_second(config, sampled, args)
-        yield Row("training from the pipeline", speed, "samples/s", note=note)
-        if used:
-            yield Row("GPU utilisation beside the pipeline, median", statistics.median(used), "%")
+        yield from _speed("training from the pipeline", config, sampled, args, note)
 
 
 def _sample(config: TrainConfig, folder: Path) -> Subset:
@@ -180,8 +164,10 @@ def _sample(config: TrainConfig, folder: Path) -> Subset:
     return Subset(archive, np.arange(len(archive.files)))
 
 
-def _samples_a_second(config: TrainConfig, batches: Batches, args: argparse.Namespace) -> float:
-    """From the end of the steps that warm up to the last one."""
+def _speed(
+    check: str, config: TrainConfig, batches: Batches, args: argparse.Namespace, note: str = ""
+) -> Iterator[Row]:
+    """From the end of the steps that warm up to the last one; what the GPU did meanwhile."""
     loop, times = config.visual, []
     loss_of = visual_loss(0.0, loop)
 
@@ -189,81 +175,63 @@ def _samples_a_second(config: TrainConfig, batches: Batches, args: argparse.Name
         times.append(time.perf_counter())  # each step ends with the value of its loss, so nothing is under way
         return loss_of(module, batch)
 
-    with tempfile.TemporaryDirectory() as folder:
-        fabric = make_fabric(accelerator=args.device)
-        _fit(config, batches, timed, WARM_UP + args.steps, fabric, Path(folder), args.workers)
+    with _utilisation(args.device) as used:
+        _fit(config, batches, timed, WARM_UP + args.steps, make_fabric(accelerator=args.device), args.workers)
     counted = times[WARM_UP * loop.accumulate :]
-    return (len(counted) - 1) * (loop.batch_size // loop.accumulate) / (counted[-1] - counted[0])
+    samples = (len(counted) - 1) * (loop.batch_size // loop.accumulate)
+    yield Row(check, samples / (counted[-1] - counted[0]), "samples/s", note=note)
+    if used:
+        yield Row(f"GPU utilisation, median, {check}", statistics.median(used), "%")
 
 
 def _fit(
-    config: TrainConfig, batches: Batches, loss_of: LossOf, steps: int, fabric: Fabric, folder: Path, workers: int
-) -> None:
-    """A training that begins anew; `visual.csv` in the folder has the loss of each step."""
+    config: TrainConfig, batches: Batches, loss_of: LossOf, steps: int, fabric: Fabric, workers: int = 0
+) -> list[float]:
+    """A training that begins anew: the loss of each step; [] on the ranks that do not keep them."""
     precision = config.visual.precision if fabric.device.type == "cuda" else "32-true"
-    loop = dataclasses.replace(config.visual, steps=steps, checkpoint_every=steps, precision=precision)
+    loop = replace(config.visual, steps=steps, checkpoint_every=steps, precision=precision)
     torch.manual_seed(config.seed)
-    fit(
-        Model(config.model).visual,
-        batches,
-        loss_of,
-        loop,
-        fabric=fabric,
-        seed=config.seed,
-        checkpoint=folder / "visual.ckpt",
-        name="visual",
-        workers=workers,
-    )
+    run: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "name": "visual", "workers": workers}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(fabric.broadcast(folder)) / "visual.ckpt"
+        fit(Model(config.model).visual, batches, loss_of, loop, checkpoint=checkpoint, **run)
+        if not fabric.is_global_zero:
+            return []
+        with checkpoint.with_suffix(".csv").open(newline="") as file:
+            return [float(line["loss"]) for line in csv.DictReader(file)]
 
 
-def _losses(config: TrainConfig, device: str, ranks: int, folder: Path) -> list[float]:
-    """Of the same few batches on `ranks` devices together; [] on the ranks that do not keep them."""
-    fabric = make_fabric(devices=ranks, accelerator=device)
-    # Losses that compare items see what one process holds.
-    plain = visual_loss(0.0, dataclasses.replace(config.visual, alignment=0.0, uniformity=0.0))
-    batches = SameBatches(config.visual, config.preprocess.faces.crop_size)
-    _fit(config, batches, plain, STEPS, fabric, Path(fabric.broadcast(str(folder))), 0)
-    if not fabric.is_global_zero:
-        return []
-    with (folder / "visual.csv").open(newline="") as file:
-        return [float(line["loss"]) for line in csv.DictReader(file)]
-
-
-def _two_processes(config: TrainConfig, args: argparse.Namespace) -> Iterator[Row]:
+def _two_processes(args: argparse.Namespace) -> Iterator[Row]:
     check = "two processes, largest difference of a loss from one's"
     if args.device == "cuda" and torch.cuda.device_count() < 2:
-        yield Row(check, None, "", note="one GPU here: not run")
+        yield Row(check, None, note="one GPU here: not run")
         return
     found = []
     for ranks in ("1", "2"):
         command = [sys.executable, __file__, "--device", args.device, "--config", str(args.config), "--ranks", ranks]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            yield Row(check, None, "", False, (done.stderr.strip().splitlines() or ["no message"])[-1])
+            yield Row(check, None, passed=False, note=(done.stderr.strip().splitlines() or ["no message"])[-1])
             return
         found.append(json.loads(done.stdout.splitlines()[-1]))
     apart = max(abs(a - b) for a, b in zip(*found, strict=True))
-    yield Row(check, apart, "", apart <= APART, "nccl" if args.device == "cuda" else "gloo")
+    yield Row(check, apart, passed=apart <= APART, note="nccl" if args.device == "cuda" else "gloo")
 
 
 @contextmanager
 def _utilisation(device: str) -> Iterator[list[float]]:
-    """Per cent of the GPU, twice a second, as nvidia-smi says; nothing without it."""
+    """Per cent of the GPU, twice a second, there when the block has ended; nothing without nvidia-smi."""
     seen: list[float] = []
-    ended = threading.Event()
-    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
-
-    def look() -> None:
-        while not ended.wait(0.5):
-            said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-            seen.extend([float(said)] if said.isdigit() else [])
-
-    if device == "cuda" and shutil.which("nvidia-smi"):
-        threading.Thread(target=look, daemon=True).start()
-    try:
+    if device == "cpu" or not shutil.which("nvidia-smi"):
         yield seen
-    finally:
-        ended.set()
+        return
+    command = "nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits --id=0 --loop-ms=500".split()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as looking:
+        try:
+            yield seen
+        finally:
+            looking.terminate()
+            seen += [float(line) for line in looking.communicate()[0].split() if line.isdigit()]
 
 
 if __name__ == "__main__":

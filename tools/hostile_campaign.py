@@ -14,8 +14,9 @@ import csv
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -34,33 +35,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--family", action="append", metavar="NAME", help="this family only; may be repeated")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
+    done: list[Row] = []
     began = time.monotonic()
     with Campaign(args.out.resolve(), args.seed) as campaign, (args.out / "cases.csv").open("w", newline="") as file:
         cases = every_case(campaign.seeds, args.cases, args.family)
+        rows: Iterable[Row] = map(campaign.run, cases)
+        if not args.family or "whole commands" in args.family:
+            of_bytes = [case for case in every_case(campaign.seeds, 240) if case.only_bytes]
+            rows = chain(rows, commands.run(campaign, of_bytes[:: max(1, len(of_bytes) // _IN_A_FOLDER)]))
         table = csv.DictWriter(file, [field.name for field in fields(Row)])
         table.writeheader()
-
-        def rows_of_all() -> Iterator[Row]:
-            yield from map(campaign.run, cases)
-            if not args.family or "whole commands" in args.family:
-                of_bytes = [case for case in every_case(campaign.seeds, 240) if case.only_bytes]
-                yield from commands.run(campaign, of_bytes[:: max(1, len(of_bytes) // _IN_A_FOLDER)])
-
-        for row in rows_of_all():
-            rows.append(row)
+        for row in rows:
+            done.append(row)
             cells = vars(row) | {"violations": "; ".join(row.violations)}
             shown = {str: lambda text: ascii(text)[1:-1], float: lambda number: round(number, 3)}
             table.writerow({name: shown.get(type(cell), str)(cell) for name, cell in cells.items()})
             file.flush()
             if row.violations:
                 print(f"{row.family}: {row.case!r}: {'; '.join(row.violations)}", file=sys.stderr, flush=True)
-            if len(rows) % 200 == 0:
-                print(f"{len(rows)} of {len(cases)}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    text = "\n".join(summary(rows)) + "\n"
+            if len(done) % 200 == 0:
+                print(f"{len(done)} of {len(cases)}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    text = "\n".join(summary(done)) + "\n"
     (args.out / "summary.md").write_text(text, encoding="utf-8")
     print(text)
-    return int(any(row.violations for row in rows))
+    return int(any(row.violations for row in done))
 
 
 def summary(rows: Sequence[Row]) -> list[str]:

@@ -35,7 +35,7 @@ from avdetect.errors import ConfigError, MediaError
 from avdetect.extras import script_imports
 from avdetect.faces.crops import frames_from_rgb, reduced_rgb
 from avdetect.media import MediaReader, probe
-from avdetect.types import FPS, SAMPLES_PER_FRAME, UInt8, VideoFrames
+from avdetect.types import FPS, SAMPLES_PER_FRAME, VideoFrames
 
 with script_imports("insert", "evaluate"):
     import pandas as pd
@@ -82,18 +82,18 @@ def run(args: argparse.Namespace) -> None:
     for (source, split), files in table.groupby(["dataset", "split"]):
         rng = np.random.default_rng((args.seed, zlib.crc32(f"{args.part} {split} {source}".encode())))
         about = {"dataset": source, "split": split, "group": f"inserted {split} {source}"}
-        before = len(rows)
-        for fake, pieces in islice(inserted(files, args.part, rng), args.per_source):
-            stem = args.out.resolve() / f"{args.part}-{len(rows) // 2:04d}"
-            rows += [about | row for row in written(stem, args.part, fake, pieces)]
-        if len(rows) > before:
-            count = (len(rows) - before) // 2
-            print(f"{source} ({split}): {count} with a fake {args.part} inserted", flush=True)
+        pairs = islice(inserted(files, args.part, rng), args.per_source)
+        found = [
+            about | row
+            for number, (fake, pieces) in enumerate(pairs, len(rows) // 2)
+            for row in written(args.out.resolve() / f"{args.part}-{number:04d}", args.part, fake, pieces)
+        ]
+        if found:
+            print(f"{source} ({split}): {len(found) // 2} with a fake {args.part} inserted", flush=True)
+        rows += found
     if not rows:
-        raise MediaError(
-            f"no source of the manifest has a fake {args.part} and {GENUINE} genuine ones, each of "
-            f"{SHORTEST / FPS:g} s or more"
-        )
+        enough = f"{GENUINE} genuine ones, each of {SHORTEST / FPS:g} s or more"
+        raise MediaError(f"no source of the manifest has a fake {args.part} and {enough}")
     write_manifest(pd.DataFrame(rows), args.out / "inserted.csv")
 
 
@@ -146,45 +146,38 @@ def pictures(path: str) -> Piece:
     return np.stack(frames)
 
 
-def written(stem: Path, part: str, fake: pd.Series, pieces: list[Piece]) -> list[dict[str, Any]]:
+def written(stem: Path, part: str, fake: pd.Series, pieces: list[Piece]) -> Iterator[dict[str, Any]]:
     """Write the forgery and its control; their rows, without what all rows of a source share."""
     first, middle, last, other = pieces
     segment = (len(first) / FPS, (len(first) + len(middle)) / FPS)
     forged, control = (stem.with_name(f"{stem.name}-{name}.mp4") for name in ("fake", "real"))
-    rows = []
+    header = probe(fake["path"])  # says only that nothing stands beside what is written: no stream of it is copied
     for target, parts, label in ((forged, [first, middle, last], 1), (control, [first, other, last], 0)):
-        # The fake's header says only that nothing stands beside what is written: no stream of it is copied.
         if part == "voice":
             equal = [(piece * (LOUDNESS / max(rms(piece), SILENT))).ravel() for piece in parts]
-            samples = np.concatenate(equal).clip(-1, 1)
-            write_sound(samples, dataclasses.replace(probe(fake["path"]), video=None), target)
+            write_sound(np.concatenate(equal).clip(-1, 1), dataclasses.replace(header, video=None), target)
         else:
             size = (min(piece.shape[1] for piece in pieces), min(piece.shape[2] for piece in pieces))
-            write_video(joined_video(parts, size), dataclasses.replace(probe(fake["path"]), audio=None), target)
-        row = {"path": str(target), "fake": label, "video_fake": None, "audio_fake": None, PARTS[part]: label}
+            write_video(joined_video(parts, size), dataclasses.replace(header, audio=None), target)
         segments = (segment,) if label else ()
+        row = {"path": str(target), "fake": label, "video_fake": None, "audio_fake": None, PARTS[part]: label}
         row |= {"method": fake["method"] if label else "", "original": str(control) if label else ""}
-        row |= {"fake_segments": segments} | {f"{name}_segments": () for name in PARTS.values()}
-        row[f"{PARTS[part]}_segments"] = segments
-        rows.append(row | {"kind": "speech" if part == "voice" else "inserted"})
-    return rows
+        row |= {"video_fake_segments": (), "audio_fake_segments": (), f"{PARTS[part]}_segments": segments}
+        yield row | {"fake_segments": segments, "kind": "speech" if part == "voice" else "inserted"}
 
 
 def joined_video(parts: list[Piece], size: tuple[int, int]) -> Iterator[VideoFrames]:
     """The parts one after the other, each fitted into (height, width) `size` and centred on black."""
     start = 0
     for part in parts:
-        yield frames_from_rgb(np.stack([framed(picture, size) for picture in part]), start)
+        scale = min(size[0] / part.shape[1], size[1] / part.shape[2])
+        height, width = (max(1, round(side * scale)) for side in part.shape[1:3])
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        canvas = np.zeros((len(part), *size, 3), np.uint8)
+        for picture, fitted in zip(part, canvas[:, top : top + height, left : left + width], strict=True):
+            fitted[:] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        yield frames_from_rgb(canvas, start)
         start += len(part)
-
-
-def framed(picture: UInt8, size: tuple[int, int]) -> UInt8:
-    scale = min(size[0] / picture.shape[0], size[1] / picture.shape[1])
-    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    canvas = np.zeros((*size, 3), np.uint8)
-    canvas[top : top + height, left : left + width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    return canvas
 
 
 if __name__ == "__main__":

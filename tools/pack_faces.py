@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from avdetect.errors import AVDetectError
+from avdetect.cli.console import exit_code
 from avdetect.extras import importing
 
 
@@ -26,17 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "all"), default="train", help="what to draw from (default train)")
     parser.add_argument("--max-mib", type=float, default=60.0, help="size of the file at most (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
-    args = parser.parse_args(argv)
-    try:
-        print(pack(args.cache, args.out, args.split, args.max_mib, args.seed))
-    except AVDetectError as error:
-        print(f"pack_faces: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: pack(**vars(parser.parse_args(argv))), name="pack_faces", usage=1)
 
 
-def pack(cache: Path, out: Path, split: str, max_mib: float, seed: int) -> str:
-    """Write the pack; what it holds, as text."""
+def pack(cache: Path, out: Path, split: str, max_mib: float, seed: int) -> None:
+    """Write the pack, and say what it holds."""
     with importing("train", "packing"):
         import numpy as np
 
@@ -50,7 +44,7 @@ def pack(cache: Path, out: Path, split: str, max_mib: float, seed: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         table = contents(open_pack(out, Path(folder)))
     crops, files, size = table["crops"].sum(), table["files"].sum(), out.stat().st_size / 1024**2
-    return f"{table.to_string(index=False)}\n{out}: {crops} crops of {files} files, {size:.1f} MiB"
+    print(f"{table.to_string(index=False)}\n{out}: {crops} crops of {files} files, {size:.1f} MiB")
 
 
 if __name__ == "__main__":

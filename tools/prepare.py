@@ -1,17 +1,11 @@
-"""Make a manifest of a dataset in its own layout, and a report of what it holds: `avdetect prepare`.
-
-python tools/prepare.py folder my_videos --out mine.csv
-"""
+"""Make a manifest of a dataset in its own layout, and a report of what it holds: `avdetect prepare`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from avdetect.cli import run_script
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script("prepare", arguments)
-
+main = partial(run_script, "prepare")
 
 if __name__ == "__main__":
     sys.exit(main())

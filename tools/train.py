@@ -1,17 +1,11 @@
-"""Train the streams and the fusion on a cache of preprocessed clips, and export a bundle: `avdetect train`.
-
-python tools/train.py --cache cache --config configs/small.yaml --run runs/mine --out my_bundle
-"""
+"""Train the streams and the fusion on a cache of preprocessed clips, and export a bundle: `avdetect train`."""
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from avdetect.cli import run_script
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    return run_script("train", arguments)
-
+main = partial(run_script, "train")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,7 +18,6 @@ forgeries that need another moment of the same clip are left out.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shutil
 import sys
@@ -26,11 +25,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from avdetect.cli.console import exit_code, kept
 from avdetect.config import PairLoopConfig, TrainConfig, load_yaml, to_dict
-from avdetect.errors import AVDetectError, ConfigError
+from avdetect.errors import ConfigError
 from avdetect.extras import script_imports
 
 with script_imports("train_pack", "train"):
@@ -51,7 +52,7 @@ with script_imports("train_pack", "train"):
     from avdetect.training.loop import fit, make_fabric
     from avdetect.training.packs import open_pack
     from avdetect.training.sampling import Subset
-    from avdetect.training.streams import Stage, make_stage
+    from avdetect.training.streams import make_stage
 
 TRIAL = 4  # steps; the time of a step is measured on three times as many
 LOOKS = 10  # at the held-out files
@@ -71,35 +72,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-mib", type=float, default=16.0, help="of a file of weights (default 16)")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
-    args = parser.parse_args(argv)
-    try:
-        run(args)
-    except AVDetectError as error:
-        print(f"train_pack: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train_pack: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: run(parser.parse_args(argv)), name="train_pack", usage=1)
 
 
 def run(args: argparse.Namespace) -> None:
     began = time.monotonic()
     fabric = make_fabric(accelerator=args.accelerator)
-    with tempfile.TemporaryDirectory() as folder:
+    again = "the same command goes on from the last checkpoint"
+    with tempfile.TemporaryDirectory() as folder, kept(args.out, again):
         archive = open_pack(args.pack, Path(folder))
         config = _config(args, fabric, archive)
         torch.manual_seed(config.seed)
         model = Model(config.model)
-        whole = VisualStream(dataclasses.replace(config.model.visual, levels=(), contrasts=())).encoder
+        whole = VisualStream(replace(config.model.visual, levels=(), contrasts=())).encoder
         files = _files(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into one?
         seen, held = _parts(archive, args.held_out)
         stage = make_stage("visual", model, config, seen)
-        options = {"fabric": fabric, "seed": config.seed, "workers": args.workers}
+        options: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "workers": args.workers, "name": "visual"}
+        options |= {"batches": stage.batches, "loss_of": stage.loss(config.visual.label_smoothing)}
         open_run_folder(args.out, _stated(args, config), "name a new folder as --out")
         log = args.out / "log.jsonl"
         if not log.exists():
-            steps = args.steps or _measured_steps(stage, config.visual, args.minutes * 60, began, options)
+            steps = args.steps or _measured_steps(stage.module, config.visual, args.minutes * 60, began, options)
             sources = {name: sorted(set(some.table["dataset"])) for name, some in (("seen", seen), ("held out", held))}
             _write_line(log, {"steps": steps, "sources": sources, "device": str(fabric.device)})
         try:
@@ -107,9 +101,9 @@ def run(args: argparse.Namespace) -> None:
         except ValueError as error:
             raise ConfigError(f"{log} is damaged ({error}); name a new folder as --out") from error
         loop = _of_length(config.visual, first["steps"])
-        look = HeldOut(held, loop, log)
-        trained = _fit(stage, loop, args.out / "visual.ckpt", options, look)
-    _write(whole, trained.encoder, files, args.out / "encoder")
+        look, checkpoint = _held_out(held, loop, log), args.out / "visual.ckpt"
+        trained = fit(stage.module, config=loop, checkpoint=checkpoint, evaluate=look, **options)
+        _write(whole, cast(VisualStream, trained).encoder, files, args.out / "encoder")
     print(f"{args.out / 'encoder'}: name it with avdetect train --pretrained {args.out / 'encoder'}")
 
 
@@ -119,15 +113,14 @@ def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> T
     visual, loop = config.model.visual, config.visual
     if visual.frozen:
         raise ConfigError(f"{args.config}: with model.visual.tune: none no encoder learns; set norm or all")
-    visual = dataclasses.replace(visual, pretrained=args.pretrained or visual.pretrained)
     kinds = loop.forgeries or dict.fromkeys(VISUAL, 1.0)
     kinds = {name: weight for name, weight in kinds.items() if name not in NEEDS_MOMENT}
     if loop.forged and not any(kinds.values()):
         raise ConfigError(f"{args.config}: visual.forgeries: all of them need another moment of a clip; add self_blend")
     precision = loop.precision if fabric.device.type == "cuda" else "32-true"
-    loop = dataclasses.replace(loop, forgeries=kinds, precision=precision)
-    model = dataclasses.replace(config.model, visual=visual)
-    return dataclasses.replace(config, visual=loop, model=model, preprocess=archive.config)
+    loop = replace(loop, forgeries=kinds, precision=precision)
+    visual = replace(visual, pretrained=args.pretrained or visual.pretrained)
+    return replace(config, visual=loop, model=replace(config.model, visual=visual), preprocess=archive.config)
 
 
 def _parts(archive: ClipArchive, share: float) -> tuple[Subset, Subset]:
@@ -140,7 +133,7 @@ def _parts(archive: ClipArchive, share: float) -> tuple[Subset, Subset]:
 
 def _stated(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
     """What must be the same when a training is resumed."""
-    visual = dataclasses.replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
+    visual = replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
     values = {"pack": file_sha256(args.pack), "seed": config.seed, "steps": args.steps, "held_out": args.held_out}
     return values | {"model": to_dict(visual), "loop": to_dict(config.visual)}
 
@@ -149,33 +142,22 @@ def _of_length(loop: PairLoopConfig, steps: int) -> PairLoopConfig:
     """`loop` in so few steps: no longer a warm-up, and no longer an average, than they bear."""
     every = max(1, steps // LOOKS)
     warmup, decay = min(loop.warmup_steps, every), min(loop.ema_decay, 1 - 1 / every)
-    of_length = dataclasses.replace(loop, steps=steps, checkpoint_every=every, evaluate_every=every)
-    return dataclasses.replace(of_length, warmup_steps=warmup, ema_decay=decay)
+    loop = replace(loop, steps=steps, warmup_steps=warmup, ema_decay=decay)
+    return replace(loop, checkpoint_every=every, evaluate_every=every)
 
 
-def _measured_steps(stage: Stage, loop: PairLoopConfig, seconds: float, began: float, options: dict[str, Any]) -> int:
+def _measured_steps(
+    module: nn.Module, loop: PairLoopConfig, seconds: float, began: float, options: dict[str, Any]
+) -> int:
     """How many steps end `seconds` after `began`, by the time that some take on a copy of the network."""
     took = []
     for count in (TRIAL, 4 * TRIAL):
+        start, short = time.monotonic(), replace(_of_length(loop, count), evaluate_every=0)
         with tempfile.TemporaryDirectory() as folder:
-            start = time.monotonic()
-            copy = dataclasses.replace(stage, module=deepcopy(stage.module))
-            _fit(copy, dataclasses.replace(_of_length(loop, count), evaluate_every=0), Path(folder) / "t.ckpt", options)
-            took.append(time.monotonic() - start)
+            fit(deepcopy(module), config=short, checkpoint=Path(folder) / "t.ckpt", **options)
+        took.append(time.monotonic() - start)
     a_step = max(1e-4, (took[1] - took[0]) / (3 * TRIAL))
     return max(LOOKS, int((1 - FOR_LOOKS) * (seconds - (time.monotonic() - began)) / a_step))
-
-
-def _fit(
-    stage: Stage,
-    loop: PairLoopConfig,
-    checkpoint: Path,
-    options: dict[str, Any],
-    evaluate: Callable[[nn.Module], float] | None = None,
-) -> VisualStream:
-    loss = stage.loss(loop.label_smoothing)
-    rest = options | {"checkpoint": checkpoint, "name": "visual", "evaluate": evaluate}
-    return cast(VisualStream, fit(stage.module, stage.batches, loss, loop, **rest))
 
 
 def _write_line(log: Path, values: dict[str, Any]) -> None:
@@ -183,33 +165,30 @@ def _write_line(log: Path, values: dict[str, Any]) -> None:
         file.write(json.dumps(values) + "\n")
 
 
-class HeldOut:
+def _held_out(subset: Subset, loop: PairLoopConfig, log: Path) -> Callable[[nn.Module], float]:
     """The log loss of the held-out files, every generator and every source alike; each time it is asked, a line."""
+    archive, clips, began = subset.archive, subset.archive.clips, time.monotonic()
+    labels = subset.label("video_fake")
+    rows = [row for row in subset.rows.tolist() if labels[row] >= 0]
 
-    def __init__(self, subset: Subset, loop: PairLoopConfig, log: Path) -> None:
-        self.archive, self.loop, self.log, self.began = subset.archive, loop, log, time.monotonic()
-        labels = subset.label("video_fake")
-        self.rows = [row for row in subset.rows.tolist() if labels[row] >= 0]
-        self.labels, self.files = labels[self.rows], subset.archive.files.iloc[self.rows]
+    def logit(module: nn.Module, row: int) -> float:
+        """Of all crops of a file."""
+        mine = clips[(clips["file"] == row) & (clips["main_faces"] > 0)]
+        places = zip(mine.index.tolist(), mine["main_track"].tolist(), mine["main_faces"].tolist(), strict=True)
+        crops = np.concatenate([archive.faces(clip, track, range(count)).crops for clip, track, count in places])
+        return float(module(torch.from_numpy(crops).to(next(module.parameters()).device)).mean())
 
-    def __call__(self, module: nn.Module) -> float:
+    def look(module: nn.Module) -> float:
         with torch.inference_mode():
-            p = torch.sigmoid(torch.tensor([self._logit(module, row) for row in self.rows])).double().numpy()
-        found = measure(self.labels, p, self.files, proper=True, rounds=1)
-        dev = self.log.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
-        step = min(len(dev) * self.loop.evaluate_every, self.loop.steps)  # its first line is the header
+            p = torch.sigmoid(torch.tensor([logit(module, row) for row in rows])).double().numpy()
+        found = measure(labels[rows], p, archive.files.iloc[rows], proper=True, rounds=1)
+        dev = log.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
+        step = min(len(dev) * loop.evaluate_every, loop.steps)  # its first line is the header
         values = {name: round(found[name], 5) for name in ("auc", "auc_pooled", "log_loss")}
-        _write_line(self.log, {"step": step, "seconds": round(time.monotonic() - self.began, 1)} | values)
+        _write_line(log, {"step": step, "seconds": round(time.monotonic() - began, 1)} | values)
         return float(found["log_loss"])
 
-    def _logit(self, module: nn.Module, row: int) -> float:
-        """Of all crops of a file."""
-        clips = self.archive.clips
-        mine = clips.index[(clips["file"] == row) & (clips["main_faces"] > 0)]
-        tracks, counts = clips["main_track"], clips["main_faces"]
-        crops = [self.archive.faces(int(c), int(tracks[c]), range(int(counts[c]))).crops for c in mine]
-        device = next(module.parameters()).device
-        return float(module(torch.from_numpy(np.concatenate(crops)).to(device)).mean())
+    return look
 
 
 def _files(state: Mapping[str, Tensor], max_mib: float) -> list[list[str]]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def score_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "avdetect.cli", "score", *arguments, "--device", "cpu"]
 
 
-def render(target: Path, seconds: float, height: int) -> Path:
+def render(target: Path, seconds: float, height: int) -> None:
     """A talking face in H.264 and AAC, 16:9 and 25 fps: the sample clip enlarged, with grain, looped.
 
     What is longer than ten seconds repeats the first ten without encoding them again, so that an hour is made at once.
@@ -111,7 +111,6 @@ def render(target: Path, seconds: float, height: int) -> Path:
     if once != target:
         ffmpeg("-stream_loop", "-1", "-i", str(once), "-c", "copy", "-t", f"{seconds:g}", str(target))
         once.unlink()
-    return target
 
 
 def ffmpeg(*arguments: str) -> None:
@@ -136,19 +135,20 @@ def machine() -> dict[str, str]:
 
 
 class Table:
-    """CSV on standard output; the facts stand above it as `# key: value`."""
+    """CSV on standard output; the machine's facts stand above it as `# key: value`."""
 
-    def __init__(self, columns: Sequence[str], facts: Mapping[str, str]) -> None:
-        self._columns = columns
-        for name, value in facts.items():
+    def __init__(self) -> None:
+        self._columns: list[str] = []
+        for name, value in machine().items():
             self.note(f"{name}: {value}")
-        print(",".join(columns), flush=True)
 
     def row(self, **values: float | str) -> None:
-        """One row; floats are rounded to milliseconds and the like, what is not given stays empty."""
-        assert not values.keys() - set(self._columns), values
-        cells = (values.get(name, "") for name in self._columns)
-        print(",".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells), flush=True)
+        """One row; floats are rounded to milliseconds and the like. The first one names the columns."""
+        if not self._columns:
+            self._columns = list(values)
+            print(",".join(values))
+        assert list(values) == self._columns, values
+        print(",".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values.values()), flush=True)
 
     def note(self, text: str) -> None:
         """A line that readers of CSV skip."""

@@ -18,12 +18,8 @@ import tempfile
 from pathlib import Path
 
 from avdetect.media import ffmpeg_path
-from benchmark.measuring import SAMPLE, Table, Usage, ffmpeg, machine, measure, render, score_command
+from benchmark.measuring import SAMPLE, Table, Usage, ffmpeg, measure, render, score_command
 
-COLUMNS = (
-    *("run", "command", "clip", "cpu_seconds", "wall_seconds", "cpu_per_media_second"),
-    *("python_mib", "ffmpeg_mib", "tree_mib", "files_per_second"),
-)
 PREPROCESS = Path(__file__).parents[1] / "preprocess.py"
 COUNT, SECONDS = 24, 4  # files of a batch, and the length of each
 
@@ -38,7 +34,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        compare(Table(COLUMNS, machine()), args, Path(scratch))
+        compare(Table(), args, Path(scratch))
 
 
 def compare(table: Table, args: argparse.Namespace, folder: Path) -> None:
@@ -59,10 +55,11 @@ def compare(table: Table, args: argparse.Namespace, folder: Path) -> None:
                 if run < 0:
                     continue
                 used.setdefault((name, clip), []).append(cost)
-                row = {"cpu_seconds": cost.cpu_seconds, "wall_seconds": cost.wall_seconds}
+                row: dict[str, float | str] = {"run": run, "command": name, "clip": clip}
+                row |= {"cpu_seconds": cost.cpu_seconds, "wall_seconds": cost.wall_seconds}
+                row["cpu_per_media_second"] = cost.cpu_seconds / length if length else ""
                 row |= {"python_mib": cost.peak("python"), "ffmpeg_mib": cost.peak("ffmpeg"), "tree_mib": cost.tree_mib}
-                row |= {"cpu_per_media_second": cost.cpu_seconds / length} if length else {}
-                table.row(run=run, command=name, clip=clip, files_per_second=many / cost.wall_seconds, **row)
+                table.row(**row, files_per_second=many / cost.wall_seconds)
         media.unlink(missing_ok=True)
     for (name, clip), costs in used.items():
         cpu = statistics.median(cost.cpu_seconds for cost in costs)

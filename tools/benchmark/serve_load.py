@@ -18,97 +18,72 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 
 from avdetect.extras import script_imports
-from benchmark.measuring import SAMPLE, Table, kib, machine, proc_status
+from benchmark.measuring import SAMPLE, Table, kib, proc_status
 
 with script_imports("serve_load", "dev"):
     import httpx
 
 GROWTH_MIB = 20
 BAD = 10  # every tenth file is no video
-COLUMNS = (
-    *("jobs", "clients", "workers", "attackers"),
-    *("wrong", "wall_seconds", "status_requests", "status_p50_ms", "status_p95_ms"),
-    *("rss_start_mib", "rss_middle_mib", "rss_end_mib"),
-)
 BACK_SECONDS = 0.2  # until an attacker that was put out connects again
+_ASKS = b"GET /openapi.json HTTP/1.1\r\nHost: {host}\r\n\r\n"
+_UPLOADS = (
+    b"POST /v1/score HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999\r\nContent-Type: multipart/form-data; "
+    b'boundary=b\r\n\r\n--b\r\nContent-Disposition: form-data; name="file"; filename="slow.mp4"\r\n\r\n'
+)
+# What an attacker sends first, and then each half second until it is put out; whether it reads what is said.
+ATTACKS = (
+    (b"", _ASKS * 1000, False),
+    (_UPLOADS, b"x" * 64, False),
+    (b"GET / HTTP/1.1\r\nHost: {host}\r\n", b"X-More: and more\r\n", False),
+    (b"POST /v1/score HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n", b"", True),
+    (_ASKS, _ASKS, False),
+)
 
-# -- attackers
 
-
-def _drip(connection: socket.socket, head: bytes, bit: bytes) -> None:
-    connection.sendall(head)
+def _attacks(first: bytes, then: bytes, reads: bool, address: tuple[str, int]) -> None:
+    """One attacker, who comes back whenever it is put out."""
+    first, then = (some.replace(b"{host}", f"{address[0]}:{address[1]}".encode()) for some in (first, then))
     while True:
-        connection.sendall(bit)
-        time.sleep(0.5)
-
-
-def pipelines(connection: socket.socket, host: str) -> None:
-    """A thousand requests at a time, whose answers are not read."""
-    _drip(connection, b"", f"GET /openapi.json HTTP/1.1\r\nHost: {host}\r\n\r\n".encode() * 1000)
-
-
-def uploads_slowly(connection: socket.socket, host: str) -> None:
-    head = f"POST /v1/score HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999\r\n"
-    head += 'Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\nContent-Disposition: form-data; name="file"; '
-    _drip(connection, f'{head}filename="slow.mp4"\r\n\r\n'.encode(), b"x" * 64)
-
-
-def sends_half_a_head(connection: socket.socket, host: str) -> None:
-    _drip(connection, f"GET / HTTP/1.1\r\nHost: {host}\r\n".encode(), b"X-More: and more\r\n")
-
-
-def comes_from_another_site(connection: socket.socket, host: str) -> None:
-    """Asks under a foreign name, reads what is said, and asks again."""
-    connection.sendall(b"POST /v1/score HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n")
-    while connection.recv(65536):
-        pass
-
-
-def reads_nothing(connection: socket.socket, host: str) -> None:
-    connection.sendall(f"GET /openapi.json HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    time.sleep(60)
-
-
-ATTACKS = (pipelines, uploads_slowly, sends_half_a_head, comes_from_another_site, reads_nothing)
-
-
-def _attacks_again(attack: Callable[[socket.socket, str], None], address: tuple[str, int]) -> None:
-    while True:
-        try:
-            with socket.create_connection(address, timeout=60) as connection:
-                attack(connection, f"{address[0]}:{address[1]}")
-        except OSError:
-            pass  # the server has put it out
+        with suppress(OSError), socket.create_connection(address, timeout=60) as connection:
+            connection.sendall(first)
+            while not reads or connection.recv(65536):
+                connection.sendall(then)
+                time.sleep(0.5)
         time.sleep(BACK_SECONDS)
 
 
 def _attackers(count: int, address: tuple[str, int]) -> None:
     with ThreadPoolExecutor(count) as pool:
         for attack in itertools.islice(itertools.cycle(ATTACKS), count):
-            pool.submit(_attacks_again, attack, address)
+            pool.submit(_attacks, *attack, address)
 
 
 @contextmanager
-def attacked(url: httpx.URL, count: int) -> Iterator[None]:
-    """`count` attackers at work, in a process of their own."""
-    attackers = multiprocessing.Process(target=_attackers, args=(count, (url.host, url.port)), daemon=True)
-    if count:
-        attackers.start()
-    try:
-        yield
-    finally:
-        if count:
-            attackers.kill()
-
-
-# -- clients
+def served(workers: int, attackers: int) -> Iterator[tuple[str, int]]:
+    """A server: its address and its process; with attackers at work, in a process of their own."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
+        command = [sys.executable, "-m", "avdetect.cli", "serve", "--port", "0", "--data", f"{folder}/data"]
+        environment = {name: value for name, value in os.environ.items() if name != "AVDETECT_TOKEN"}
+        command += ["--workers", str(workers)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        ends.enter_context(server)
+        ends.callback(server.terminate)
+        assert server.stdout is not None
+        url = httpx.URL(server.stdout.readline().split()[3])
+        if attackers:
+            address = (url.host, url.port)
+            process = multiprocessing.Process(target=_attackers, args=(attackers, address), daemon=True)
+            process.start()
+            ends.callback(process.kill)
+        yield str(url), server.pid
 
 
 def job(http: httpx.Client, number: int, seconds: list[float]) -> bool:
@@ -138,16 +113,15 @@ def loaded(url: str, pid: int, jobs: int, clients: int) -> dict[str, float]:
         return kib(proc_status(pid)["VmRSS"]) / 1024
 
     seconds: list[float] = []
-    row, began, wrong = {"rss_start_mib": rss_mib()}, time.perf_counter(), 0
+    rss, began, wrong = [rss_mib()], time.perf_counter(), 0
     limits = httpx.Limits(max_connections=64)
     with httpx.Client(base_url=url, timeout=60, limits=limits) as http, ThreadPoolExecutor(clients) as pool:
         for number, good in enumerate(pool.map(lambda n: job(http, n, seconds), range(1, jobs + 1)), 1):
             wrong += not good
-            if number == jobs // 2:
-                row["rss_middle_mib"] = rss_mib()
-    p50, p95 = np.percentile(seconds, [50, 95]) * 1000
-    row |= {"wrong": wrong, "wall_seconds": time.perf_counter() - began, "status_requests": len(seconds)}
-    return row | {"rss_end_mib": rss_mib(), "status_p50_ms": p50, "status_p95_ms": p95}
+            rss += [rss_mib()] if number in (jobs // 2, jobs) else []
+    row = {"wrong": wrong, "wall_seconds": time.perf_counter() - began, "status_requests": len(seconds)}
+    row |= zip(("status_p50_ms", "status_p95_ms"), np.percentile(seconds, [50, 95]) * 1000, strict=True)
+    return row | dict(zip(("rss_start_mib", "rss_middle_mib", "rss_end_mib"), rss, strict=True))
 
 
 def main() -> None:
@@ -155,20 +129,10 @@ def main() -> None:
     for name, value in (("jobs", 200), ("clients", 8), ("workers", 2), ("attackers", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
-    table = Table(COLUMNS, machine())
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "avdetect.cli", "serve", "--port", "0", "--data", f"{folder}/data"]
-        command += ["--workers", str(args.workers)]
-        environment = {name: value for name, value in os.environ.items() if name != "AVDETECT_TOKEN"}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-            try:
-                assert server.stdout is not None
-                url = server.stdout.readline().split()[3]
-                with attacked(httpx.URL(url), args.attackers):
-                    row = loaded(url, server.pid, args.jobs, args.clients)
-            finally:
-                server.terminate()
-        table.row(**vars(args), **row)
+    table = Table()
+    with served(args.workers, args.attackers) as (url, process):
+        row = loaded(url, process, args.jobs, args.clients)
+    table.row(**vars(args), **row)
     sys.exit(1 if row["wrong"] or row["rss_end_mib"] - row["rss_middle_mib"] > GROWTH_MIB else 0)
 
 

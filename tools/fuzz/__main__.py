@@ -18,37 +18,30 @@ import sys
 import tempfile
 from pathlib import Path
 
-from avdetect.errors import ToolError
+from avdetect.cli.console import exit_code
 from avdetect.extras import importing
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        with importing("fuzz", "fuzzing (on Linux, x86-64)"):
-            import atheris
-    except ToolError as error:
-        print(f"fuzz: {error}", file=sys.stderr)
-        return 1
+def main(arguments: list[str]) -> None:
+    with importing("fuzz", "fuzzing (on Linux, x86-64)"):
+        import atheris
     with atheris.instrument_imports(include=["avdetect", "fuzz_checks"]):
         from fuzz_targets import TARGETS
     from fuzz_mutate import mutate
 
     if not arguments or arguments[0] not in TARGETS:
         print(f"usage: python tools/fuzz TARGET [libFuzzer options]; targets: {', '.join(TARGETS)}", file=sys.stderr)
-        return 2
+        sys.exit(2)
     name, *options = arguments
     target = TARGETS[name]
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as parent:
-        folder, seeds = Path(parent, "work"), Path(parent, "seeds")
-        for path in (folder, seeds):
-            path.mkdir()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, tempfile.TemporaryDirectory() as seeds:
         for number, seed in enumerate(target.seeds):
-            (seeds / str(number)).write_bytes(seed)
-            target(seed, folder)  # what is imported late must not count against the first input's time
+            Path(seeds, str(number)).write_bytes(seed)
+            target(seed, Path(folder))  # what is imported late must not count against the first input's time
 
         def one_input(data: bytes) -> None:
             try:
-                target(data, folder)
+                target(data, Path(folder))
             except Exception:
                 print(f"input: {data!r}", file=sys.stderr)  # libFuzzer cannot always write its file
                 raise
@@ -57,11 +50,10 @@ def main(arguments: list[str]) -> int:
             rng = random.Random(seed)
             return mutate(data, rng)[:max_size] if rng.random() < 0.5 else atheris.Mutate(data, max_size)
 
-        corpora = [] if any(Path(option).is_file() for option in options) else [str(seeds)]
+        corpora = [] if any(Path(option).is_file() for option in options) else [seeds]
         atheris.Setup([sys.argv[0], *options, *corpora], one_input, custom_mutator=mutator)
         atheris.Fuzz()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(exit_code(lambda: main(sys.argv[1:]), name="fuzz"))

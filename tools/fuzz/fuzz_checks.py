@@ -21,7 +21,7 @@ import numpy as np
 
 from avdetect import config
 from avdetect._media.facts import info_of, parsed
-from avdetect._media.info import MAX_TAGS, AudioStream, MediaInfo, VideoStream
+from avdetect._media.info import MAX_TAGS, AudioStream, VideoStream
 from avdetect._media.messages import FfmpegLog
 from avdetect._media.timeline import Timeline, nearest
 from avdetect._onnx import check_graph
@@ -55,26 +55,23 @@ TREES: list[dict[str, Any]] = _GIVEN["trees"]  # metadata of public datasets
 
 def facts(data: bytes, folder: Path) -> None:
     found = parsed(data)
-    if found is not None:
-        check_info(info_of(folder / "x.mp4", LIMITS, found))
-
-
-def check_info(info: MediaInfo) -> None:
-    assert all(seconds is None or math.isfinite(seconds) for seconds in (info.duration_seconds, info.start_seconds))
-    if info.video is not None:
-        assert min(info.video.width, info.video.height, info.video.coded_width, info.video.coded_height) > 0
-        assert info.video.rotation_degrees in (0, 90, 180, 270)
-        assert info.video.coded_width * info.video.coded_height <= LIMITS.max_pixels
-        assert info.video.fps is None or math.isfinite(info.video.fps)
-        assert info.video.color_matrix in ("bt601", "bt709", "bt2020")
-    assert info.audio is None or min(info.audio.sample_rate, info.audio.channels) > 0
+    if found is None:
+        return
+    info = info_of(folder / "x.mp4", LIMITS, found)
     streams: tuple[VideoStream | AudioStream, ...] = (*info.videos, *info.audios)
-    assert all(math.isfinite(stream.start_seconds) for stream in streams)
-    assert all(stream.codec.isprintable() for stream in streams)
+    seconds = (info.duration_seconds, info.start_seconds, *(stream.start_seconds for stream in streams))
+    assert all(value is None or math.isfinite(value) for value in seconds)
+    if (video := info.video) is not None:
+        assert min(video.width, video.height, video.coded_width, video.coded_height) > 0
+        assert video.rotation_degrees in (0, 90, 180, 270)
+        assert video.coded_width * video.coded_height <= LIMITS.max_pixels
+        assert video.fps is None or math.isfinite(video.fps)
+        assert video.color_matrix in ("bt601", "bt709", "bt2020")
+    assert info.audio is None or min(info.audio.sample_rate, info.audio.channels) > 0
     assert len(info.tags) <= MAX_TAGS
-    for text in media_facts(info).values():
-        assert text.isprintable()
-        assert len(text) < 5000
+    texts = list(media_facts(info).values())
+    assert all(text.isprintable() for text in (*texts, *(stream.codec for stream in streams)))
+    assert all(len(text) < 5000 for text in texts)
 
 
 def _in_pieces(data: bytes, take: Callable[[bytes], object]) -> None:
@@ -279,11 +276,10 @@ def adapter(data: bytes, folder: Path) -> None:
     """The metadata of one dataset; the first byte says of which."""
     number = data[0] % len(TREES) if data else 0
     tree, root = TREES[number], folder / str(number)
-    files = dict.fromkeys(tree["media"], "") | tree.get("beside", {}) if not root.exists() else {}
+    files = {} if root.exists() else dict.fromkeys([*tree["media"], tree["file"]], "")
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
-    (root / tree["file"]).parent.mkdir(parents=True, exist_ok=True)
     (root / tree["file"]).write_bytes(data[1:])
     table = ADAPTERS[tree["adapter"]](root / tree["file"] if tree["adapter"] == "csv" else root).table
     assert len(table)

@@ -17,14 +17,11 @@ _VALUE = re.compile(rb'"(?:[^"\\]|\\.)*"|\[[^\[\]]*\]|\{[^{}]*\}|[-+.\w]+|(?<=,)
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """One damaged copy: of a value in it, where there is one, half of the time."""
+    """One damaged copy: of a value in it, where there is one, half of the time: another, none, or the same twice."""
     found = list(_VALUE.finditer(data)) if rng.random() < 0.5 else []
-    return _with_another(data, rng.choice(found), rng) if found else _bytes(data, rng)
-
-
-def _with_another(data: bytes, place: re.Match[bytes], rng: random.Random) -> bytes:
-    """Another value, none, or the same one twice."""
-    value = rng.choice(_VALUES)
+    if not found:
+        return _bytes(data, rng)
+    place, value = rng.choice(found), rng.choice(_VALUES)
     new = json.dumps(value, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
     cell = b'"' + new.replace(b'"', b'""') + b'"'  # as a table has it
     new = rng.choice((new, new, cell, cell, b"", place[0] + b"," + place[0]))

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import fuzz_checks
 import numpy as np
@@ -41,51 +42,40 @@ class Target:
         return True
 
 
-def _description() -> bytes:
-    values = json.loads((DEFAULT_BUNDLE / "bundle.json").read_bytes())
-    names = (*(f"{graph}.onnx" for graph in GRAPHS), "golden.npz")
-    values |= {"files": dict.fromkeys(names, hashlib.sha256().hexdigest()), "training": {"seed": 1}, "versions": {}}
-    return json.dumps(values).encode()
-
-
-def _npz(**arrays: np.ndarray) -> bytes:
+def _made(write: Callable[..., object], **options: Any) -> bytes:
+    """What `write` writes into the file that it is given."""
     target = io.BytesIO()
-    np.savez_compressed(target, **arrays)  # type: ignore[arg-type]
+    write(target, **options)
     return target.getvalue()
 
 
-def _parquet() -> bytes:
-    target = io.BytesIO()
-    pd.read_csv(io.BytesIO(SEEDS["manifest"][0]), keep_default_na=False, dtype=str).to_parquet(target, index=False)
-    return target.getvalue()
+def _json(*values: Any) -> tuple[bytes, ...]:
+    return tuple(json.dumps(value).encode() for value in values)
 
 
+# The default bundle's, without what it says of its training.
+_FILES = dict.fromkeys((*(f"{graph}.onnx" for graph in GRAPHS), "golden.npz"), hashlib.sha256().hexdigest())
+_BUNDLE = json.loads((DEFAULT_BUNDLE / "bundle.json").read_bytes())
+_BUNDLE |= {"files": _FILES, "training": {"seed": 1}, "versions": {}}
 # A graph with one Constant: an int64 tensor in packed numbers, as no exporter of ours writes it.
 _CONSTANT = b'\x08\x08:$\n""\x08Constant*\x16\n\x05value*\n\n\x02\x02\x01\x10\x07:\x02\x05\x06\xa0\x01\x04B\x02\x10\x11'
+_ARRAYS = {"a": np.arange(3, dtype=np.float32), "b": np.zeros((2, 2), np.uint8)}
 _TABLE = b"".join(gzip.decompress((DEFAULT_BUNDLE / OUT_OF_FOLD).read_bytes()).splitlines(keepends=True)[:3])
-_RECORD = json.dumps(asdict(Record("k", "0" * 64, "a.mp4", 1, 2))).encode()
+_MANIFEST = pd.read_csv(io.BytesIO(SEEDS["manifest"][0]), keep_default_na=False, dtype=str)
 _ONE = [dict.fromkeys(CLIP_COLUMNS, 0) | {"crc32": 3421780262}]
-_CLIP = json.dumps(asdict(Record("k", "0" * 64, "a", 1, 2, clips=_ONE))).encode()
+_RECORDS = _json(asdict(Record("k", "0" * 64, "a.mp4", 1, 2)), asdict(Record("k", "0" * 64, "a", 1, 2, clips=_ONE)))
 _MADE: dict[str, tuple[bytes, ...]] = {
     "onnx_graph": ((DEFAULT_BUNDLE / "fusion.onnx").read_bytes(), _CONSTANT),
-    "bundle_json": (_description(), b'{"format": [1, 0], "files": {}}'),
-    "golden": (_npz(a=np.arange(3, dtype=np.float32), b=np.zeros((2, 2), np.uint8)), _npz()),
+    "bundle_json": _json(_BUNDLE, {"format": [1, 0], "files": {}}),
+    "golden": (_made(np.savez_compressed, **_ARRAYS), _made(np.savez_compressed)),
     "out_of_fold": (b"\0" + _TABLE, b"\x80" + gzip.compress(_TABLE, mtime=0)),
-    "parquet_manifest": (_parquet(),),
-    "journal": (
-        json.dumps(FAILED).encode(),
-        json.dumps(SCORED | {"path": "a.mp4", "warnings": ["w"]}).encode(),
-        b'{"status": ',
-    ),
-    "ledger": (
-        json.dumps(dict.fromkeys(RESULTS, 0.5)).encode(),
-        json.dumps(dict.fromkeys(RESULTS, "nan")).encode(),
-        b"{}",
-    ),
+    "parquet_manifest": (_made(_MANIFEST.to_parquet, index=False),),
+    "journal": (*_json(FAILED, SCORED | {"path": "a.mp4", "warnings": ["w"]}), b'{"status": '),
+    "ledger": _json(dict.fromkeys(RESULTS, 0.5), dict.fromkeys(RESULTS, "nan"), {}),
     "adapter": tuple(bytes([number]) + tree["text"].encode("latin-1") for number, tree in enumerate(TREES)),
     "cache_json": (Identity(PreprocessConfig(), "mtcnn", "0" * 16).to_json().encode(), *SEEDS["cache_json"]),
-    "shard": (member("k_0000.npz", b"123456789") + member("k.json", _CLIP), member("k.json", _RECORD)),
+    "shard": (member("k_0000.npz", b"123456789") + member("k.json", _RECORDS[1]), member("k.json", _RECORDS[0])),
     "shard_header": (b"k.npz\0\0\0" + b"0" * 11 + b"\0", b"k.json\0\0" + b"0" * 10 + b"2\0{}" + b"\0" * 510),
-    "record": (_RECORD, _CLIP),
+    "record": _RECORDS,
 }
 TARGETS = {name: Target(vars(fuzz_checks)[name], seeds) for name, seeds in (SEEDS | _MADE).items()}

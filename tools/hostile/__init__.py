@@ -8,10 +8,9 @@ from pathlib import Path
 
 from hostile.case import Case
 from hostile.damage import damages
-from hostile.made import made
+from hostile.made import made, rendered
 from hostile.places import places
 from hostile.references import references
-from hostile.rendered import rendered
 
 
 def every_case(seeds: Path, count: int | None = None, families: Sequence[str] | None = None) -> list[Case]:
@@ -20,12 +19,9 @@ def every_case(seeds: Path, count: int | None = None, families: Sequence[str] | 
     for case in chain(damages(seeds), rendered(), made(), references(), places()):
         if not families or case.family in families:
             found.setdefault(case.family, []).append(case)
-    most, left = 0, count or 0
-    while count is not None and left > 0 and any(len(cases) > most for cases in found.values()):
-        most += 1
-        left -= sum(len(cases) >= most for cases in found.values())
-    return [case for cases in found.values() for case in (cases if count is None else _evenly(cases, most))]
-
-
-def _evenly(cases: list[Case], most: int) -> list[Case]:
-    return cases if len(cases) <= most else [cases[number * len(cases) // most] for number in range(most)]
+    most = max(map(len, found.values()), default=0)
+    if count is not None:
+        enough = (n for n in range(most) if sum(min(len(cases), n) for cases in found.values()) >= count)
+        most = next(enough, most)
+    chosen = ((cases, min(len(cases), most)) for cases in found.values())
+    return [cases[number * len(cases) // some] for cases, some in chosen for number in range(some)]

@@ -42,12 +42,12 @@ class Row:
 
     family: str
     case: str
-    outcome: str  # fake, real, abstain, or the class of the error
-    seconds: float
-    megabytes: float  # the most that the worker and its children held in memory at one time
-    resident: float  # megabytes that the worker still held afterwards
-    sha256: str  # of the file as it was before; empty if it is no file
-    says: str  # the reason or message
+    outcome: str = "none"  # fake, real, abstain, or the class of the error
+    seconds: float = 0.0
+    megabytes: float = 0.0  # the most that the worker and its children held in memory at one time
+    resident: float = 0.0  # megabytes that the worker still held afterwards
+    sha256: str = ""  # of the file as it was before; empty if it is no file
+    says: str = ""  # the reason or message
     violations: list[str] = field(default_factory=list)
 
 
@@ -57,14 +57,11 @@ class Campaign:
     def __init__(self, folder: Path, seed: int = 0, sabotage: Callable[[], None] | None = None) -> None:
         self.folder, self.seed, self._sabotage = folder, seed, sabotage
         self.seeds = render(folder / "seeds")
-        self._work, self._cwd = folder / "case", folder / "home"
+        self._work, self._cwd = emptied(folder / "case"), emptied(folder / "home")
         (folder / "secret").mkdir(exist_ok=True)
         self.secret = Secret(folder / "secret" / "secret.txt")
         self._log = folder / "worker.log"
         self._process: Process | None = None
-        for path in (self._work, self._cwd):
-            remove(path)
-            path.mkdir()
 
     def __enter__(self) -> Campaign:
         return self
@@ -75,65 +72,53 @@ class Campaign:
 
     def run(self, case: Case) -> Row:
         """Make the case, score it, judge, and delete it."""
-        place = Place(self._work, self.seeds, case.rng(self.seed), self.secret.path)
+        row = Row(case.family, case.name)
         try:
-            path = os.fspath(case.make(place))
+            path = os.fspath(case.make(Place(self._work, self.seeds, case.rng(self.seed), self.secret.path)))
         except (RuntimeError, OSError) as error:
-            return Row(case.family, case.name, "not made", 0, 0, 0, "", str(error), ["the case could not be made"])
-        digest, opened = _digest(path), self.secret.opened()
+            row.outcome, row.says, row.violations = "not made", str(error), ["the case could not be made"]
+            return row
+        row.sha256, opened = _digest(path), self.secret.opened()
         self._begin()
         files, logged = listing(self._work), self._log.stat().st_size
-        over, disturbing = threading.Event(), None
-        if case.disturb:
-            disturbing = threading.Thread(target=case.disturb, args=(Path(path), over))
-            disturbing.start()
-        answer, seconds, most = self._ask(path)
+        over = threading.Event()
+        disturbing = threading.Thread(target=case.disturb or (lambda path, over: None), args=(Path(path), over))
+        disturbing.start()
+        answer, row.seconds, row.megabytes = self._ask(path)
         over.set()
-        if disturbing:
-            disturbing.join()
-        resident = answer["resident_kib"] / 1024 if answer else 0.0
-        row = Row(case.family, case.name, "none", seconds, most / 2**20, resident, digest, "")
-        row.violations += self._judge(row, case, answer)
-        new = set() if case.disturb else listing(self._work) - files
-        if new := new | listing(self._cwd):
-            row.violations.append(f"files left: {sorted(new)[:3]}")
-        if self._log.stat().st_size > logged:
-            row.violations.append(f"written to standard error: {self._log.read_bytes()[logged:][:300]!r}")
-        if self.secret.opened() > opened:
-            row.violations.append("the secret file was opened")
+        disturbing.join()
+        row.resident = answer["resident_kib"] / 1024 if answer else 0.0
+        left = listing(self._cwd) | (set() if case.disturb else listing(self._work) - files)
+        noise = self._log.read_bytes()[logged:][:300]
+        row.violations = [said for wrong, said in self._judge(row, case, answer) if wrong]
+        row.violations += [f"files left: {sorted(left)[:3]}"] if left else []
+        row.violations += [f"written to standard error: {noise!r}"] if noise else []
+        row.violations += ["the secret file was opened"] if self.secret.opened() > opened else []
         for folder in (self._work, self._cwd):
-            remove(folder)
-            folder.mkdir()
+            emptied(folder)
         return row
 
-    def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None) -> Iterator[str]:
-        if row.seconds > MOST_SECONDS:
-            yield f"took {row.seconds:.0f} s"
-        if row.megabytes > MOST_MEGABYTES:
-            yield f"took {row.megabytes:.0f} MB"
+    def _judge(self, row: Row, case: Case, answer: dict[str, Any] | None) -> Iterator[tuple[Any, str]]:
+        """Pairs: whether something is wrong, and the words for it."""
+        yield row.seconds > MOST_SECONDS, f"took {row.seconds:.0f} s"
+        yield row.megabytes > MOST_MEGABYTES, f"took {row.megabytes:.0f} MB"
         if answer is None:
             row.outcome = self._end()
-            yield "the network was asked for" if row.outcome == "SIGSYS" else "the worker gave no answer"
+            yield True, "the network was asked for" if row.outcome == "SIGSYS" else "the worker gave no answer"
             return
         result = answer["result"]
         failed = result["status"] == "failed"
         row.outcome = result["error"] if failed else result["verdict"]
         row.says = says = result["message"] if failed else "; ".join([result["reason"], *result["warnings"]])
-        for wrong, said in (
-            (failed and row.outcome not in TYPED, f"not a typed error of a file: {says}"),
-            (failed and case.scored, f"it can be scored: {says}"),
-            (
-                case.error and not (failed and re.search(case.error, says)),
-                f"not the error that says {case.error!r}: {says}",
-            ),
-            ("Traceback" in says or Secret.content in json.dumps(result), "a traceback or a secret in the result"),
-            (answer["network"], "ffmpeg asked for the network"),
-            (answer["files_left_open"], f"{answer['files_left_open']} files left open"),
-            (answer["children_left"], f"processes left: {answer['children_left']}"),
-            (answer["reported"], answer["reported"]),
-        ):
-            if wrong:
-                yield said
+        expected = not case.error or (failed and re.search(case.error, says))
+        yield failed and row.outcome not in TYPED, f"not a typed error of a file: {says}"
+        yield failed and case.scored, f"it can be scored: {says}"
+        yield not expected, f"not the error that says {case.error!r}: {says}"
+        yield "Traceback" in says or Secret.content in json.dumps(result), "a traceback or a secret in the result"
+        yield answer["network"], "ffmpeg asked for the network"
+        yield answer["files_left_open"], f"{answer['files_left_open']} files left open"
+        yield answer["children_left"], f"processes left: {answer['children_left']}"
+        yield answer["reported"], answer["reported"]
 
     def _begin(self) -> Process:
         """Have a worker."""
@@ -144,20 +129,19 @@ class Campaign:
                 raise RuntimeError(f"the worker did not begin: {self._log.read_text(errors='replace')[-2000:]}")
         return self._process
 
-    def _ask(self, path: str) -> tuple[dict[str, Any] | None, float, int]:
-        """(answer, wall seconds, most bytes held); no answer where the worker died or went on for ever."""
+    def _ask(self, path: str) -> tuple[dict[str, Any] | None, float, float]:
+        """(answer, wall seconds, most megabytes held); no answer where the worker died or went on for ever."""
         process = self._begin()
         assert process.pid is not None
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # its peak begins anew
         began, most, answer = time.monotonic(), 0, None
         process.send(path)
         while time.monotonic() - began < 1.5 * MOST_SECONDS:
-            came = process.connection.poll(0.01)
-            most = max(most, _held(process.pid))
+            came, most = process.connection.poll(0.01), max(most, _held(process.pid))
             if came:
                 answer = (process.receive() or {}).get(ANSWER)
                 break
-        return answer, time.monotonic() - began, most
+        return answer, time.monotonic() - began, most / 1024
 
     def _end(self) -> str:
         """End the worker, if there is one: the signal or exit code of its end."""
@@ -166,13 +150,13 @@ class Campaign:
 
 
 def _held(pid: int) -> int:
-    """Bytes: the peaks of the process and of the programs that it runs now."""
+    """KiB: the peaks of the process and of the programs that it runs now."""
     total, ours = 0, os.readlink(f"/proc/{pid}/exe") if os.path.exists(f"/proc/{pid}/exe") else ""
     for process in tree(pid):
         with contextlib.suppress(OSError, KeyError):  # it has ended since
             # Between fork and exec a child shows its parent's memory as its own.
             if process == pid or os.readlink(f"/proc/{process}/exe") != ours:
-                total += 1024 * kib(proc_status(process)["VmHWM"])
+                total += kib(proc_status(process)["VmHWM"])
     return total
 
 
@@ -181,13 +165,11 @@ def listing(folder: Path) -> set[str]:
 
 
 def _digest(path: str) -> str:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode) and 0 < status.st_size < _MOST_HASHED:  # of size 0: /proc, which may block
             with open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except (OSError, ValueError):
-        pass
     return ""
 
 
@@ -195,3 +177,9 @@ def remove(folder: Path) -> None:
     for parent, _, _ in os.walk(folder):
         os.chmod(parent, 0o700)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def emptied(folder: Path) -> Path:
+    remove(folder)
+    folder.mkdir()
+    return folder

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.measuring import SAMPLE
+
 from avdetect.media import ffmpeg_path
 
 TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
-SAMPLE = Path(__file__).parents[2] / "avdetect" / "weights" / "sample" / "sample.mp4"
 _SECONDS = 1.2  # of each seed, long enough for a face track
-_X264 = "-c:v libx264 -preset veryfast -crf 32 -g 12 -bf 2 -pix_fmt yuv420p"
-# For codecs whose files are large, or that take few sizes: small.
-_SHORT = {"x264": _X264, "h264": f"{_X264} -c:a aac -b:a 32k", "small": "-vf scale=176:144"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def content(family: str, name: str, suffix: str, data: Content | bytes) -> Case:
     return Case(family, name, make, only_bytes=True)
 
 
-def fixed(make: Callable[..., bytes], *arguments: object) -> Content:
+def fixed(make: Callable[..., Any], *arguments: object) -> Callable[[Place], Any]:
     """What the place has no part in, made when it is needed."""
     return lambda place: make(*arguments)
 
@@ -86,5 +84,5 @@ def render(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, options in TABLE["seeds"].items():
         if not (folder / name).exists():
-            run_ffmpeg(["-t", _SECONDS, "-i", SAMPLE, *shlex.split(options.format(**_SHORT))], folder / name)
+            run_ffmpeg(["-t", _SECONDS, "-i", SAMPLE, *shlex.split(options.format(**TABLE["short"]))], folder / name)
     return folder

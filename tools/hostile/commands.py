@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmark.measuring import tree
 
-from hostile.campaign import MOST_SECONDS, Campaign, Row, listing, remove
+from hostile.campaign import MOST_SECONDS, Campaign, Row, emptied, listing, remove
 from hostile.case import TABLE, Case, Place
 from hostile.guard import adopt_orphans, forbid_network
 
@@ -30,9 +30,7 @@ _START_SECONDS = 30.0  # allowed beside, for every start of a command and its wo
 
 def run(campaign: Campaign, cases: list[Case]) -> Iterator[Row]:
     """Every command, one after the other, in one folder with good files and what the cases make."""
-    home = campaign.folder / "commands"
-    remove(home)
-    home.mkdir()
+    home = emptied(campaign.folder / "commands")
     _fill(home / "files", campaign, cases)
     (home / "limits.yaml").write_text(_LIMITS)
     adopt_orphans()
@@ -51,10 +49,8 @@ def _fill(folder: Path, campaign: Campaign, cases: list[Case]) -> None:
     for number, name in enumerate(_GOOD):
         (folder / f"{number:02d}{Path(name).suffix}").write_bytes((campaign.seeds / name).read_bytes())
     for number, case in enumerate(cases, len(_GOOD)):
-        making = folder.parent / "making"
-        making.mkdir()
-        place = Place(making, campaign.seeds, case.rng(campaign.seed), campaign.secret.path)
-        made = Path(case.make(place))
+        making = emptied(folder.parent / "making")
+        made = Path(case.make(Place(making, campaign.seeds, case.rng(campaign.seed), campaign.secret.path)))
         made.rename(folder / f"{number:02d} {made.name[:60]}.mp4")
         remove(making)
     os.mkfifo(folder / "fifo.mp4")
@@ -67,58 +63,53 @@ def _fill(folder: Path, campaign: Campaign, cases: list[Case]) -> None:
 
 def _run(campaign: Campaign, name: str, command: dict[str, Any], home: Path) -> Row:
     before, opened, others = listing(home), campaign.secret.opened(), _children()
-    temporary = campaign.folder / "temporary"
-    remove(temporary)
-    temporary.mkdir()
+    temporary, count = emptied(campaign.folder / "temporary"), len(files_of(home))
     first, last = command.get("shell", (":", ""))
     words = ["--limits", "limits.yaml", "--device", "cpu", *command["line"].replace("{}", "files").split()]
     inner = ["bash", "-c", f'{first}; exec "$@" {last}', "-", sys.executable, "-m", "avdetect.cli", "score", *words]
     given = b"\0".join(os.fsencode(path) for path in files_of(home)) if "-" in words else b""
-    changed = {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "HOME": str(temporary)}
-    changed["PYTHONDONTWRITEBYTECODE"] = "1"  # a write to a folder of Python's is none of ours
-    began = time.monotonic()
+    # A write to a folder of Python's is none of ours.
+    changed = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | dict.fromkeys(
+        ("TMPDIR", "HOME"), str(temporary)
+    )
+    most, began = _START_SECONDS + MOST_SECONDS * (count + 2), time.monotonic()
     process = subprocess.Popen(
         inner, cwd=home, env=os.environ | changed, start_new_session=True, preexec_fn=forbid_network,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    most = _START_SECONDS + MOST_SECONDS * (len(files_of(home)) + 2)
     try:
         _, errors = process.communicate(given, timeout=most)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         _, errors = process.communicate()
-    seconds = time.monotonic() - began
     said = errors.decode(errors="replace").strip()
-    row = Row("whole commands", name, f"exit {process.returncode}", seconds, 0, 0, "", said[:300])
-    row.violations += _judge(command, process.returncode, said, home)
-    if orphans := _orphans(others):
-        row.violations.append(f"processes left: {orphans}")
+    row = Row("whole commands", name, f"exit {process.returncode}", time.monotonic() - began, says=said[:300])
     allowed = {str(home / f"{word}{end}") for word in [*words, command.get("full", "")] for end in ("", ".journal")}
-    if left := (listing(home) - before - allowed) | listing(temporary):
-        row.violations.append(f"files left: {sorted(left)[:3]}")
-    if seconds > most or campaign.secret.opened() > opened:
-        row.violations.append("it went on for too long, or opened the secret file")
+    watched = (
+        (_orphans(others), "processes left"),
+        (sorted((listing(home) - before - allowed) | listing(temporary))[:3], "files left"),
+        (row.seconds > most, "it went on for too long"),
+        (campaign.secret.opened() > opened, "the secret file was opened"),
+    )
+    judged = (*_judge(command, process.returncode, said, home), *watched)
+    row.violations = [f"{what}: {wrong}" for wrong, what in judged if wrong]
     return row
 
 
-def _judge(command: dict[str, Any], code: int, said: str, home: Path) -> Iterator[str]:
-    if code != command.get("code", 1) or command.get("says", "") not in said or "Traceback" in said:
-        yield f"exit {code}: {said[-500:]}"
-    if len(said.splitlines()) > 1:
-        yield f"more than a line: {said[:500]!r}"
-    if not command.get("rows"):
-        return
-    with (home / command["line"].split()[-1]).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if len(rows) != len(files_of(home)):
-        yield f"{len(rows)} rows for {len(files_of(home))} files"
-    good = [row for row in rows if row["path"].endswith(".wav") or row["path"][6:8] in ("00", "01", "02")]
-    if failed := [row["path"] for row in good if row["status"] != "scored"]:
-        yield f"good files that failed: {failed}"
-    if odd := {row["error"] for row in rows} - {"", "MediaError", "LimitError"}:
-        yield f"errors that are no file's: {sorted(odd)}"
-    if any("status -31" in row["reason"] + row["warnings"] for row in rows):  # SIGSYS
-        yield "ffmpeg asked for the network"
+def _judge(command: dict[str, Any], code: int, said: str, home: Path) -> Iterator[tuple[Any, str]]:
+    """Pairs: what is wrong, if anything, and of what kind that is."""
+    expected = code == command.get("code", 1) and command.get("says", "") in said and "Traceback" not in said
+    yield not expected and f"{said[-500:]!r}", f"exit {code}"
+    yield len(said.splitlines()) > 1 and said[:500], "more than a line"
+    if command.get("rows"):
+        with (home / command["line"].split()[-1]).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        good = [row for row in rows if row["path"].endswith(".wav") or row["path"][6:8] in ("00", "01", "02")]
+        yield len(rows) != len(files_of(home)) and f"{len(rows)}", f"rows for {len(files_of(home))} files"
+        yield [row["path"] for row in good if row["status"] != "scored"], "good files that failed"
+        yield {row["error"] for row in rows} - {"", "MediaError", "LimitError"}, "errors that are no file's"
+        # The status of SIGSYS.
+        yield any("status -31" in row["reason"] + row["warnings"] for row in rows), "ffmpeg asked for the network"
 
 
 def files_of(home: Path) -> list[Path]:
@@ -133,10 +124,10 @@ def _children() -> set[int]:
 def _orphans(before: set[int]) -> list[int]:
     """Processes of a command that has ended. Those that end within two seconds are none: multiprocessing's tracker."""
     deadline = time.monotonic() + 2
-    while True:
-        for pid in _children() - before:
+    while left := _children() - before:
+        for pid in left:
             os.waitpid(pid, os.WNOHANG)
-        left = _children() - before
-        if not left or time.monotonic() > deadline:
-            return sorted(left)
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.02)
+    return sorted(left)

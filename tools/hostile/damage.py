@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from hostile.case import TABLE, Case, Place, content
-from hostile.parts import LITTLE, Part, boundaries, parts
+from hostile.parts import Part, order, parts
 
 SEEDS: dict[str, str] = TABLE["seeds"]
 _MOST_ALIKE = 2  # parts of one kind whose borders are cut at
@@ -24,10 +24,10 @@ _SIZED = ("seed.mp4", "fragments.mp4", "seed.mov", "seed.mkv", "seed.webm", "see
 def damages(seeds: Path) -> Iterator[Case]:
     """All of this file."""
     for name in sorted(SEEDS.keys() - _LIKE_OTHERS):
-        data, suffix = (seeds / name).read_bytes(), _suffix(name)
-        places = {at + by for at in boundaries(data, suffix, _MOST_ALIKE) for by in (-1, 0, 1)}
+        data = (seeds / name).read_bytes()
+        places = {at + by for at in _borders(parts(data, _suffix(name))) for by in (-1, 0, 1)}
         for cut in sorted(place for place in places if place < len(data)):
-            yield content("truncation", f"{name} at {cut}", suffix, partial(_changed, name, cut, len(data), b""))
+            yield content("truncation", f"{name} at {cut}", _suffix(name), partial(_changed, name, cut, b"", len(data)))
     for number in range(_FLIPS):
         name = list(SEEDS)[number % len(SEEDS)]
         yield content("bit flips", f"{name} {number // len(SEEDS)}", _suffix(name), partial(_flip, name))
@@ -43,7 +43,17 @@ def _suffix(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _changed(name: str, start: int, end: int, new: bytes, place: Place) -> bytes:
+def _borders(found: list[Part]) -> set[int]:
+    """Where parts begin and end: of every kind of part, or of some spread over them where there are more."""
+    alike: dict[bytes, list[Part]] = {}
+    for part in found:
+        alike.setdefault(part.kind, []).append(part)
+    chosen = [same if kind == b"piece" else same[:: -(-len(same) // _MOST_ALIKE)] for kind, same in alike.items()]
+    return {place for same in chosen for part in same for place in (part.start, part.end)} - {0}
+
+
+def _changed(name: str, start: int, new: bytes, end: int, place: Place) -> bytes:
+    """With `new` from `start` to `end`."""
     data = place.seed(name)
     return data[:start] + new + data[end:]
 
@@ -63,11 +73,11 @@ def _rearranged(name: str, how: str, place: Place) -> bytes:
     data, rng = place.seed(name), place.rng
     one, other = sorted(rng.choices(parts(data, _suffix(name)), k=2), key=lambda part: part.start)
     at, length = rng.randrange(len(data)), rng.choice([64, 512, 4096])
-    fills = {"zeros": bytes(length), "ones": b"\xff" * length, "noise": rng.randbytes(length)}
-    if how in fills:
-        return data[:at] + fills[how] + data[at + length :]
-    middle = data[one.end : max(one.end, other.start)]
+    after, middle = data[at + length :], data[one.end : max(one.end, other.start)]
     return {
+        "zeros": data[:at] + bytes(length) + after,
+        "ones": data[:at] + b"\xff" * length + after,
+        "noise": data[:at] + rng.randbytes(length) + after,
         "twice": data + data,
         "backwards": data[: _HEAD // 4] + data[_HEAD // 4 :][::-1],
         "missing": data[: one.start] + data[one.end :],
@@ -85,24 +95,18 @@ def _impostors() -> Iterator[Case]:
     for name in SEEDS:
         yield content("impostor", f"{name} named wrongly", "jpg.m3u8", partial(Place.seed, name=name))
     for length in (0, 1, 2, 3, 7, 11, 188):
-        yield content("impostor", f"{length} bytes", "mp4", partial(_noise, length))
+        yield content("impostor", f"{length} bytes", "mp4", partial(_impostor, b"", "noise", noise=length))
 
 
-def _noise(length: int, place: Place) -> bytes:
-    return place.rng.randbytes(length)
-
-
-def _impostor(magic: bytes, tail: str, place: Place) -> bytes:
+def _impostor(magic: bytes, tail: str, place: Place, noise: int = 6000) -> bytes:
     if tail in SEEDS:
         return magic + place.seed(tail)
-    return magic + {"noise": place.rng.randbytes(6000), "zeros": bytes(100_000), "nothing": b""}[tail]
+    return magic + {"noise": place.rng.randbytes(noise), "zeros": bytes(100_000), "nothing": b""}[tail]
 
 
 def _header_lies(seeds: Path) -> Iterator[Case]:
     """Every field in the table, with every number that has ever hurt anybody."""
-    layouts = {name: kinds for name, kinds in TABLE["fields"].items() if name != "flat"}
-    layouts |= {name: {"": fields} for name, fields in TABLE["fields"]["flat"].items()}
-    for name, kinds in layouts.items():
+    for name, kinds in TABLE["fields"].items():
         data, suffix = (seeds / name).read_bytes(), _suffix(name)
         found = parts(data, suffix)
         for kind, fields in kinds.items():
@@ -112,8 +116,8 @@ def _header_lies(seeds: Path) -> Iterator[Case]:
                     label, at, values = _field(field, part, suffix)
                     for value in values:
                         said = f"{name} {kind} {which} {label} = {value.hex()}"
-                        data_ = partial(_changed, name, at, at + len(value), value)
-                        yield content("header lies", said, suffix, data_)
+                        make = partial(_changed, name, at, value, at + len(value))
+                        yield content("header lies", said, suffix, make)
 
 
 def _field(field: str, part: Part, suffix: str) -> tuple[str, int, list[bytes]]:
@@ -125,9 +129,8 @@ def _field(field: str, part: Part, suffix: str) -> tuple[str, int, list[bytes]]:
         return field, part.payload, [struct.pack(kind, real) for real in reals]
     name, at, size = field.rsplit(" ", 2) if field[-1].isdigit() else (field, "0", str(length))
     top = (1 << 8 * int(size)) - 1
-    order = "little" if suffix in LITTLE else "big"
     numbers = sorted({0, 1, top // 2, top // 2 + 1, top})
-    return name, part.payload + int(at), [number.to_bytes(int(size), order) for number in numbers]  # type: ignore[arg-type]
+    return name, part.payload + int(at), [number.to_bytes(int(size), order(suffix)) for number in numbers]
 
 
 def _size_lies(seeds: Path) -> Iterator[Case]:
@@ -136,15 +139,15 @@ def _size_lies(seeds: Path) -> Iterator[Case]:
         suffix, data = _suffix(name), (seeds / name).read_bytes()
         first = {part.kind: part for part in reversed(parts(data, suffix))}
         for kind, part in first.items():
-            at, marker = part.start + (0 if suffix in ("mp4", "mov") else 4), 0
+            at, end, marker = part.start + (0 if suffix in ("mp4", "mov") else 4), part.payload, 0
             if suffix in ("mkv", "webm"):
                 at = part.start + (len(kind) + 1) // 2
-                marker = 1 << 7 * (part.payload - at)
-            length = part.payload - at if marker else 4
-            top = (marker or 1 << 8 * length) - 1
-            order = "little" if suffix in LITTLE else "big"
-            now = int.from_bytes(data[at : at + length], order) & top  # type: ignore[arg-type]
+                marker = 1 << 7 * (end - at)
+            end = end if marker else at + 4
+            top = (marker or 1 << 32) - 1
+            now = int.from_bytes(data[at:end], order(suffix)) & top
             for lie in sorted({0, now // 2, min(now * 2 + 1, top), top // 2, top}):
-                new = (marker | lie).to_bytes(length, order)  # type: ignore[arg-type]
-                said = f"{name} length of {kind!r}: {lie}"
-                yield content("size lies", said, suffix, partial(_changed, name, at, at + length, new))
+                new = (marker | lie).to_bytes(end - at, order(suffix))
+                yield content(
+                    "size lies", f"{name} length of {kind!r}: {lie}", suffix, partial(_changed, name, at, new, end)
+                )

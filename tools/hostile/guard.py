@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -19,14 +20,6 @@ _NUMBER_AT, _MACHINE_AT, _FAMILY_AT = 0, 4, 16  # in struct seccomp_data
 # Machine -> its audit number, and the numbers of socket and io_uring_setup (which could open sockets unseen).
 _MACHINES = {"x86_64": (0xC000003E, 41, 425), "aarch64": (0xC00000B7, 198, 425)}
 _X32 = 0x40000000  # system calls of the x32 ABI have numbers of their own, from here on
-
-
-class _Instruction(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("k", ctypes.c_uint32)]
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction))]
 
 
 def can_forbid() -> bool:
@@ -55,12 +48,11 @@ def forbid_network() -> None:
         (_RETURN, 0, 0, _KILL_PROCESS),
         (_RETURN, 0, 0, _ALLOW),
     ]
-    program = (_Instruction * len(lines))(*(_Instruction(*line) for line in lines))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in lines))
+    program = struct.pack("HP", len(lines), ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
-    arguments = _Program(len(lines), program)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(
-        _PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(arguments), 0, 0
-    ):
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, program, 0, 0):
         raise ConfigError(f"the filter of system calls was refused: {os.strerror(ctypes.get_errno())}")
 
 
@@ -77,24 +69,19 @@ class Secret:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.write_text(f"{self.content}\n" * 20, encoding="utf-8")
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._watch = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         in_access, in_open = 0x1, 0x20  # sys/inotify.h
-        if self._watch < 0 or self._libc.inotify_add_watch(self._watch, os.fsencode(path), in_access | in_open) < 0:
+        if libc.inotify_add_watch(self._watch, os.fsencode(path), in_access | in_open) < 0:
             raise ConfigError(f"inotify: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
         self._opened = 0
 
     def opened(self) -> int:
         """Times it was opened or read so far."""
-        while True:
-            try:
-                data = os.read(self._watch, 1 << 16)
-            except BlockingIOError:
-                return self._opened
-            while data:
-                length = struct.unpack_from("IIII", data.ljust(16, b"\0"))[3]
-                data = data[16 + length :]
-                self._opened += 1
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._watch, 1 << 16):
+                self._opened += len(data) // 16  # events about a watched file carry no name: they are alike long
+        return self._opened
 
     def close(self) -> None:
         os.close(self._watch)

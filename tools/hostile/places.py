@@ -11,13 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from hostile.case import SAMPLE, TABLE, Case, Place
+from hostile.case import SAMPLE, TABLE, Case, Place, fixed
 
-_SYSTEM = (
-    "dev/zero dev/null dev/full dev/random dev/tty dev/stdin dev/fd/0 dev proc proc/self/mem proc/self/fd/0 "
-    "proc/self/fd/1 proc/kmsg proc/self/environ proc/self/exe proc/self/maps proc/cpuinfo sys/kernel/notes "
-    "proc/self/cmdline proc/self/pagemap"
-).split()
 # Names that are none, or that no folder can hold.
 _ALONE = ("nul\0.mp4", "x" * 5000, "x/" * 3000, "a" * 256, "", "/", ".", "..", "\0")
 
@@ -27,12 +22,12 @@ def places() -> Iterator[Case]:
     known = [*map(os.fsencode, TABLE["names"]["text"]), *(name.encode("latin-1") for name in TABLE["names"]["latin"])]
     for name in map(os.fsdecode, (*known, b"x" * 251 + b".mp4", b"a" * 255)):
         yield Case("names", f"{name!a}", partial(_copied, "seed.wav", name), scored=True)
-        yield Case("names", f"{name!a} is absent", partial(_absent, name), error="cannot open")
+        yield Case("names", f"{name!a} is absent", partial(_inside, name), error="cannot open")
     for name in _ALONE:
         label = f"{name[:20]!a}…{len(name)}"
-        yield Case("names", label, partial(_given, name), error="cannot open|regular file")
-    for name in _SYSTEM:
-        yield Case("no file", f"/{name}", partial(_given, f"/{name}"), error=".")
+        yield Case("names", label, fixed(str, name), error="cannot open|regular file")
+    for name in TABLE["names"]["system"].split():
+        yield Case("no file", f"/{name}", fixed(str, f"/{name}"), error=".")
     for table, error in (("refused", "."), ("scored", None), ("sparse", None), ("forbidden", "ermission")):
         for name, script in TABLE[table].items() if table != "forbidden" or os.geteuid() else ():
             yield Case("no file", name, partial(_by_bash, script), error=error, scored=table == "scored")
@@ -43,12 +38,8 @@ def places() -> Iterator[Case]:
                 yield Case("restless files", label, partial(_copied, source, source), partial(_disturb, delay, script))
 
 
-def _absent(name: str, place: Place) -> Path:
+def _inside(name: str, place: Place) -> Path:
     return place.folder / name
-
-
-def _given(path: str, place: Place) -> str:
-    return path
 
 
 def _copied(source: str, name: str, place: Place) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hostile.case import TABLE, Case, Place, content, run_ffmpeg
 from hostile.made import box, element, matroska, pcm_track
-from hostile.parts import mp4
+from hostile.parts import parts
 
 FORMS: dict[str, str] = TABLE["forms"]
 TARGETS: dict[str, str] = TABLE["targets"]
@@ -55,14 +55,14 @@ def _reference(kind: bytes, target: str, place: Place) -> bytes:
     alias = bytes(150) + struct.pack(">HH", 2, len(url)) + url + bytes(len(url) % 2) + struct.pack(">HH", 65535, 0)
     entry = box(kind, bytes(4) + (alias if kind == b"alis" else url + b"\0"))
     for number in (1, 0):
-        found = list(mp4(data))
+        found = parts(data, "mp4")
         dref = [part for part in found if part.kind == b"dref"][number]
         whole = box(b"dref", struct.pack(">II", 0, 1) + entry)
-        growth = len(whole) - (dref.end - dref.start)
         out = bytearray(data[: dref.start] + whole + data[dref.end :])
         for part in found:
             if part.start < dref.start and part.end >= dref.end:
-                out[part.start : part.start + 4] = struct.pack(">I", part.end - part.start + growth)
+                size = part.end - part.start + len(whole) - (dref.end - dref.start)
+                out[part.start : part.start + 4] = size.to_bytes(4)
         data = bytes(out)
     return data
 

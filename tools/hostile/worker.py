@@ -16,7 +16,7 @@ from benchmark.measuring import kib, proc_status
 from avdetect._csv import csv_line
 from avdetect.batch.options import ScoringOptions
 from avdetect.config import MediaLimits
-from avdetect.jobs.process import Work
+from avdetect.jobs.process import Work, children
 from avdetect.report.data import Failure, Result, to_dict, to_row
 from avdetect.report.text import render
 from hostile.guard import adopt_orphans, forbid_network
@@ -25,20 +25,12 @@ ended: list[int] = []  # exit statuses of this process's children, since the cas
 
 
 class _Watched(subprocess.Popen):
-    """A child whose end is noted, by whichever of its methods it is heard of."""
+    """A child whose end is noted."""
 
-    def poll(self) -> int | None:
-        return self._noted(super().poll)
-
-    def wait(self, timeout: float | None = None) -> int:
-        return self._noted(super().wait, timeout)
-
-    def _noted(self, ask: Callable[..., Any], *arguments: Any) -> Any:
-        alive = self.returncode is None
-        status = ask(*arguments)
-        if alive and status is not None:
-            ended.append(status)
-        return status
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "returncode" and value is not None:
+            ended.append(value)
+        super().__setattr__(name, value)
 
 
 def scoring(limits: MediaLimits, scratch: Path, sabotage: Callable[[], None] | None = None) -> Work:
@@ -47,10 +39,9 @@ def scoring(limits: MediaLimits, scratch: Path, sabotage: Callable[[], None] | N
     sabotage: run first; how the tests make sure that what is forbidden would be seen.
     """
     os.chdir(scratch)
-    log = os.open(scratch.parent / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    with open(scratch.parent / "worker.log", "ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
     adopt_orphans()
     forbid_network()
     subprocess.Popen = _Watched  # type: ignore[misc]
@@ -71,7 +62,7 @@ def _measured(score: Callable[[str], Result], path: str) -> dict[str, Any]:
         "network": -signal.SIGSYS in ended,
         "files_left_open": len(set(os.listdir("/proc/self/fd")) - before),
         "resident_kib": kib(proc_status()["VmRSS"]),
-        "children_left": Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(),
+        "children_left": children(os.getpid()),
     }
 
 
