@@ -8,6 +8,7 @@ manifest; the other options are its own.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -86,9 +87,16 @@ def _stills(root: Path) -> pd.DataFrame:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    root, *options = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        "prepare_corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    given, options = parser.parse_known_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        corpus_list(Path(root)).to_csv(f"{folder}/corpus.csv", index=False)
+        try:
+            corpus_list(given.corpus).to_csv(f"{folder}/corpus.csv", index=False)
+        except (OSError, KeyError) as error:
+            parser.error(f"{given.corpus} is no such corpus: {error}")
         return run_script("prepare", ["csv", f"{folder}/corpus.csv", *options])
 
 
