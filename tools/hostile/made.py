@@ -15,6 +15,7 @@ from pathlib import Path
 from hostile.case import TABLE, Case, Content, Place, content, fixed, run_ffmpeg
 from hostile.parts import parts
 
+FORGED = {name: text.replace("{nines}", "9" * 1500) for name, text in TABLE["forged"].items()}
 _NOISE = bytes(range(256)) * 200
 _TIMED = ("seed.mp4", "seed.mkv", "seed.ts", "seed.avi", "seed.nut", "seed.flv", "seed.ogv")
 
@@ -28,8 +29,8 @@ def made() -> Iterator[Case]:
         for suffix, data in (many | {"ogg": _ogg_streams(count)}).items():
             yield content("thousands of streams", f"{count} streams in {suffix}", suffix, data)
     # Words in a header that avdetect reads out of ffmpeg's log: a line break, then lines as ffmpeg itself writes them.
-    for name, words in TABLE["forged"].items():
-        text = f"en)\n{words}\n".replace("{nines}", "9" * 1500).encode()
+    for name, words in FORGED.items():
+        text = f"en)\n{words}\n".encode()
         title = element(0x7373, element(0x67C8, element(0x45A3, b"TITLE") + element(0x4487, text)))
         by_title = matroska(pcm_track(1), element(0x1254C367, title) + sound_blocks())
         yield content("forged words", f"language: {name}", "mkv", matroska(pcm_track(1, text), sound_blocks()))
