@@ -36,6 +36,7 @@ class Checked:
     """Base of dataclasses whose fields must be of their annotated types and ranges. Raises ConfigError."""
 
     # Fields of earlier versions -> the one value of each that may still be given, and means nothing; `...`: none may.
+    # Never a setting that scoring reads: of what is stored they are left out unseen.
     RETIRED: ClassVar[dict[str, Any]] = {}
 
     def __post_init__(self) -> None:

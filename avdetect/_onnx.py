@@ -79,8 +79,10 @@ class Port:
 
 
 def check_graph(content: bytes, name: str, ports: tuple[Port, Port] | None = None) -> None:
-    """Raises ModelError unless `content` is a graph of ONNX's own operators that names no other file. ports: the one
-    input and the one output that it must have."""
+    """Raises ModelError unless `content` is a graph of ONNX's own operators that names no other file.
+
+    ports: the one input and the one output that it must have.
+    """
     try:
         if content[4:8] == b"ORTM":  # ONNX Runtime would take it for its own format, whatever else it is
             raise _Refused("it is in ONNX Runtime's own format")

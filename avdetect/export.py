@@ -32,8 +32,11 @@ OPSET = 17
 OVER_TIME = ("speech", "audio", "mouth", "voice")  # graphs whose inputs may be of any length
 GOLDEN_ROWS, GOLDEN_STEPS = 2, 16  # of windows of speech that golden.npz holds: their frames are large
 MIN_HALVED = 10_000  # elements of a tensor; smaller ones are not worth a node
-# Of what is installed of these the version is noted.
-_RECORDED = "torch timm onnx onnxruntime onnxruntime-gpu numpy opencv-python-headless ffmpeg-python".split()
+# A bundle notes the versions of those that are installed; onnxruntime may be installed as onnxruntime-gpu.
+_RECORDED = (
+    *("torch", "timm", "onnx", "onnxruntime", "onnxruntime-gpu"),
+    *("numpy", "opencv-python-headless", "ffmpeg-python"),
+)
 
 
 def export_bundle(

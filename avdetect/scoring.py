@@ -128,8 +128,10 @@ class SpeechWindow:
 
 def audio_windows(waveform: Waveform, speech: Bool, config: AudioConfig) -> list[SpeechWindow]:
     """The windows that hold enough speech, each from the beginning of a video frame on; the last ends less than a video
-    frame before the waveform does. speech: `speech_mask` of the waveform. One that is shorter than a window is repeated
-    to fill one, as in training."""
+    frame before the waveform does. A waveform that is shorter than a window is repeated to fill one, as in training.
+
+    speech: `speech_mask` of the waveform.
+    """
     samples = waveform.samples
     size, stride = round(config.window_seconds * SAMPLE_RATE), max(1, round(config.stride_seconds * FPS))
     if len(samples) < MIN_AUDIO_SECONDS * SAMPLE_RATE:

@@ -42,8 +42,10 @@ def reached_rates(probabilities: Mapping[str, float | None], calibration: Calibr
 def judge(
     probabilities: Mapping[str, float | None], calibration: Calibration, missing: Mapping[str, str]
 ) -> tuple[Verdict, str]:
-    """The verdict, and one sentence that says what it rests on and what could not be judged. probabilities: of `fake`
-    and of each cause, None where not judged. missing: stream -> why it says nothing."""
+    """The verdict, and one sentence that says what it rests on and what could not be judged.
+
+    probabilities: of `fake` and of each cause, None where not judged. missing: stream -> why it says nothing.
+    """
     fake = probabilities["fake"]
     if fake is None:
         return "abstain", f"nothing to judge: {'; '.join(dict.fromkeys(missing.values()))}"

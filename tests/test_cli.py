@@ -207,14 +207,8 @@ def test_another_encoding_than_utf_8_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_time_is_seconds_or_minutes_and_seconds() -> None:
-    assert [seconds(text) for text in (0.0, "90", "1.5", "1:30", "0:01:30.25", "100:00")] == [
-        0,
-        90,
-        1.5,
-        90,
-        90.25,
-        6000,
-    ]
-    for wrong in ("", "-1", "nan", "1e3", "1:x", "1:2:3:4", ":30", "1:-30", "١"):
+    given = {0.0: 0, "90": 90, "1.5": 1.5, ".5": 0.5, "5.": 5, "1:30": 90, "0:01:30.25": 90.25, "100:00": 6000}
+    assert {text: seconds(text) for text in given} == given
+    for wrong in ("", ".", "-1", "nan", "1e3", "1:x", "1:2:3:4", ":30", "1:-30", "١"):
         with pytest.raises(typer.BadParameter, match="1:30"):
             seconds(wrong)

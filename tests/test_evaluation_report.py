@@ -204,7 +204,7 @@ def test_documents_are_generated_once(folder: Path, tmp_path: Path) -> None:
         (MARKED.format("outputs test"), "did not measure the part 'test'"),
         (MARKED.format("kinds none"), "did not measure the part 'none'"),
         ("<!-- results: outputs -->\n", r"a\.md:1: the results that begin here have no"),
-        ("<!-- results: outputs -->\n" * 2 + "<!-- end results -->\n", "begin in line 1 have no"),
+        ("<!-- results: outputs -->\n" * 2 + "<!-- end results -->\n", r"a\.md:1: the results that begin here have no"),
         ("<!-- end results -->\n", r"a\.md:1: .* without a"),
     ],
 )

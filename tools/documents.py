@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from avdetect.cli.console import exit_code
+from avdetect.cli.console import exit_code, kept
 from avdetect.errors import ConfigError
 from avdetect.extras import script_imports
 from avdetect.files import replacing
@@ -84,7 +84,7 @@ def update_documents(folder: Path, documents: Sequence[Path], label: str = "") -
     made = {path: _updated(path, folder, label) for path in documents}
     changed = [path for path, text in made.items() if text != path.read_text(encoding="utf-8")]
     for path in changed:
-        with replacing(path) as file:
+        with kept(path, "it is as it was"), replacing(path) as file:
             file.write(made[path].encode())
     return changed
 
@@ -96,14 +96,12 @@ def _updated(path: Path, folder: Path, label: str) -> str:
         raise ConfigError(f"cannot read {path}: {error}") from error
     pieces = MARKER.split(text)  # text, then in turn: a marker, what it is about, its end, other text
     for at in range(1, len(pieces), 4):
-        line = "".join(pieces[:at]).count("\n") + 1
-        where = f"{path}:{line}"
+        where = f"{path}:{''.join(pieces[:at]).count(chr(10)) + 1}"
         marker = BEGIN.fullmatch(pieces[at].strip())
         if not marker:
             raise ConfigError(f"{where}: `{END}` without a `<!-- results: NAME -->` before it")
         if len(pieces) < at + 3 or pieces[at + 2].strip() != END:
-            begins = f"in line {line}" if pieces[at + 2 :] else "here"
-            raise ConfigError(f"{where}: the results that begin {begins} have no `{END}`")
+            raise ConfigError(f"{where}: the results that begin here have no `{END}`")
         if (marker[1] or "") == label:
             name, _, part = marker[2].partition(" ")
             try:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from avdetect.cli.console import exit_code
+from avdetect.cli.console import exit_code, kept
 from avdetect.extras import importing
 
 
@@ -40,7 +40,8 @@ def pack(cache: Path, out: Path, split: str, max_mib: float, seed: int) -> None:
 
     archive = ClipArchive(cache)
     rows = np.flatnonzero((archive.files["split"] == split) | (split == "all"))
-    write_pack(Subset(archive, rows), out, int(max_mib * 1024**2), seed)
+    with kept(out, "nothing is packed"):
+        write_pack(Subset(archive, rows), out, int(max_mib * 1024**2), seed)
     with tempfile.TemporaryDirectory() as folder:
         table = contents(open_pack(out, Path(folder)))
     crops, files, size = table["crops"].sum(), table["files"].sum(), out.stat().st_size / 1024**2

@@ -3,7 +3,7 @@
 python tools/prepare_corpus.py CORPUS --out corpus.parquet
 
 CORPUS holds `clips.csv`, `speech.csv` and `stills.csv`. They become one list, of which `avdetect prepare csv` makes the
-manifest; the other options are its own.
+manifest; the options behind CORPUS are its own (`avdetect prepare --help`).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         try:
             corpus_list(given.corpus).to_csv(f"{folder}/corpus.csv", index=False)
-        except (OSError, KeyError) as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             parser.error(f"{given.corpus} is no such corpus: {error}")
         return run_script("prepare", ["csv", f"{folder}/corpus.csv", *options])
 

@@ -18,7 +18,7 @@ def _choose_ffmpeg(path: str | None) -> None:
 
 def seconds(text: str | float) -> float:
     """Seconds of "90", "1:30" and "0:01:30.5"."""
-    found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", str(text), re.ASCII)
+    found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+\.?\d*|\.\d+)", str(text), re.ASCII)
     if not found:
         raise typer.BadParameter(f"{text} is no time: give seconds (90), or minutes and seconds (1:30)")
     hours, minutes, rest = (float(part or 0) for part in found.groups())

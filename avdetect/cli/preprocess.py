@@ -65,7 +65,13 @@ def preprocess(
     settings = (load_yaml(TrainConfig, config) if config else TrainConfig()).preprocess
     table = read_manifest(manifest)
     options = build.Options(
-        workers or 0, engine, ray_address, detector_model, copies=copies, seed=seed, retry_failed=retry_failed
+        workers=workers or 0,
+        engine=engine,
+        ray_address=ray_address,
+        model=detector_model,
+        copies=copies,
+        seed=seed,
+        retry_failed=retry_failed,
     )
     with kept(cache, "what is done is kept, run again to go on"):
         report = build.preprocess(table, cache, settings, options, _watch(len(table)))

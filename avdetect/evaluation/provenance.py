@@ -32,13 +32,13 @@ def warnings_of(setting: Setting, scores: pd.DataFrame) -> list[str]:
     table, found, of_all = setting.table, [], f"of {len(scores)} files"
     better = "On them it looks better than it is: measure it with --out-of-fold, or on other files."
     if not setting.out_of_fold:
-        files = 0  # that the bundle's table of its training files names, by their bytes
+        known = 0  # files that stand, by their bytes, in the bundle's table of what it was trained on
         if OUT_OF_FOLD in setting.bundle.files:
             trained = held_out_table(setting.bundle).index.to_numpy(object)
-            files = int(np.isin(file_hashes(table, setting.archive), trained).sum())
+            known = int(np.isin(file_hashes(table, setting.archive), trained).sum())
         akin = int((table["dataset"].isin(setting.known) & ~table["split"].isin(setting.trained_on)).sum())
-        if files:
-            found.append(f"{files} {of_all} were used to train this bundle. {better}")
+        if known:
+            found.append(f"{known} {of_all} were used to train this bundle. {better}")
         elif setting.trained_on:
             splits = " and ".join(setting.trained_on)
             found.append(f"The bundle was trained on the files of split {splits} of this manifest. {better}")

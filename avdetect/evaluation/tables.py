@@ -49,8 +49,10 @@ CLASSES = {"RVFA": (0, 1), "FVRA": (1, 0), "FVFA": (1, 1), "mismatch": (0, 0)}
 def measurements(
     scores: pd.DataFrame, threshold: float, rounds: int = 500, tables: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says. threshold
-    is the shipped one, of P(fake) and of what each part alone would make of a file."""
+    """Every measurement that the scores table allows, or only those of `tables`; columns as `columns` says.
+
+    threshold: the shipped one, of P(fake) and of what each part alone would make of a file.
+    """
     files = Files(scores, threshold, rounds)
     return measurement_frame([row for name in tables or TABLES for row in TABLES[name](files)])
 

@@ -144,8 +144,10 @@ class _RayWorker(Worker):
 
 
 class RayPool(BasePool[_RayWorker]):
-    """At most `workers` actors (None: as many as the cluster has room for). Workers report no progress. cpus, gpus:
-    what one of them counts for where Ray hands out room. address: see `connect`."""
+    """At most `workers` actors (None: as many as the cluster has room for). Workers report no progress.
+
+    cpus, gpus: what one of them counts for where Ray hands out room. address: see `connect`.
+    """
 
     def __init__(
         self,

@@ -33,8 +33,10 @@ _LONGEST_ROUND_SECONDS = 30.0  # of the runner: usually half a second, longer wh
 
 
 class Service:
-    """A context manager: inside, jobs are run. Raises ConfigError, ServerError. score: what a worker does; tests put
-    something lighter there."""
+    """A context manager: inside, jobs are run. Raises ConfigError, ServerError.
+
+    score: what a worker does; tests put something lighter there.
+    """
 
     def __init__(self, settings: ServeSettings, score: Score = score_upload) -> None:
         self.settings, self.metrics = settings, Metrics()

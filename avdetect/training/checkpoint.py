@@ -13,8 +13,10 @@ ADVICE = "name a new --run folder, or delete it to train anew"
 
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Replace `path` in one go: after a kill or a power cut there is the new checkpoint or the old one. identity: plain
-    values that must be equal when the run goes on; state: tensors and plain values."""
+    """Replace `path` in one go: after a kill or a power cut there is the new checkpoint or the old one.
+
+    identity: plain values that must be equal when the run goes on; state: tensors and plain values.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, sync=True) as file:
         torch.save({"identity": dict(identity), "state": dict(state)}, file)

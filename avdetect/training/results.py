@@ -38,8 +38,10 @@ TABLES = ("output", "stream", "kind", "source")  # that are measured while train
 def finish(
     config: TrainConfig, model: Model, splits: dict[str, Subset], outputs: FoldOutputs, run: Path, fabric: Fabric
 ) -> None:
-    """Fit the fusion on the folds' outputs, choose the clip, measure, and store the run. model: the final streams; it
-    gets the fusion. splits: "train" being all that was trained on."""
+    """Fit the fusion on the folds' outputs, choose the clip, measure, and store the run.
+
+    model: the final streams; it gets the fusion. splits: "train" being all that was trained on.
+    """
     candidates = fit_candidates(
         outputs.table, outputs.features, config.model, config.fusion, config.seed, config.fold_by
     )

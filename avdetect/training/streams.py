@@ -160,8 +160,10 @@ def _module(name: str, model: Model) -> nn.Module:
 def _dev_batches(name: str, config: TrainConfig, dev: Subset) -> Batches:
     """Without augmentation; on dev's own fakes, or where it has none that can be used, on forgeries of its reals."""
     loop = getattr(config, name)
-    is_pair = isinstance(loop, PairLoopConfig)
-    for tried in [replace(loop, forged=forged) for forged in (0.0, 1.0)] if is_pair else [loop]:
+    loops = [loop]
+    if isinstance(loop, PairLoopConfig):
+        loops = [replace(loop, forged=forged) for forged in (0.0, 1.0)]
+    for tried in loops:
         try:
             return batches_of(name, replace(config, **{name: tried}), dev, augment=False)
         except ManifestError as error:

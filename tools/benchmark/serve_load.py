@@ -44,17 +44,18 @@ ATTACKS = (
     (_UPLOADS, b"x" * 64, False),
     (b"GET / HTTP/1.1\r\nHost: {host}\r\n", b"X-More: and more\r\n", False),
     (b"POST /v1/score HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n", b"", True),
-    (_ASKS, _ASKS, False),
+    (_ASKS, b"", False),  # and keeps the connection
 )
 
 
 def _attacks(first: bytes, then: bytes, reads: bool, address: tuple[str, int]) -> None:
-    """One attacker, who comes back whenever it is put out."""
+    """One attacker, who comes back whenever it is put out, and after a minute."""
     first, then = (some.replace(b"{host}", f"{address[0]}:{address[1]}".encode()) for some in (first, then))
     while True:
         with suppress(OSError), socket.create_connection(address, timeout=60) as connection:
             connection.sendall(first)
-            while not reads or connection.recv(65536):
+            until = time.monotonic() + 60
+            while time.monotonic() < until and (not reads or connection.recv(65536)):
                 connection.sendall(then)
                 time.sleep(0.5)
         time.sleep(BACK_SECONDS)
@@ -118,7 +119,8 @@ def loaded(url: str, pid: int, jobs: int, clients: int) -> dict[str, float]:
     with httpx.Client(base_url=url, timeout=60, limits=limits) as http, ThreadPoolExecutor(clients) as pool:
         for number, good in enumerate(pool.map(lambda n: job(http, n, seconds), range(1, jobs + 1)), 1):
             wrong += not good
-            rss += [rss_mib()] if number in (jobs // 2, jobs) else []
+            if number in (jobs // 2, jobs):
+                rss.append(rss_mib())
     row = {"wrong": wrong, "wall_seconds": time.perf_counter() - began, "status_requests": len(seconds)}
     row |= zip(("status_p50_ms", "status_p95_ms"), np.percentile(seconds, [50, 95]) * 1000, strict=True)
     return row | dict(zip(("rss_start_mib", "rss_middle_mib", "rss_end_mib"), rss, strict=True))

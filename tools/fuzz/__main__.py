@@ -18,13 +18,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from avdetect.cli.console import exit_code
-from avdetect.extras import importing
+from avdetect.extras import script_imports
+
+with script_imports("fuzz", "fuzz"):
+    import atheris
 
 
 def main(arguments: list[str]) -> None:
-    with importing("fuzz", "fuzzing (on Linux, x86-64)"):
-        import atheris
     with atheris.instrument_imports(include=["avdetect", "fuzz_checks"]):
         from fuzz_targets import TARGETS
     from fuzz_mutate import mutate
@@ -56,4 +56,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(lambda: main(sys.argv[1:]), name="fuzz"))
+    main(sys.argv[1:])

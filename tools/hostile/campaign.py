@@ -137,7 +137,8 @@ class Campaign:
         began, most, answer = time.monotonic(), 0, None
         process.send(path)
         while time.monotonic() - began < 1.5 * MOST_SECONDS:
-            came, most = process.connection.poll(0.01), max(most, _held(process.pid))
+            came = process.connection.poll(0.01)
+            most = max(most, _held(process.pid))  # also of what has just ended
             if came:
                 answer = (process.receive() or {}).get(ANSWER)
                 break

@@ -130,4 +130,4 @@ def _orphans(before: set[int]) -> list[int]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.02)
-    return sorted(left)
+    return sorted(_children() - before)

@@ -72,7 +72,7 @@ class Secret:
         libc = ctypes.CDLL(None, use_errno=True)
         self._watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         in_access, in_open = 0x1, 0x20  # sys/inotify.h
-        if libc.inotify_add_watch(self._watch, os.fsencode(path), in_access | in_open) < 0:
+        if self._watch < 0 or libc.inotify_add_watch(self._watch, os.fsencode(path), in_access | in_open) < 0:
             raise ConfigError(f"inotify: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
         self._opened = 0
 

@@ -147,11 +147,11 @@ def _ogg_streams(count: int) -> bytes:
     return b"".join(page + head for page in pages)
 
 
-def _wav(data: bytes, code: int = 1, channels: int = 1, rate: int = 16000, bits: int = 16, **lie: int) -> bytes:
-    """A WAV file of any numbers; its `size` may be a lie."""
+def _wav(data: bytes, code: int = 1, channels: int = 1, rate: int = 16000, bits: int = 16, size: int = -1) -> bytes:
+    """A WAV file of any numbers. size: what it says of its data, which may be a lie; -1: the truth."""
     block = channels * bits // 8
     fmt = struct.pack("<HHIIHH", code, channels, rate, rate * block % 2**32, block % 65536, bits)
-    sized = struct.pack("<I", lie.get("size", len(data)))
+    sized = struct.pack("<I", len(data) if size < 0 else size)
     body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + sized + data
     return b"RIFF" + struct.pack("<I", len(body)) + body
 

@@ -25,7 +25,7 @@ ended: list[int] = []  # exit statuses of this process's children, since the cas
 
 
 class _Watched(subprocess.Popen):
-    """A child whose end is noted."""
+    """A child whose end is noted, whichever method hears of it: all of them set `returncode`."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "returncode" and value is not None:
