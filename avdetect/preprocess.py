@@ -24,6 +24,7 @@ from avdetect.types import FPS, Clip, FacesSeen, VideoFrames, Waveform
 
 T = TypeVar("T")
 MAX_SECONDS = 1e6
+MIN_DURATION_SECONDS = 1 / FPS
 LONG_SECONDS, SAMPLED_CLIPS = 1200, 6  # of a longer file so many clips are scored, unless a number is given
 EMPTY = "the file is damaged, or shorter than it says"  # why a stretch of a sample may hold nothing
 MIN_LOST_SECONDS = 1.0  # at the end of a damaged file: less is not worth a warning
@@ -60,7 +61,7 @@ class Preprocessor:
         `sample`: at most so many clips, spread evenly; 0: all; None: all, or SAMPLED_CLIPS of a stretch longer than
         LONG_SECONDS. A file that does not state its length gives all of them.
         """
-        for name, value, least in (("start", start_seconds, 0), ("duration", duration_seconds, 1 / FPS)):
+        for name, value, least in (("start", start_seconds, 0), ("duration", duration_seconds, MIN_DURATION_SECONDS)):
             if value is not None and not least <= value < MAX_SECONDS:
                 raise ConfigError(f"{name} must be a number of seconds from {least:g} to {MAX_SECONDS:g}, got {value}")
         for name, track in (("video", video_track), ("audio", audio_track)):

@@ -162,7 +162,7 @@ def test_doctor_replays_the_bundle_and_finds_a_damaged_one(tmp_path: Path, here:
 
 @pytest.mark.parametrize("out", [[], ["--out=r.csv"]])
 def test_a_full_disk_is_one_line(folder: Path, out: list[str], tmp_path: Path) -> None:
-    command = [*COMMAND, "score", str(folder / "good.mp4"), "--duration", "1", "--json", *out]
+    command = [*COMMAND, "score", str(folder / "good.mp4"), "--duration", "0:01", "--json", *out]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT)
     assert done.returncode == 1
@@ -209,6 +209,6 @@ def test_another_encoding_than_utf_8_loses_nothing(tmp_path: Path) -> None:
 def test_a_time_is_seconds_or_minutes_and_seconds() -> None:
     given = {0.0: 0, "90": 90, "1.5": 1.5, ".5": 0.5, "5.": 5, "1:30": 90, "0:01:30.25": 90.25, "100:00": 6000}
     assert {text: seconds(text) for text in given} == given
-    for wrong in ("", ".", "-1", "nan", "1e3", "1:x", "1:2:3:4", ":30", "1:-30", "١"):
+    for wrong in ("", ".", "-1", "nan", "1e3", "1:x", "1:2:3:4", "1:90", "1:60:00", ":30", "1:-30", "١"):
         with pytest.raises(typer.BadParameter, match="1:30"):
             seconds(wrong)

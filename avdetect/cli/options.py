@@ -19,9 +19,9 @@ def _choose_ffmpeg(path: str | None) -> None:
 def seconds(text: str | float) -> float:
     """Seconds of "90", "1:30" and "0:01:30.5"."""
     found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+\.?\d*|\.\d+)", str(text), re.ASCII)
-    if not found:
+    hours, minutes, rest = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    if not found or (found[2] and rest >= 60) or (found[1] and minutes >= 60):
         raise typer.BadParameter(f"{text} is no time: give seconds (90), or minutes and seconds (1:30)")
-    hours, minutes, rest = (float(part or 0) for part in found.groups())
     return 3600 * hours + 60 * minutes + rest
 
 

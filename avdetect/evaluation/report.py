@@ -105,5 +105,7 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
 
     template = files("avdetect.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    shown = {"about": results.about, "warnings": results.warnings, "sections": sections}
-    return environment.from_string(template).render(title=f"Evaluation of {results.about['Bundle']}", **shown)
+    title = f"Evaluation of {results.about['Bundle']}"
+    return environment.from_string(template).render(
+        title=title, about=results.about, warnings=results.warnings, sections=sections
+    )

@@ -16,13 +16,14 @@ from starlette.requests import ClientDisconnect
 
 from avdetect._version import __version__
 from avdetect.errors import ServerError
+from avdetect.preprocess import MIN_DURATION_SECONDS
 from avdetect.report.data import Failure, to_json
 from avdetect.serve.models import REFUSALS, Health, JobPage, JobView, Limits, Problem, Refusal, view
 from avdetect.serve.pages import pages
 from avdetect.serve.security import REPORT_POLICY, Guard, Guesses, Sessions
 from avdetect.serve.service import Service
 from avdetect.serve.store import ENDED, Job
-from avdetect.serve.uploads import MIN_DURATION_SECONDS, linger, receive
+from avdetect.serve.uploads import linger, receive
 from avdetect.serve.worker import REPORT, RESULT, UPLOAD
 
 _log = logging.getLogger("avdetect.serve")

@@ -27,7 +27,6 @@ from avdetect.serve.settings import ServeSettings
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-MIN_DURATION_SECONDS = 0.04  # one frame
 _LONGEST_FIELD = 64  # bytes of a form field that is not the file
 _ROOM_FOR_FORM = 64 * 1024  # bytes that the rest of the form may take beside the file
 _MOST_HEADER = 8 * 1024  # bytes of a part's headers
