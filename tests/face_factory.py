@@ -1,7 +1,5 @@
 """Rendered people for the face tests: scikit-image's public-domain portrait of the astronaut Eileen Collins."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import skimage.data

@@ -1,7 +1,5 @@
 """Descriptions of files that nobody made: as the child that reads a header writes them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,16 +1,15 @@
 """A whole file, or a window of it, as arrays."""
 
-from __future__ import annotations
-
 import itertools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from avdetect.config import MediaConfig, MediaLimits
-from avdetect.media import MediaReader
+from avdetect.media import MediaInfo, MediaReader
 from avdetect.types import SAMPLE_RATE, VideoFrames
 
 LIMITS = MediaLimits(stall_seconds=20)
@@ -36,6 +35,19 @@ def samples_of(path: Path, chunk_seconds: float = 0.5, audio_track: int | None =
         assert len(before.samples) == round(chunk_seconds * SAMPLE_RATE)
         assert after.start_seconds == pytest.approx(before.start_seconds + before.duration_seconds)
     return np.concatenate([chunk.samples for chunk in chunks])
+
+
+def whole(path: Path) -> tuple[MediaInfo, np.ndarray, np.ndarray]:
+    """What a file says of itself, all frames, all samples."""
+    with MediaReader(path, limits=LIMITS) as reader:
+        pixels = np.concatenate([batch.i420 for batch in reader.video()]) if reader.info.video else np.zeros(0)
+        samples = np.concatenate([chunk.samples for chunk in reader.audio(60.0)]) if reader.info.audio else np.zeros(0)
+        return reader.info, pixels, samples
+
+
+def numbered(batches: Iterable[VideoFrames]) -> dict[int, bytes]:
+    """Number of the frame -> its pixels."""
+    return {batch.first_frame + i: frame.tobytes() for batch in batches for i, frame in enumerate(batch.i420)}
 
 
 def read_all(path: Path | str | bytes, limits: MediaLimits | None = None) -> tuple[int, int, list[str]]:

@@ -1,7 +1,5 @@
 """What a file plays, by the reader that scoring uses: its pictures, its sound, when it flashes and clicks."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

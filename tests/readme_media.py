@@ -6,8 +6,6 @@ data/real, data/fake  eight two-second variants each, to exercise training; what
                       the scores of a model trained on them mean nothing
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -17,9 +15,9 @@ SAMPLE = Path(__file__).parents[1] / "avdetect" / "weights" / "sample" / "sample
 FILTERS = ("null", "hflip", "hue=h=40", "eq=brightness=0.1", "scale=320:320", "noise=alls=8:allf=t")
 
 
-def variant(target: Path, start: float, video_filter: str) -> None:
-    """Two seconds of the sample, filtered."""
-    cut = ("-ss", str(start), "-t", "2", "-i", str(SAMPLE), "-vf", video_filter)
+def variant(target: Path, start: float, video_filter: str, seconds: float = 2) -> None:
+    """So much of the sample, filtered."""
+    cut = ("-ss", str(start), "-t", str(seconds), "-i", str(SAMPLE), "-vf", video_filter)
     encode(target, *cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
 
 

@@ -1,13 +1,13 @@
 """One file, one bundle, one machine: one score, whatever the threads and the workers (to 1e-6), and the batches."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from media_factory import encode
 from readme_media import SAMPLE
 
 import avdetect
-import avdetect.bundle
+from avdetect.bundle import DEFAULT_BUNDLE, Bundle
 from avdetect.media import MediaReader
 from avdetect.report.data import to_dict
 
@@ -26,17 +26,27 @@ LAST_DECIMAL = 1e-4  # of the curves, which are rounded: a millionth may tip one
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The sample; two faces over more than one clip of 12 s, at a frame rate that is converted; a damaged file."""
+    """Two faces over more than one clip, at a frame rate that is converted; a damaged file."""
     folder = tmp_path_factory.mktemp("same")
     two, damaged = folder / "two.mp4", folder / "damaged.mkv"
     pair = "split[a][b];[a]hflip[c];[c][b]hstack,scale=480:240,fps=30000/1001"
-    looped = ("-stream_loop", "2", "-i", str(SAMPLE), "-filter_complex", pair)
-    encode(two, *looped, "-t", "12.4", "-preset", "ultrafast")
+    encode(two, "-i", str(SAMPLE), "-filter_complex", pair, "-t", "2.8", "-preset", "ultrafast")
     encode(damaged, "-i", str(SAMPLE), "-t", "2", "-c", "copy")
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 500] = bytes(range(250)) * 2
     damaged.write_bytes(data)
-    return [SAMPLE, two, damaged]
+    return [two, damaged]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default one, with clips of two seconds."""
+    folder = shutil.copytree(DEFAULT_BUNDLE, tmp_path_factory.mktemp("bundle") / "short")
+    config = replace(Bundle.load().info.preprocess, clip_seconds=2.0)
+    changed = {"preprocess": asdict(config), "preprocess_digest": config.digest()}
+    info = folder / "bundle.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | changed))
+    return folder
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
@@ -54,14 +64,14 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def in_process(files: list[Path], threads: int | None = None) -> list[dict[str, Any]]:
-    detector = avdetect.load_detector(device="cpu", threads=threads)
+def in_process(bundle: Path, files: list[Path], threads: int | None = None) -> list[dict[str, Any]]:
+    detector = avdetect.load_detector(bundle, device="cpu", threads=threads)
     return [numbers(to_dict(detector.score(file))) for file in files]
 
 
 @pytest.fixture(scope="module")
-def expected(files: list[Path]) -> list[dict[str, Any]]:
-    found = in_process(files, threads=1)
+def expected(bundle: Path, files: list[Path]) -> list[dict[str, Any]]:
+    found = in_process(bundle, files, threads=1)
     assert all(result[".fake"] is not None for result in found)
     assert any(".streams.0.curves.1.score" in result for result in found)  # two faces
     return found
@@ -78,36 +88,27 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], rel
             assert same, (name, value, other[name])
 
 
-def test_neither_threads_nor_what_went_before_change_anything(
-    files: list[Path], expected: list[dict[str, Any]]
-) -> None:
-    assert_same(in_process(files[::-1], threads=4), expected[::-1])
-
-
-@pytest.mark.parametrize(("rows", "frames", "which"), [(1, 7, [1, 2]), (64, 1, [0])])
-def test_batches_change_nothing(
-    files: list[Path], expected: list[dict[str, Any]], rows: int, frames: int, which: list[int], monkeypatch
-) -> None:
+@pytest.mark.parametrize(("threads", "rows", "frames", "order"), [(4, 1, 7, [1, 0]), (2, 64, 1, [1])])
+def test_threads_batches_and_what_went_before_change_nothing(
+    bundle, files, expected, threads, rows, frames, order, monkeypatch
+):
     """Neither the rows given to a network at once nor the frames read at once; but products of other sizes round
     otherwise, and the blocks of a transformer add that up."""
     video: Callable[..., Any] = MediaReader.video
     monkeypatch.setattr(MediaReader, "video", lambda self, **window: video(self, **window | {"batch": frames}))
-    monkeypatch.setattr(avdetect.bundle, "_CPU_ROWS", rows)
-    assert_same(in_process([files[i] for i in which]), [expected[i] for i in which], relative=2e-5)
+    monkeypatch.setattr("avdetect.bundle._CPU_ROWS", rows)
+    found = in_process(bundle, [files[i] for i in order], threads)
+    assert_same(found, [expected[i] for i in order], relative=2e-5)
 
 
-def test_workers_and_order_change_nothing(files: list[Path], expected: list[dict[str, Any]]) -> None:
-    order = [1, 0, 2]
-    command = [sys.executable, "-m", "avdetect.cli", "score", *(str(files[i]) for i in order), "--json"]
-    command += ["--device", "cpu", "--workers", "2"]
+def test_workers_and_order_change_nothing(bundle: Path, files: list[Path], expected: list[dict[str, Any]]) -> None:
+    command = [sys.executable, "-m", "avdetect.cli", "score", str(files[1]), str(files[0]), "--json"]
+    command += ["--bundle", str(bundle), "--device", "cpu", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    found = [numbers(json.loads(line)) for line in done.stdout.splitlines()]
-    assert_same(found, [expected[i] for i in order])
+    assert_same([numbers(json.loads(line)) for line in done.stdout.splitlines()], expected[::-1])
 
 
-@pytest.mark.parametrize(
-    ("codec", "flips", "seed"), [("libx264", 200, 0), ("libx264 -bf 2 -g 25", 6, 1), ("mpeg4", 200, 0)]
-)
+@pytest.mark.parametrize(("codec", "flips", "seed"), [("libx264 -bf 2 -g 25", 6, 1), ("mpeg4", 200, 0)])
 def test_a_damaged_file_shows_the_same_frames_each_time(codec: str, flips: int, seed: int, tmp_path: Path) -> None:
     """ffmpeg conceals what it cannot decode with what it finds in other frames: in which state must not be chance.
 
@@ -120,7 +121,7 @@ def test_a_damaged_file_shows_the_same_frames_each_time(codec: str, flips: int, 
     for _ in range(flips):
         data[chance.randrange(len(data) // 3, len(data) * 9 // 10)] ^= 1 << chance.randrange(8)
     file.write_bytes(data)
-    whole = {shown(file, threads, batch) for threads, batch in ((1, 5), (2, 1), (8, 5), (2, 5))}
+    whole = {shown(file, threads, batch) for threads, batch in ((1, 5), (2, 1), (8, 5))}
     assert len(whole) == 1
     assert len({shown(file, threads, 5, start_seconds=1.6, duration_seconds=2.0) for threads in (1, 8)}) == 1
 

@@ -1,7 +1,5 @@
 """Faces followed through rendered video: people who move, hide, leave, talk together and are cut away from."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 import cv2
@@ -74,9 +72,9 @@ def test_one_person_is_followed_on_every_frame(detector: FaceDetector) -> None:
     assert all(face.mouth_crop.shape == (32, 32) and face.mouth_crop.dtype == np.uint8 for face in faces)
     assert [face.frame for face in faces if face.face_crop is not None] == list(range(0, 42, 5))
     assert faces[0].face_crop.shape == (64, 64, 3)
-    for origin in (1, 8):  # the same pictures give the same crops wherever they begin, in any batches
-        late = VideoFrames(frames.i420, origin, frames.color_matrix, frames.full_range)
-        assert_same(follow(detector, late, batch=origin, origin=origin), faces, later=origin)
+    # The same pictures give the same crops wherever they begin, in any batches.
+    late = VideoFrames(frames.i420, 8, frames.color_matrix, frames.full_range)
+    assert_same(follow(detector, late, batch=7, origin=8), faces, later=8)
 
 
 class Flickering:
@@ -100,7 +98,7 @@ class Flickering:
         return None
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 def test_flickering_detections(seed: int) -> None:
     """Whatever the detector misses: no hole in a track, nothing later than `lag`, the same in any batches, and no more
     frames kept than are needed."""
@@ -129,9 +127,9 @@ def test_a_track_reaches_the_last_frame_of_its_shot() -> None:
     assert spans(follow(detector, frames, config=FaceConfig(crop_size=16, mouth_size=16, shot_change=1.0))) == [(0, 32)]
 
 
-@pytest.mark.parametrize(("side", "frames"), [(60, 16), (240, 6)])
-def test_tiny_faces_and_glimpses_are_not_tracked(detector: FaceDetector, side: int, frames: int) -> None:
-    assert follow(detector, video([paste(background(), side, 300, 180)] * frames)) == []
+def test_tiny_faces_and_glimpses_are_not_tracked(detector: FaceDetector) -> None:
+    for side, frames in ((60, 16), (240, 6)):
+        assert follow(detector, video([paste(background(), side, 300, 180)] * frames)) == []
 
 
 def test_two_speakers_of_whom_one_walks_in(detector: FaceDetector) -> None:

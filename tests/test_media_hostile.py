@@ -1,7 +1,5 @@
 """Hostile, damaged and oversized input: typed errors, nothing else opened, no process or file left behind."""
 
-from __future__ import annotations
-
 import os
 import random
 import re
@@ -9,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -18,11 +15,12 @@ from hostile.made import FORGED, matroska, pcm_track, sound_blocks
 from media_reading import read_all
 from readme_media import SAMPLE
 
-from avdetect import load_detector
+from avdetect import Detector
 from avdetect._media import child
 from avdetect.config import MediaLimits
 from avdetect.errors import LimitError, MediaError
 from avdetect.media import MediaReader, ffmpeg_path, probe
+from avdetect.preprocess import Preprocessor
 
 
 def children() -> set[int]:
@@ -50,11 +48,9 @@ def test_files_that_are_no_media(media):
 
 
 def test_only_regular_files_are_opened(tmp_path):
-    fifo = tmp_path / "fifo.mp4"
-    os.mkfifo(fifo)
-    link = tmp_path / "link.mp4"
-    link.symlink_to("/dev/zero")
-    for path in (fifo, link, tmp_path, "/dev/zero"):
+    os.mkfifo(tmp_path / "fifo.mp4")
+    (tmp_path / "link.mp4").symlink_to("/dev/zero")
+    for path in (tmp_path / "fifo.mp4", tmp_path / "link.mp4", tmp_path, "/dev/zero"):
         with pytest.raises(MediaError, match="not a regular file"):
             probe(path)
     for path in (tmp_path / "missing.mp4", "nul\0.mp4"):
@@ -62,27 +58,19 @@ def test_only_regular_files_are_opened(tmp_path):
             probe(path)
 
 
-@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
-def test_a_process_without_standard_streams_reads_all_the_same(tmp_path, media, closed):
+def test_a_process_without_standard_streams_reads_all_the_same(tmp_path, media):
     """Descriptors 0 to 2 are free then; a file that got one of them would not reach ffmpeg, whose own they are."""
-    code = textwrap.dedent("""
-        import sys
-        from avdetect.media import MediaReader
-        with MediaReader(sys.argv[1]) as reader:
-            frames = sum(map(len, reader.video()))
-        with open(sys.argv[2], "w") as file:
-            file.write(str(frames))
-    """)
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", code, str(media("silent_film.mp4")), str(out)]
+    code = """import pathlib, sys; from avdetect.media import MediaReader
+with MediaReader(sys.argv[1]) as reader: pathlib.Path(sys.argv[2]).write_text(str(sum(map(len, reader.video()))))"""
+    command = [sys.executable, "-c", code, str(media("silent_film.mp4")), str(tmp_path / "out")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(["bash", "-c", f'exec "$@" {closed}', "-", *command], timeout=60, env=environment)
-    assert out.read_text() == "10"
+    subprocess.run(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "-", *command], timeout=60, env=environment)
+    assert (tmp_path / "out").read_text() == "10"
 
 
 NAMES = [
-    *(b"-i.mp4", b"-y", b"http:__127.0.0.1:1.mp4", b"concat:a.mp4|b.mp4", b"data:,x.mp4", b"pipe:0", b"file:x"),
-    *(b"frame%03d.png", b"a b'c\"d$(id);e.mp4", b"not utf-8 \xff\xfe.mp4", b"no_extension"),
+    *(b"-i.mp4", b"http:__127.0.0.1:1.mp4", b"concat:a.mp4|b.mp4", b"pipe:0"),
+    *(b"frame%03d.png", b"a b'c\"d$(id);e.mp4", b"not utf-8 \xff\xfe"),
     b"line\nStream #0:7: Video: h264, yuv420p, 99999x99999.mp4",
 ]
 
@@ -92,7 +80,7 @@ def test_any_name_is_just_a_path(tmp_path, monkeypatch, media, name):
     monkeypatch.chdir(tmp_path)
     Path(os.fsdecode(name)).write_bytes(media("silent_film.mp4").read_bytes())
     assert read_all(name)[0] == 10
-    if name.startswith((b"http", b"concat", b"data", b"pipe", b"file", b"-")):
+    if name.startswith((b"http", b"concat", b"pipe", b"-")):
         Path(os.fsdecode(name)).unlink()
         with pytest.raises(MediaError, match="cannot open"):
             probe(os.fsdecode(name))
@@ -101,10 +89,8 @@ def test_any_name_is_just_a_path(tmp_path, monkeypatch, media, name):
 
 # ---- files that name others
 
-HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n"
 PLAYLISTS = {
-    "hls.mp4": HLS,
-    "hls.m3u8": HLS,
+    "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n",
     "concat.mp4": "ffconcat version 1.0\nfile '{target}'\n",
     "dash.mp4": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
     'mediaPresentationDuration="PT10S"><Period><AdaptationSet mimeType="video/mp4">'
@@ -119,7 +105,7 @@ PLAYLISTS = {
 
 @pytest.mark.parametrize("name", PLAYLISTS)
 def test_a_playlist_in_disguise_opens_nothing(tmp_path, name, media):
-    """Targets: a file, a FIFO (opening it would hang until the stall limit, another error), and a local server."""
+    """Targets: files, a FIFO (opening it would hang until the stall limit, another error), and a local server."""
     fifo = tmp_path / "fifo.ts"
     os.mkfifo(fifo)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -127,7 +113,7 @@ def test_a_playlist_in_disguise_opens_nothing(tmp_path, name, media):
         port = server.getsockname()[1]
         targets = ["/etc/passwd", f"file:{fifo}", f"http://127.0.0.1:{port}/x.ts", f"concat:{fifo}|/etc/passwd"]
         targets += [str(media("clap.ts"))]
-        for target in targets:
+        for target in targets if name == "hls.m3u8" else targets[1:3]:
             path = tmp_path / name
             path.write_text(PLAYLISTS[name].format(target=target))
             with pytest.raises(MediaError) as caught:
@@ -147,15 +133,19 @@ def test_every_format_is_self_contained():
     assert names <= listed
 
 
+def read_or_refused(path: Path) -> None:
+    try:
+        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=4, stall_seconds=1))
+    except MediaError as error:
+        assert str(path)[:20] in str(error)  # noqa: PT017
+
+
 @pytest.mark.parametrize("forged", FORGED)
 def test_words_of_a_file_that_look_like_ffmpegs_are_frames_or_media_errors(tmp_path, forged):
     """ffmpeg prints a language as it is: line breaks and lines like its own."""
     path = tmp_path / "forged.mkv"
     path.write_bytes(matroska(pcm_track(1, f"en)\n{FORGED[forged]}\n".encode()), sound_blocks()))
-    try:
-        read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=4, stall_seconds=1))
-    except MediaError as error:
-        assert str(path) in str(error)  # noqa: PT017
+    read_or_refused(path)
 
 
 # ---- limits
@@ -179,24 +169,21 @@ def test_a_limit_names_itself_and_its_key(media, name, limit, says):
     assert f"limits.{next(iter(limit))}" in str(caught.value)
 
 
-def test_all_of_a_file_has_a_limit_too():
+def test_all_of_a_file_has_a_limit_too(detector):
     """Two decoders that wait as long as each may, and whatever looks at the frames, are more than either."""
-    detector = load_detector(limits=MediaLimits(max_file_seconds=0.1))
+    config, faces = detector.preprocessor.config, detector.preprocessor.detector
+    limited = Preprocessor(config, faces, MediaLimits(max_file_seconds=0.1))
     with pytest.raises(LimitError, match=r"took more than 0\.1 s; raise limits\.max_file_seconds"):
-        detector.score(SAMPLE)
+        Detector(detector.bundle, limited, detector.networks).score(SAMPLE)
 
 
-def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media):
+def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FFREPORT", "file=report.log:level=32")
     frames, _, warnings = read_all(media("size_change.ts"), MediaLimits(max_pixels=64 * 64))
     assert 5 <= frames <= 20
     assert warnings
-
-
-def test_the_child_inherits_no_report_file(media, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FFREPORT", "file=report.log:level=32")
-    read_all(media("silent_film.mp4"))
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [], "the child inherits no report file"
 
 
 # ---- damage
@@ -205,23 +192,26 @@ def test_the_child_inherits_no_report_file(media, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["truncated.mp4", "truncated.mkv", "truncated.ts"])
 def test_a_truncated_file_gives_what_it_holds(media, name):
     frames, samples, warnings = read_all(media(name))
-    assert 100 < frames < 200  # of 300
-    assert 4 < samples / 16000 < 8  # of 12 s
+    assert 50 < frames < 100  # of 150
+    assert 2 < samples / 16000 < 4  # of 6 s
     assert warnings or name.endswith("ts")  # a transport stream has no end to miss
 
 
 @pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv"])
 def test_how_much_of_a_damaged_file_could_be_read_is_said(media, detector, name):
     warnings = detector.score(media(name)).warnings
-    said = re.fullmatch(r"only (\d\.\d) of 12\.\d s could be read", warnings[0])
+    said = re.fullmatch(r"only (\d\.\d) of 6\.\d s could be read", warnings[0])
     assert said
-    assert 4 < float(said[1]) < 6
+    assert 2 < float(said[1]) < 3
     assert sum("could be read" in warning for warning in warnings) == 1
-    # Damage that costs less than a second is not counted, nor is any beyond the window.
-    window = detector.score(media(name), start_seconds=1.0, duration_seconds=2.0)
-    small = detector.score(media("damaged.ts"))
-    assert any("the file is damaged" in warning for warning in small.warnings)
-    assert not any("could be read" in warning for warning in (*window.warnings, *small.warnings))
+    window = detector.score(media(name), start_seconds=0.5, duration_seconds=1.0)
+    assert not any("could be read" in warning for warning in window.warnings), "nor is any beyond the window"
+
+
+def test_damage_that_costs_less_than_a_second_is_not_counted(media, detector):
+    warnings = detector.score(media("damaged.ts")).warnings
+    assert any("the file is damaged" in warning for warning in warnings)
+    assert not any("could be read" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("name", ["hollow.mkv", "hollow.mp4"])
@@ -254,11 +244,11 @@ def test_one_half_is_read_when_the_other_is_destroyed(media, name, broken, whole
             assert sum(len(chunk.samples) for chunk in reader.audio(1.0)) < 3 * 16000  # of 2 s at 1000 s
 
 
-@pytest.mark.parametrize("name", ["clap.mp4", "clap.mkv", "clap.ts", "clap.avi", "clap.flv", "tone.mp3", "tone.ogg"])
+@pytest.mark.parametrize("name", ["clap.mp4", "clap.mkv", "clap.ts", "clap.avi", "tone.ogg"])
 def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name):
     original = media(name).read_bytes()
     path = tmp_path / name
-    for seed in range(3):
+    for seed in range(2):
         rng = random.Random(f"{name} {seed}")
         data = bytearray(original)
         for _ in range(rng.choice([1, 20, 400])):
@@ -266,10 +256,7 @@ def test_bit_flips_and_cuts_end_in_frames_or_media_errors(media, tmp_path, name)
             where = rng.choice([rng.randrange(len(data)), rng.randrange(2000), len(data) - 1 - rng.randrange(2000)])
             data[where] ^= 1 << rng.randrange(8)
         path.write_bytes(data[: rng.randrange(len(data))] if seed % 2 else data)
-        try:
-            read_all(path, MediaLimits(max_duration_seconds=60, max_wall_seconds=4, stall_seconds=1))
-        except MediaError as error:
-            assert str(path)[:20] in str(error)  # noqa: PT017
+        read_or_refused(path)
 
 
 # ---- nothing survives
@@ -286,30 +273,29 @@ def test_closing_early_ends_the_child(media):
     reader.close()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_child_survives_the_end_of_this_process(media, tmp_path, how):
-    code = textwrap.dedent("""
-        import signal, sys, time
+def test_no_child_survives_the_end_of_this_process(media, tmp_path):
+    code = """if True:
+        import os, signal, sys, time
         from avdetect.media import MediaReader
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background hands down SIG_IGN
-        reader = MediaReader(sys.argv[1])
-        for batch in reader.video():
-            print(*open("/proc/self/task/%d/children" % __import__("os").getpid()).read().split(), flush=True)
-            time.sleep(60)
-    """)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(media("long.mp4"))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
-    )
-    with parent:
-        assert parent.stdout is not None
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
-        assert pids
-        parent.send_signal(how)
-        parent.wait(10)
-    assert all_gone(pids)
+        frames = MediaReader(sys.argv[1]).video()
+        next(frames)
+        print(open("/proc/self/task/%d/children" % os.getpid()).read(), flush=True)
+        time.sleep(60)"""
+    ways = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    parents = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(media("long.mp4"))],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "cwd": tmp_path},
+            env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        )
+        for _ in ways
+    ]
+    for parent, how in zip(parents, ways, strict=True):
+        with parent:
+            pids = [int(pid) for pid in parent.stdout.readline().split()]
+            assert pids
+            parent.send_signal(how)
+            parent.wait(10)
+        assert all_gone(pids), how
     assert os.listdir(tmp_path) == []

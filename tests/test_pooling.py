@@ -1,7 +1,5 @@
 """From frame outputs to features: the sign of the offset, valid pairs only, and pooling that a reviewer can predict."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -10,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.pooling import (
-    FEATURES,
     MIN_OFFSET_PAIRS,
     MIN_SPEAKING,
     MIN_STRETCH_WINDOWS,
@@ -18,7 +15,6 @@ from avdetect.pooling import (
     NEAR,
     NUM_VALUES,
     STREAM_OF_VALUE,
-    STREAMS,
     SyncDistances,
     SyncReading,
     confident_mean,
@@ -62,7 +58,7 @@ def read(distances: SyncDistances) -> SyncReading:
 # -- pooling of logits
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(logits)
 def test_confident_mean_is_a_mean_that_treats_both_classes_and_every_order_alike(values: np.ndarray) -> None:
     mean = confident_mean(values)
@@ -82,9 +78,7 @@ def test_the_most_suspicious_track_speaks_for_the_file() -> None:
     assert pool_tracks({1: none}) is pool_tracks({}) is None
     assert track_logit(np.array([4, 0.1, 0.1], np.float32), "mean") == pytest.approx(1.4 * 3 / 5)
     assert track_logit(np.full(2, 3.0, np.float32)) == pytest.approx(1.5)  # a glimpse, PRIOR_CROPS of them: half
-
-
-def test_many_short_noisy_tracks_of_a_cut_video_do_not_look_forged() -> None:
+    # Many short noisy tracks of a cut video do not look forged.
     rng = np.random.default_rng(0)
     tracks = {i: rng.normal(-2, 1.5, 1 + i % 3).astype(np.float32) for i in range(300)}
     forged = track_logit(np.full(30, 1.0, np.float32))  # one face that is followed for long
@@ -102,7 +96,7 @@ def test_a_window_counts_for_the_seconds_that_it_hears() -> None:
     assert heard_per_second([(1.0, 3.0)], 2.0, 0.0, 1.0 + 1e-9) == {0: 3.0}, "a rounding error is no second"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(2, 9), st.integers(1, 4), st.floats(0, 3))
 def test_a_forged_stretch_stands_in_the_middle_of_its_curve(seconds: int, length: int, start: float) -> None:
     """Windows as `scoring.audio_windows` lays them: nothing is moved to one side."""
@@ -115,7 +109,7 @@ def test_a_forged_stretch_stands_in_the_middle_of_its_curve(seconds: int, length
 # -- sync
 
 
-@pytest.mark.parametrize("lag", [-MAX, -4, -3, -1, 0, 1, 3, 4, MAX])
+@pytest.mark.parametrize("lag", [-MAX, -3, 0, 3, 4, MAX])
 def test_audio_that_lags_by_k_frames_reads_as_plus_k(lag: int) -> None:
     found = read(distances_of(*lagging(lag)))
     assert found.offset_seconds == lag / 25
@@ -126,7 +120,7 @@ def test_audio_that_lags_by_k_frames_reads_as_plus_k(lag: int) -> None:
     assert found.match == found.confidence if abs(lag) <= NEAR else -0.2 < found.match < 0.2
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 30), st.integers(-20, 20), st.integers(0, 30), st.integers(0, 6), st.integers(0, 99))
 def test_distances_are_those_of_the_pairs_that_exist(w: int, start: int, v: int, largest: int, seed: int) -> None:
     mouth, voice = unit(w, seed, 4), unit(v, seed + 1, 4)
@@ -144,12 +138,11 @@ def test_distances_are_those_of_the_pairs_that_exist(w: int, start: int, v: int,
             assert count == sum((start + i) // 25 == second for i, _ in known)
 
 
-@pytest.mark.parametrize("seed", [7, 8])
-def test_moments_that_are_near_to_all_draw_no_offset_to_themselves(seed: int) -> None:
+def test_moments_that_are_near_to_all_draw_no_offset_to_themselves() -> None:
     """Late offsets have fewer pairs, so that a stretch at the end, near to every mouth, is more of their mean."""
     mouth, voice = lagging(-4)
     common = np.full(mouth.shape[1], 1 / np.sqrt(mouth.shape[1]), np.float32)
-    mouth = mouth + 6 * unit(len(mouth), seed) + 8 * common
+    mouth = mouth + 6 * unit(len(mouth), 7) + 8 * common
     voice = voice.copy()
     voice[44:] = 0.2 * voice[44:] + 3 * common
     mouth, voice = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (mouth, voice))
@@ -168,29 +161,13 @@ def test_edges_favour_no_offset_when_every_pair_is_equally_far() -> None:
 
 def test_silent_voices_do_not_count() -> None:
     mouth, voice = lagging(3, 80)
-    valid = np.ones(80, bool)
-    valid[20:40] = False
-    voice = voice.copy()
-    voice[20:40] = mouth[20:40]  # would say "in step" if it counted
-    distances = distances_of(mouth, voice, valid=valid)
+    silent = (np.arange(80) >= 20) & (np.arange(80) < 40)
+    voice = np.where(silent[:, None], mouth, voice)  # would say "in step" if it counted
+    distances = distances_of(mouth, voice, valid=~silent)
     found = read(distances)
     assert found.offset_seconds == 3 / 25
     assert distances.count[:, MAX].sum() == distances.spoken.sum() == 60
     assert max(distance for _, distance in found.curve) < 0.1  # nothing silent is in the curve
-
-
-def test_clips_of_a_file_add_up() -> None:
-    mouth, voice = lagging(2, 80)
-    whole = distances_of(mouth, voice)
-    parts = [sync_distances(mouth[i : i + 40], i, voice[i : i + 40], i, np.ones(40, bool), MAX) for i in (0, 40)]
-    assert read_sync(parts[0]) is None, "too short on its own"
-    joined = SyncDistances.join(parts)
-    assert read(joined).offset_seconds == read(whole).offset_seconds == 2 / 25
-    np.testing.assert_array_equal(joined.count.sum(0), 2 * parts[0].count.sum(0))
-    assert joined.speaking() == pytest.approx(whole.speaking(), abs=1e-6)
-    assert [second for second, _ in read(joined).curve] == [0.5, 1.5, 1.5, 2.5, 3.5]  # the cut stands inside second 1
-    cut = whole.within(whole.seconds == 1)
-    assert cut.speaking() == pytest.approx(1 - np.linalg.norm(mouth[25:50].mean(0)), abs=1e-6)
 
 
 @pytest.mark.parametrize(("windows", "stretch", "file"), [(0, 0, 0), (19, 0, 0), (20, 1, 0), (49, 1, 0), (50, 1, 1)])
@@ -213,11 +190,17 @@ def test_the_match_is_between_the_best_near_offset_and_the_median() -> None:
     assert found.offset_seconds == 9 / 25
 
 
-def test_no_pair_near_offset_0_is_no_match() -> None:
-    """A voice that begins when the face is gone: what the lips said is not there."""
-    distances = sync_distances(unit(60), 0, unit(60, 1), 60, np.ones(60, bool), 100)
-    assert distances.count.sum(0).max() >= MIN_SYNC_WINDOWS
-    assert read_sync(distances) is None
+def test_no_pair_near_offset_0_is_no_match_and_an_offset_backed_by_few_pairs_is_not_read() -> None:
+    # A voice that begins when the face is gone: what the lips said is not there.
+    gone = sync_distances(unit(60), 0, unit(60, 1), 60, np.ones(60, bool), 100)
+    assert gone.count.sum(0).max() >= MIN_SYNC_WINDOWS
+    assert read_sync(gone) is None
+    distances = sync_distances(unit(60), 0, unit(60, 1), 0, np.ones(60, bool), 55)
+    rare = distances.count.sum(0) < MIN_OFFSET_PAIRS
+    assert rare.any()
+    found = read(dataclasses.replace(distances, total=np.where(rare, 0.0, distances.total)))
+    assert abs(found.offset_seconds * 25) <= 50
+    assert found.min_distance > 1
 
 
 def test_a_mouth_that_stands_still_does_not_speak() -> None:
@@ -227,26 +210,12 @@ def test_a_mouth_that_stands_still_does_not_speak() -> None:
     assert 0 < distances.speaking() < MIN_SPEAKING
     assert distances.stands_still()
     assert read_sync(distances) is None
-    moving = distances_of(unit(100), unit(100, 1))
-    assert not moving.stands_still()
-    assert read(moving).offset_seconds is not None
-
-
-def test_only_frames_with_speech_show_who_speaks() -> None:
-    """The mouth rests while the voice speaks and moves in its pauses: it answers somebody."""
+    assert not distances_of(unit(100), unit(100, 1)).stands_still()
+    # It rests while the voice speaks and moves in its pauses: it answers somebody.
     voice, valid = unit(120, 1), np.arange(120) < 60
     mouth = np.where(valid[:, None], unit(1), unit(120))
     assert distances_of(mouth, voice, valid=valid).speaking() == pytest.approx(0, abs=1e-5)
     assert distances_of(mouth, voice, valid=~valid).speaking() > 0.5
-
-
-def test_an_offset_backed_by_few_pairs_is_not_read() -> None:
-    distances = sync_distances(unit(60), 0, unit(60, 1), 0, np.ones(60, bool), 55)
-    rare = distances.count.sum(0) < MIN_OFFSET_PAIRS
-    assert rare.any()
-    found = read(dataclasses.replace(distances, total=np.where(rare, 0.0, distances.total)))
-    assert abs(found.offset_seconds * 25) <= 50
-    assert found.min_distance > 1
 
 
 def test_the_curve_over_time_shows_where_the_voice_slips_or_is_silent() -> None:
@@ -264,7 +233,7 @@ def test_the_curve_over_time_shows_where_the_voice_slips_or_is_silent() -> None:
 # -- features
 
 
-@pytest.mark.parametrize("present", [(v, a, s) for v in (0, 1) for a in (0, 1) for s in (0, 1)])
+@pytest.mark.parametrize("present", [(1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
 def test_features_carry_values_and_the_mask(present: tuple[int, int, int]) -> None:
     reading = SyncReading(-0.2, 0.5, 0.7, 0.9, 0.3, ((0.5, 0.7),))
     values = (1.5, -2.0, 0.5, 0.7, 0.3, 0.2)
@@ -272,8 +241,5 @@ def test_features_carry_values_and_the_mask(present: tuple[int, int, int]) -> No
     assert vector.dtype == np.float32
     expected = [value * present[stream] for value, stream in zip(values, STREAM_OF_VALUE, strict=True)]
     np.testing.assert_allclose(vector, [*expected, *present])
-
-
-def test_a_logit_of_zero_is_not_a_missing_stream_and_the_mask_follows_the_names() -> None:
+    # A logit of zero is not a missing stream.
     np.testing.assert_array_equal(fusion_features(0.0, None, None)[NUM_VALUES:], [1, 0, 0])
-    assert FEATURES[NUM_VALUES:] == tuple(f"has_{name}" for name in STREAMS)

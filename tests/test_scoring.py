@@ -1,7 +1,5 @@
 """Clips to stream outputs with networks whose answer is known: offsets, windows, and reasons for what is missing."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -49,7 +47,7 @@ def reading(outputs: StreamOutputs, track: int = 0) -> SyncReading:
 # -- sync, from pixels and samples
 
 
-@pytest.mark.parametrize("lag", [-15, -1, 0, 5, 15])
+@pytest.mark.parametrize("lag", [-15, 0, 5])
 def test_sound_that_comes_late_is_a_positive_offset(lag: int) -> None:
     outputs = score(talking_clip(75, lag=lag))
     found = reading(outputs)
@@ -59,7 +57,7 @@ def test_sound_that_comes_late_is_a_positive_offset(lag: int) -> None:
     assert outputs.missing == {}
 
 
-@pytest.mark.parametrize(("face_from", "sound_from"), [(0, 10), (30, 22), (300, 300)])
+@pytest.mark.parametrize(("face_from", "sound_from"), [(0, 10), (300, 292)])
 def test_one_clock_for_face_and_sound(face_from: int, sound_from: int) -> None:
     """A face and a waveform that begin at different times, each at its right place, are in step."""
     codes = codes_of(100)
@@ -101,7 +99,7 @@ def test_of_two_faces_the_one_who_speaks_is_measured() -> None:
 # -- what is missing
 
 
-def test_everything_present() -> None:
+def test_everything_present_with_so_many_crops_of_a_clip_at_most() -> None:
     networks = ToneNetworks(visual_logit=1.5, audio_logit=-0.5)
     outputs = score(talking_clip(75), networks=networks)
     assert outputs.missing == {}
@@ -111,15 +109,12 @@ def test_everything_present() -> None:
     assert vector["visual_logit"] == pytest.approx(1.5 * 15 / (15 + PRIOR_CROPS))
     assert [vector[n] for n in ("has_visual", "has_audio", "has_sync")] == [1, 1, 1]
     assert networks.calls == {"visual": 15, "speech": 2, "audio": 2, "mouth": 75, "voice": 2}
+    networks = ToneNetworks()
+    score(talking_clip(75), networks=networks, visual=dataclasses.replace(ModelConfig().visual, crops=6))
+    assert networks.calls["visual"] == 6
 
 
-def test_at_most_so_many_crops_of_a_clip_are_judged() -> None:
-    for crops, judged in ((0, 15), (6, 6), (40, 15)):
-        networks = ToneNetworks()
-        score(talking_clip(75), networks=networks, visual=dataclasses.replace(ModelConfig().visual, crops=crops))
-        assert networks.calls["visual"] == judged
-
-
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(count=st.integers(0, 60), most=st.integers(0, 20))
 def test_spread_numbers_are_in_order_and_even(count: int, most: int) -> None:
     numbers = np.arange(count) * 3 + 7
@@ -141,9 +136,7 @@ HISS = (0.3 * np.random.default_rng(0).standard_normal(75 * SAMPLES_PER_FRAME)).
         (None, {"audio": "no audio stream"}, "no audio stream"),
     ],
 )
-def test_without_speech_neither_voice_nor_match_is_judged(
-    wave: Waveform | None, missing: dict[str, str], reason: str
-) -> None:
+def test_without_speech_neither_voice_nor_match_is_judged(wave, missing, reason):
     networks = ToneNetworks()
     outputs = score(dataclasses.replace(talking_clip(75), waveform=wave), missing=missing, networks=networks)
     assert outputs.missing == {"audio": reason, "sync": reason}
@@ -180,9 +173,8 @@ def test_short_clips_and_tracks_do_no_harm() -> None:
     assert set(brief.missing) == {"audio", "sync"}
     assert brief.visual_logit() == pytest.approx(1.5 * 2 / (2 + PRIOR_CROPS))
     clip = talking_clip(75)
-    outputs = score(
-        dataclasses.replace(clip, tracks=(*clip.tracks, make_track(np.arange(MOUTH_FRAMES - 1), track_id=4)))
-    )
+    brief_track = make_track(np.arange(MOUTH_FRAMES - 1), track_id=4)
+    outputs = score(dataclasses.replace(clip, tracks=(*clip.tracks, brief_track)))
     assert (set(outputs.visual), set(outputs.sync)) == ({0, 4}, {0})
     track = clip.tracks[0]  # one without face crops still has lips
     bare = {n: getattr(track, n)[:0] for n in ("face_crops", "face_frames", "boxes", "landmarks", "confidences")}
@@ -205,19 +197,13 @@ def test_small_faces_are_not_judged_and_their_size_is_said() -> None:
 def test_speech_is_encoded_once_a_few_windows_at_a_time() -> None:
     """For voice and match together, and not at all for what no stream asks for."""
     shapes: list[int] = []
-
-    class Counting(ToneNetworks):
-        def speech(self, mels: np.ndarray) -> np.ndarray:
-            shapes.append(len(mels))
-            return super().speech(mels)
-
-    clip = talking_clip(300)
-    networks = Counting()
+    clip, networks = talking_clip(300), ToneNetworks()
+    encode = networks.speech
+    networks.speech = lambda mels: shapes.append(len(mels)) or encode(mels)
     score(clip, networks=networks)
     assert sum(shapes) == networks.calls["audio"] == networks.calls["voice"] == 11
     assert max(shapes) == WINDOWS_AT_ONCE
     for streams, faces, calls in (
-        (("visual",), clip.tracks, (0, 0, 0)),
         (("visual", "audio"), clip.tracks, (11, 11, 0)),
         (("visual", "sync"), clip.tracks, (11, 0, 11)),
         (("visual", "sync"), (), (0, 0, 0)),
@@ -238,7 +224,7 @@ def everywhere(wave: Waveform) -> np.ndarray:
     return np.ones(len(wave.samples) // HOP, bool)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.integers(0, 7 * SAMPLE_RATE), st.sampled_from([1.0, 0.5, 0.33]))
 def test_windows_cover_the_whole_waveform(count: int, stride: float) -> None:
     wave = waveform(count, 12.4)
@@ -266,7 +252,7 @@ def test_the_tail_is_heard_and_a_window_is_a_log_mel_of_its_samples() -> None:
     np.testing.assert_array_equal(window.mel, log_mel(level(samples[23_680:55_680], mask[148:348])))
 
 
-@pytest.mark.parametrize("frames", [20, 60, 130])
+@pytest.mark.parametrize("frames", [20, 130])
 def test_a_frame_is_taken_from_the_window_in_whose_middle_it_stands(frames: int) -> None:
     wave = waveform(frames * SAMPLES_PER_FRAME + 100)
     windows = audio_windows(wave, everywhere(wave), AUDIO)

@@ -1,7 +1,5 @@
 """Segments of per-second curves: their laws, and those of a file that is forged from end to end."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdetect.segments import HIGH, curve_segments, find_segments
-from avdetect.types import Curve, Detection, Segment, StreamScore
+from avdetect.types import Curve, Segment, StreamScore
 
 HEIGHT = 2.0
 
@@ -31,21 +29,7 @@ def curves(draw: st.DrawFn) -> Curve:
     return Curve(tuple(second + 0.5 for second in seconds), tuple(values), 0.0)
 
 
-@pytest.mark.parametrize(
-    ("one", "end", "expected"),
-    [
-        (curve(-1, 0.9, 2.0, 4.0, 2.5, 1.9, -1), 9, [(2.0, 5.0)]),  # down to half of its peak
-        (curve(3.0, 2.5, 3.5, 2.0), 3.7, [(0.0, 3.7)]),
-        (curve(1.9, 1.9, -3, 0), 9, []),
-        (curve(0, 8, 0, 2, 1.5, 0), 9, [(1.0, 2.0), (3.0, 5.0)]),  # each by its own height
-        (Curve((0.5, 3.5, 4.5), (3.0, 3.0, 3.0), 0.0), 9, [(0.0, 1.0), (3.0, 5.0)]),  # what was not seen is in none
-    ],
-)
-def test_segments_of_a_curve(one: Curve, end: float, expected: list[tuple[float, float]]) -> None:
-    assert spans(curve_segments(one, "audio", HEIGHT, 0.0, end)) == expected
-
-
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(curves(), st.floats(0.5, 6), st.floats(0, 30), st.floats(0, 30))
 def test_the_law_of_hysteresis(one: Curve, high: float, start: float, length: float) -> None:
     """Segments are apart and in order. Each reaches the high level and nowhere falls below half of its peak; the
@@ -85,9 +69,3 @@ def test_all_streams_with_a_level_in_the_order_of_their_start() -> None:
     found = find_segments(streams, 0.0, 2.5)
     assert spans(list(found)) == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.5)]
     assert [(segment.stream, segment.track_id) for segment in found] == [("visual", 1), ("audio", None), ("visual", 0)]
-
-
-def test_the_sample_is_forged_from_end_to_end(sample: Detection) -> None:
-    voice = [segment for segment in sample.segments if segment.stream == "audio"]
-    assert (voice[0].start_seconds, voice[-1].end_seconds) == (0.0, sample.duration_seconds)
-    assert sum(segment.end_seconds - segment.start_seconds for segment in voice) > 5

@@ -1,28 +1,58 @@
-"""Speech detection and level: what is speech, what is not, whatever the level; and sound that nobody would send."""
+"""Log-mels as librosa's; what is speech, whatever the level; and sound that nobody would send."""
 
-from __future__ import annotations
-
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 from clips import speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from readme_media import SAMPLE
 
-from avdetect import Detector
 from avdetect import speech as module
-from avdetect.audio import rms
+from avdetect.audio import FLOOR, N_FFT, N_MELS, SILENCE_RMS, WIN_LENGTH, log_mel, rms
 from avdetect.errors import ModelError
-from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.speech import SPEECH_RMS, STEP, enough_speech, level, speech_mask, speech_probability
 from avdetect.types import HOP, SAMPLE_RATE, Float
 
+RANDOM = np.random.default_rng(0)
 SECONDS = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE
+CLICKS = np.zeros(5000)
+CLICKS[[0, 1234, 4999]] = 1
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [speech(1.0), RANDOM.uniform(-1, 1, 12_345), RANDOM.standard_normal(8000) * 1e-4, CLICKS, np.full(200, 0.3)],
+    ids=["speech", "noise", "quiet noise", "clicks", "shorter than a window"],
+)
+@pytest.mark.filterwarnings("ignore:n_fft=512 is too large")
+def test_log_mel_equals_librosas(samples: np.ndarray) -> None:
+    samples = samples.astype(np.float32)
+    sizes = {"sr": SAMPLE_RATE, "n_fft": N_FFT, "win_length": WIN_LENGTH, "hop_length": HOP, "n_mels": N_MELS}
+    power = librosa.feature.melspectrogram(y=samples.astype(np.float64), pad_mode="constant", dtype=np.float64, **sizes)
+    expected = np.log(np.maximum(power, FLOOR)).T[: len(samples) // HOP]
+    np.testing.assert_allclose(log_mel(samples), expected, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.integers(0, 6000))
+def test_there_are_as_many_frames_as_whole_hops(length: int) -> None:
+    mels = log_mel(np.full(length, 0.1, np.float32))
+    assert (mels.shape, mels.dtype) == ((length // HOP, N_MELS), np.float32)
+    assert np.isfinite(mels).all()
+
+
+def test_rms() -> None:
+    assert rms(np.zeros(0, np.float32)) == 0
+    # The sum of squares of an hour of quiet audio must not vanish in float32.
+    assert rms(np.full(10_000_000, -1e-3, np.float32)) == pytest.approx(1e-3, rel=1e-6)
+    assert pytest.approx(-55) == 20 * np.log10(SILENCE_RMS)
+
+
+# -- what is speech
 
 
 def sine(*frequencies: float) -> np.ndarray:
@@ -45,7 +75,6 @@ def melody() -> np.ndarray:
 
 
 SOUNDS: dict[str, Callable[[], np.ndarray]] = {
-    "low tone": lambda: sine(120),
     "chord": lambda: sine(698.5, 1046.5, 1396.9),
     "dial tones": lambda: sine(770, 1336) * (SECONDS % 0.3 < 0.15),
     "siren": lambda: np.sin(2 * np.pi * np.cumsum(700 + 400 * np.sin(2 * np.pi * 0.5 * SECONDS)) / SAMPLE_RATE),
@@ -65,8 +94,8 @@ def test_what_is_no_speech(name: str) -> None:
 
 
 def test_a_voice_is_speech_where_it_is_in_time() -> None:
-    for seconds in (0.5, 40.0):  # also beyond one run of the network
-        assert speech_mask(speech(seconds)).mean() > 0.95
+    for samples in (speech(0.5), np.tile(speech(2.0), 18)):  # also beyond one run of the network
+        assert speech_mask(samples).mean() > 0.95
     samples = np.zeros(6 * SAMPLE_RATE, np.float32)
     samples[2 * SAMPLE_RATE : 4 * SAMPLE_RATE] = speech(2.0)
     mask = speech_mask(samples)
@@ -75,7 +104,7 @@ def test_a_voice_is_speech_where_it_is_in_time() -> None:
     assert not mask[420:].any()  # its tail: a pause of up to 0.1 s and the pad
 
 
-@pytest.mark.parametrize(("gain", "constant"), [(0.01, 0.0), (30.0, 0.0), (1.0, 0.05), (1.0, -0.3)])
+@pytest.mark.parametrize(("gain", "constant"), [(0.01, 0.0), (30.0, 0.0), (1.0, -0.3)])
 def test_neither_level_nor_a_microphones_constant_is_heard(gain: float, constant: float) -> None:
     samples = np.concatenate([speech(2.0), np.zeros(SAMPLE_RATE, np.float32), 0.3 * speech(2.0, 1)]).astype(np.float32)
     changed, mask = samples * np.float32(gain) + np.float32(constant), speech_mask(samples)
@@ -114,40 +143,10 @@ def test_speech_is_brought_to_one_level() -> None:
     assert [enough_speech(np.arange(200) < frames) for frames in (39, 40)] == [False, True]
 
 
-@pytest.fixture(scope="module")
-def heard(detector: Detector) -> Callable[[Callable[[Float], np.ndarray]], StreamOutputs]:
-    """What the default networks say of the sample clip (a face, and a voice) when its sound is changed."""
-    scorer = StreamScorer(detector.networks, detector.bundle.info.model)
-    clips = detector.preprocessor.clips(SAMPLE)
-
-    def outputs_of(change: Callable[[Float], np.ndarray]) -> StreamOutputs:
-        outputs = scorer.start()
-        for clip in clips:
-            sound = dataclasses.replace(clip.waveform, samples=change(clip.waveform.samples).astype(np.float32))
-            scorer.score_audio(outputs, dataclasses.replace(clip, waveform=sound))
-        return scorer.finish(outputs, {})
-
-    return outputs_of
-
-
-@pytest.mark.parametrize("gain_db", [-25, -10, 6])
-def test_level_moves_neither_the_voice_nor_the_match(heard, gain_db: float) -> None:
-    gain, plain = 10 ** (gain_db / 20), heard(lambda samples: samples)
-    float_copy = heard(lambda samples: samples * gain)
-    # As 16-bit PCM: what is quiet is coarser, what is loud is cut off.
-    pcm_copy = heard(lambda samples: np.round(samples * gain * 32767) / 32767)
-    for copy in (float_copy, pcm_copy):
-        assert copy.audio_logit() == pytest.approx(plain.audio_logit(), rel=0.06)  # .02 of a probability is promised
-        (_, found), (_, expected) = copy.sync_reading(), plain.sync_reading()
-        assert found.offset_seconds == expected.offset_seconds
-        assert found.confidence == pytest.approx(expected.confidence, abs=0.01)
-    assert float_copy.audio_logit() == pytest.approx(plain.audio_logit(), abs=1e-3)
-
-
 SAMPLES = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(arrays(np.float32, st.integers(0, 3 * STEP), elements=SAMPLES, fill=SAMPLES))
 def test_any_samples_give_a_probability_and_a_mask(samples: Float) -> None:
     probability = speech_probability(samples)

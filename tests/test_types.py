@@ -1,42 +1,17 @@
 """The values that flow from file to verdict: they refuse wrong shapes and print themselves without their data."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
 import pytest
 from clips import make_track
 
-from avdetect.types import (
-    FPS,
-    HOP,
-    MELS_PER_FRAME,
-    SAMPLE_RATE,
-    SAMPLES_PER_FRAME,
-    Clip,
-    VideoFrames,
-    Waveform,
-    exact_div,
-)
-
-
-def frames(count: int = 2, height: int = 4, width: int = 6) -> VideoFrames:
-    data = np.arange(count * height * 3 // 2 * width, dtype=np.uint8).reshape(count, height * 3 // 2, width)
-    return VideoFrames(data, first_frame=50)
-
-
-def test_rates_divide() -> None:
-    assert SAMPLES_PER_FRAME * FPS == SAMPLE_RATE
-    assert MELS_PER_FRAME == 4
-    assert MELS_PER_FRAME * HOP == SAMPLES_PER_FRAME
-    assert exact_div(12, 4) == 3
-    with pytest.raises(ValueError, match="does not divide"):
-        exact_div(12, 5)
+from avdetect.types import Clip, VideoFrames, Waveform, exact_div
 
 
 def test_video_frames_know_their_size_and_place() -> None:
-    video = frames()
+    data = np.arange(2 * 6 * 6, dtype=np.uint8).reshape(2, 6, 6)
+    video = VideoFrames(data, first_frame=50)
     assert (len(video), video.height, video.width, video.start_seconds) == (2, 4, 6, 2.0)
     assert repr(video) == "VideoFrames(2 x 4 x 6 from 2.00 s)"
     planes = video.planes(1)
@@ -65,5 +40,7 @@ def test_wrong_arrays_are_refused() -> None:
     for name in ("boxes", "landmarks", "confidences", "face_crops", "face_frames"):
         with pytest.raises(ValueError, match="differ in length"):
             dataclasses.replace(track, **{name: getattr(track, name)[:-1]})
+    with pytest.raises(ValueError, match="does not divide"):
+        exact_div(12, 5)
     with pytest.raises(ValueError, match="bad crops"):
         dataclasses.replace(track, face_crops=track.face_crops[..., :2])

@@ -1,7 +1,5 @@
 """What probabilities amount to: the verdict and the strength of its signs by two thresholds, and the sentence."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 
