@@ -43,13 +43,6 @@ def make(target: Path, *options: str) -> Path:
     return encode(target, "-i", str(SAMPLE), *options)
 
 
-def followed(finder: FaceDetector, pictures: list[np.ndarray], config: FaceConfig | None = None) -> FaceTracker:
-    tracker = FaceTracker(finder, config or FaceConfig())
-    tracker.push(video(pictures))
-    tracker.flush()
-    return tracker
-
-
 # -- too small, too many
 
 
@@ -82,7 +75,9 @@ def test_looking_closer_changes_no_track_and_ends_with_the_first_face(finder: Fa
 
     monkeypatch.setattr(finder, "detect", counted)
     empty, face = background(), paste(background(), 240, WIDTH / 2, HEIGHT / 2)
-    tracker = followed(finder, [empty] * 60 + [face] * 60)
+    tracker = FaceTracker(finder, FaceConfig())
+    tracker.push(video([empty] * 60 + [face] * 30))
+    tracker.flush()
     assert looks.count(MIN_CLOSER_FACE) == 3, "at 0, 1 and 2 s"
     assert (tracker.seen.beyond, tracker.seen.followed, tracker.seen.small_side) == (0, (0,), 0)
 

@@ -41,8 +41,8 @@ def _nothing_is_left_behind():
 
 def test_files_that_are_no_media(media):
     says = {"empty.mp4": "is empty", "text.mp4": "cannot be read as", "headless.mp4": "moov atom not found"}
-    for name in says:
-        with pytest.raises(MediaError, match=rf"{name}.*{says[name]}") as caught:
+    for name, why in says.items():
+        with pytest.raises(MediaError, match=rf"{name}.*{why}") as caught:
             read_all(media(name))
         assert "/proc/self/fd" not in str(caught.value)
 
