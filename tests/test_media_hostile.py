@@ -60,8 +60,11 @@ def test_only_regular_files_are_opened(tmp_path):
 
 def test_a_process_without_standard_streams_reads_all_the_same(tmp_path, media):
     """Descriptors 0 to 2 are free then; a file that got one of them would not reach ffmpeg, whose own they are."""
-    code = """import pathlib, sys; from avdetect.media import MediaReader
-with MediaReader(sys.argv[1]) as reader: pathlib.Path(sys.argv[2]).write_text(str(sum(map(len, reader.video()))))"""
+    code = """if True:
+        import pathlib, sys
+        from avdetect.media import MediaReader
+        with MediaReader(sys.argv[1]) as reader:
+            pathlib.Path(sys.argv[2]).write_text(str(sum(map(len, reader.video()))))"""
     command = [sys.executable, "-c", code, str(media("silent_film.mp4")), str(tmp_path / "out")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(["bash", "-c", 'exec "$@" <&- >&- 2>&-', "-", *command], timeout=60, env=environment)
@@ -178,9 +181,10 @@ def test_all_of_a_file_has_a_limit_too(detector):
 
 
 def test_a_picture_that_grows_past_the_limit_in_mid_stream_is_not_decoded(media, monkeypatch, tmp_path):
+    path = media("size_change.ts")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FFREPORT", "file=report.log:level=32")
-    frames, _, warnings = read_all(media("size_change.ts"), MediaLimits(max_pixels=64 * 64))
+    frames, _, warnings = read_all(path, MediaLimits(max_pixels=64 * 64))
     assert 5 <= frames <= 20
     assert warnings
     assert os.listdir(tmp_path) == [], "the child inherits no report file"

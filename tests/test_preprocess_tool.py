@@ -237,7 +237,10 @@ def kill_workers(monkeypatch: pytest.MonkeyPatch, name: str, times: float = math
                 continue
             if worker.item.value["records"][0]["source"].endswith(name):
                 victims.append(worker)
-                os.kill(worker.pid, signal.SIGKILL) if isinstance(worker, Process) else worker.kill()
+                if isinstance(worker, Process):
+                    os.kill(worker.pid, signal.SIGKILL)
+                else:
+                    worker.kill()
 
     monkeypatch.setattr(BasePool, "_submit", submit_and_kill)
     return victims
