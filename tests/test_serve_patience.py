@@ -13,7 +13,9 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+import serve_running
 import serve_scorers
+import uvicorn
 from serve_running import BODY, FORM, Running, connected, eventually, running
 
 from avdetect.config import MediaLimits
@@ -105,10 +107,16 @@ def trickle(connection: socket.socket) -> None:
         time.sleep(0.05)
 
 
+def hasty(service_of_it: service.Service) -> uvicorn.Server:
+    server = command.http_server(service_of_it)
+    server.config.timeout_keep_alive = 1
+    return server
+
+
 def test_who_does_not_go_on_or_only_trickles_is_not_waited_for(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(security, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(pages, "_LOGIN_SECONDS", 0.3)
-    monkeypatch.setattr(uploads, "_LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(serve_running, "http_server", hasty)
     body = " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"
     with running(tmp_path / "data", serve_scorers.by_text, token=TOKEN) as guarded, ExitStack() as held:
         expected = {

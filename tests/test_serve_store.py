@@ -92,7 +92,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(EVENTS)
 def test_in_any_order_of_events_an_ended_job_stays_as_it_ended(events: list[tuple[str, str]]) -> None:
     more = {"finish": (VERDICT,), "fail": ("MediaError", "broken")}
