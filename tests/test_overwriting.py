@@ -9,6 +9,7 @@ import pytest
 from batch_commands import kept_in
 from conftest import Here
 
+from avdetect.batch.options import ScoringOptions
 from avdetect.cli import run
 
 CLIP = b"this is not a video\n" * 50  # scoring it fails at once
@@ -17,6 +18,7 @@ CLIP = b"this is not a video\n" * 50  # scoring it fails at once
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ScoringOptions, "identity", lambda options: {"of": "one and the same"})
     for name in ("a.mp4", "b.mp4", "media.csv", "media.html"):
         Path(name).write_bytes(CLIP)
     Path("list.csv").write_text("path\na.mp4\n")
@@ -63,17 +65,16 @@ def test_what_is_read_or_is_not_ours_is_refused(arguments: list[str], says: str,
     assert contents(folder) == before
 
 
-def test_the_list_on_standard_input_is_not_overwritten(folder: Path, monkeypatch, capsys) -> None:
+def test_the_list_on_standard_input_is_not_overwritten(folder: Path, capsys) -> None:
     before = Path("list.csv").read_bytes()
-    with Path("list.csv").open() as file:
-        monkeypatch.setattr("sys.stdin", file)
-        descriptor = os.dup(0)
-        try:
+    descriptor = os.dup(0)
+    try:
+        with Path("list.csv").open() as file:
             os.dup2(file.fileno(), 0)
-            assert run(["score", "-", "--kaggle", "list.csv"]) == 2
-        finally:
-            os.dup2(descriptor, 0)
-            os.close(descriptor)
+        assert run(["score", "-", "--kaggle", "list.csv"]) == 2
+    finally:
+        os.dup2(descriptor, 0)
+        os.close(descriptor)
     assert "that is what standard input is read from" in capsys.readouterr().err
     assert Path("list.csv").read_bytes() == before
 
