@@ -114,8 +114,8 @@ Here = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def here(detector: Detector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    """here("score", "a.mp4", cwd=folder, code=0): what batch_commands.score is, without a process for it and its
-    workers. given: standard input."""
+    """here("score", "a.mp4", cwd=folder, code=0): the command line, without a process for it and its workers. code:
+    what it must end with. given: standard input."""
     load = ScoringOptions.load
 
     def known(options: ScoringOptions, threads: int | None = None) -> Detector:

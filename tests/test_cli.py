@@ -106,23 +106,6 @@ def test_a_table_fits_a_terminal_of_80_columns(folder: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-HELP = {
-    "": "score serve demo doctor models prepare preprocess train export evaluate forge",
-    "prepare": "DATASET ROOT --out --dev --test --seed --resplit --report",
-    "preprocess": "--manifest --cache --config --workers --engine --ray-address --retry-failed",
-    "train": "--cache --config --run --out --pretrained --pretrained-audio --detector-model --devices",
-    "export": "--run --out --name --licence --detector-model",
-    "forge": "INPUT --out --method --segment --seed --count --no-control --split --list Do.not.train.on.what",
-    "score": "--out --json --excel --report --workers --engine --manifest --null --kaggle --start",
-}
-
-
-def test_help_names_commands_and_options(here: Here) -> None:
-    for command, words in HELP.items():
-        text = " ".join(here(*command.split(), "--help", code=0).stdout.replace("│", "").split())
-        assert [word for word in words.split() if word.replace(".", " ") not in text] == []
-
-
 def test_a_script_gives_the_exit_codes_that_it_gave(tmp_path: Path, capsys) -> None:
     """What is configured wrongly ends a script with 1 and the command with 2; an unknown option ends both with 2."""
     for command in ("train", "export", "forge", "prepare", "preprocess"):
