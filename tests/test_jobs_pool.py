@@ -46,10 +46,11 @@ def pids_of(folder: Path, name: str) -> list[int]:
 
 
 @pytest.fixture(params=[Pool, RayPool])
-def pool(request: pytest.FixtureRequest) -> Callable[..., Any]:
+def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """pool(workers, task, seconds), of each kind that there is."""
     if request.param is RayPool:
         request.getfixturevalue("local_ray")
+        monkeypatch.setattr(pool_module, "_START_DEATHS", 1)  # an actor takes seconds to start
     return lambda workers=2, task=jobs_tasks.begin, seconds=60: request.param(task, workers, seconds)
 
 
@@ -318,15 +319,13 @@ def numbers(folder: Path, count: int) -> list[str]:
     return [str(folder / f"{i}") for i in range(count)]
 
 
-def test_names_are_those_of_the_folder_where_the_command_was_given(local_ray: str, tmp_path: Path, monkeypatch) -> None:
-    numbers(tmp_path, 1)
-    monkeypatch.chdir(tmp_path)
-    assert answers_of(RayPool(jobs_tasks.begin, 1, 60), ["0"]) == [0.5]
-
-
-def test_more_workers_than_there_is_room_for_wait_while_others_work(local_ray: str, tmp_path: Path) -> None:
-    pool = RayPool(jobs_tasks.begin, 4, 60)
-    assert len(answers_of(pool, numbers(tmp_path, 8))) == 8
+def test_more_workers_than_there_is_room_for_wait_while_others_work(
+    local_ray: str, tmp_path: Path, monkeypatch
+) -> None:
+    numbers(tmp_path, 6)
+    monkeypatch.chdir(tmp_path)  # names are those of the folder where the command was given
+    pool = RayPool(jobs_tasks.begin, 3, 60)
+    assert answers_of(pool, [f"{number}" for number in range(6)]) == [0.5] * 6
     late, ready = (SimpleNamespace(host=None, ready=ready, deadline=0.0) for ready in (0, 1))
     pool._workers = [late, ready]
     pool._late_start(late)
