@@ -21,7 +21,7 @@ from avdetect.config import MediaLimits
 from avdetect.errors import ServerError
 from avdetect.jobs import pool
 from avdetect.report.data import SCHEMA_FILE
-from avdetect.serve import runner
+from avdetect.serve import runner, worker
 from avdetect.serve.service import display_name
 from avdetect.serve.worker import score_upload
 
@@ -68,6 +68,22 @@ def test_the_real_detector_scores_a_real_file(tmp_path: Path) -> None:
         assert "&lt;b&gt;me &amp; you" in report
         assert "<b>me" not in report
         assert str(tmp_path) not in report
+
+
+def test_progress_never_runs_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are decoded ahead of the clip that is scored."""
+    monkeypatch.setattr(worker, "NICENESS", -20)  # this process keeps its own
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "upload").write_text("0.9")
+    news: list[dict] = []
+
+    def score(task: worker.Task, say: worker.Say) -> tuple:
+        for share in (0.5, 0.2, 0.7):
+            say("scoring", share)
+        return serve_scorers.by_text(task, lambda stage, share: None)
+
+    worker.scoring(score, ScoringOptions(), 1)({"folder": str(tmp_path), "name": "a", "window": {}}, news.append)
+    assert [each["progress"] for each in news if each["stage"] == "scoring"] == [0.5, 0.5, 0.7]
 
 
 def test_a_broken_file_says_why_under_its_own_name(server: Running) -> None:
