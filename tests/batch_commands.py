@@ -17,11 +17,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
-def start(*arguments: object, cwd: Path, before: str = "true", **options) -> subprocess.Popen[str]:
-    """before: a command of the shell that becomes the process."""
-    words = [sys.executable, "-m", "avdetect.cli", "score", *map(str, arguments)]
+def start(*arguments: object, cwd: Path, **options) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        ["bash", "-c", f'{before}; exec "$@"', "-", *words],
+        [sys.executable, "-m", "avdetect.cli", "score", *map(str, arguments)],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         text=True,
@@ -31,17 +29,6 @@ def start(*arguments: object, cwd: Path, before: str = "true", **options) -> sub
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
-
-
-def score(
-    *arguments: object, cwd: Path, code: int, given: str | None = None, before: str = "true"
-) -> subprocess.CompletedProcess[str]:
-    stdin = subprocess.DEVNULL if given is None else subprocess.PIPE
-    with start(*arguments, cwd=cwd, before=before, stdin=stdin) as process:
-        out, err = process.communicate(given, timeout=120)
-    assert process.returncode == code, err
-    assert "Traceback" not in err
-    return subprocess.CompletedProcess(process.args, code, out, err)
 
 
 def kept_in(journal: Path) -> list[str]:

@@ -27,7 +27,7 @@ from avdetect.jobs.pool import Done, Item, Pool
 # The files that take longest come first: a worker that begins one last keeps the others waiting.
 SLOW = """
     sampled determinism run preprocess_tool forgeries_audio hostile_cases evaluate_tool batches media_hostile
-    media_cases media serve_api batch_ray jobs_pool forge_tool batch_cli cli
+    media_cases media serve_api jobs_pool forge_tool batch_cli cli
 """.split()
 
 
@@ -114,8 +114,8 @@ Here = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def here(detector: Detector, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    """here("score", "a.mp4", cwd=folder, code=0): what batch_commands.score is, without a process for it and its
-    workers. given: standard input."""
+    """here("score", "a.mp4", cwd=folder, code=0): the command line, without a process for it and its workers. code:
+    what it must end with. given: standard input."""
     load = ScoringOptions.load
 
     def known(options: ScoringOptions, threads: int | None = None) -> Detector:

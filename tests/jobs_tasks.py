@@ -41,18 +41,13 @@ def begin_dead() -> Work:
     return begin()
 
 
-def log_or_die(path: str, text: str) -> None:
-    """Write down who works on the file, and die where its text says so."""
-    with open(f"{path}.log", "a") as log:
+def work(path: str, report: Report) -> Any:
+    text = Path(path).read_text()
+    with open(f"{path}.log", "a") as log:  # who works on the file
         log.write(f"{os.getpid()}\n")
     if text == "die" or (text == "die once" and not os.path.exists(f"{path}.died")):
         Path(f"{path}.died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def work(path: str, report: Report) -> Any:
-    text = Path(path).read_text()
-    log_or_die(path, text)
     if text == "hang":
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as child:
             Path(f"{path}.child").write_text(str(child.pid))
@@ -74,4 +69,4 @@ def work(path: str, report: Report) -> Any:
             report(number)
         return 1
     time.sleep(SLOW)
-    return float(text) if text[:1].isdigit() else 0.9
+    return float(text) if text[:1].isdigit() else 0.9  # "die once", once more

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import httpx
@@ -21,6 +25,8 @@ from batch_commands import eventually
 from avdetect.extras import how_to_install
 
 pytest.importorskip("fastapi", reason=how_to_install("serve"))
+from avdetect.jobs.pool import Done, Event, Item, Pool, Progress
+from avdetect.serve import runner, worker
 from avdetect.serve.command import http_server, listen
 from avdetect.serve.service import Service
 from avdetect.serve.settings import ServeSettings
@@ -66,11 +72,36 @@ class Running(Client):
     http: httpx.Client
 
 
+class PoolHere(Pool):
+    """Works in this process, one job after the other: for scorers that do not die, and end when the upload is gone."""
+
+    def run(self, items: Iterable[Item | None]) -> Generator[Event | None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(worker, "NICENESS", -20)  # this process keeps its own
+            work = self._task()
+        for item in items:
+            yield None
+            if item is None:
+                time.sleep(0.005)
+                continue
+            news: SimpleQueue[Any] = SimpleQueue()
+            with chdir("."), ThreadPoolExecutor(1) as thread:  # the work goes elsewhere
+                answer = thread.submit(work, item.value, news.put)
+                while not answer.done() or not news.empty():
+                    try:
+                        yield Progress(item, news.get(timeout=0.01))
+                    except Empty:
+                        yield None
+            yield Done(item, json.loads(json.dumps(answer.result())))
+
+
 @contextmanager
-def running(data: Path, score: Score, **settings: Any) -> Iterator[Running]:
-    """A server on a port of its own, in a thread."""
+def running(data: Path, score: Score, processes: bool = False, **settings: Any) -> Iterator[Running]:
+    """A server on a port of its own, in a thread. processes: jobs have their own, as ever; else see PoolHere."""
     chosen = ServeSettings(data=data, port=0, **settings)
-    with listen(chosen) as listener, Service(chosen, score) as service:
+    with pytest.MonkeyPatch.context() as patch, listen(chosen) as listener, ExitStack() as held:
+        patch.setattr(runner, "Pool", Pool if processes else PoolHere)
+        service = held.enter_context(Service(chosen, score))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = http_server(service)
         thread = threading.Thread(target=server.run, args=([listener],))

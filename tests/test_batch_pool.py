@@ -1,4 +1,4 @@
-"""A run over many files on scorers that misbehave: what stands in the journal and in the tables, and in which order.
+"""A run over many files: what stands in the journal and in the tables, and in which order, whatever the workers do.
 
 What the workers keep is tested in test_jobs_pool.py.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,11 @@ from avdetect.batch.journal import Journal
 from avdetect.batch.options import scoring
 from avdetect.batch.run import Run, Summary
 from avdetect.batch.sources import Source
-from avdetect.jobs.pool import Done, Pool
-from avdetect.report.data import Failure, to_dict
+from avdetect.errors import ConfigError
+from avdetect.jobs.pool import Done, Event, Failed
+
+DIED = "its worker was ended 2 times, the last time by SIGKILL (out of memory?)"
+FAILED = {"die": ("WorkerError", DIED), "hang": ("LimitError", "it took longer than 1 s")}
 
 
 class Rows(list):
@@ -34,14 +36,15 @@ class Rows(list):
         return [(Path(r["path"]).name, r["error"] if r["status"] == "failed" else r["fake"]) for r in self]
 
 
-def files(folder: Path, **contents: str) -> list[str]:
-    for name, content in contents.items():
-        (folder / name).write_text(content)
-    return [str(folder / name) for name in contents]
+class Backwards:
+    """Workers without processes, whose answers come in the worst order; a text may say that they die or hang."""
 
-
-def pool(workers: int = 2, begin: Callable = batch_scorers.begin, seconds: float = 60) -> Pool:
-    return Pool(partial(scoring, begin), workers, seconds)
+    def run(self, items: Any) -> Iterator[Event | None]:
+        work = scoring(batch_scorers.begin)
+        for item in reversed([item for item in items if item is not None]):
+            text = Path(item.value).read_text() if os.path.exists(item.value) else ""
+            yield Failed(item, *FAILED[text]) if text in FAILED else Done(item, work(item.value, print))
+            yield None
 
 
 def run(paths: list[str], pool: Any, journal: Path | None = None, **options) -> tuple[Rows, Summary]:
@@ -52,60 +55,50 @@ def run(paths: list[str], pool: Any, journal: Path | None = None, **options) -> 
 
 
 def test_bad_files_cost_nothing_but_themselves(tmp_path: Path) -> None:
-    paths = files(tmp_path, a="0.1", b="die", c="0.2", d="die once", e="bug", f="abstain", g="0.3")
-    paths.insert(3, str(tmp_path / "absent"))
+    contents = {"a": "0.1", "b": "die", "c": "0.2", "absent": "", "d": "hang", "e": "bug", "f": "abstain"}
+    paths, journal = [str(tmp_path / name) for name in contents], tmp_path / "j"
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "absent").unlink()
     paths += paths[:1] * 2  # a name that comes twice is scored once and has two rows
-    journal = tmp_path / "j"
-    rows, summary = run(paths, pool(), journal)
+    rows, summary = run(paths, Backwards(), journal)
     assert rows.told() == [
         *[("a", 0.1), ("b", "WorkerError"), ("c", 0.2), ("absent", "MediaError")],
-        *[("d", 0.9), ("e", "InternalError"), ("f", None), ("g", 0.3), ("a", 0.1), ("a", 0.1)],
+        *[("d", "LimitError"), ("e", "InternalError"), ("f", None), ("a", 0.1), ("a", 0.1)],
     ]
-    assert len((tmp_path / "a.log").read_text().split()) == 1
     assert "SIGKILL (out of memory?); --retry-failed tries again" in rows[1]["message"]
-    assert (summary.rows, summary.scored_now, summary.from_journal, summary.abstained) == (10, 8, 0, 1)
-    assert summary.failed == {"WorkerError": 1, "MediaError": 1, "InternalError": 1}
-    again, summary = run(paths, pool(begin=batch_scorers.begin_badly), journal)  # nothing is left to score
+    assert "took longer than 1 s; raise max_file_seconds" in rows[4]["message"]
+    assert (summary.rows, summary.scored_now, summary.from_journal, summary.abstained) == (9, 7, 0, 1)
+    assert summary.failed == {"WorkerError": 1, "MediaError": 1, "LimitError": 1, "InternalError": 1}
+    again, summary = run(paths, Backwards(), journal)  # nothing is left to score
     assert again == rows
-    assert (summary.scored_now, summary.from_journal) == (0, 8)
-    (tmp_path / "b").write_text("0.4")  # it has changed
+    assert (summary.scored_now, summary.from_journal) == (0, 7)
+    (tmp_path / "b").write_text("0.40")  # it has changed
     (tmp_path / "absent").write_text("0.5")  # it is there now
-    rows, summary = run(paths, pool(1), journal)
-    assert dict(rows.told()) | {"b": 0.4, "absent": 0.5} == dict(rows.told())
+    changed, summary = run(paths, Backwards(), journal)
+    assert dict(changed.told()) == dict(rows.told()) | {"b": 0.4, "absent": 0.5}
     assert summary.scored_now == 2
-    rows, summary = run(paths, pool(1), journal, retry_failed=True)
-    assert summary.scored_now == 1  # the bug
-    assert rows.told()[5] == ("e", "InternalError")
-
-
-def test_a_file_that_never_ends_says_what_to_do(tmp_path: Path) -> None:
-    rows, _ = run(files(tmp_path, a="hang", b="0.2"), pool(1, seconds=1))
-    assert rows.told() == [("a", "LimitError"), ("b", 0.2)]
-    assert "took longer than 1 s; raise max_file_seconds" in rows[0]["message"]
-
-
-class Shuffled:
-    """Workers without processes, whose answers come in the worst order."""
-
-    def run(self, items: Any) -> Iterator[Done | None]:
-        for item in reversed([item for item in items if item is not None]):
-            yield Done(item, to_dict(Failure(item.key, "MediaError", item.key)))
-            yield None
+    rows, summary = run(paths, Backwards(), journal, retry_failed=True)
+    assert summary.scored_now == 2  # the bug, and what took too long
+    assert rows == changed
+    (tmp_path / "f").write_text("usage")
+    with pytest.raises(ConfigError, match="no way to ask"):
+        run(paths, Backwards(), journal)
 
 
 def test_rows_keep_the_order_of_the_names_whatever_the_workers_do() -> None:
-    names = [f"{i:04d}" for i in range(1000)]
-    rows, _ = run(names, Shuffled())
+    names = [f"{i:03d}" for i in range(300)]
+    rows, _ = run(names, Backwards())  # files that are not there
     assert [row["path"] for row in rows] == names
 
 
-class Interrupting(Shuffled):
+class Interrupting(Backwards):
     """Presses Ctrl-C after so many events; after none it has not asked for the first name."""
 
     def __init__(self, events: int) -> None:
         self.events = events
 
-    def run(self, items: Any) -> Iterator[Done | None]:
+    def run(self, items: Any) -> Iterator[Event | None]:
         events = super().run(items)
         yield from islice(events, self.events)
         os.kill(os.getpid(), signal.SIGINT)

@@ -97,14 +97,13 @@ def test_linked_folders_and_those_that_cannot_be_read_are_said(tmp_path: Path, m
     assert len(expanded(tmp_path / "way")[0]) == 2  # one that is named is entered
 
 
-@pytest.mark.parametrize("suffix", "mp4 mkv avi ts ogg flac wav mpg flv wma".split())
-def test_media_without_a_known_suffix_is_found_by_its_beginning(suffix: str, tmp_path: Path) -> None:
-    picture = () if suffix in ("ogg", "flac", "wav", "wma") else ("-f", "lavfi", "-i", "testsrc=s=64x64:d=0.2")
-    file = encode(tmp_path / f"clip.{suffix}", "-f", "lavfi", "-i", "sine=r=48000:d=0.2", *picture)
-    assert f".{suffix}" in MEDIA_SUFFIXES
-    for name in ("videoplayback", "clip.mp4.part"):
-        file = file.rename(tmp_path / name)
-        assert is_media(str(file))
+def test_media_without_a_known_suffix_is_found_by_its_beginning(tmp_path: Path) -> None:
+    for suffix in "mp4 mkv avi ts ogg flac wav mpg flv wma".split():
+        picture = () if suffix in ("ogg", "flac", "wav", "wma") else ("-f", "lavfi", "-i", "testsrc=s=64x64:d=0.2")
+        file = encode(tmp_path / f"clip.{suffix}", "-f", "lavfi", "-i", "sine=r=48000:d=0.2", *picture)
+        assert f".{suffix}" in MEDIA_SUFFIXES
+        assert is_media(str(file.rename(tmp_path / "videoplayback"))), suffix
+        assert is_media(str((tmp_path / "videoplayback").rename(tmp_path / "clip.mp4.part"))), suffix
 
 
 def test_what_is_no_media_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -145,8 +144,9 @@ def test_names_on_standard_input_are_bytes_and_names_that_exist_stay_as_they_are
         listed(tmp_path, b"x" * 200_000)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize(("delimiter", "end"), [(",", "\n"), (";", "\r\n"), ("\t", "\r\n")])
+@pytest.mark.parametrize(
+    ("encoding", "delimiter", "end"), [("utf-8", ",", "\n"), ("utf-8-sig", ";", "\r\n"), ("utf-16", "\t", "\r\n")]
+)
 def test_manifests_of_spreadsheets_are_read_as_meant(encoding: str, delimiter: str, end: str, tmp_path: Path) -> None:
     tree(tmp_path, "sub/ü.mp4", "b.mp4")
     names = ["path", "sub\\ü.mp4", "b.mp4", "https://example.org/x.mp4", "absent.mp4"]

@@ -112,17 +112,13 @@ def untouched(planted: Path) -> bool:
     return texts == {"precious"} and not (planted.parent / "new").exists()
 
 
-@pytest.mark.parametrize("mode", ["w", "a", "x", "r+", "rb"])
-def test_what_somebody_else_may_have_put_there_is_not_opened(planted: Path, mode: str) -> None:
-    with pytest.raises(OSError, match=r"planted\.csv"):
-        open(planted, mode, opener=only_ours).close()
-    assert untouched(planted)
-
-
-@pytest.mark.parametrize("table", [CsvTable, JsonLines, KaggleTable])
-def test_no_table_is_written_into_it(planted: Path, table: Callable[[Path], object]) -> None:
-    with pytest.raises(AVDetectError, match=r"cannot write .*planted\.csv: .*planted\.csv (is|has|belongs)"):
-        table(planted)
+def test_what_somebody_else_may_have_put_there_is_not_opened_and_no_table_is_written_into_it(planted: Path) -> None:
+    for mode in ("w", "a", "x", "r+", "rb"):
+        with pytest.raises(OSError, match=r"planted\.csv"):
+            open(planted, mode, opener=only_ours).close()
+    for table in (CsvTable, JsonLines, KaggleTable):
+        with pytest.raises(AVDetectError, match=r"cannot write .*planted\.csv: .*planted\.csv (is|has|belongs)"):
+            table(planted)
     assert untouched(planted)
 
 
@@ -146,15 +142,6 @@ def places_of_writing(tree: ast.AST) -> list[str]:
     return found
 
 
-def test_nothing_is_written_into_whatever_stands_there() -> None:
-    # os.devnull; a folder of tempfile's; memory
-    allowed = {PACKAGE / name for name in ("cli/console.py", "cli/prepare.py", "faces/scrfd.py", "_media/describe.py")}
-    for path in set(PACKAGE.rglob("*.py")) - allowed:
-        assert places_of_writing(ast.parse(path.read_text(encoding="utf-8"))) == [], path
-    for code in ('a.open("w")', 'open(a, "ab")', 'a.open("r+", encoding="utf-8")', "a.write_text(b)"):
-        assert places_of_writing(ast.parse(code))
-
-
 def places_of_replacement(tree: ast.AST) -> list[str]:
     """Where code puts a file in the place of another by itself, or names a temporary file that can be guessed."""
     found = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) == "os.replace"]
@@ -165,13 +152,25 @@ def places_of_replacement(tree: ast.AST) -> list[str]:
     return found + [text for text in texts if re.search(r"\S\.(partial|part|tmp)$|^\.(partial|part|tmp)$", text)]
 
 
-def test_files_are_replaced_in_one_place() -> None:
-    # A shard in progress is kept for the next run, which finds it by its name; it is made exclusively.
-    allowed = {PACKAGE / name for name in ("files.py", "datasets/cache/shards.py", "datasets/cache/store.py")}
-    for path in set(PACKAGE.rglob("*.py")) - allowed:
-        assert places_of_replacement(ast.parse(path.read_text(encoding="utf-8"))) == [], path
-    for code in ("os.replace(a, b)", "a.replace(b)", 'a.with_suffix(".partial")', 'f".{a}.partial"'):
-        assert places_of_replacement(ast.parse(code))
+@pytest.mark.parametrize(
+    ("places", "allowed", "caught"),
+    [
+        (  # os.devnull; a folder of tempfile's; memory
+            places_of_writing,
+            ("cli/console.py", "cli/prepare.py", "faces/scrfd.py", "_media/describe.py"),
+            ('a.open("w")', 'open(a, "ab")', 'a.open("r+", encoding="utf-8")', "a.write_text(b)"),
+        ),
+        (  # a shard in progress is kept for the next run, which finds it by its name; it is made exclusively
+            places_of_replacement,
+            ("files.py", "datasets/cache/shards.py", "datasets/cache/store.py"),
+            ("os.replace(a, b)", "a.replace(b)", 'a.with_suffix(".partial")', 'f".{a}.partial"'),
+        ),
+    ],
+)
+def test_files_are_written_and_replaced_in_one_place(places: Callable, allowed: tuple, caught: tuple) -> None:
+    for path in set(PACKAGE.rglob("*.py")) - {PACKAGE / name for name in allowed}:
+        assert places(ast.parse(path.read_text(encoding="utf-8"))) == [], path
+    assert all(places(ast.parse(code)) for code in caught)
 
 
 def test_a_name_is_one_cell_and_no_formula_whatever_separates() -> None:

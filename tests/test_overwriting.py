@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from batch_commands import kept_in, start
+from batch_commands import kept_in
 from conftest import Here
 
+from avdetect.batch.options import ScoringOptions
 from avdetect.cli import run
 
 CLIP = b"this is not a video\n" * 50  # scoring it fails at once
@@ -17,6 +18,7 @@ CLIP = b"this is not a video\n" * 50  # scoring it fails at once
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ScoringOptions, "identity", lambda options: {"of": "one and the same"})
     for name in ("a.mp4", "b.mp4", "media.csv", "media.html"):
         Path(name).write_bytes(CLIP)
     Path("list.csv").write_text("path\na.mp4\n")
@@ -63,14 +65,18 @@ def test_what_is_read_or_is_not_ours_is_refused(arguments: list[str], says: str,
     assert contents(folder) == before
 
 
-def test_the_list_on_standard_input_is_not_overwritten(folder: Path) -> None:
-    target = folder / "list.csv"
-    before = target.read_bytes()
-    with target.open() as file, start("-", "--kaggle", target, cwd=folder, stdin=file) as process:
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "that is what standard input is read from" in said
-    assert target.read_bytes() == before
+def test_the_list_on_standard_input_is_not_overwritten(folder: Path, capsys) -> None:
+    before = Path("list.csv").read_bytes()
+    descriptor = os.dup(0)
+    try:
+        with Path("list.csv").open() as file:
+            os.dup2(file.fileno(), 0)
+        assert run(["score", "-", "--kaggle", "list.csv"]) == 2
+    finally:
+        os.dup2(descriptor, 0)
+        os.close(descriptor)
+    assert "that is what standard input is read from" in capsys.readouterr().err
+    assert Path("list.csv").read_bytes() == before
 
 
 def test_a_table_keeps_the_rows_of_files_that_are_not_named(folder: Path, here: Here) -> None:
@@ -102,17 +108,17 @@ def test_a_list_that_leaves_files_out_is_told_so(folder: Path, here: Here) -> No
     assert len(kept_in(folder / "r.csv.journal")) == 2
 
 
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [("", "standard input lists no file"), ("\n\r\n", "lists no file"), ("b.mp4\0a.mp4\0", "say --null")],
-)
-def test_a_list_of_nothing_costs_no_table(given: str, says: str, folder: Path, here: Here) -> None:
+def test_a_list_of_nothing_costs_no_table(folder: Path, here: Here) -> None:
     here("score", "a.mp4", "b.mp4", "--out", "r.csv", cwd=folder, code=1)
     before = contents(folder)
-    done = here("score", "-", "--out", "r.csv", cwd=folder, code=2, given=given)
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert contents(folder) == before
+    for given, says in (
+        *(("", "standard input lists no file"), ("\n\r\n", "lists no file")),
+        ("b.mp4\0a.mp4\0", "say --null"),
+    ):
+        done = here("score", "-", "--out", "r.csv", cwd=folder, code=2, given=given)
+        assert says in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert contents(folder) == before
 
 
 def test_a_submission_is_replaced_and_a_table_of_something_else_is_not(folder: Path, here: Here) -> None:
