@@ -106,9 +106,6 @@ def test_other_forms_of_a_layout(tmp_path: Path) -> None:
     assert [p.kind for p in listing.problems] == ["groups are originals"]
 
 
-# -- your own data
-
-
 def test_a_list_with_everything(tmp_path: Path) -> None:
     put(tmp_path, *(f"{name}.mp4" for name in "abcdef"))
     stated = {
@@ -165,9 +162,6 @@ def test_an_equal_name_makes_an_original_and_no_other(tmp_path: Path) -> None:
     assert [(p.kind, p.detail[:7]) for p in listing.problems] == [("original by name", "5 fakes")]
 
 
-# -- the corpus of development
-
-
 def test_the_tables_of_a_corpus_become_one_manifest(tmp_path: Path) -> None:
     root, out = plant("corpus", tmp_path), tmp_path / "m.csv"
     assert prepare_corpus.main([str(root), "--out", str(out), "--dev", "0"]) == 0
@@ -178,9 +172,6 @@ def test_the_tables_of_a_corpus_become_one_manifest(tmp_path: Path) -> None:
     assert own == ["r1", "r2", "w1", "w2"]  # of r1 and r2, which are real, nobody says otherwise
     unit = dict(zip(table["dataset"], units(table, "dataset").tolist(), strict=True))
     assert unit["c/d"] == unit["e/f"] != unit["a/b"]  # eve stands in both
-
-
-# -- what the adapters share
 
 
 def test_the_walk_follows_links_once_and_names_what_it_cannot_read(tmp_path: Path) -> None:

@@ -73,8 +73,6 @@ def test_pure_functions_of_input_and_generator(name: str) -> None:
         assert any(getattr(t, field) is not None for t in drawn), f"{field} is never used"
 
 
-# -- faces
-
 PLAIN = FaceTreatment(
     **{"angle_degrees": 0.0, "scale": 1.0, "shift": (0.0, 0.0), "flip": False, "contrast": 1.0, "brightness": 0.0},
     **{"tint": (0.0, 0.0, 0.0), "saturation": 1.0, "resolution": None, "shrink": cv2.INTER_AREA},
@@ -153,9 +151,6 @@ def test_a_cover_lies_on_its_part_also_when_the_face_has_moved(part: str) -> Non
         assert out.shape == (1, SIZE, SIZE, 3)
 
 
-# -- light: half of the real media stays as it is, forgeries never do, and texture is mostly kept
-
-
 def untouched(crop: UInt8, treatment: int, *, forged: bool = False, light: bool = True, augment: bool = True) -> bool:
     """Is the crop as it was when the batches are done with it?"""
     config = PairLoopConfig(augmentation="light" if light else "full", codec=0.0)
@@ -195,8 +190,6 @@ def test_a_lighter_treatment_is_mild_and_seldom_wears_texture_away() -> None:
             used[name] += getattr(mild, name) is not None
     assert all(4 < count < 80 for count in used.values()), "seldom, but not never"
 
-
-# -- voice
 
 QUIET = VoiceTreatment(
     **{"gain_db": 0.0, "room_seconds": None, "room_level": 0.5, "low_cut_hz": None, "tilt_db": None},
@@ -267,9 +260,6 @@ def test_each_voice_operation_does_what_it_says() -> None:
     clipped = changed(clip=0.4)
     assert np.abs(clipped).max() == pytest.approx(0.4 * np.abs(original).max(), rel=1e-4)
     assert np.mean(np.abs(clipped) >= 0.999 * np.abs(clipped).max()) > 0.001
-
-
-# -- mouths
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

@@ -50,18 +50,12 @@ def every_step(make: Callable[[int], dict], steps: int) -> list[dict]:
     return [make(step) for step in range(steps)]
 
 
-# -- draws
-
-
-def test_sources_count_by_the_configured_power_of_their_size() -> None:
+def test_sources_and_generators_count_by_the_configured_power_of_their_size(part: Subset) -> None:
     datasets = pd.Series(["big"] * 100 + ["small"] * 4)
     for balance, ratio in ((0.0, 25), (0.5, 5), (1.0, 1)):
         weights = source_weights(datasets, balance)
         assert weights.sum() == pytest.approx(1)
         assert weights[:100].sum() / weights[100:].sum() == pytest.approx(ratio)
-
-
-def test_fakes_are_drawn_by_generator(part: Subset) -> None:
     files = part.archive.files
     usable = part.label("fake")[part.archive.clips["file"].to_numpy()] == 1
     rare = files.index[files["fake"].eq(1).fillna(False)][0]
@@ -81,9 +75,6 @@ def test_an_original_outside_the_part_is_not_looked_at(part: Subset) -> None:
     assert Originals(Subset(part.archive, np.array([1, 2, 3])), usable).of(2) is None
     usable[0] = False
     assert Originals(part, usable).of(2) is None
-
-
-# -- faces
 
 
 def test_visual_batches(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +158,6 @@ def test_a_face_without_another_moment_needs_a_method_without(tmp_path: Path) ->
         VisualBatches(part, dataclasses.replace(PAIRS, forged=1.0, forgeries={"mouth_swap": 1.0}), 0)(0)
 
 
-# -- voices
-
-
 def test_audio_batches(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = AudioBatches(part, AudioConfig(), SPLICED, 0)(0)
     assert batch["mels"].shape == (16, 200, 80)
@@ -249,9 +237,6 @@ def test_codecs_are_used_as_often_as_configured(part: Subset, monkeypatch: pytes
     every_step(AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5, forged=0.0), 0), 4)
     assert 0.35 < len(used) / 64 < 0.65
     assert len({c.name for c in used}) == 3
-
-
-# -- lip-sync
 
 
 def test_sync_batches_come_from_real_clips_only(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,6 @@ from avdetect.datasets.crops import landmarks_in_crops
 from avdetect.errors import ManifestError
 from avdetect.types import Clip, FaceTrack, Waveform
 
-# -- one clip
-
 
 def pixels(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(0, 256, shape, dtype=np.uint8)
@@ -81,9 +79,6 @@ def test_a_picture_too_long_for_the_codec_is_kept() -> None:
         assert contents(reader.clip()) == contents(clip)
 
 
-# -- the archive
-
-
 def test_parts_come_back_as_the_index_says(archive: ClipArchive) -> None:
     track = sample_clips()[0][1].tracks[0]
     faces = archive.faces(1, 0, [3, 1])
@@ -113,9 +108,6 @@ def test_parts_come_back_as_the_index_says(archive: ClipArchive) -> None:
             ask()
 
 
-# -- processes, threads and open files
-
-
 def digests(archive: ClipArchive) -> list[str]:
     clips = [archive.load(i) for i in range(len(archive))]
     return [hashlib.sha256(encode_clip(clip)).hexdigest() for clip in clips]
@@ -141,9 +133,6 @@ def test_forked_readers_threads_and_copies_do_not_disturb_each_other(archive: Cl
     again = copy.copy(archive)  # as a spawned worker gets it
     pd.testing.assert_frame_equal(again.clips, archive.clips)
     assert digests(again) == wanted
-
-
-# -- damage
 
 
 def test_damaged_samples_are_an_error_that_says_what_to_do(archive: ClipArchive) -> None:

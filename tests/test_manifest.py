@@ -109,9 +109,6 @@ def test_an_original_in_another_split_is_a_leak() -> None:
     validate(apart.assign(original=["", "elsewhere.mp4", "", ""]))
 
 
-# -- segments
-
-
 def segments(*cells: object, **columns: list) -> pd.DataFrame:
     """Fakes with these segments."""
     count = len(cells)
@@ -159,9 +156,6 @@ def test_what_is_not_fake_has_no_segments() -> None:
         for other in (0, None):
             with pytest.raises(ManifestError, match=f"row 0: {column} is not empty although {label} is not 1"):
                 validate(given.assign(**{label: [other, 0]}))
-
-
-# -- files
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -274,9 +268,6 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match="cannot write"):
             write_manifest(table(), place)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.parquet", "taken.csv"]
-
-
-# -- identity
 
 
 def test_the_digest_is_written_down() -> None:

@@ -171,7 +171,7 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, 
     values["model"] = {"visual": ENCODER | {"tune": "none"}}
     config.write_text(yaml.safe_dump(values))
     command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
-    assert run(train, *command, "--pretrained", out / "encoder", "--accelerator", "cpu") == 0
+    assert run(train, *command, "--pretrained", out / "encoder", "--accelerator", "cpu", "--workers", 0) == 0
     shown = capsys.readouterr().out
     assert f"avdetect score clip.mp4 --bundle {tmp_path / 'bundle'}" in shown, "the one command that scores a video"
     result = json.loads((tmp_path / "run" / "result.json").read_text())

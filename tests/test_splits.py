@@ -56,9 +56,6 @@ def whole(parts: pd.Series, names: pd.Series) -> bool:
     return bool(parts.groupby(names).nunique().eq(1).all())
 
 
-# -- folds
-
-
 def test_folds_keep_groups_whole_in_any_order_and_are_stratified(monkeypatch: pytest.MonkeyPatch) -> None:
     given = people(300)
     fold = folds(given, 5)
@@ -163,9 +160,6 @@ def test_a_fold_without_a_class_that_enough_groups_have_is_refused() -> None:
     values[2] = 1
     with pytest.raises(ManifestError, match="fold 2 has no fake = 1; ask for fewer folds"):
         check_folds(fold, unit, values, 3, "group", ["fake"])
-
-
-# -- splits
 
 
 def test_splits_have_their_share_of_every_class_and_new_rows_move_no_group() -> None:
