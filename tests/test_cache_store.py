@@ -217,15 +217,16 @@ def open_shard(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[st
     return (folder / "000000.tar.partial").read_bytes(), ends
 
 
-@given(st.floats(0, 1), st.booleans())
+@given(st.floats(0, 1) | st.sampled_from("abc"), st.booleans())
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_cut_shard_keeps_its_whole_files(
-    tmp_path_factory: pytest.TempPathFactory, open_shard: tuple[bytes, dict[str, int]], share: float, torn: bool
+    tmp_path_factory: pytest.TempPathFactory, open_shard: tuple[bytes, dict[str, int]], share: float | str, torn: bool
 ) -> None:
+    """Anywhere, or one byte before the end of a file."""
     content, ends = open_shard
     folder = tmp_path_factory.mktemp("cut")
     partial, tar = folder / "000000.tar.partial", folder / "000000.tar"
-    cut = round(share * len(content))
+    cut = ends[share] - 1 if isinstance(share, str) else round(share * len(content))
     partial.write_bytes(content[:cut] + bytes(5000 * torn))  # a disk may give zeros for what was never written
     # Where only padding was cut off, zeros in its place make the file whole again.
     wanted = [key for key, end in ends.items() if end <= cut or (torn and not any(content[cut:end]))]

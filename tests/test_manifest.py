@@ -162,7 +162,7 @@ def test_what_is_not_fake_has_no_segments() -> None:
 def test_relative_paths_are_resolved_against_the_manifest_and_digits_stay_text(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"m{suffix}"
     texts = {
-        "group": ["007", "007", "1e3", "0x1"],
+        "group": ["007", "007", "1e3", "08"],
         "dataset": ["1", "1", "NA", "null"],
         "method": ["", "01", "nan", "2"],
     }
