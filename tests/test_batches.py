@@ -20,7 +20,7 @@ from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.manifest import validate
 from avdetect.errors import ConfigError, ManifestError
 from avdetect.training import batches as batches_module
-from avdetect.training import sampling
+from avdetect.training import lipsync, sampling
 from avdetect.training.batches import AudioBatches, VisualBatches
 from avdetect.training.lipsync import MOMENTS, SyncBatches
 from avdetect.training.sampling import Draws, Originals, Subset, source_weights
@@ -43,7 +43,8 @@ def speech_is_found_once_in_the_same_sound(monkeypatch: pytest.MonkeyPatch) -> N
             MASKS[key] = find(samples)
         return MASKS[key]
 
-    monkeypatch.setattr(batches_module, "speech_mask", mask)
+    for module in (batches_module, lipsync):
+        monkeypatch.setattr(module, "speech_mask", mask)
 
 
 def every_step(make: Callable[[int], dict], steps: int) -> list[dict]:
