@@ -26,7 +26,7 @@ from avdetect.jobs.pool import Done, Item, Pool
 
 # The files that take longest come first: a worker that begins one last keeps the others waiting.
 SLOW = """
-    sampled determinism run preprocess_tool forgeries_audio hostile_cases evaluate_tool batches media_hostile
+    sampled determinism run packs preprocess_tool hostile_cases evaluate_tool batches media_hostile
     media_cases media serve_api jobs_pool forge_tool batch_cli cli
 """.split()
 

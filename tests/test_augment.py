@@ -48,37 +48,30 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_pure_functions_of_input_and_generator(name: str) -> None:
-    _, function, given_array = CASES[name]
-    before = given_array.copy()
-    outputs = []
-    for seed in range(30):
-        out = function(given_array, np.random.default_rng(seed))
-        assert (out.shape, out.dtype) == (given_array.shape, given_array.dtype)
-        np.testing.assert_array_equal(out, function(given_array.copy(), np.random.default_rng(seed)))
-        np.testing.assert_array_equal(given_array, before, err_msg="the input was changed")
-        assert not np.shares_memory(out, given_array)
-        outputs.append(out)
-    assert len({o.tobytes() for o in outputs}) == 30, "every generator gives another picture"
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_what_is_drawn_does_not_depend_on_what_is_used(name: str) -> None:
-    """Nor on the item: two items of a pair stay in step, and so does what is drawn after them."""
+    """What is drawn depends neither on what is used nor on the item: two items of a pair stay in step, and so does what
+    is drawn after them."""
     kind, function, given_array = CASES[name]
-    drawn, asked = [], set()
-    for seed in range(60):
+    before = given_array.copy()
+    outputs, drawn, asked = set(), [], set()
+    for seed in range(40):
         drawn.append(kind.draw(np.random.default_rng(seed)))
         rng = Mock(wraps=np.random.default_rng(seed))
-        function(given_array if seed % 2 else given_array[:1], rng)
+        some = given_array if seed % 2 else given_array[:1]
+        out = function(some, rng)
         asked.add(str(rng.method_calls))
+        assert (out.shape, out.dtype) == (some.shape, some.dtype)
+        np.testing.assert_array_equal(given_array, before, err_msg="the input was changed")
+        assert not np.shares_memory(out, given_array)
+        if seed < 12:
+            np.testing.assert_array_equal(out, function(some.copy(), np.random.default_rng(seed)))
+        outputs.add(out.tobytes() if seed % 2 else seed)
+    assert len(outputs) == 40, "every generator gives another picture"
     assert len(asked) == 1
     optional = {f.name for f in dataclasses.fields(kind) if any(getattr(t, f.name) is None for t in drawn)}
     assert len(optional) >= 4
     for field in optional:
         assert any(getattr(t, field) is not None for t in drawn), f"{field} is never used"
 
-
-# -- faces
 
 PLAIN = FaceTreatment(
     **{"angle_degrees": 0.0, "scale": 1.0, "shift": (0.0, 0.0), "flip": False, "contrast": 1.0, "brightness": 0.0},
@@ -92,7 +85,7 @@ def treated(crop: UInt8, **changes) -> UInt8:
     return treat_faces(item(crop), dataclasses.replace(PLAIN, **changes))[0]
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), top=st.integers(0, 60), height=st.integers(8, 30))
 def test_a_real_and_its_forgery_part_only_where_they_were_different(seed: int, top: int, height: int) -> None:
     real, moved = face(3), np.ones((SIZE, SIZE, 3), np.uint8) * 255
@@ -108,12 +101,11 @@ def test_a_real_and_its_forgery_part_only_where_they_were_different(seed: int, t
     np.testing.assert_allclose(one[:, same].astype(int), two[:, same].astype(int), atol=2)
 
 
-@pytest.mark.parametrize("light", [False, True])
-def test_all_crops_of_an_item_are_treated_alike_and_stay_faces(light: bool) -> None:
-    for seed in range(40):
+def test_all_crops_of_an_item_are_treated_alike_and_stay_faces() -> None:
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         treatment = FaceTreatment.draw(rng)
-        treatment = dataclasses.replace(treatment.lighter(rng) if light else treatment, noise_level=None)
+        treatment = dataclasses.replace(treatment.lighter(rng) if seed % 2 else treatment, noise_level=None)
         out = treat_faces(item(face(1), face(1), face(1)), treatment)
         assert (out == out[0]).all()
         assert out.std() > 8
@@ -143,9 +135,8 @@ def test_each_face_operation_does_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("part", [*PARTS, "box"])
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_cover_lies_on_its_part_also_when_the_face_has_moved(part: str, flip: bool) -> None:
-    moved = {"angle_degrees": 9.0, "scale": 0.9, "shift": (0.05, -0.05), "flip": flip}
+def test_a_cover_lies_on_its_part_also_when_the_face_has_moved(part: str) -> None:
+    moved = {"angle_degrees": 9.0, "scale": 0.9, "shift": (0.05, -0.05), "flip": True}
     covered = np.abs(treated(face(4), cover=part, **moved).astype(int) - treated(face(4), **moved)).max(2) > 10
     assert 0.01 < covered.mean() < 0.4
     dots = np.zeros((5, SIZE, SIZE, 3), np.uint8)
@@ -158,9 +149,6 @@ def test_a_cover_lies_on_its_part_also_when_the_face_has_moved(part: str, flip: 
     for wild in (MARKS * 0, MARKS * 1e9, MARKS * np.nan, MARKS - 500):
         out = treat_faces(FaceCrops(face()[None], wild[None]), dataclasses.replace(PLAIN, cover=part))
         assert out.shape == (1, SIZE, SIZE, 3)
-
-
-# -- light: half of the real media stays as it is, forgeries never do, and texture is mostly kept
 
 
 def untouched(crop: UInt8, treatment: int, *, forged: bool = False, light: bool = True, augment: bool = True) -> bool:
@@ -185,7 +173,7 @@ def test_half_of_the_real_media_stays_as_it_is_and_no_forgery() -> None:
 
 def test_a_lighter_treatment_is_mild_and_seldom_wears_texture_away() -> None:
     used = {"resolution": 0, "noise_level": 0, "jpeg_quality": 0}
-    for seed in range(300):
+    for seed in range(200):
         rng = np.random.default_rng(seed)
         full = FaceTreatment.draw(rng)
         mild = full.lighter(rng)
@@ -200,10 +188,8 @@ def test_a_lighter_treatment_is_mild_and_seldom_wears_texture_away() -> None:
         for name in used:  # it leaves out, it adds nothing
             assert getattr(full, name) is not None or getattr(mild, name) is None
             used[name] += getattr(mild, name) is not None
-    assert all(6 < count < 120 for count in used.values()), "seldom, but not never"
+    assert all(4 < count < 80 for count in used.values()), "seldom, but not never"
 
-
-# -- voice
 
 QUIET = VoiceTreatment(
     **{"gain_db": 0.0, "room_seconds": None, "room_level": 0.5, "low_cut_hz": None, "tilt_db": None},
@@ -211,7 +197,7 @@ QUIET = VoiceTreatment(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 4000), st.integers(0, 10_000), st.floats(0.1, 0.9))
 def test_a_voice_of_any_length_and_level_goes_through_equal_operations(count: int, seed: int, share: float) -> None:
     """Level, room and filters are linear: half the input gives half the output, noise and all. Silence stays silent."""
@@ -228,7 +214,7 @@ def test_a_voice_keeps_its_place_in_time() -> None:
     """Sync is trained on augmented sound: an augmentation that delays it would teach a wrong offset."""
     samples = np.zeros(16_000, np.float32)
     samples[8000:8200] = 0.9 * np.sin(np.arange(200) * 0.6)
-    for seed in range(40):
+    for seed in range(25):
         out = augment_voice(samples, np.random.default_rng(seed))
         energy = np.convolve(out**2, np.ones(200), "same")
         assert abs(int(energy.argmax()) - 8100) < 160, "less than a log-mel frame"
@@ -276,10 +262,7 @@ def test_each_voice_operation_does_what_it_says() -> None:
     assert np.mean(np.abs(clipped) >= 0.999 * np.abs(clipped).max()) > 0.001
 
 
-# -- mouths
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 80), st.floats(5, 60), st.floats(0, 0.999))
 def test_a_slow_camera_holds_frames_and_never_sees_ahead(count: int, fps: float, phase: float) -> None:
     shown = held_frames(count, fps, phase)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -42,12 +43,13 @@ def film(count: int, size: int = 96) -> np.ndarray:
 
 
 def test_recipes_fill_the_ranges_that_are_promised() -> None:
-    drawn = []
-    for seed in range(2000):
-        one, two = np.random.default_rng(seed), np.random.default_rng(seed)
-        drawn.append(Recipe.draw(one))
-        assert drawn[-1] == Recipe.draw(two)
-        assert one.random() == two.random()
+    drawn = [Recipe.draw(np.random.default_rng(seed)) for seed in range(1500)]
+    asked = set()
+    for seed in range(20):
+        rng = Mock(wraps=np.random.default_rng(seed))
+        assert Recipe.draw(rng) == drawn[seed]
+        asked.add(str(rng.method_calls))
+    assert len(asked) == 1, "always the same number of draws"
     for name, low, high in (("libx264", 18, 40), ("libx265", 18, 40), ("libvpx-vp9", 26, 56)):
         assert {r.video.crf for r in drawn if r.video.name == name} == set(range(low, high + 1)), name
     scales = [r.video.scale for r in drawn]
@@ -55,17 +57,16 @@ def test_recipes_fill_the_ranges_that_are_promised() -> None:
     assert max(scales) == 1
     assert {r.video.fps for r in drawn} == {15, 20, 24, 25, 30}
     assert {r.audio.name for r in drawn} == set(AUDIO)
-    assert len({r.digest() for r in drawn}) == len(set(drawn)) > 1700
+    assert len({r.digest() for r in drawn}) == len(set(drawn)) > 1200
 
 
 def test_a_digest_changes_with_every_field() -> None:
-    recipe, replace = SMALL, dataclasses.replace
-    assert recipe.digest() == "3cba1bda8ffde513", "copies made before would be made again"
-    video = {"name": "libx265", "crf": 29, "scale": 0.6, "fps": 24.0}
-    audio = {"name": "libopus", "kbps": 65}
-    changed = [replace(recipe, video=replace(recipe.video, **{key: value})) for key, value in video.items()]
-    changed += [replace(recipe, audio=replace(recipe.audio, **{key: value})) for key, value in audio.items()]
-    assert len({recipe.digest(), *(r.digest() for r in changed)}) == 7
+    video, audio = SMALL.video, SMALL.audio
+    assert SMALL.digest() == "3cba1bda8ffde513", "copies made before would be made again"
+    videos = ({"name": "libx265"}, {"crf": 29}, {"scale": 0.6}, {"fps": 24.0})
+    changed = [Recipe(dataclasses.replace(video, **change), audio) for change in videos]
+    changed += [Recipe(video, dataclasses.replace(audio, **change)) for change in ({"name": "libopus"}, {"kbps": 65})]
+    assert len({SMALL.digest(), *(recipe.digest() for recipe in changed)}) == 7
 
 
 @pytest.mark.parametrize("name", VIDEO)
@@ -135,7 +136,11 @@ def test_sound_comes_back_in_its_place_at_its_level_and_worse_the_fewer_the_bits
 
 @pytest.mark.parametrize(
     ("source", "video", "audio"),
-    [*(("audio_late.mkv", *codecs) for codecs in zip(VIDEO, AUDIO, strict=True)), ("video_late.mp4", "libx264", "aac")],
+    [
+        ("video_late.mp4", "libx264", "aac"),
+        ("audio_late.mkv", "libx265", "libopus"),
+        ("audio_late.mkv", "libvpx-vp9", "libmp3lame"),
+    ],
 )
 def test_a_copy_keeps_duration_and_offset(media, tmp_path: Path, source: str, video: str, audio: str) -> None:
     recipe = Recipe(VideoCodec(video, 30, 1.0, 25.0), AudioCodec(audio, 64))  # type: ignore[arg-type]
@@ -145,10 +150,7 @@ def test_a_copy_keeps_duration_and_offset(media, tmp_path: Path, source: str, vi
     assert [path.name for path in tmp_path.iterdir()] == ["copy.mkv"]
 
 
-TURNED, COLOURED = ["rotated90.mp4", "anamorphic.mkv"], ["full709.mp4", "ten_bit2020.mkv", "rgb.mkv"]
-
-
-@pytest.mark.parametrize("name", [*TURNED, *COLOURED])
+@pytest.mark.parametrize("name", ["rotated90.mp4", "anamorphic.mkv", "full709.mp4", "ten_bit2020.mkv", "rgb.mkv"])
 def test_the_picture_is_turned_and_squared_once_and_its_colours_stay(media, tmp_path: Path, name: str) -> None:
     reencode(media(name), tmp_path / "copy.mkv", WHOLE)
     with MediaReader(media(name)) as one, MediaReader(tmp_path / "copy.mkv") as two:
@@ -161,21 +163,18 @@ def test_the_picture_is_turned_and_squared_once_and_its_colours_stay(media, tmp_
 
 def test_scale_rate_and_bits_are_those_of_the_recipe(media, tmp_path: Path) -> None:
     low = Recipe(VideoCodec("libx264", 40, 0.5, 15.0), AudioCodec("aac", 32))
+    source = media("audio_late_pcm.mov")
     for name, recipe in {"high": SMALL, "low": low, "again": low}.items():
-        reencode(media("clap.mp4"), tmp_path / name, recipe)
+        reencode(source, tmp_path / name, recipe)
     info = probe(tmp_path / "low")
     assert (info.video.codec, info.video.width, info.video.height) == ("h264", 32, 32)  # no side below 32
     assert info.video.fps == pytest.approx(15)
     assert (info.audio.codec, info.audio.sample_rate) == ("aac", 48_000)
+    assert info.audio.start_seconds == pytest.approx(0.4, abs=0.05), "late sound is not filled up"
     assert (tmp_path / "low").stat().st_size < (tmp_path / "high").stat().st_size
     assert (tmp_path / "low").read_bytes() == (tmp_path / "again").read_bytes()
-    for name, has_video in (("silent_film.mp4", True), ("tone.wav", False)):
-        reencode(media(name), tmp_path / name, WHOLE)
-        info = probe(tmp_path / name)
-        assert (info.video is not None, info.audio is not None) == (has_video, not has_video)
-    reencode(media("audio_late_pcm.mov"), tmp_path / "late", SMALL)
-    with MediaReader(tmp_path / "late") as reader:
-        assert reader.info.audio.start_seconds == pytest.approx(0.4, abs=0.03), "late sound is not filled up"
+    reencode(media("tone.wav"), tmp_path / "tone", WHOLE)
+    assert probe(tmp_path / "tone").video is None
 
 
 @pytest.mark.parametrize(
@@ -197,6 +196,7 @@ def test_file_names_are_names_only(media, tmp_path: Path, monkeypatch: pytest.Mo
     odd = Path("-y %d:'clap.mp4")
     odd.write_bytes(media("silent_film.mp4").read_bytes())
     reencode(odd, Path("-i copy %d.mkv"), SMALL)
+    assert probe(Path("-i copy %d.mkv")).audio is None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["-i copy %d.mkv", odd.name]
 
 
@@ -241,5 +241,5 @@ def test_an_ffmpeg_that_hangs_is_a_tool_error(tmp_path: Path, monkeypatch: pytes
     use_ffmpeg(tmp_path / "ffmpeg", "exec sleep 30", monkeypatch)
     output = ffmpeg.input("pipe:0", format="f32le").output("pipe:1", format="f32le")
     for data in ([], [bytes(1 << 20)]):
-        with pytest.raises(ToolError, match=r"within 0\.2 s"):
-            encode.run_ffmpeg(output, "do it", data, seconds=0.2)
+        with pytest.raises(ToolError, match=r"within 0\.1 s"):
+            encode.run_ffmpeg(output, "do it", data, seconds=0.1)

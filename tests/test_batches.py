@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 
@@ -18,27 +19,44 @@ from avdetect.config import AudioConfig
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.manifest import validate
 from avdetect.errors import ConfigError, ManifestError
-from avdetect.training import sampling
+from avdetect.training import batches as batches_module
+from avdetect.training import lipsync, sampling
 from avdetect.training.batches import AudioBatches, VisualBatches
 from avdetect.training.lipsync import MOMENTS, SyncBatches
 from avdetect.training.sampling import Draws, Originals, Subset, source_weights
 from avdetect.training.streams import spec_augment
 from avdetect.types import Clip, Float, UInt8, Waveform
 
-FEW = dataclasses.replace(PAIRS, batch_size=8)
+FEW = dataclasses.replace(PAIRS, batch_size=4)
+SPLICED = dataclasses.replace(PAIRS, forgeries={"splice": 1.0})  # the vocoders take their time
+MASKS: dict[bytes, np.ndarray] = {}
 
-# -- draws
+
+@pytest.fixture(autouse=True)
+def speech_is_found_once_in_the_same_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is most of what a batch of voices costs."""
+    find = batches_module.speech_mask
+
+    def mask(samples: Float) -> np.ndarray:
+        key = samples.tobytes()
+        if key not in MASKS:
+            MASKS[key] = find(samples)
+        return MASKS[key]
+
+    for module in (batches_module, lipsync):
+        monkeypatch.setattr(module, "speech_mask", mask)
 
 
-def test_sources_count_by_the_configured_power_of_their_size() -> None:
+def every_step(make: Callable[[int], dict], steps: int) -> list[dict]:
+    return [make(step) for step in range(steps)]
+
+
+def test_sources_and_generators_count_by_the_configured_power_of_their_size(part: Subset) -> None:
     datasets = pd.Series(["big"] * 100 + ["small"] * 4)
     for balance, ratio in ((0.0, 25), (0.5, 5), (1.0, 1)):
         weights = source_weights(datasets, balance)
         assert weights.sum() == pytest.approx(1)
         assert weights[:100].sum() / weights[100:].sum() == pytest.approx(ratio)
-
-
-def test_fakes_are_drawn_by_generator(part: Subset) -> None:
     files = part.archive.files
     usable = part.label("fake")[part.archive.clips["file"].to_numpy()] == 1
     rare = files.index[files["fake"].eq(1).fillna(False)][0]
@@ -60,32 +78,23 @@ def test_an_original_outside_the_part_is_not_looked_at(part: Subset) -> None:
     assert Originals(part, usable).of(2) is None
 
 
-# -- faces
-
-
 def test_visual_batches(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = VisualBatches(part, PAIRS, 0)
     batch = batches(0)
     assert batch["crops"].shape == (16, 32, 32, 3)
     assert batch["crops"].dtype == torch.uint8
     assert batch["labels"].tolist() == [1, 0] * 8
-    assert_pure(lambda seed: VisualBatches(part, FEW, seed))
+    threes = dataclasses.replace(PAIRS, batch_size=12, reals_per_fake=3)
+    assert VisualBatches(part, threes, 0)(0)["labels"].tolist() == [1, 0, 0, 0] * 3
+    with pytest.raises(ConfigError, match="batch_size or accumulate"):
+        VisualBatches(part, threes, 0)(0, 0, 2)
+    assert_pure(lambda seed: VisualBatches(part, dataclasses.replace(PAIRS, batch_size=8), seed))
     drawn = spy(monkeypatch)
-    for step in range(15):
-        batches(step)
+    every_step(batches, 8)
     assert set(drawn) == {0, 1, 2, 4, 8, 9}, "known to be real or forged faces; the voice does not matter"
-    batches = VisualBatches(part, dataclasses.replace(PAIRS, forged=0.0, clip_labels=True), 0)
-    for step in range(20):
-        batches(step)
+    every_step(VisualBatches(part, dataclasses.replace(PAIRS, forged=0.0, clip_labels=True), 0), 10)
     assert 10 in drawn, "a fake of which only the clip's label is known"
     assert 3 not in drawn, "its voice explains that the clip is fake"
-
-
-def test_a_batch_has_the_shares_of_its_configuration(part: Subset) -> None:
-    batches = VisualBatches(part, dataclasses.replace(PAIRS, batch_size=12, reals_per_fake=3), 0)
-    assert batches(0)["labels"].tolist() == [1, 0, 0, 0] * 3
-    with pytest.raises(ConfigError, match="batch_size or accumulate"):
-        batches(0, 0, 2)
 
 
 def test_members_of_a_pair_share_their_treatment(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,9 +109,7 @@ def test_members_of_a_pair_share_their_treatment(part: Subset, monkeypatch: pyte
     assert all(a[1] == b[1] for a, b in zip(states[::2], states[1::2], strict=True)), "forgery and its source"
     assert len({state for _, state in states}) == 8
     states.clear()
-    batches = VisualBatches(part, dataclasses.replace(PAIRS, forged=0.0), 0)
-    for step in range(5):
-        batches(step)
+    every_step(VisualBatches(part, dataclasses.replace(PAIRS, forged=0.0), 0), 5)
     pairs = list(zip(states[::2], states[1::2], strict=True))
     assert {a[0] for a, _ in pairs} == {luma(2), luma(9)}
     assert all(b[0] == luma(0) and a[1] == b[1] for a, b in pairs if a[0] == luma(2)), "a fake and its original"
@@ -111,13 +118,13 @@ def test_members_of_a_pair_share_their_treatment(part: Subset, monkeypatch: pyte
 
 def test_real_media_alone_is_enough_when_everything_is_forged(part: Subset) -> None:
     reals = Subset(part.archive, np.array([0, 1, 7, 8]))
-    for make in (
-        lambda config: VisualBatches(reals, config, 0),
-        lambda config: AudioBatches(reals, AudioConfig(), config, 0),
+    for config, make in (
+        (PAIRS, lambda config: VisualBatches(reals, config, 0)),
+        (SPLICED, lambda config: AudioBatches(reals, AudioConfig(), config, 0)),
     ):
-        assert make(dataclasses.replace(PAIRS, forged=1.0))(0)["labels"].sum() == 8
+        assert make(dataclasses.replace(config, forged=1.0))(0)["labels"].sum() == 8
         with pytest.raises(ManifestError, match="forged: 1"):
-            make(PAIRS)
+            make(config)
 
 
 def test_crops_come_from_the_forged_span(tmp_path: Path) -> None:
@@ -152,19 +159,15 @@ def test_a_face_without_another_moment_needs_a_method_without(tmp_path: Path) ->
         VisualBatches(part, dataclasses.replace(PAIRS, forged=1.0, forgeries={"mouth_swap": 1.0}), 0)(0)
 
 
-# -- voices
-
-
 def test_audio_batches(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = AudioBatches(part, AudioConfig(), PAIRS, 0)(0)
+    batch = AudioBatches(part, AudioConfig(), SPLICED, 0)(0)
     assert batch["mels"].shape == (16, 200, 80)
     assert batch["mels"].dtype == torch.float32
     assert batch["labels"].tolist() == [1, 0] * 8
-    assert_pure(lambda seed: AudioBatches(part, AudioConfig(), FEW, seed))
+    few = dataclasses.replace(SPLICED, batch_size=8)
+    assert_pure(lambda seed: AudioBatches(part, AudioConfig(), few, seed))
     drawn = spy(monkeypatch)
-    batches = AudioBatches(part, AudioConfig(), PAIRS, 0)
-    for step in range(5):
-        batches(step)
+    every_step(AudioBatches(part, AudioConfig(), SPLICED, 0), 4)
     assert set(drawn) == {0, 2, 3, 4, 6, 7}
 
 
@@ -199,13 +202,13 @@ def test_every_fake_window_holds_forged_sound(spans, tmp_path: Path) -> None:
     part = part_of(tmp_path / "a", clips, validate(table))
     batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, forged=0.0), 0, augment=False)
     rng, before = np.random.default_rng(0), 0
-    for _ in range(100):
+    for _ in range(40):
         window = batches._window(batches.fake.draw(rng), rng, forged=True)
         first = round(window.start_seconds * 16_000)
         held = forged[first : first + len(window.samples)]
         assert held.sum() >= min(8000, round(min(b - a for a, b in spans) * 16_000))
         before += not held[0]
-    assert before > 10, "windows also begin before a span: its onset is heard"
+    assert before > 4, "windows also begin before a span: its onset is heard"
 
 
 def test_short_and_partly_silent_recordings_fill_the_window(tmp_path: Path) -> None:
@@ -232,14 +235,9 @@ def test_codecs_are_used_as_often_as_configured(part: Subset, monkeypatch: pytes
         return samples
 
     monkeypatch.setattr(sampling, "through_audio_codec", codec)
-    batches = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5, forged=0.0), 0)
-    for step in range(8):
-        batches(step)
-    assert 0.35 < len(used) / 128 < 0.65
+    every_step(AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, codec=0.5, forged=0.0), 0), 4)
+    assert 0.35 < len(used) / 64 < 0.65
     assert len({c.name for c in used}) == 3
-
-
-# -- lip-sync
 
 
 def test_sync_batches_come_from_real_clips_only(part: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,8 +248,7 @@ def test_sync_batches_come_from_real_clips_only(part: Subset, monkeypatch: pytes
     assert batch["voiced"].all()
     assert_pure(lambda seed: SyncBatches(part, MODEL, SYNC, seed))
     drawn = spy(monkeypatch)
-    for step in range(10):
-        SyncBatches(part, MODEL, SYNC, 0)(step)
+    every_step(SyncBatches(part, MODEL, SYNC, 0), 4)
     assert set(drawn) == {0, 1}
     two = SyncBatches(part, MODEL, dataclasses.replace(SYNC, batch_size=2), 0)
     assert all(set(two._chosen(step)) == {0, 1} for step in range(9)), "no file twice"

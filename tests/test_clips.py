@@ -30,8 +30,6 @@ from avdetect.datasets.crops import landmarks_in_crops
 from avdetect.errors import ManifestError
 from avdetect.types import Clip, FaceTrack, Waveform
 
-# -- one clip
-
 
 def pixels(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.integers(0, 256, shape, dtype=np.uint8)
@@ -58,7 +56,7 @@ def wild_clips(draw: st.DrawFn) -> Clip:
 
 
 @given(wild_clips(), st.data())
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 def test_any_clip_comes_back_bit_for_bit_whole_or_in_parts(clip: Clip, data: st.DataObject) -> None:
     content = encode_clip(clip)
     assert encode_clip(clip) == content
@@ -81,33 +79,22 @@ def test_a_picture_too_long_for_the_codec_is_kept() -> None:
         assert contents(reader.clip()) == contents(clip)
 
 
-# -- the archive
-
-
-def test_parts_come_back(archive: ClipArchive) -> None:
+def test_parts_come_back_as_the_index_says(archive: ClipArchive) -> None:
     track = sample_clips()[0][1].tracks[0]
     faces = archive.faces(1, 0, [3, 1])
     np.testing.assert_array_equal(faces.crops, track.face_crops[[3, 1]])
     expected = landmarks_in_crops(track.boxes, track.landmarks, PreprocessConfig().faces.crop_margin, 32)
     np.testing.assert_array_equal(faces.landmarks, expected[[3, 1]])
-    assert len(archive.faces(1, 0, [])) == 0
     np.testing.assert_allclose(archive.face_times(1, 0), 2.4 + 0.2 * np.arange(8))
     np.testing.assert_array_equal(archive.mouths(1, 0, 20, 38), track.mouth_crops[20:38])
-    assert archive.mouths(1, 0, 7, 7).shape == (0, 16, 16)
     assert archive.waveform(1).samples.tobytes() == sample_clips()[0][1].waveform.samples.tobytes()
     assert archive.waveform(2) is None
-
-
-def test_the_index_says_what_the_clips_hold(archive: ClipArchive) -> None:
     columns = ["tracks", "main_track", "main_faces", "main_mouths", "main_first_frame", "sound_samples"]
     rows = archive.clips[columns].to_numpy().tolist()
     assert rows == [[1, 0, 12, 60, 0, 38400], [1, 0, 8, 40, 60, 25600], [2, 1, 5, 24, 0, 0], [0, -1, 0, 0, 0, 0]]
     assert archive.clips["duration_seconds"].tolist() == [2.4, 1.6, 1.0, 3.0]
     assert archive.clips["sound_start_seconds"].tolist() == [0.0, 2.4, 0.0, 0.0]
     assert archive.clips["sound_rms"][0] == pytest.approx(rms(archive.waveform(0).samples), rel=1e-3) != 0
-
-
-def test_what_is_not_there_is_an_index_error(archive: ClipArchive) -> None:
     for ask in (
         lambda: archive.load(4),
         lambda: archive.load(-1),
@@ -119,22 +106,6 @@ def test_what_is_not_there_is_an_index_error(archive: ClipArchive) -> None:
     ):
         with pytest.raises(IndexError, match="asked for"):
             ask()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves the tar open
-def test_webdataset_reads_a_shard(archive: ClipArchive) -> None:
-    webdataset = pytest.importorskip("webdataset")
-    tar = archive.root / "shards" / "000000.tar"
-    samples = list(webdataset.WebDataset(str(tar), shardshuffle=False).decode())
-    records = [s["json"] for s in samples if "json" in s]
-    stored = [s for s in samples if "npz" in s]
-    assert [r["source"] for r in records] == ["/x/b.mp4", "/x/a.mp4", "/x/c.wav"]
-    keys = [f"{records[f]['key']}_{c:04d}" for f, c in [(0, 0), (0, 1), (1, 0), (2, 0)]]
-    assert [s["__key__"] for s in stored] == keys
-    np.testing.assert_array_equal(stored[1]["npz"]["span"], [2.4, 1.6])
-
-
-# -- processes, threads and open files
 
 
 def digests(archive: ClipArchive) -> list[str]:
@@ -149,13 +120,13 @@ def report(archive: ClipArchive, times: int, pipe) -> None:
 def test_forked_readers_threads_and_copies_do_not_disturb_each_other(archive: ClipArchive) -> None:
     wanted = digests(archive)  # the shard is open now, and its descriptor is shared by the children
     context = multiprocessing.get_context("fork")
-    pipes = [context.Pipe(duplex=False) for _ in range(3)]
-    children = [context.Process(target=report, args=(archive, 10, theirs)) for _, theirs in pipes]
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    children = [context.Process(target=report, args=(archive, 5, theirs)) for _, theirs in pipes]
     for child in children:
         child.start()
-    assert all(digests(archive) == wanted for _ in range(10))
+    assert all(digests(archive) == wanted for _ in range(5))
     for (mine, _), child in zip(pipes, children, strict=True):
-        assert mine.recv() == [wanted] * 10
+        assert mine.recv() == [wanted] * 5
         child.join()
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(digests, [archive] * 8)) == [wanted] * 8
@@ -164,14 +135,11 @@ def test_forked_readers_threads_and_copies_do_not_disturb_each_other(archive: Cl
     assert digests(again) == wanted
 
 
-# -- damage
-
-
 def test_damaged_samples_are_an_error_that_says_what_to_do(archive: ClipArchive) -> None:
     tar = archive.root / "shards" / "000000.tar"
     place, whole = read_clips(tar).iloc[0], encode_clip(archive.load(0))
     noticed = 0
-    for share in np.linspace(0, 0.999, 60):
+    for share in np.linspace(0, 0.999, 30):
         flip(tar, int(place["offset"] + share * place["size"]))
         try:
             found = archive.load(0)
@@ -180,7 +148,7 @@ def test_damaged_samples_are_an_error_that_says_what_to_do(archive: ClipArchive)
         else:
             assert encode_clip(found) == whole  # of a .zip's own fields some mean nothing
         flip(tar, int(place["offset"] + share * place["size"]))
-    assert noticed > 40
+    assert noticed > 20
     os.truncate(tar, int(place["offset"]) + 1000)
     with pytest.raises(ManifestError, match="delete that shard"):
         archive.load(0)
@@ -189,8 +157,8 @@ def test_damaged_samples_are_an_error_that_says_what_to_do(archive: ClipArchive)
 def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("avdetect.datasets.cache.shards.MAX_FILES", 1)
     monkeypatch.setattr(clips_module, "MAX_OPEN", 2)
-    archive = make_archive(tmp_path, manifest([f"/x/{i}.mp4" for i in range(6)]), [sample_clips()[2]] * 6)
-    assert len(list((tmp_path / "shards").glob("*.tar"))) == 6
+    archive = make_archive(tmp_path, manifest([f"/x/{i}.mp4" for i in range(4)]), [sample_clips()[2]] * 4)
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 4
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(2):
         digests(archive)

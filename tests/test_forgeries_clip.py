@@ -7,8 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 from clips import make_track, speech, talking_clip
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from avdetect.config import FaceConfig
 from avdetect.datasets.forgeries.audio import AUDIO, AUDIOVISUAL
@@ -39,9 +37,8 @@ def same(a: FaceTrack, b: FaceTrack) -> bool:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@given(seed=st.integers(0, 2**31), frames=st.integers(25, 60))
-@settings(deadline=None, max_examples=2, derandomize=True)
-def test_only_the_named_part_is_forged(method: str, seed: int, frames: int) -> None:
+def test_only_the_named_part_is_forged(method: str) -> None:
+    seed, frames = METHODS.index(method), 31
     original, other = clip(seed % 3, frames, second=True), clip(7, 40)
     copy = clip(seed % 3, frames, second=True)
     forged, segments = forge_clip(original, method, np.random.default_rng(seed), CONFIG, other)
@@ -72,10 +69,13 @@ def test_labels_say_which_part_is_synthetic() -> None:
         usable(clip(), "deepfake", None)
 
 
-@pytest.mark.parametrize("face", [True, False])
-@pytest.mark.parametrize("voice", [True, False])
-@pytest.mark.parametrize("donor", [None, "whole", "empty"])
-@pytest.mark.parametrize("frames", [25, 13])
+@pytest.mark.parametrize(
+    ("face", "voice", "donor", "frames"),
+    [
+        *((True, True, "whole", 25), (True, True, None, 13), (True, True, "empty", 25), (True, False, "whole", 13)),
+        *((False, True, "whole", 25), (False, False, "whole", 25)),
+    ],
+)
 def test_usable_is_what_forging_needs(face: bool, voice: bool, donor: str | None, frames: int) -> None:
     subject = clip(0, frames, faces=face, voice=voice)
     other = {None: None, "whole": clip(3, 30), "empty": clip(3, 30, faces=False, voice=False)}[donor]
@@ -92,14 +92,12 @@ def test_usable_is_what_forging_needs(face: bool, voice: bool, donor: str | None
                 forge_clip(subject, method, np.random.default_rng(1), CONFIG, other)
 
 
-@pytest.mark.parametrize(
-    "samples",
-    [np.zeros(32000, np.float32), np.full(32000, 0.4, np.float32), speech(0.4), speech(2.0) * np.float32(1e-3)],
-)
-def test_a_silent_or_short_voice_is_not_forged(samples: np.ndarray) -> None:
-    subject = dataclasses.replace(clip(), waveform=Waveform(samples, START))
-    assert not any(usable(subject, method, clip(1)) for method in (*AUDIO, *AUDIOVISUAL))
-    assert not usable(clip(), "other_voice", subject)
+def test_a_silent_or_short_voice_is_not_forged() -> None:
+    subject, quiet = clip(), speech(2.0) * np.float32(1e-3)
+    for samples in (np.zeros(32000, np.float32), np.full(32000, 0.4, np.float32), speech(0.4), quiet):
+        silent = dataclasses.replace(subject, waveform=Waveform(samples, START))
+        assert not any(usable(silent, method, subject) for method in (*AUDIO, *AUDIOVISUAL))
+        assert not usable(subject, "other_voice", silent)
 
 
 def test_the_main_track_has_the_most_face_crops() -> None:
@@ -120,7 +118,7 @@ def test_swapped_mouths_come_from_one_other_moment(loop: bool, monkeypatch: pyte
     given_moments = []
     swap = VISUAL["mouth_swap"]
     monkeypatch.setitem(VISUAL, "mouth_swap", lambda f, r, m: (given_moments.append((f, m)), swap(f, r, m))[1])
-    for seed in range(8):
+    for seed in range(4):
         forged, _ = forge_clip(original, "mouth_swap", np.random.default_rng(seed), CONFIG)
         before, after = track.mouth_crops[:, 0, 0], forged.tracks[0].mouth_crops[:, 0, 0]
         (shift,) = [k for k in range(24) if np.array_equal(np.roll(before, -k), after)]
@@ -138,7 +136,6 @@ def test_a_still_has_no_other_moment() -> None:
 
 
 def test_segments_of_a_late_voice_are_on_the_file_clock() -> None:
-    subject = talking_clip(50)
-    subject = dataclasses.replace(subject, waveform=Waveform(speech(1.5), 0.5))
-    assert forge_clip(subject, "world", np.random.default_rng(0), CONFIG)[1] == ((0.5, 2.0),)
+    subject = dataclasses.replace(talking_clip(50), waveform=Waveform(speech(1.0), 0.5))
+    assert forge_clip(subject, "pitch", np.random.default_rng(0), CONFIG)[1] == ((0.5, 1.5),)
     assert forge_clip(subject, "self_blend", np.random.default_rng(0), CONFIG)[1] == ((0.0, 2.0),)

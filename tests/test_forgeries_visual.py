@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries.blend import LEAST_CHANGE
-from avdetect.datasets.forgeries.geometry import CANVAS, CORNER, PARTS, REGIONS, credible, face_maps, lay, region_mask
+from avdetect.datasets.forgeries.geometry import CORNER, PARTS, REGIONS, region_mask
 from avdetect.datasets.forgeries.visual import NEEDS_MOMENT, VISUAL, ForgedFaces
 
 SIZE = 96
@@ -45,22 +45,18 @@ def forge(name: str, faces: FaceCrops, seed: int) -> ForgedFaces:
 PICTURES = {
     "portrait": lambda size, rng: portrait(size).crops[0],
     "black": lambda size, rng: np.zeros((size, size, 3), np.uint8),
-    "white": lambda size, rng: np.full((size, size, 3), 255, np.uint8),
     "flat": lambda size, rng: np.full((size, size, 3), rng.integers(256), np.uint8),
     "noise": lambda size, rng: rng.integers(0, 256, (size, size, 3), dtype=np.uint8),
-    "blocks": lambda size, rng: np.kron(
-        rng.integers(0, 2, (4, 4, 3), dtype=np.uint8) * 255, np.ones((size // 4 + 1, size // 4 + 1, 1), np.uint8)
-    )[:size, :size],
+    "blocks": lambda size, rng: (
+        rng.integers(0, 2, (8, 8, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1)[:size, :size] * np.uint8(255)
+    ),
 }
 LANDMARKS = {
     "true": lambda size, rng: portrait(size).landmarks[0],
-    "shaken": lambda size, rng: portrait(size).landmarks[0] + rng.normal(0, 0.06 * size, (5, 2)),
     "partly outside": lambda size, rng: portrait(size).landmarks[0] + rng.uniform(-0.6, 0.6, 2) * size,
     "far away": lambda size, rng: portrait(size).landmarks[0] * 50,
     "on one spot": lambda size, rng: np.tile(rng.uniform(0, size, 2), (5, 1)),
     "in a line": lambda size, rng: np.linspace(0.1, 0.9, 5)[:, None] * rng.uniform(-1, 1, 2) * size,
-    "tiny": lambda size, rng: portrait(size).landmarks[0] * 0.05 + size / 2,
-    "huge": lambda size, rng: (portrait(size).landmarks[0] - size / 2) * 4 + size / 2,
     "upside down": lambda size, rng: size - portrait(size).landmarks[0],
     "not a number": lambda size, rng: np.full((5, 2), np.nan),
     "anything": lambda size, rng: rng.uniform(-size, 2 * size, (5, 2)),
@@ -69,7 +65,7 @@ LANDMARKS = {
 
 @st.composite
 def wild_faces(draw) -> FaceCrops:
-    size, count = draw(st.integers(32, 200)), draw(st.integers(1, 4))
+    size, count = draw(st.integers(32, 160)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     picture, marks = draw(st.sampled_from(sorted(PICTURES))), draw(st.sampled_from(sorted(LANDMARKS)))
     crops = np.stack([PICTURES[picture](size, rng) for _ in range(count)])
@@ -77,7 +73,7 @@ def wild_faces(draw) -> FaceCrops:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(deadline=None, max_examples=12, derandomize=True)
 @given(faces=wild_faces(), seed=st.integers(0, 10_000))
 def test_a_forgery_of_anything_is_sound(name: str, faces: FaceCrops, seed: int) -> None:
     before, marks, moment = faces.crops.copy(), faces.landmarks.copy(), moment_of(faces)
@@ -102,11 +98,18 @@ def test_a_forgery_of_anything_is_sound(name: str, faces: FaceCrops, seed: int) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_masks_lie_on_the_face_and_every_seed_gives_another(name: str) -> None:
-    outputs = [forge(name, portrait(160), seed) for seed in range(20)]
-    assert len({out.crops.tobytes() for out in outputs}) == 20
+@pytest.mark.parametrize("turned", [False, True])
+def test_masks_lie_on_the_face_and_every_seed_gives_another(name: str, turned: bool) -> None:
+    faces = portrait(160)
+    if turned:  # a quarter to the left: masks follow the head
+        turned_marks = np.stack([faces.landmarks[..., 1], 159 - faces.landmarks[..., 0]], -1)
+        faces = FaceCrops(np.rot90(faces.crops, axes=(1, 2)).copy(), turned_marks)
+    outputs = [forge(name, faces, seed) for seed in range(12)]
+    assert len({out.crops.tobytes() for out in outputs}) == 12
     masks = np.concatenate([out.mask for out in outputs])
+    masks = np.rot90(masks, -1, axes=(1, 2)) if turned else masks
     assert (masks.mean((1, 2)) < 0.62).all()
+    assert (masks[:, :10] < 0.5).all(), "what is deformed stays on the face"
     centre = np.array([np.argwhere(mask > 0.5 * mask.max()).mean(0) for mask in masks]) / 160
     assert ((centre > 0.25) & (centre < 0.9)).all()
     if name == "mouth_swap":
@@ -119,7 +122,7 @@ def test_parameters_hold_over_time(name: str) -> None:
     """On a still face the forgery may move a little, but keeps its place, its colour and its strength."""
     one = portrait(128)
     still = FaceCrops(one.crops.repeat(8, 0), one.landmarks.repeat(8, 0))
-    for seed in range(6):
+    for seed in range(3):
         out = forge(name, still, seed)
         assert np.abs(out.mask - out.mask[0]).mean() < 0.02
         colour = [out.crops[i][out.mask[0] > 0.5].mean(0) for i in range(8)]
@@ -128,26 +131,12 @@ def test_parameters_hold_over_time(name: str) -> None:
             np.testing.assert_array_equal(out.crops, out.crops[:1].repeat(8, 0))
 
 
-@pytest.mark.parametrize("region", sorted(REGIONS))
-def test_regions_cover_what_they_are_named_after_and_follow_the_head(region: str) -> None:
-    head = np.zeros((CANVAS, CANVAS), np.uint8)
-    outline = REGIONS["whole"][0]
-    middle = (outline.min(0) + outline.max(0)) / 2
-    hull = cv2.convexHull(((outline - middle) * 1.15 + middle - CORNER).astype(np.float32))
-    cv2.fillConvexPoly(head, np.rint(hull).astype(np.int32), 1)
-    masks = [region_mask(region, np.random.default_rng(seed)) for seed in range(20)]
-    for mask in masks:
-        assert mask.max() == pytest.approx(1)
-        assert not (mask[head == 0] > 0.5).any(), "what is deformed stays on the face"
-    part = {"face": "nose", "whole": "eyes", "inner": "nose", "lower": "mouth"}.get(region, region)
-    x, y = np.rint(PARTS[part].mean(0) - CORNER).astype(int)
-    assert np.mean(masks, axis=0)[y, x] > 0.9
-    marks = portrait(160).landmarks.astype(np.float64)
-    turn = np.array([[0.94, -0.34], [0.34, 0.94]])
-    centres = []
-    for points in (marks, (marks - 80) @ turn.T + 80 + [6, -9]):
-        centres.append(np.argwhere(lay(masks[0], face_maps(points), 160)[0] > 0.5).mean(0)[::-1])
-    assert np.linalg.norm((centres[0] - 80) @ turn.T + 80 + [6, -9] - centres[1]) < 3
+def test_regions_cover_what_they_are_named_after() -> None:
+    for region in REGIONS:
+        masks = [region_mask(region, np.random.default_rng(seed)) for seed in range(6)]
+        part = {"face": "nose", "whole": "eyes", "inner": "nose", "lower": "mouth"}.get(region, region)
+        x, y = np.rint(PARTS[part].mean(0) - CORNER).astype(int)
+        assert np.mean(masks, axis=0)[y, x] > 0.9
 
 
 def test_a_mouth_comes_from_the_other_moment() -> None:
@@ -157,7 +146,7 @@ def test_a_mouth_comes_from_the_other_moment() -> None:
     spot = (0, slice(y - 3, y + 4), slice(x - 6, x + 7))
     dyed = faces.crops.copy()
     dyed[spot] = 0  # an open mouth, say
-    for seed in range(8):
+    for seed in range(4):
         out = VISUAL["mouth_swap"](faces, np.random.default_rng(seed), FaceCrops(dyed, faces.landmarks))
         assert out.crops[spot].mean() < faces.crops[spot].mean() - 60
         np.testing.assert_array_equal(out.crops[0, :60], faces.crops[0, :60])
@@ -180,22 +169,10 @@ def test_a_self_blend_keeps_the_ratio_of_SBI() -> None:
     """Most are blended in full, one in two at less."""
     faces = portrait(160)
     strength = []
-    for seed in range(60):
+    for seed in range(40):
         out = forge("self_blend", faces, seed)
         core = out.mask[0] > 0.95
         strength.append(np.abs(out.crops[0].astype(float) - faces.crops[0])[core].mean())
     low, high = np.percentile(strength, [10, 90])
     assert low >= LEAST_CHANGE
     assert 2.5 * low < high < 45, "no caricatures"
-
-
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(wild_faces())
-def test_credible_landmarks_always_make_a_face_in_the_crop(faces: FaceCrops) -> None:
-    size = faces.crops.shape[1]
-    points = credible(faces.landmarks, size)
-    assert (np.linalg.det(face_maps(points)[:, :, :2]) > 0).all()
-    eyes = points[:, :2].mean(1)
-    assert ((eyes > -0.1 * size) & (eyes < 1.1 * size)).all()
-    good = portrait(size).landmarks
-    np.testing.assert_array_equal(credible(good, size), good, err_msg="good landmarks are taken as they are")

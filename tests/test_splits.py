@@ -27,11 +27,11 @@ def people(count: int, seed: int = 0) -> pd.DataFrame:
 def strangers(count: int) -> pd.DataFrame:
     """Every file a group of its own; each odd one is a fake of the one before it."""
     rows = [
-        {"path": f"/{i}.mp4", "fake": i % 2, "video_fake": i % 2, "audio_fake": 0, "group": f"g{i * 7 % count}"}
-        | {"split": "", "dataset": f"set {i % 9}", "method": "", "original": f"/{i - 1}.mp4" if i % 2 else ""}
+        {"path": f"/{i}.mp4", "fake": i % 2, "video_fake": i % 2, "group": f"g{i * 7 % count}", "dataset": f"set {i}"}
+        | {"original": f"/{i - 1}.mp4" if i % 2 else ""}
         for i in range(count)
     ]
-    return validate(pd.DataFrame(rows), check_splits=False)
+    return validate(pd.DataFrame(rows).assign(audio_fake=0, split="", method=""), check_splits=False)
 
 
 def wide(seed: int) -> pd.DataFrame:
@@ -56,10 +56,7 @@ def whole(parts: pd.Series, names: pd.Series) -> bool:
     return bool(parts.groupby(names).nunique().eq(1).all())
 
 
-# -- folds
-
-
-def test_folds_keep_groups_whole_in_any_order_and_are_stratified() -> None:
+def test_folds_keep_groups_whole_in_any_order_and_are_stratified(monkeypatch: pytest.MonkeyPatch) -> None:
     given = people(300)
     fold = folds(given, 5)
     assert whole(fold, given["group"])
@@ -70,6 +67,10 @@ def test_folds_keep_groups_whole_in_any_order_and_are_stratified() -> None:
         assert shares.max() - shares.min() < 0.03
     mixed = given.sample(frac=1, random_state=1)
     pd.testing.assert_series_equal(folds(mixed, 5).sort_index(), fold)
+    monkeypatch.setattr("avdetect.datasets.splits.MAX_UNITS", 50)  # too many groups are dealt out in batches
+    fold = folds(given, 5)
+    assert whole(fold, given["group"])
+    assert fold.value_counts().min() > 0.7 * len(given) / 5
 
 
 def test_folds_are_written_down() -> None:
@@ -79,7 +80,7 @@ def test_folds_are_written_down() -> None:
     assert "".join(map(str, by_dataset)) == "00000111100011222201000001111222222222222"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_sources_left_out_are_left_out_whole_and_weigh_alike(seed: int) -> None:
     given = wide(seed)
     fold = folds(given, 5, by="dataset")
@@ -96,16 +97,21 @@ def test_sources_left_out_are_left_out_whole_and_weigh_alike(seed: int) -> None:
     assert folds(again, 5, by="dataset").iloc[: len(given)].equals(fold), "more files of a source move nothing"
 
 
-@pytest.mark.parametrize("by", ["group", "dataset"])
-def test_folds_keep_a_fake_with_its_original(by: str) -> None:
+def test_folds_and_splits_keep_a_fake_with_its_original() -> None:
     given = strangers(100)
-    if by == "dataset":
-        given["dataset"] = "set " + given.index.map(lambda i: str(i % 50)).astype(str)
-    fold = folds(given, 4, by=by)  # type: ignore[arg-type]
-    assert (fold[::2].to_numpy() == fold[1::2].to_numpy()).all()
-    assert fold.nunique() == 4
-    mixed = given.sample(frac=1, random_state=1)
-    pd.testing.assert_series_equal(folds(mixed, 4, by=by).sort_index(), fold)  # type: ignore[arg-type]
+    given["dataset"] = "set " + given.index.map(lambda i: str(i % 50)).astype(str)
+    for by in ("group", "dataset"):
+        fold = folds(given, 4, by=by)  # type: ignore[arg-type]
+        assert (fold[::2].to_numpy() == fold[1::2].to_numpy()).all()
+        assert fold.nunique() == 4
+        mixed = given.sample(frac=1, random_state=1)
+        pd.testing.assert_series_equal(folds(mixed, 4, by=by).sort_index(), fold)  # type: ignore[arg-type]
+    out = assign_splits(given, 0.3, 0.2, 0)
+    validate(out)
+    assert set(out["split"]) == {"train", "dev", "test"}
+    assert (out["split"][::2].to_numpy() == out["split"][1::2].to_numpy()).all()
+    given.loc[given.index[50], "split"] = "test"  # the split of an original is its fakes'
+    assert assign_splits(given, 0.3, 0, 0)["split"].iloc[51] == "test"
 
 
 def test_fakes_of_an_absent_original_and_files_of_equal_bytes_stay_together() -> None:
@@ -117,25 +123,18 @@ def test_fakes_of_an_absent_original_and_files_of_equal_bytes_stay_together() ->
     assert whole(folds(given, 3), given["sha256"])
 
 
-def test_many_groups_are_folded_too() -> None:
-    count = 6000
-    given = pd.DataFrame({name: np.arange(count) // 2 % 2 for name in LABELS})
-    fold = folds(given.assign(group=np.arange(count).astype(str), dataset="d"), 3)
-    assert fold.value_counts().min() > 0.95 * count / 3
-
-
-@pytest.mark.parametrize(
-    ("change", "number", "by", "message"),
-    [
+def test_folds_that_cannot_be() -> None:
+    for change, number, by, message in (
         ({}, 1, "group", "at least 2"),
         ({"group": "one"}, 2, "group", r"1 group\(s\) cannot be cut into 2 folds; ask for fewer folds"),
         ({"dataset": "one"}, 2, "dataset", r"1 dataset\(s\) that share no group.*cut by='group'"),
         ({}, 2, "person", "'group' or 'dataset'"),
-    ],
-)
-def test_folds_that_cannot_be(change: dict, number: int, by: str, message: str) -> None:
-    with pytest.raises(ManifestError, match=message):
-        folds(people(20).assign(**change), number, by=by)  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ManifestError, match=message):
+            folds(people(20).assign(**change), number, by=by)  # type: ignore[arg-type]
+    for dev, test in ((0.5, 0.5), (-0.1, 0), (0, 1), (float("nan"), 0)):
+        with pytest.raises(ManifestError, match="shares"):
+            assign_splits(people(5), dev, test, seed=0)
 
 
 def test_a_class_of_one_group_or_dataset_only_cannot_be_folded() -> None:
@@ -163,46 +162,27 @@ def test_a_fold_without_a_class_that_enough_groups_have_is_refused() -> None:
         check_folds(fold, unit, values, 3, "group", ["fake"])
 
 
-# -- splits
-
-
-def test_splits_keep_a_fake_with_its_original() -> None:
-    given = strangers(200)
-    out = assign_splits(given, 0.3, 0.2, 0)
-    validate(out)
-    assert set(out["split"]) == {"train", "dev", "test"}
-    assert (out["split"][::2].to_numpy() == out["split"][1::2].to_numpy()).all()
-    given.loc[given.index[50], "split"] = "test"  # the split of an original is its fakes'
-    assert assign_splits(given, 0.3, 0, 0)["split"].iloc[51] == "test"
-
-
-def test_new_rows_move_no_group() -> None:
-    given = people(400)
+def test_splits_have_their_share_of_every_class_and_new_rows_move_no_group() -> None:
+    given = people(1500)
     first = assign_splits(given, 0.1, 0.2, 0)
     validate(first)
+    for label in LABELS:
+        for value in (0, 1):
+            shares = first.loc[given[label] == value, "split"].value_counts(normalize=True)
+            assert abs(shares["dev"] - 0.1) < 0.03
+            assert abs(shares["test"] - 0.2) < 0.03
     half = given[given["group"].map(lambda g: int(g.split()[1])) < 200]
     pd.testing.assert_series_equal(assign_splits(half, 0.1, 0.2, 0)["split"], first.loc[half.index, "split"])
     pd.testing.assert_frame_equal(assign_splits(given.iloc[::-1], 0.1, 0.2, 0).sort_index(), first)
     assert not assign_splits(given, 0.1, 0.2, 1)["split"].equals(first["split"])
 
 
-def test_splits_have_their_share_of_every_class() -> None:
-    given = people(1500)
-    split = assign_splits(given, 0.1, 0.2, 0)["split"]
-    assert whole(split, given["group"])
-    for label in LABELS:
-        for value in (0, 1):
-            shares = split[given[label] == value].value_counts(normalize=True)
-            assert abs(shares["dev"] - 0.1) < 0.03
-            assert abs(shares["test"] - 0.2) < 0.03
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_small_set_still_gets_both_classes_on_each_side(seed: int) -> None:
-    out = assign_splits(people(12), 0.1, 0.1, seed)
-    for split in ("train", "dev", "test"):
-        for label in LABELS:
-            assert set(out.loc[out["split"] == split, label]) == {0, 1}, (split, label)
+def test_a_small_set_still_gets_both_classes_on_each_side() -> None:
+    for seed in range(4):
+        out = assign_splits(people(12), 0.1, 0.1, seed)
+        for split in ("train", "dev", "test"):
+            for label in LABELS:
+                assert set(out.loc[out["split"] == split, label]) == {0, 1}, (seed, split, label)
 
 
 def test_a_split_that_is_given_stays() -> None:
@@ -214,9 +194,3 @@ def test_a_split_that_is_given_stays() -> None:
     assert set(out.loc[out["group"] == "person 4", "split"]) == {"dev"}
     assert set(out.loc[~out["group"].isin(["person 3", "person 4"]), "split"]) == {"train", "dev"}
     pd.testing.assert_frame_equal(assign_splits(out, 0.5, 0.3, 9), out)
-
-
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0), (0, 1), (float("nan"), 0)])
-def test_shares_that_leave_no_training_data_are_refused(shares: tuple[float, float]) -> None:
-    with pytest.raises(ManifestError, match="shares"):
-        assign_splits(people(5), *shares, seed=0)
