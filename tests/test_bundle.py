@@ -155,9 +155,6 @@ def random_input(graph: str, rows: int, time: int = 200) -> np.ndarray:
     return mels if graph == "speech" else mels[:, :, None]
 
 
-# -- export and parity
-
-
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_onnx_equals_torch(model: Model, networks: OnnxNetworks, graph: str) -> None:
     for rows, time in ((1, 200), (7, 151)):
@@ -212,9 +209,6 @@ def test_a_bundle_states_where_it_comes_from_and_no_path_of_there(exported: Bund
     for path in exported.folder.iterdir():
         for place in ("/home/someone", str(Path(__file__).parents[1])):
             assert place.encode() not in path.read_bytes(), f"{path.name} holds this machine's paths"
-
-
-# -- what is refused
 
 
 def test_an_altered_or_missing_file_is_named(copy: Path) -> None:
@@ -297,9 +291,6 @@ def test_a_description_that_is_no_json_object_is_refused(tmp_path: Path) -> None
             Bundle.load(tmp_path)
 
 
-# -- golden scores
-
-
 class Bomb:
     def __reduce__(self) -> tuple[Any, ...]:
         return (pytest.fail, ("a pickle was executed",))
@@ -374,8 +365,6 @@ def test_towers_of_another_shape_are_a_model_error(copy: Path, change: dict) -> 
         altered.mouth(mouths)
 
 
-# -- devices
-
 CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -395,16 +384,13 @@ def test_falling_back_from_cuda_is_announced(exported: Bundle, monkeypatch: pyte
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: CUDA)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ONNX Runtime's own
-        detector = avdetect.load_detector(exported.folder, device="auto")
+        detector = avdetect.load_detector(device="auto")
         with pytest.raises(ModelError, match="could not be started"):
             OnnxNetworks(exported, device="cuda")
     detection = detector.score(DEFAULT_BUNDLE.parent / "sample" / "sample.mp4", duration_seconds=1)
     assert any("scored on the CPU" in warning for warning in detection.warnings)
     monkeypatch.undo()
     assert not OnnxNetworks(exported, device="auto").fell_back
-
-
-# -- probabilities
 
 
 def test_a_probability_has_the_rarest_rate_that_it_reaches() -> None:

@@ -108,9 +108,6 @@ def test_class_weights_balance_classes_generators_and_missing_streams() -> None:
     assert (weights[6:, 3] == 0).all(), "a part is not taught where its stream is missing"
 
 
-# -- thresholds, calibration, clip
-
-
 def test_the_threshold_does_not_cut_through_equal_probabilities() -> None:
     """Clipped probabilities are equal: a cut at the clip calls all of them fake."""
     p = np.array([0.01] * 50 + [0.99] * 50, np.float32)
@@ -243,9 +240,6 @@ def test_the_noisy_or_learns_from_differences_within_sources() -> None:
     np.testing.assert_allclose(p[:, 0], p[:, 1], atol=1e-6)
 
 
-# -- three causes
-
-
 def three_causes(rows: int = 900, match: float = 1.0) -> Data:
     """Of each of nine sources a third is real; the others have a forged face, a forged voice or another's voice.
     Sources differ in level. match: how much lower the match of a mismatch is, in its standard deviations."""
@@ -261,6 +255,11 @@ def three_causes(rows: int = 900, match: float = 1.0) -> Data:
     table["method"] = np.array(["", "", "swap", "vocoder", "other_voice", "other_voice"], object)[kind]
     table["path"] = table["group"] = [f"{i}" for i in range(rows)]
     return validate(table.assign(split="train", dataset=[f"s{s}" for s in source])), features
+
+
+def rows_of(table: pd.DataFrame, features: np.ndarray) -> Rows:
+    labels = label_matrix(table)
+    return Rows(features, labels, class_weights(table, labels, features), table["dataset"].to_numpy())
 
 
 def noisy_or(table: pd.DataFrame, features: np.ndarray) -> FittedFusion:
@@ -285,12 +284,11 @@ def test_the_whole_and_its_parts_are_calibrated_together(fitted: FittedFusion) -
 
 
 def test_no_other_biases_are_more_likely(fitted: FittedFusion) -> None:
-    table, features = three_causes(match=2.0)
-    labels = label_matrix(table)
-    weights = class_weights(table, labels, features)
+    rows = rows_of(*three_causes(match=2.0))
+    labels, weights = rows.labels, rows.weights
 
     def loss() -> float:
-        p = 1 / (1 + np.exp(-logits_of(fitted.fusion, features).astype(float)))
+        p = 1 / (1 + np.exp(-logits_of(fitted.fusion, rows.features).astype(float)))
         known = (labels >= 0) & (weights > 0)
         losses = np.where(known, -np.log(np.where(labels == 1, p, 1 - p)) * weights, 0).sum(0)
         return float((losses / weights.sum(0)) @ [3, 1, 1, 1])  # the whole counts as much as its parts together
@@ -314,9 +312,7 @@ def test_a_part_that_carries_no_information_is_silent() -> None:
     table, features = three_causes(match=-0.3)
     match, one = FEATURES.index("sync_match"), (table["dataset"] == "s0").to_numpy()
     features[one, match] -= 3 * (table["method"][one] == "other_voice").to_numpy()
-    labels = label_matrix(table)
-    weights = class_weights(table, labels, features)
-    assert "sync" in fusion_training.silent_parts(Rows(features, labels, weights, table["dataset"].to_numpy()))
+    assert "sync" in fusion_training.silent_parts(rows_of(table, features))
 
 
 @pytest.mark.parametrize("kind", ["logistic", "parts"])
@@ -328,8 +324,6 @@ def test_where_no_mismatch_is_known_the_match_is_silent(kind: str) -> None:
     assert "sync" in fitted.config.silent
     assert fitted.kind == kind
 
-
-# -- fewer streams
 
 ABLATED = FusionFitConfig(steps=5, lr=0.05)
 

@@ -94,9 +94,6 @@ def test_stream_dropout_hides_streams_but_never_all() -> None:
     torch.testing.assert_close(seen[1], only_voice[:, NUM_VALUES:])
 
 
-# -- the noisy-or
-
-
 def noisy_or_of(slope: list[float], bias: list[float], silent: tuple[str, ...] = ()) -> Fusion:
     module = Fusion(FusionConfig(silent=silent)).eval()
     with torch.no_grad():
@@ -149,9 +146,6 @@ def test_a_perfect_match_is_no_sign_of_truth() -> None:
     for match in (0.0, 0.5, 100.0):
         x[0, FEATURES.index("sync_match")] = match
         assert module(x)[0, 0] >= module(without)[0, 0]
-
-
-# -- the whole model
 
 
 def test_a_model_survives_safetensors_and_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

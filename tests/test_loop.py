@@ -50,9 +50,6 @@ def half(scale: float = 2.0**16) -> Fabric:
     return fabric
 
 
-# -- exact resume
-
-
 @pytest.mark.parametrize(("killed_at", "precision"), [(3, "32-true"), (5, "bf16-mixed"), (5, "16-mixed")])
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, killed_at: int, precision: str) -> None:
     config = changed(precision=precision, accumulate=2)
@@ -139,9 +136,6 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monke
     assert not list(tmp_path.glob("*.partial"))
 
 
-# -- checkpoints that are not this run's
-
-
 def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Path) -> None:
     train(tmp_path / "a.ckpt")
     before = (tmp_path / "a.ckpt").read_bytes()
@@ -156,9 +150,6 @@ def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Pat
         with pytest.raises(ModelError, match=f"{message}.*name a new --run folder"):
             train(tmp_path / "a.ckpt", batches=never, **changes)
         assert (tmp_path / "a.ckpt").read_bytes() == content
-
-
-# -- what a step does
 
 
 def test_the_loop_is_plain_adamw_with_clipping_and_an_average(tmp_path: Path) -> None:
@@ -202,9 +193,6 @@ def test_accumulated_parts_make_the_whole_batch(tmp_path: Path) -> None:
     np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], atol=2e-6)
 
 
-# -- the best average
-
-
 @pytest.mark.parametrize("killed_at", [None, 5, 8])
 def test_the_best_average_is_returned(tmp_path: Path, killed_at: int | None) -> None:
     config = changed(steps=12, checkpoint_every=3, evaluate_every=2)
@@ -233,9 +221,6 @@ def test_measuring_changes_nothing_that_is_learned(tmp_path: Path) -> None:
     assert_equal(train(tmp_path / "a.ckpt", config), train(tmp_path / "b.ckpt", config, evaluate=careless))
     asked = train(tmp_path / "d.ckpt", evaluate=lambda _: pytest.fail("not asked for"))
     assert_equal(train(tmp_path / "c.ckpt"), asked)
-
-
-# -- clear stops
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
@@ -276,9 +261,6 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         make_fabric(1, "cpu")
 
 
-# -- what is written down
-
-
 def test_tensorboard_tells_each_step_once(tmp_path: Path) -> None:
     config = changed(evaluate_every=2)
     with pytest.raises(Killed):
@@ -295,9 +277,6 @@ def test_tensorboard_tells_each_step_once(tmp_path: Path) -> None:
     log = pd.read_csv(tmp_path / "a.csv")
     np.testing.assert_allclose([e.value for e in events.Scalars("loss")], log["loss"], atol=1e-6)
     assert all(e.value > 0 for e in events.Scalars("samples_per_second"))
-
-
-# -- two processes
 
 
 def train_on_rank(rank: int, port: int, folder: Path) -> None:

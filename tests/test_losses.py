@@ -35,9 +35,6 @@ def test_weights_and_smoothing() -> None:
     assert sure > masked_bce(torch.tensor([3.0]), torch.tensor([1.0]), 0.1), "certainty is punished"
 
 
-# -- features of unit length
-
-
 def test_the_features_losses_are_those_of_the_paper() -> None:
     features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]])
     labels = torch.tensor([1.0, 1.0, 0.0, -1.0])
@@ -59,9 +56,6 @@ def test_the_features_losses_teach_and_are_not_measured() -> None:
     torch.testing.assert_close(loss(stream, batch), plain)
     stream.training = True  # itself, not its dropout
     torch.testing.assert_close(loss(stream, batch), plain + added)
-
-
-# -- lip-sync
 
 
 EVERY = torch.ones(2, 16, dtype=torch.bool)  # frames of two clips, of which 12 mouths see five each

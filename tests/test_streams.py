@@ -38,10 +38,12 @@ def crops() -> torch.Tensor:
     return torch.from_numpy(make_track(np.zeros(20, int)).face_crops)  # (4, 64, 64, 3)
 
 
-@pytest.fixture(scope="module")
-def mels() -> torch.Tensor:
-    """Log-mels as frames: what `speech_encoder` of the CNN hands on."""
-    return torch.from_numpy(np.stack([log_mel(speech(1.0, seed)) for seed in range(4)]))[:, :, None]
+def frames_of(config: AudioConfig) -> torch.Tensor:
+    """What the speech encoder hands on of four voices."""
+    with torch.no_grad():
+        return speech_encoder(config).eval()(
+            torch.from_numpy(np.stack([log_mel(speech(1.0, seed)) for seed in range(4)]))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,6 @@ def assert_rows_are_independent(module: torch.nn.Module, x: torch.Tensor) -> tor
     torch.testing.assert_close(evaluated(module, x.flip(0)), whole.flip(0), atol=1e-5, rtol=1e-4)
     assert whole.std(0).max() > 1e-5, "an output that ignores its input proves nothing"
     return whole
-
-
-# -- visual
 
 
 @pytest.mark.parametrize(("encoder", "kwargs"), [("test_vit", {"img_size": 64}), ("test_resnet", {})])
@@ -136,10 +135,8 @@ def test_encoder_weights_may_lie_in_several_files_and_must_fit(tmp_path: Path) -
     assert not all(torch.equal(value, fresh[name]) for name, value in start.items())
 
 
-# -- audio
-
-
-def test_level_says_nothing_to_the_audio_stream(mels: torch.Tensor) -> None:
+def test_level_says_nothing_to_the_audio_stream() -> None:
+    mels = frames_of(AUDIO)
     stream = warmed(AudioStream(AUDIO), mels)
     assert assert_rows_are_independent(stream, mels).shape == (4,)
     samples = speech(2.0, 9)
@@ -151,16 +148,6 @@ def test_level_says_nothing_to_the_audio_stream(mels: torch.Tensor) -> None:
     assert a == pytest.approx(b, abs=5e-3 * max(1, abs(a)))
     assert abs(a - c) > 10 * abs(a - b), "but it hears the difference between two sounds"
     torch.testing.assert_close(evaluated(stream, mels), evaluated(stream, mels - 1.386), atol=1e-4, rtol=1e-4)
-
-
-# -- sync
-
-
-def frames_of(config: AudioConfig, seconds: float = 1.0) -> torch.Tensor:
-    encoder = speech_encoder(config).eval()
-    sounds = [speech(seconds, seed) for seed in range(4)]
-    with torch.no_grad():
-        return encoder(torch.from_numpy(np.stack([log_mel(sound) for sound in sounds])))
 
 
 @pytest.mark.parametrize("audio", [AUDIO, WHISPER], ids=["cnn", "whisper"])

@@ -33,24 +33,19 @@ CONFIG = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem", "bl
 def theirs() -> dict[str, np.ndarray]:
     """Random weights of the encoder, and one of the decoder, under CTranslate2's names."""
     rng = np.random.default_rng(0)
-
-    def layer(place: str, out: int, *more: int) -> dict[str, np.ndarray]:
-        scale = 1 / np.sqrt(np.prod(more))
-        weight, bias = rng.normal(0, scale, (out, *more)), rng.normal(0, 0.1, out)
-        return {f"{place}/weight": weight, f"{place}/bias": bias}
-
-    def norm(place: str) -> dict[str, np.ndarray]:
-        return {f"{place}/gamma": rng.normal(1, 0.1, WIDTH), f"{place}/beta": rng.normal(0, 0.1, WIDTH)}
-
-    found = layer("encoder/conv1", WIDTH, N_MELS, 3) | layer("encoder/conv2", WIDTH, WIDTH, 3)
-    for index in range(BLOCKS):
-        place = f"encoder/layer_{index}"
-        found |= norm(f"{place}/self_attention/layer_norm") | norm(f"{place}/ffn/layer_norm")
-        found |= layer(f"{place}/self_attention/linear_0", 3 * WIDTH, WIDTH)
-        found |= layer(f"{place}/self_attention/linear_1", WIDTH, WIDTH)
-        found |= layer(f"{place}/ffn/linear_0", 4 * WIDTH, WIDTH) | layer(f"{place}/ffn/linear_1", WIDTH, 4 * WIDTH)
-    found |= norm("encoder/layer_norm")
-    found["encoder/position_encodings/encodings"] = rng.normal(0, 0.5, (POSITIONS, WIDTH))
+    layers = {"encoder/conv1": (WIDTH, N_MELS, 3), "encoder/conv2": (WIDTH, WIDTH, 3)}
+    norms = ["encoder/layer_norm"]
+    for place in (f"encoder/layer_{index}" for index in range(BLOCKS)):
+        layers |= {f"{place}/self_attention/linear_0": (3 * WIDTH, WIDTH)}
+        layers |= {f"{place}/self_attention/linear_1": (WIDTH, WIDTH)}
+        layers |= {f"{place}/ffn/linear_0": (4 * WIDTH, WIDTH), f"{place}/ffn/linear_1": (WIDTH, 4 * WIDTH)}
+        norms += [f"{place}/self_attention/layer_norm", f"{place}/ffn/layer_norm"]
+    found = {"encoder/position_encodings/encodings": rng.normal(0, 0.5, (POSITIONS, WIDTH))}
+    for place, shape in layers.items():
+        found[f"{place}/weight"] = rng.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape)
+        found[f"{place}/bias"] = rng.normal(0, 0.1, shape[0])
+    for place in norms:
+        found[f"{place}/gamma"], found[f"{place}/beta"] = rng.normal(1, 0.1, WIDTH), rng.normal(0, 0.1, WIDTH)
     found["decoder/embeddings/weight"] = rng.normal(0, 1, (7, WIDTH))
     return {name: value.astype(np.float16) for name, value in found.items()}
 
