@@ -34,6 +34,7 @@ from avdetect.config import (
     VisualConfig,
 )
 from avdetect.datasets.clips import ClipArchive
+from avdetect.datasets.forgeries.audio import AUDIO
 from avdetect.detector import load_detector
 from avdetect.errors import ConfigError, ManifestError, ModelError
 from avdetect.model import Model
@@ -298,10 +299,11 @@ def test_voice_and_match_share_one_speech_encoder_that_learns(
     assert [any(key.startswith("speech.") for key in state) for state in saved] == [True, False], "the voice teaches it"
 
 
-def test_real_videos_alone_are_enough(tmp_path: Path) -> None:
+def test_real_videos_alone_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avdetect.training.outputs.AUDIO", {"splice": AUDIO["splice"]})
     visual, audio = (dataclasses.replace(loop, forged=1.0) for loop in (PAIRS, VOICES))
     config = dataclasses.replace(
-        CONFIG, visual=visual, audio=audio, sync=NO_PLAIN, fusion=FusionFitConfig(steps=5, forged=2)
+        CONFIG, visual=visual, audio=audio, sync=NO_PLAIN, fusion=FusionFitConfig(steps=5, forged=1)
     )
     result = run(config, archive_of(tmp_path / "cache", table_of(fakes=False)), tmp_path / "run")
     assert result["fusion"]["clip_chosen_on"] == "train, out of fold"

@@ -12,13 +12,13 @@ from clips import make_track, speech
 from safetensors.torch import save_file
 
 from avdetect.audio import log_mel
-from avdetect.config import AudioConfig, SyncConfig, VisualConfig
+from avdetect.config import AudioConfig, SyncConfig, View, VisualConfig
 from avdetect.errors import ConfigError
 from avdetect.scoring import audio_mel
 from avdetect.speech import speech_mask
 from avdetect.streams.audio import AudioStream
 from avdetect.streams.speech import frame_shape, speech_encoder
-from avdetect.streams.sync import SyncStream
+from avdetect.streams.sync import SyncStream, _on_grid
 from avdetect.streams.visual import VisualStream
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
@@ -79,6 +79,15 @@ def test_any_timm_encoder_gives_a_logit_a_crop(encoder: str, kwargs: dict, crops
     stream = VisualStream(dataclasses.replace(VISUAL, encoder=encoder, encoder_kwargs=kwargs))
     logits = assert_rows_are_independent(warmed(stream, crops), crops)
     assert (logits.shape, logits.dtype) == ((4,), torch.float32)
+
+
+def test_pixels_are_normalised_as_configured(crops: torch.Tensor) -> None:
+    seen = []
+    stream = VisualStream(dataclasses.replace(VISUAL, views=(View(mean=(10.0, 20.0, 30.0), std=(1.0, 2.0, 4.0)),)))
+    stream.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    evaluated(stream, crops)
+    for channel, (mean, std) in enumerate([(10, 1), (20, 2), (30, 4)]):
+        torch.testing.assert_close(seen[0][:, channel], (crops[..., channel].float() - mean) / std)
 
 
 @pytest.mark.parametrize("encoder", ["test_vit", "test_efficientnet", "test_convnext"])
@@ -177,3 +186,9 @@ def test_a_mouth_vector_sees_the_frames_around_its_own(mouth_frames: int) -> Non
     assert plain.shape == (1, 30 - mouth_frames + 1, SYNC.embedding)
     moved = ((plain - changed).abs().amax((0, 2)) > 1e-6).nonzero().flatten() + mouth_frames // 2
     assert moved.tolist() == list(range(14 - mouth_frames // 2, 14 + mouth_frames // 2 + 1))
+
+
+def test_maps_of_any_side_are_pooled_on_one_grid() -> None:
+    for side in (3, 4, 6, 11):
+        maps = torch.randn(2, 3, side, side)
+        torch.testing.assert_close(_on_grid(maps), torch.nn.functional.adaptive_avg_pool2d(maps, 4))
