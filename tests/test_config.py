@@ -3,106 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from readme_media import SAMPLE
 
-from avdetect.config import LARGEST_NUMBER, MediaLimits, PreprocessConfig, TrainConfig, from_dict, load_yaml, to_dict
+from avdetect.config import (
+    LARGEST_NUMBER,
+    MediaLimits,
+    PreprocessConfig,
+    TrainConfig,
+    View,
+    from_dict,
+    load_yaml,
+    to_dict,
+)
 from avdetect.errors import ConfigError
 from avdetect.media import MediaReader
 
 
-@dataclass(frozen=True)
-class Inner:
-    rate: float = 1.0
-
-
-@dataclass(frozen=True)
-class Sample:
-    count: int = 1
-    flag: bool = False
-    name: str = "a"
-    either: bool | str = False
-    maybe: float | None = None
-    sizes: tuple[int, ...] = (1, 2)
-    extra: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    scale: float | tuple[float, ...] = 1.0
-    mode: Literal["fast", "slow"] = "fast"
-    inner: Inner = field(default_factory=Inner)
-
-
 def test_differences_are_taken_over() -> None:
-    assert from_dict(Sample, None) == from_dict(Sample, {"inner": None}) == Sample()
-    values = {"count": 3, "maybe": 2, "either": "path", "sizes": [4, 5, 6], "mode": "slow", "inner": {"rate": 2}}
-    config = from_dict(Sample, values)
-    assert config == Sample(count=3, maybe=2.0, either="path", sizes=(4, 5, 6), mode="slow", inner=Inner(2.0))
-    assert isinstance(config.maybe, float)
-    assert isinstance(config.inner.rate, float), "the digest must not depend on 2 or 2.0"
-    config = from_dict(Sample, {"weights": {"a": 2}, "extra": {"b": 2, "c": ["d"]}, "scale": [1, 2]})
-    assert config == Sample(weights={"a": 2.0}, extra={"b": 2, "c": ["d"]}, scale=(1.0, 2.0))
-    assert isinstance(config.weights["a"], float)
-    assert isinstance(config.extra["b"], int), "what may be anything is left alone"
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"cuont": 3}, r"config: unknown key 'cuont'; known keys: count, flag, .*, inner$"),
-        ({"inner": {"speed": 1.0}}, r"config\.inner: unknown key 'speed'; known keys: rate"),
-        ({"count": "3"}, r"config\.count: expected int, got '3'; YAML reads that as text, write 3\.0e\+00"),
-        ({"flag": 1}, r"config\.flag: expected bool, got 1"),
-        ({"maybe": True}, r"config\.maybe: expected float \| null, got True"),
-        ({"extra": {1: 2}}, r"config\.extra: .*names as keys, got \{1: 2\}"),
-        ({"scale": [1, "x"]}, r"config\.scale: expected float, got \[1, 'x'\]"),
-        ({"mode": "middling"}, r"config\.mode: must be one of fast, slow, got 'middling'"),
-        ([1], "config: expected a mapping, got list"),
-    ],
-)
-def test_what_is_wrong_is_named(values: Any, named: str) -> None:
-    with pytest.raises(ConfigError, match=named):
-        from_dict(Sample, values)
+    assert from_dict(TrainConfig, None) == from_dict(TrainConfig, {"model": None}) == TrainConfig()
+    free = {"b": 2, "c": ["d"]}
+    visual = {"encoder_kwargs": free, "views": [{"mean": 0, "std": [1, 2, 3]}], "pretrained": "path"}
+    values = {"seed": 3, "model": {"visual": visual}, "preprocess": {"faces": {"min_confidence": 1}}}
+    config = from_dict(TrainConfig, values | {"audio": {"forgeries": {"cut": 2}}})
+    assert (config.seed, config.model.visual.encoder_kwargs, config.model.visual.pretrained) == (3, free, "path")
+    assert config.model.visual.views == (View(mean=0.0, std=(1.0, 2.0, 3.0)),)
+    numbers = [config.preprocess.faces.min_confidence, config.audio.forgeries["cut"], config.model.visual.views[0].mean]
+    assert [type(number) for number in numbers] == [float] * 3, "the digest must not depend on 2 or 2.0"
+    assert isinstance(config.model.visual.encoder_kwargs["b"], int), "what may be anything is left alone"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("seed: [", "not valid YAML"),
-        ("sead: 1", "sead"),
+        ("sead: 1", r"train\.yaml: unknown key 'sead'; known keys: seed, name, .*, fusion$"),
+        ("model: {sync: {speed: 1.0}}", r"model\.sync: unknown key 'speed'; known keys: mouth_frames"),
+        ("[1]", "expected a mapping, got list"),
+        ("preprocess: {faces: {min_confidence: true}}", r"min_confidence: expected float \| null, got True"),
+        ("preprocess: {detector: middling}", r"detector: must be one of mtcnn, scrfd, got 'middling'"),
+        ("model: {visual: {encoder_kwargs: {1: 2}}}", r"encoder_kwargs: .*names as keys, got \{1: 2\}"),
         ("audio: {lr: 1e-3}", r"audio\.lr.*write 1\.0e-03"),  # YAML 1.1 reads this as text
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
         ("seed: 1\nseed: 2", "twice"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", r"aliases .* are refused"),
         ("seed: &a [*a]", r"aliases .* are refused"),
-        ("[" * 40_000, "nested more than"),
-        ("a: {" * 10_000, "nested more than"),
+        ("[" * 1000, "nested more than"),
         ("# " + "x" * 70_000, "larger than 64 KiB"),
         ("seed: 0x" + "f" * 5000, r"yaml\.seed: expected int <= 1000000000000000, got a number that is too large"),
         ("visual: {lr: 0x" + "f" * 5000 + "}", r"visual\.lr: Number out of range, got a number that is too large"),
         ("seed: " + "9" * 5000, "not valid YAML"),
-        ("steps: !!int ''", "not valid YAML"),
         ("model: {visual: {encoder_kwargs: {a: 2001-01-01}}}", r"encoder_kwargs\.a: expected text"),
-        ("model: {visual: {encoder_kwargs: {a: {1: 2}}}}", r"encoder_kwargs\.a: .*names as keys"),
         ("visual: {lr: -1.0}", r"train\.yaml\.visual\.lr: expected float > 0\.0, got -1\.0"),
         ("model: {streams: [visual, smell]}", r"model\.streams: must be one of visual, audio, sync, got .*'smell'"),
         ("model: {sync: {mouth_frames: 12}}", r"mouth_frames must be odd, got 12"),
-        ("model: {visual: {views: [{mean: [1, 2]}]}}", r"views\.mean: expected array of length >= 3, got \[1, 2\]"),
         ("visual: {forgeries: {" + "x" * 999 + ": a}}", "expected float"),
         ("audio: {forgeries: {cut: .nan}}", r"audio\.forgeries: expected float >= 0\.0, got \{'cut': nan\}"),
         ("visual: {forgeries: {self_blend: 0, mouth_swap: 0}}", r"train\.yaml\.visual: .*every weight is 0"),
         ("model: {visual: {views: [{highpass: 4}]}}", r"model\.visual\.views: View\.highpass must be odd, or 0, got 4"),
         ("model: {visual: {contrasts: [a]}}", r"VisualConfig\.contrasts: a must also be named in levels"),
         ("model: {visual: {unit_features: true, tune: none}}", r"model\.visual: VisualConfig\.unit_features"),
-        ("model: {audio: {frozen: true}}", r"model\.audio: .*cnn starts from nothing"),
         ("model: {visual: {size: 96}}", r"size 96 is smaller than preprocess\.faces\.crop_size 160"),
         ("visual: {reconstructed: 0.4}", r"train\.yaml\.visual\.reconstructed: .* no longer has it; leave it out"),
         ("release: true\nsync: {evaluate_every: 5}", r"sync\.evaluate_every must be 0 with release"),
         ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
         ("audio: {batch_size: 30, accumulate: 4}", "accumulate 4"),
-        ("joint: {steps: 5}", r"train\.yaml\.joint: .* no longer has it"),
         ("model: {fusion: {hidden: 5}}", r"fusion\.hidden: .* no longer has it"),
         ("model: {visual: {tune: none}}\nvisual: {evaluate_every: 5}", r"visual\.evaluate_every must be 0.*frozen"),
         ("audio: {alignment: 0.1}", r"audio\.alignment"),
@@ -134,8 +102,6 @@ def test_the_ends_of_the_ranges_are_taken(tmp_path: Path, text: str) -> None:
     (tmp_path / "train.yaml").write_text(text)
     config = load_yaml(TrainConfig, tmp_path / "train.yaml")
     assert from_dict(TrainConfig, to_dict(config)) == config
-    plain = Sample(sizes=(3,), maybe=0.1, extra={"a": [1]})
-    assert from_dict(Sample, to_dict(plain)) == plain
 
 
 def changed(config: Any) -> list[Any]:

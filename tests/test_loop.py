@@ -1,4 +1,4 @@
-"""The training loop: exact resume, parts that add up to the joint batch, the best average, and clear stops."""
+"""The training loop: exact resume, parts that add up to the joint batch, the best average, clear stops, logs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import socket
 import time
 from pathlib import Path
 from typing import IO
@@ -16,54 +15,72 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ddp_worker import Sample, loss_of
-from ddp_worker import make_part as make_batch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins import MixedPrecision
-from loop_runs import Killed, assert_equal, assert_same_files, changed, dies_at, distance, never, train
+from loop_runs import (
+    FABRIC,
+    Killed,
+    Sample,
+    assert_equal,
+    assert_same_files,
+    changed,
+    dies_at,
+    distance,
+    loss_of,
+    make_batch,
+    never,
+    state_of,
+    train,
+)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from avdetect.errors import ConfigError, ModelError
-from avdetect.training.loop import learning_rate, make_fabric
+from avdetect.training.loop import Batches, learning_rate, make_fabric
 
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 FORK = multiprocessing.get_context("fork")  # torch is imported once
 
 
-def half(scaler: torch.amp.GradScaler | None = None) -> Fabric:
+def half(scale: float = 2.0**16) -> Fabric:
     """fp16 on the CPU is for tests only: make_fabric refuses it."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
     fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
     fabric.launch()
     return fabric
 
 
-# -- exact resume
-
-
-@pytest.mark.parametrize(("killed_at", "precision"), [(3, "32-true"), (5, "bf16-mixed")])
+@pytest.mark.parametrize(("killed_at", "precision"), [(3, "32-true"), (5, "bf16-mixed"), (5, "16-mixed")])
 def test_a_killed_run_goes_on_exactly(tmp_path: Path, killed_at: int, precision: str) -> None:
     config = changed(precision=precision, accumulate=2)
-    straight = train(tmp_path / "a.ckpt", config)
+
+    def begun(name: str, batches: Batches = make_batch) -> nn.Module:
+        fabric = half(2.0**15) if precision == "16-mixed" else FABRIC
+        return train(tmp_path / f"{name}.ckpt", config, batches, fabric=fabric)
+
+    straight = begun("a")
     with pytest.raises(Killed):
-        train(tmp_path / "b.ckpt", config, dies_at(killed_at))
+        begun("b", dies_at(killed_at))
     assert len((tmp_path / "b.csv").read_text().splitlines()) == killed_at + 1
-    resumed = train(tmp_path / "b.ckpt", config, lambda s, *part: make_batch(s, *part) if s >= 3 else never(s, *part))
+    resumed = begun("b", lambda step, *part: make_batch(step, *part) if step >= 3 else never(step, *part))
     assert_equal(straight, resumed)
-    assert_same_files(tmp_path, "a", "b")
-    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]["step"] == 6
+    assert_same_files(tmp_path)
+    state = state_of(tmp_path / "a.ckpt")
+    assert state["step"] == 6
+    assert state["precision"].get("scale") != 2.0**15, "it is one of the things that are resumed"
 
 
 def test_a_real_kill_leaves_no_trace(tmp_path: Path) -> None:
     """SIGKILL of the process, wherever it is, and once more; then to the end."""
-    config = changed(steps=30, evaluate_every=4, lr=0.01)
+    config = changed(steps=24, evaluate_every=4, lr=0.01)
 
     def slow(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
-        time.sleep(0.005)
+        time.sleep(0.005 if step < 20 else 60)  # however late the kill comes, it is not too late
         return make_batch(step, part, parts)
 
     straight = train(tmp_path / "a.ckpt", config, evaluate=distance)
     log = tmp_path / "b.csv"
-    for lines in (8, 18):
+    for lines in (6, 14):
         child = FORK.Process(target=train, args=(tmp_path / "b.ckpt", config, slow), kwargs={"evaluate": distance})
         child.start()
         assert child.pid is not None
@@ -72,10 +89,10 @@ def test_a_real_kill_leaves_no_trace(tmp_path: Path) -> None:
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL, "it was still training"
-    assert 6 <= torch.load(tmp_path / "b.ckpt", weights_only=True)["state"]["step"] < 30
+    assert 6 <= state_of(tmp_path / "b.ckpt")["step"] < 24
     resumed = train(tmp_path / "b.ckpt", config, evaluate=distance)
     assert_equal(straight, resumed)
-    assert_same_files(tmp_path, "a", "b")
+    assert_same_files(tmp_path)
 
 
 def test_a_line_cut_short_is_not_taken_for_an_early_step(tmp_path: Path) -> None:
@@ -86,21 +103,7 @@ def test_a_line_cut_short_is_not_taken_for_an_early_step(tmp_path: Path) -> None
     log = tmp_path / "b.csv"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:20]) + "1")  # of "19,…"
     assert_equal(straight, train(tmp_path / "b.ckpt", config))
-    assert_same_files(tmp_path, "a", "b")
-
-
-def test_the_scale_of_fp16_is_resumed(tmp_path: Path) -> None:
-    config = changed(precision="16-mixed", steps=12)
-
-    def launched() -> Fabric:
-        return half(torch.amp.GradScaler("cpu", init_scale=2.0**20, growth_interval=2))
-
-    straight = train(tmp_path / "a.ckpt", config, fabric=launched())
-    with pytest.raises(Killed):
-        train(tmp_path / "b.ckpt", config, dies_at(8), fabric=launched())
-    assert_equal(straight, train(tmp_path / "b.ckpt", config, fabric=launched()))
-    assert_same_files(tmp_path, "a", "b")
-    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]["precision"]["scale"] != 2.0**20
+    assert_same_files(tmp_path)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
@@ -127,13 +130,10 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monke
     with pytest.raises(Killed):
         train(tmp_path / "b.ckpt")
     monkeypatch.undo()
-    assert torch.load(tmp_path / "b.ckpt", weights_only=True)["state"]["step"] == 3
+    assert state_of(tmp_path / "b.ckpt")["step"] == 3
     assert_equal(straight, train(tmp_path / "b.ckpt"))
-    assert_same_files(tmp_path, "a", "b")
+    assert_same_files(tmp_path)
     assert not list(tmp_path.glob("*.partial"))
-
-
-# -- checkpoints that are not this run's
 
 
 def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -150,9 +150,6 @@ def test_a_checkpoint_that_is_damaged_or_of_another_run_is_refused(tmp_path: Pat
         with pytest.raises(ModelError, match=f"{message}.*name a new --run folder"):
             train(tmp_path / "a.ckpt", batches=never, **changes)
         assert (tmp_path / "a.ckpt").read_bytes() == content
-
-
-# -- what a step does
 
 
 def test_the_loop_is_plain_adamw_with_clipping_and_an_average(tmp_path: Path) -> None:
@@ -196,10 +193,7 @@ def test_accumulated_parts_make_the_whole_batch(tmp_path: Path) -> None:
     np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], atol=2e-6)
 
 
-# -- the best average
-
-
-@pytest.mark.parametrize("killed_at", [None, 3, 5, 8])
+@pytest.mark.parametrize("killed_at", [None, 5, 8])
 def test_the_best_average_is_returned(tmp_path: Path, killed_at: int | None) -> None:
     config = changed(steps=12, checkpoint_every=3, evaluate_every=2)
     if killed_at is not None:
@@ -212,8 +206,6 @@ def test_the_best_average_is_returned(tmp_path: Path, killed_at: int | None) -> 
     dev = pd.read_csv(tmp_path / "a.dev.csv")
     assert dev["step"].tolist() == [1, 3, 5, 7, 9, 11]
     np.testing.assert_allclose(dev["log_loss"], list(losses.values()), atol=1e-6)
-    other = train(tmp_path / "b.ckpt", config, evaluate=lambda average: -distance(average))
-    assert other.body[1].num_batches_tracked == max(losses, key=losses.__getitem__)
     assert_equal(best, train(tmp_path / "a.ckpt", config, never, evaluate=lambda _: pytest.fail("done already")))
 
 
@@ -231,9 +223,6 @@ def test_measuring_changes_nothing_that_is_learned(tmp_path: Path) -> None:
     assert_equal(train(tmp_path / "c.ckpt"), asked)
 
 
-# -- clear stops
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     def poisoned(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
         batch = make_batch(step, part, parts)
@@ -241,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match=r"diverged at step 4: the loss is nan; .*a\.ckpt holds.*lr \(now 0\.05\)"):
         train(tmp_path / "a.ckpt", batches=poisoned)
-    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["state"]["step"] == 3
+    assert state_of(tmp_path / "a.ckpt")["step"] == 3
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 5
     assert_equal(train(tmp_path / "a.ckpt"), train(tmp_path / "b.ckpt"))
     with pytest.raises(ModelError, match="log loss on dev is"):
@@ -272,48 +261,89 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         make_fabric(1, "cpu")
 
 
-# -- two processes
+def test_tensorboard_tells_each_step_once(tmp_path: Path) -> None:
+    config = changed(evaluate_every=2)
+    with pytest.raises(Killed):
+        train(tmp_path / "a.ckpt", config, dies_at(5), evaluate=distance)
+    folder = tmp_path / "tensorboard" / "a"
+    for file in folder.iterdir():  # files are read by the second in their name
+        file.rename(folder / "events.out.tfevents.0000000001.first")
+    train(tmp_path / "a.ckpt", config, evaluate=distance)
+    events = EventAccumulator(str(folder)).Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "lr", "samples_per_second", "dev_log_loss"}
+    for tag in ("loss", "lr", "samples_per_second"):
+        assert [e.step for e in events.Scalars(tag)] == list(range(6))
+    assert [e.step for e in events.Scalars("dev_log_loss")] == [1, 3, 5]
+    log = pd.read_csv(tmp_path / "a.csv")
+    np.testing.assert_allclose([e.value for e in events.Scalars("loss")], log["loss"], atol=1e-6)
+    assert all(e.value > 0 for e in events.Scalars("samples_per_second"))
+
+
+def train_on_rank(rank: int, port: int, folder: Path) -> None:
+    """As torchrun starts it; what the rank ends with goes to the folder."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    fabric = make_fabric(2, "cpu")
+    asked: list[int] = []
+
+    def score(average: nn.Module) -> float:
+        asked.append(rank)
+        return 1.0 / len(asked)  # the last is the best
+
+    def poisoned(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
+        batch = make_batch(step, part, parts)
+        return {**batch, "x": batch["x"] * math.nan} if (step, part) == (4, 1) else batch
+
+    ended: dict[str, object] = {}
+    for name, config, plain in (
+        ("plain", changed(), True),
+        ("accumulated", changed(accumulate=2), True),
+        ("bf16", changed(precision="bf16-mixed", evaluate_every=2), False),
+    ):
+        average = train(folder / f"{name}.ckpt", config, fabric=fabric, plain=plain, evaluate=score)
+        ended[name] = dict(average.state_dict())
+    try:
+        train(folder / "poisoned.ckpt", batches=poisoned, fabric=fabric, plain=True)
+    except ModelError as error:
+        ended["poisoned"] = str(error)
+    torch.save(ended | {"asked": len(asked)}, folder / f"rank{rank}.pt")
+    fabric.barrier()
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ddp_worker.py leaves, run once on two processes that talk over gloo."""
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """The folder of two processes that talk over gloo, and what each of them ended with."""
     folder = tmp_path_factory.mktemp("ranks")
-    worker = Path(__file__).with_name("ddp_worker.py")
-    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")}
-    environment |= {"PYTHONPATH": str(worker.parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(worker), "--devices", "2", str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("plain") == 1, "one progress bar"
-    return folder
-
-
-def ranks(folder: Path, name: str) -> list[dict[str, torch.Tensor]]:
-    return [torch.load(folder / f"{name}.rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [FORK.Process(target=train_on_rank, args=(rank, port, folder)) for rank in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(300)
+    assert [child.exitcode for child in children] == [0, 0]
+    return folder, [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("name", ["plain", "accumulated"])
-def test_two_processes_train_as_one(tmp_path: Path, two_ranks: Path, name: str) -> None:
+def test_two_processes_train_as_one(tmp_path: Path, two_ranks: tuple[Path, list[dict]], name: str) -> None:
     """Also with a head that no batch reaches."""
+    folder, ended = two_ranks
     one = dict(train(tmp_path / "a.ckpt", plain=True).state_dict())
-    first, second = ranks(two_ranks, name)
-    torch.testing.assert_close(dict(first), one, atol=1e-6, rtol=0)
-    torch.testing.assert_close(first, second, atol=0, rtol=0)
-    logs = [pd.read_csv(tmp_path / "a.csv"), pd.read_csv(two_ranks / f"{name}.csv")]
+    for rank in ended:
+        torch.testing.assert_close(rank[name], one, atol=1e-6, rtol=0)
+        torch.testing.assert_close(rank[name], ended[0][name], atol=0, rtol=0)
+    logs = [pd.read_csv(tmp_path / "a.csv"), pd.read_csv(folder / f"{name}.csv")]
     assert logs[1]["step"].tolist() == list(range(6))
     np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], atol=2e-6)
 
 
-def test_rank_0_measures_and_all_return_its_best(two_ranks: Path) -> None:
-    first, second = ranks(two_ranks, "bf16")
-    torch.testing.assert_close(first, second, atol=0, rtol=0)
-    assert first["body.1.num_batches_tracked"] == 6
-    assert [(two_ranks / f"evaluated{rank}.txt").read_text() for rank in (0, 1)] == ["3", "0"]
-    assert pd.read_csv(two_ranks / "bf16.dev.csv")["log_loss"].tolist() == pytest.approx([1, 0.5, 1 / 3], abs=1e-6)
-
-
-def test_poison_in_one_process_stops_both(two_ranks: Path) -> None:
-    for rank in (0, 1):
-        assert "diverged at step 4: the loss is nan" in (two_ranks / f"poisoned{rank}.txt").read_text()
-    assert torch.load(two_ranks / "poisoned.ckpt", weights_only=True)["state"]["step"] == 3
+def test_rank_0_measures_and_all_return_its_best_or_stop(two_ranks: tuple[Path, list[dict]]) -> None:
+    folder, ended = two_ranks
+    torch.testing.assert_close(ended[0]["bf16"], ended[1]["bf16"], atol=0, rtol=0)
+    assert ended[0]["bf16"]["body.1.num_batches_tracked"] == 6
+    assert [rank["asked"] for rank in ended] == [3, 0]
+    assert pd.read_csv(folder / "bf16.dev.csv")["log_loss"].tolist() == pytest.approx([1, 0.5, 1 / 3], abs=1e-6)
+    for rank in ended:
+        assert "diverged at step 4: the loss is nan" in rank["poisoned"], "poison in one stops both"
+    assert state_of(folder / "poisoned.ckpt")["step"] == 3

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from avdetect.training.losses import contrastive_sync, masked_bce
+from avdetect.config import PairLoopConfig, VisualConfig
+from avdetect.streams.visual import VisualStream
+from avdetect.training.losses import alignment, contrastive_sync, masked_bce, uniformity
+from avdetect.training.streams import visual_loss
 
 
 def test_unknown_labels_are_never_trained_on() -> None:
@@ -17,7 +20,6 @@ def test_unknown_labels_are_never_trained_on() -> None:
     expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1))) / 2
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()
-    assert logits.grad is not None
     assert logits.grad[2] == 0
     assert (logits.grad[:2] != 0).all()
     assert masked_bce(logits, torch.full((3,), -1.0), 0.1).item() == 0
@@ -33,7 +35,27 @@ def test_weights_and_smoothing() -> None:
     assert sure > masked_bce(torch.tensor([3.0]), torch.tensor([1.0]), 0.1), "certainty is punished"
 
 
-# -- lip-sync
+def test_the_features_losses_are_those_of_the_paper() -> None:
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]])
+    labels = torch.tensor([1.0, 1.0, 0.0, -1.0])
+    assert alignment(features, labels).item() == pytest.approx(2.0), "the one pair of a known class, at a right angle"
+    assert alignment(features[1:3], labels[1:3]).item() == 0, "no pair"
+    torch.testing.assert_close(uniformity(features), (-2 * torch.pdist(features).square()).exp().mean().log())
+    assert uniformity(features[:3]) < uniformity(features[:1].repeat(3, 1)) == 0
+
+
+def test_the_features_losses_teach_and_are_not_measured() -> None:
+    torch.manual_seed(0)
+    stream = VisualStream(VisualConfig(encoder="test_vit", encoder_kwargs={"img_size": 64}, unit_features=True))
+    crops = torch.randint(0, 256, (6, 64, 64, 3), dtype=torch.uint8)
+    batch = {"crops": crops, "labels": torch.tensor([1.0, 0, 1, 0, 1, 0])}
+    logits, features = stream.eval()(crops, with_features=True)
+    plain = masked_bce(logits, batch["labels"], 0.0)
+    added = 0.1 * alignment(features, batch["labels"]) + 0.5 * uniformity(features)
+    loss = visual_loss(0.0, PairLoopConfig(alignment=0.1, uniformity=0.5))
+    torch.testing.assert_close(loss(stream, batch), plain)
+    stream.training = True  # itself, not its dropout
+    torch.testing.assert_close(loss(stream, batch), plain + added)
 
 
 EVERY = torch.ones(2, 16, dtype=torch.bool)  # frames of two clips, of which 12 mouths see five each
@@ -83,8 +105,6 @@ def test_padding_is_neither_positive_nor_negative() -> None:
     again = contrastive_sync(other_mouth, other_voice, there, EVERY)
     torch.testing.assert_close(loss, again)
     again.backward()
-    assert other_mouth.grad is not None
-    assert other_voice.grad is not None
     assert (other_mouth.grad[1, 6:] == 0).all()
     assert (other_voice.grad[1, 8:] == 0).all()
     assert (other_mouth.grad[1, :6] != 0).any()

@@ -10,39 +10,39 @@ import pandas as pd
 import pytest
 from archive_factory import make_archive
 from clips import ToneNetworks, talking_clip
+from manifests import manifest_of
 
 from avdetect.config import FaceConfig, FusionFitConfig, ModelConfig, PreprocessConfig, TrainConfig
 from avdetect.datasets.clips import ClipArchive
-from avdetect.datasets.manifest import mismatch, validate
+from avdetect.datasets.manifest import mismatch
 from avdetect.pooling import FEATURES
 from avdetect.scoring import StreamScorer
 from avdetect.training import outputs
 from avdetect.training.outputs import Voices, mismatched, read_outputs, score_subset
 from avdetect.training.sampling import Subset
 from avdetect.training.streams import score_clips
+from avdetect.types import Clip
 
 PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
 FABRIC = SimpleNamespace(global_rank=0, world_size=1, is_global_zero=True, device="cpu")
-ROWS = pd.DataFrame(
-    {
-        "path": ["a", "b", "c", "dubbed", "fake", "also-anna"],
-        "fake": [0, 0, 0, 0, 1, 0],
-        "own_voice": ["", "", "", 0, "", 1],
-        "group": ["anna", "bert", "carl", "dora", "emil", "anna"],
-        "dataset": ["one", "one", "two", "one", "one", "two"],
-    }
-)
+NAMES = ["a", "b", "c", "dubbed", "fake", "also-anna"]
+STATED = {
+    "fake": [0, 0, 0, 0, 1, 0],
+    "own_voice": ["", "", "", 0, "", 1],
+    "group": ["anna", "bert", "carl", "dora", "emil", "anna"],
+    "dataset": ["one", "one", "two", "one", "one", "two"],
+}
 
 
-def clip(seed: int, frames: int = 150, start: int = 0):
-    return talking_clip(frames, seed=seed, size=32, start_frame=start)
+def clip(seed: int, start: int = 0) -> Clip:
+    return talking_clip(110, seed=seed, size=32, start_frame=start)
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> ClipArchive:
-    part = ROWS["fake"].map({0: "", 1: 1})
-    table = validate(ROWS.assign(video_fake=part, audio_fake=part, split="train", method=""))
-    clips = [[clip(i), clip(10 + i, start=150)] if i < 2 else [clip(i)] for i in range(len(table))]
+    part = ["", "", "", "", 1, ""]
+    table = manifest_of(NAMES, **STATED, video_fake=part, audio_fake=part)
+    clips = [[clip(i), clip(10 + i, start=110)] if i < 2 else [clip(i)] for i in range(len(table))]
     return make_archive(tmp_path_factory.mktemp("archive"), table, clips, PREPROCESS)
 
 
@@ -76,7 +76,7 @@ def test_a_voice_comes_from_another_person_of_the_same_source(part: Subset) -> N
 def test_another_voice_does_not_match_and_the_picture_is_not_looked_at_again() -> None:
     networks = ToneNetworks()
     scorer = StreamScorer(networks, ModelConfig())
-    clips = [clip(0), clip(1, start=150)]
+    clips = [clip(0), clip(1, start=110)]
     seen = score_clips(scorer, clips)
     crops = networks.calls["visual"]
     found = mismatched(scorer, seen, clips, [clip(5)], np.random.default_rng(0), FaceConfig())
@@ -86,7 +86,7 @@ def test_another_voice_does_not_match_and_the_picture_is_not_looked_at_again() -
     assert abs(other["sync_match"]) < 0.3
     assert other["visual_logit"] == own["visual_logit"]
     assert other["has_sync"] == other["has_audio"] == 1
-    assert found.speech_seconds > 8, "both clips got the voice of the one"
+    assert found.speech_seconds > 6, "both clips got the voice of the one"
     silent = mismatched(scorer, seen, clips, [], np.random.default_rng(0), FaceConfig())
     assert set(silent.missing) == {"audio", "sync"}
 
@@ -95,7 +95,7 @@ def test_real_files_are_scored_with_another_voice_too(
     part: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, features = scored(part, tmp_path, monkeypatch, forged=0, mismatched=2)
-    extra = table.iloc[len(ROWS) :]
+    extra = table.iloc[len(NAMES) :]
     names = [path.rsplit("/")[-1].split("#")[0] for path in extra["path"]]
     assert names == ["a", "a", "b", "b", "c", "c", "also-anna", "also-anna"]
     assert (extra["method"] == "other_voice").all()
@@ -103,7 +103,7 @@ def test_real_files_are_scored_with_another_voice_too(
     assert (extra[["fake", "video_fake", "audio_fake"]] == [1, 0, 0]).all(axis=None), "though no part is labelled"
     assert mismatch(table).fillna(-1).tolist() == [0, 0, 0, -1, -1, 0, *[1] * 8]
     match = features[:, FEATURES.index("sync_match")]
-    assert match[: len(ROWS)].min() > match[len(ROWS) :].max() + 0.3
+    assert match[: len(NAMES)].min() > match[len(NAMES) :].max() + 0.3
 
 
 def test_a_face_that_does_not_speak_gets_no_other_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_face_that_does_not_speak_gets_no_other_voice(tmp_path: Path, monkeypa
     still = [clip(i) for i in range(2)]
     for one in still:
         one.tracks[0].mouth_crops[:] = 30
-    table = validate(ROWS[:2].assign(video_fake="", audio_fake="", split="train", method=""))
+    table = manifest_of(NAMES[:2])
     archive = make_archive(tmp_path / "archive", table, [[one] for one in still], PREPROCESS)
     table, features = scored(Subset(archive, np.arange(2)), tmp_path / "scores", monkeypatch, forged=0)
     assert len(table) == 2
