@@ -51,7 +51,7 @@ def scores_table(count: int = 96) -> pd.DataFrame:
 def results() -> Results:
     scores = scores_table()
     parts = {"dev": (scores["split"] == "dev").to_numpy(), "all": np.ones(len(scores), bool)}
-    frames = [measurements(scores[mask], 0.5, rounds=50).assign(part=name) for name, mask in parts.items()]
+    frames = [measurements(scores[mask], 0.5, rounds=20).assign(part=name) for name, mask in parts.items()]
     audit = frames[1][frames[1]["table"] == "output"].assign(table="audit", score="duration")
     shifts = pd.DataFrame({"shift_frames": [-1, 0, 1], "n": 3, "recovered": [0.5, 1, 0.5], "mean_error_frames": 1.0})
     for name in ("recovered", "mean_error_frames"):
@@ -221,7 +221,7 @@ def test_a_bad_marker_changes_nothing(
     assert results_table(folder, "outputs") in good.read_text()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["C", "Z"])), min_size=2, max_size=2), max_size=4))
 def test_no_cell_breaks_a_markdown_table(rows: list[list[str]]) -> None:
     lines = markdown(View("", "", ("a", "b"), tuple(map(tuple, rows)))).splitlines()

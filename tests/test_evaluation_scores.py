@@ -23,7 +23,6 @@ from manifests import manifest_of
 from media_factory import RENDERER, MediaFactory
 from readme_media import SAMPLE
 
-import avdetect
 from avdetect.bundle import Bundle
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.clips import ClipArchive
@@ -35,11 +34,6 @@ from avdetect.evaluation.scores import masked, score_table
 from avdetect.evaluation.sources import CacheClips, ClipSource, FileClips, Use
 from avdetect.pooling import FEATURES, STREAMS
 from avdetect.types import Clip, Waveform
-
-
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    return avdetect.load_detector(device="cpu")
 
 
 def manifest(paths: list[str], **columns: list[object]) -> pd.DataFrame:
@@ -58,7 +52,7 @@ def files(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> pd.D
         subprocess.run([RENDERER, "-v", "error", *options, str(folder / name)], check=True)
         return str(folder / name)
 
-    cut = ("-t", "2", "-i", str(SAMPLE))
+    cut = ("-t", "1.5", "-i", str(SAMPLE))
     cv2.imwrite(str(folder / "photo.png"), cv2.cvtColor(paste(background(), 300, 320, 160), cv2.COLOR_RGB2BGR))
     return manifest(
         [
@@ -215,9 +209,9 @@ class Deadly(ClipSource):
 def test_a_file_that_kills_its_worker_or_hangs_is_named(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores_module, "FILE_SECONDS", 5.0)
+    monkeypatch.setattr(scores_module, "FILE_SECONDS", 2.0)
     progress, table, source = tmp_path / "scores.sqlite", TABLE[:4], Deadly(tmp_path / "harmless")
-    hung = "LimitError: it took longer than 5 s"
+    hung = "LimitError: it took longer than 2 s"
     first, died, *more = score_table(table, source, bundle, progress, workers=2)["error"]
     assert [first, *more] == ["", hung, ""]
     assert died.startswith("WorkerError: its worker was ended 2 times, the last time by SIGKILL")

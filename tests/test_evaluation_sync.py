@@ -154,7 +154,7 @@ def test_both_voices_are_cut_to_the_shorter() -> None:
     np.testing.assert_array_equal(theirs[0].voice, short[0].voice)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=30))
 def test_partners_are_of_another_group_each_once(groups: list[str]) -> None:
     names = np.array(groups, object)

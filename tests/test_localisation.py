@@ -52,7 +52,7 @@ FOUND = st.dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(FOUND, TRUTH, st.floats(0.05, 1))
 def test_laws_of_average_precision(predicted: Found, truth: True_, iou: float) -> None:
     total = sum(map(len, truth.values()))

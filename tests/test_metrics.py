@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score, ro
 from avdetect.evaluation.metrics import METRICS, SEED, TOO_FEW, alarm_limit, measure, multiplicities, resampled, weights
 
 Files = pd.DataFrame  # the manifest's columns group, dataset and method
-ROUNDS = 40
+ROUNDS = 12
 
 
 def judged(rows: int = 80, seed: int = 0, levels: int = 12, sources: int = 4) -> tuple[np.ndarray, np.ndarray, Files]:
@@ -89,7 +89,7 @@ def test_values_and_each_resample_are_scikit_learn_with_weights(seed: int, sourc
 # -- what balanced means
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5))
 def test_more_files_of_a_generator_or_of_a_source_change_nothing(seed: int, times: int) -> None:
     y, p, files = judged(40, seed=seed)
@@ -103,7 +103,7 @@ def test_more_files_of_a_generator_or_of_a_source_change_nothing(seed: int, time
             assert more[name] == pytest.approx(plain[name], abs=1e-9), (column, name)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=30))
 def test_the_limit_alarms_on_few_and_a_lower_one_on_more(rows: list[tuple[int, int]]) -> None:
     p, w = np.array(rows, float).T

@@ -91,8 +91,7 @@ def test_a_sample_takes_classes_and_sources_alike() -> None:
 # -- through the detector
 
 
-TRIED = tuple(BY_NAME[name] for name in ("h264 43 crf", "encoded twice 28 crf", "audio bit rate 8 kbit/s"))
-TRIED += (BY_NAME["white noise 0 dB"],)
+TRIED = tuple(BY_NAME[name] for name in ("encoded twice 28 crf", "audio bit rate 8 kbit/s", "white noise 0 dB"))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("media")
     rows = []
     for label in (0, 1):
-        cut = [RENDERER, "-v", "error", "-ss", str(label), "-t", "1.5", "-i", str(SAMPLE)]
+        cut = [RENDERER, "-v", "error", "-ss", str(label), "-t", "1.2", "-i", str(SAMPLE)]
         face, voice = folder / f"{label}.mp4", folder / f"{label}.wav"
         subprocess.run([*cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", str(face)], check=True)
         subprocess.run([*cut, "-vn", str(voice)], check=True)
@@ -123,7 +122,7 @@ def test_a_row_for_each_subset_condition_and_output(measured: pd.DataFrame) -> N
     rows = measured[measured["score"] == "p_fake"]
     names = ["clean", *(condition.name for condition in TRIED)]
     assert rows.loc[rows["subset"] == "clips", "condition"].tolist() == names
-    assert rows.loc[rows["subset"] == "speech", "condition"].tolist() == ["clean", *names[3:]]
+    assert rows.loc[rows["subset"] == "speech", "condition"].tolist() == ["clean", *names[2:]]
     assert rows["n"].eq(2).all()
     assert rows["fakes"].eq(1).all()
     assert rows["abstained"].eq((rows["subset"] == "clips").astype(int)).all(), "what cannot be read is counted"
@@ -137,8 +136,7 @@ def test_a_row_for_each_subset_condition_and_output(measured: pd.DataFrame) -> N
 def test_each_condition_changes_what_it_should(measured: pd.DataFrame) -> None:
     clips = measured[measured["subset"] == "clips"].set_index(["condition", "score"])["mean_p_real"]
     video, audio = (clips.xs(score, level="score") for score in ("p_video_fake", "p_audio_fake"))
-    assert video["h264"] != video["clean"]
-    assert video["encoded twice"] != video["h264"]
+    assert video["encoded twice"] != video["clean"]
     assert audio["white noise"] != audio["clean"]
     assert audio["audio bit rate"] != audio["clean"]
 
