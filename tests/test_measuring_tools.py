@@ -67,7 +67,7 @@ def test_on_the_cpu_all_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert gpu_check.main(["--config", str(config), "--out", str(out)]) == 1
         assert "--device cpu" in capsys.readouterr().err
         assert not out.exists()
-    short = encode(tmp_path / "short.mp4", "-i", str(SAMPLE), "-t", "2", "-c", "copy")
+    short = encode(tmp_path / "short.mp4", "-i", str(SAMPLE), "-t", "3", "-c", "copy")
     monkeypatch.setattr(gpu_check, "SAMPLE", short)
     monkeypatch.setattr(gpu_check, "subprocess", SimpleNamespace(run=as_one_process))
     options = ["--config", str(config), "--out", str(out), "--device", "cpu", "--steps", "2", "--workers", "0"]

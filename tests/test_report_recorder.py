@@ -115,13 +115,13 @@ def test_moments_are_the_extremes_of_the_track_and_apart(
 
 
 def test_a_window_shows_the_window_each_time_alike(detector: Detector) -> None:
-    found, again = (evidence_of(detector, SAMPLE, start_seconds=2.0, duration_seconds=2.5) for _ in range(2))
+    found, again = (evidence_of(detector, SAMPLE, start_seconds=2.0, duration_seconds=3.0) for _ in range(2))
     hold(found)
     assert found.frames[0].seconds == 2.0
     assert found.sound
     assert found.mouths
-    assert (found.sound.start_seconds, found.sound.duration_seconds) == (2.0, 2.5)
-    assert 2.0 <= found.mouths.start_seconds <= 4.5 - found.mouths.duration_seconds
+    assert (found.sound.start_seconds, found.sound.duration_seconds) == (2.0, 3.0)
+    assert 2.0 <= found.mouths.start_seconds <= 5.0 - found.mouths.duration_seconds
     for name in ("facts", "frames", "moments", "sound", "sync", "mouths", "limits"):
         assert getattr(again, name) == getattr(found, name), name
 
