@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import evaluate as tool
@@ -15,7 +14,7 @@ import pytest
 from clips import speech, write_wav
 from documents import results_table
 from manifests import manifest_of
-from media_factory import RENDERER
+from media_factory import encode
 from readme_media import SAMPLE
 from sklearn.metrics import roc_auc_score
 
@@ -23,10 +22,14 @@ from avdetect import cli
 from avdetect.bundle import OUT_OF_FOLD, Bundle, write_bundle
 from avdetect.datasets.cache.build import Options, preprocess
 from avdetect.datasets.cache.store import file_sha256
+from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import read_manifest, write_manifest
+from avdetect.errors import ManifestError
 from avdetect.evaluation import steps, views
 from avdetect.evaluation.audit import FACTS
+from avdetect.evaluation.ledger import NUMBERS
 from avdetect.evaluation.run import evaluate
+from avdetect.evaluation.sources import CacheClips
 from avdetect.evaluation.steps import container_facts
 from avdetect.pooling import FEATURES
 from avdetect.preprocess import Preprocessor
@@ -59,9 +62,8 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("talking")
     names = [f"{i}.mp4" for i in range(5)] + ["noise.mp4"]
     for i, name in enumerate(names[:-1]):
-        start = ["-ss", str(0.5 * i), "-t", "2.6", "-i", str(SAMPLE), "-vf", f"{LOOKS[i % 3]},scale=320:-2"]
-        output = ["-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", str(folder / name)]
-        subprocess.run([RENDERER, "-v", "error", "-y", *start, *output], check=True)
+        start = ("-ss", str(0.5 * i), "-t", "2.6", "-i", str(SAMPLE), "-vf", f"{LOOKS[i % 3]},scale=320:-2")
+        encode(folder / name, *start, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
     (folder / "noise.mp4").write_text("no media\n" * 99)
     return manifest(folder, names, fake_segments=[(), ((0.5, 1.5),), (), (), (), ()])
 
@@ -106,13 +108,16 @@ def test_a_second_run_scores_nothing_and_changes_nothing(
 
 
 def test_a_cache_gives_the_same_numbers(evaluated: Path, talking: Path, tmp_path: Path) -> None:
-    some, bundle = [0, 1, 5], Bundle.load()
+    some, bundle, cache = [0, 1, 5], Bundle.load(), tmp_path / "cache"
     table = read_manifest(talking).iloc[some].reset_index(drop=True)
-    preprocess(table, tmp_path / "cache", bundle.info.preprocess, Options())
-    found = evaluate(table, bundle, tmp_path / "out", cache=tmp_path / "cache", audit=False, sync=False, rounds=20)
-    scores = pd.read_csv(evaluated / "scores.csv")["p_fake"][some]
-    assert found.scores["p_fake"].tolist() == pytest.approx(scores.tolist(), abs=1e-6, nan_ok=True)
+    preprocess(table, cache, bundle.info.preprocess, Options())
+    found = evaluate(table, bundle, tmp_path / "out", cache=cache, audit=False, sync=False, rounds=20, workers=2)
+    scores = pd.read_csv(evaluated / "scores.csv")
+    numbers = list(NUMBERS)
+    pd.testing.assert_frame_equal(found.scores[numbers], scores[numbers].iloc[some].reset_index(drop=True), atol=1e-6)
     assert found.scores["error"].iloc[2].startswith("MediaError: ")
+    with pytest.raises(ManifestError, match=r"has not seen 1 file\(s\) .* first /gone\.mp4"):
+        CacheClips(ClipArchive(cache), manifest_of(["/gone.mp4"]))
 
 
 # -- out of fold: speech whose length gives it away
@@ -199,23 +204,21 @@ def test_facts_of_a_missing_file_are_tried_again(spoken: Path, tmp_path: Path) -
 def test_refusals_are_one_line_and_claim_no_folder(
     spoken: Path, good: Path, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "file").touch()
-    bundle, out = Bundle.load(), str(tmp_path / "new")
-    files = {name: content for name, content in bundle.files.items() if name != OUT_OF_FOLD}
-    write_bundle(tmp_path / "bare", bundle.info, files)
-    refusals: list[tuple[str, int, list[str]]] = [
-        ("holds no out_of_fold.csv.gz", 2, ["--out", out, "--out-of-fold", "--bundle", str(tmp_path / "bare")]),
-        ("trained on other files", 2, ["--out", out, "--out-of-fold"]),
-        ("--split training: it must be one of train, dev, test", 2, ["--out", out, "--split", "training"]),
-        ("no files of the split test", 1, ["--out", out, "--split", "test"]),
-        ("is no folder of an evaluation", 2, ["--out", str(tmp_path / "other")]),
-        ("belongs to another run (bundle: ", 2, ["--out", str(evaluated), "--bundle", str(good), "--out-of-fold"]),
-    ]
+    other, new, bare, bundle = tmp_path / "other", tmp_path / "new", tmp_path / "bare", Bundle.load()
+    other.mkdir()
+    (other / "file").touch()
+    write_bundle(bare, bundle.info, {name: data for name, data in bundle.files.items() if name != OUT_OF_FOLD})
     capsys.readouterr()
-    for said, code, options in refusals:
-        assert cli.run(["evaluate", str(spoken), *options]) == code
+    for said, code, options in (
+        ("holds no out_of_fold.csv.gz", 2, f"--out {new} --out-of-fold --bundle {bare}"),
+        ("trained on other files", 2, f"--out {new} --out-of-fold"),
+        ("--split training: it must be one of train, dev, test", 2, f"--out {new} --split training"),
+        ("no files of the split test", 1, f"--out {new} --split test"),
+        ("is no folder of an evaluation", 2, f"--out {other}"),
+        ("belongs to another run (bundle: ", 2, f"--out {evaluated} --bundle {good} --out-of-fold"),
+    ):
+        assert cli.run(["evaluate", str(spoken), *options.split()]) == code
         captured = capsys.readouterr()
         assert said in captured.err
         assert (captured.out, len(captured.err.splitlines())) == ("", 1)
-    assert not (tmp_path / "new").exists()
+    assert not new.exists()

@@ -82,10 +82,6 @@ def folder(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def words_of(page: str) -> str:
-    return html.unescape(re.sub("<[^>]*>", "", page))
-
-
 def test_the_page_is_whole_and_loads_nothing_but_the_pictures_in_it(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     inside: list[str] = []
@@ -96,7 +92,7 @@ def test_the_page_is_whole_and_loads_nothing_but_the_pictures_in_it(folder: Path
         elif tag not in {"meta", "img", "br", "link"}:
             inside.append(tag)
     assert not inside
-    assert HOSTILE in words_of(page)
+    assert HOSTILE in html.unescape(re.sub("<[^>]*>", "", page))
     loads = re.findall(r"\s(?:src|href|srcset|data)\s*=\s*[\"']?([^\s\"'>]*)", page)
     assert all(load.startswith(("data:image/png;base64,", "#")) for load in loads)
     assert {load for load in loads if load.startswith("#")} <= {f"#{i}" for i in re.findall(r' id="(s\d+)"', page)}
@@ -110,7 +106,7 @@ def test_the_page_is_whole_and_loads_nothing_but_the_pictures_in_it(folder: Path
 
 
 def test_the_page_says_what_the_csv_says_and_names_the_rest(folder: Path, results: Results) -> None:
-    words = words_of((folder / "report.html").read_text())
+    words = html.unescape(re.sub("<[^>]*>", "", (folder / "report.html").read_text()))
     metrics = pd.read_csv(folder / "metrics.csv")
     for row in metrics[metrics["table"].isin(["output", "kind", "method"])].to_dict("records"):
         few, bounds = " (too few)", f" [{row['auc_low']:.2f}–{row['auc_high']:.2f}]"
@@ -157,20 +153,17 @@ def test_one_class_alone_draws_no_curves(results: Results) -> None:
     assert plots.robustness(pd.DataFrame()) == []
 
 
-def test_numbers_and_intervals() -> None:
-    assert [number(value) for value in (0.12345, 1)] == ["0.123", "1.000"]
-    assert {number(value) for value in (float("nan"), None, "", pd.NA)} == {"–"}
-    assert interval({"auc": 0.5, "auc_low": 0.25, "auc_high": 0.75}, "auc") == "0.500 [0.25–0.75]"
-    assert interval({"auc": 0.5, "auc_low": float("nan"), "auc_high": 0.75}, "auc") == "0.500"
-    assert interval({}, "auc") == "–"
-
-
 def test_the_terminal_says_what_the_csv_says(results: Results) -> None:
     metrics = results.tables["metrics"]
     rows = [row for row in views.rows_of(metrics, "all", "output") if pd.notna(row["auc"])]
     for line, row in zip(views.in_words(metrics, "all"), rows, strict=True):
         assert line.startswith(f"{row['subset']}, {SCORES[row['score']]}: balanced AUC {interval(row, 'auc')}")
         assert f"pooled {row['auc_pooled']:.3f}, within sources {number(row['auc_within'])}" in line
+    assert [number(value) for value in (0.12345, 1)] == ["0.123", "1.000"]
+    assert {number(value) for value in (float("nan"), None, "", pd.NA)} == {"–"}
+    assert interval({"auc": 0.5, "auc_low": 0.25, "auc_high": 0.75}, "auc") == "0.500 [0.25–0.75]"
+    assert interval({"auc": 0.5, "auc_low": float("nan"), "auc_high": 0.75}, "auc") == "0.500"
+    assert interval({}, "auc") == "–"
 
 
 # -- documents
@@ -197,26 +190,21 @@ def test_documents_are_generated_once(folder: Path, tmp_path: Path) -> None:
     assert document.read_text() == text.replace("old\n", results_table(folder, "readme"))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (MARKED.format("nonsense"), r"a\.md:3: there is no results table 'nonsense'; known ones: readme, modalities"),
-        (MARKED.format("outputs test"), "did not measure the part 'test'"),
-        (MARKED.format("kinds none"), "did not measure the part 'none'"),
-        ("<!-- results: outputs -->\n", r"a\.md:1: the results that begin here have no"),
-        ("<!-- results: outputs -->\n" * 2 + "<!-- end results -->\n", r"a\.md:1: the results that begin here have no"),
-        ("<!-- end results -->\n", r"a\.md:1: .* without a"),
-    ],
-)
-def test_a_bad_marker_changes_nothing(
-    folder: Path, tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_bad_marker_changes_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     good, bad = tmp_path / "good.md", tmp_path / "a.md"
     good.write_text(MARKED.format("outputs"))
-    bad.write_text(text)
-    assert documents.main(["--out", str(folder), str(good), str(bad)]) == 1
-    assert re.search(message, capsys.readouterr().err)
-    assert (good.read_text(), bad.read_text()) == (MARKED.format("outputs"), text)
+    begin, end = "<!-- results: outputs -->\n", "<!-- end results -->\n"
+    for text, message in {
+        MARKED.format("nonsense"): r"a\.md:3: there is no results table 'nonsense'; known ones: readme, modalities",
+        MARKED.format("outputs test"): "did not measure the part 'test'",
+        begin: r"a\.md:1: the results that begin here have no",
+        begin * 2 + end: r"a\.md:1: the results that begin here have no",
+        end: r"a\.md:1: .* without a",
+    }.items():
+        bad.write_text(text)
+        assert documents.main(["--out", str(folder), str(good), str(bad)]) == 1
+        assert re.search(message, capsys.readouterr().err)
+        assert (good.read_text(), bad.read_text()) == (MARKED.format("outputs"), text)
     assert documents.main(["--out", str(folder), str(good)]) == 0
     assert results_table(folder, "outputs") in good.read_text()
 

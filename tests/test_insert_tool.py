@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import insert
 import numpy as np
-import pandas as pd
 import pytest
-from media_factory import RENDERER
+from manifests import manifest_of
+from media_factory import encode
 from playback import luma, sound
 
-from avdetect.datasets.manifest import read_manifest
+from avdetect.datasets.manifest import read_manifest, write_manifest
 from avdetect.media import probe
 from avdetect.types import FPS, SAMPLE_RATE
 
@@ -26,19 +25,18 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sources a (3 genuine, 2 fakes, and one of each that is too short) and b (too few genuine ones). Fakes are bright
     and high, some files larger or louder than others."""
     folder = tmp_path_factory.mktemp("sources")
-    rows = []
-    for i, (dataset, fake, seconds) in enumerate(
-        [("a", 0, 3), ("a", 0, 2.2), ("a", 0, 5), ("a", 0, 1), ("a", 1, 3), ("a", 1, 2), ("a", 1, 1), ("b", 1, 3)]
-    ):
-        hertz, luma = (FAKE_HZ, FAKE_LUMA) if fake else (REAL_HZ, REAL_LUMA)
-        tint, tone = f"0x{luma:02x}{luma:02x}{luma:02x}", f"{0.1 + 0.1 * i:.1f}*sin(2*PI*{hertz}*t)"
-        picture = f"color={tint}:size={96 + 32 * (i % 2)}x96:rate=25:duration={seconds}"
-        source = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"aevalsrc={tone}:duration={seconds}"]
-        codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-        subprocess.run([RENDERER, "-v", "error", *source, *codecs, str(folder / f"{i}.mp4")], check=True)
-        labels = {"fake": fake, "video_fake": fake, "audio_fake": fake, "method": "tone" if fake else ""}
-        rows.append({"path": f"{i}.mp4", **labels, "group": f"{dataset}{i}", "split": "dev", "dataset": dataset})
-    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    lengths = {("a", 0): (3, 2.2, 5, 1), ("a", 1): (3, 2, 1), ("b", 1): (3,)}
+    rows = [(dataset, fake, seconds) for (dataset, fake), each in lengths.items() for seconds in each]
+    for i, (_, fake, seconds) in enumerate(rows):
+        hertz, light = (FAKE_HZ, FAKE_LUMA) if fake else (REAL_HZ, REAL_LUMA)
+        picture = f"color=0x{3 * f'{light:02x}'}:size={96 + 32 * (i % 2)}x96:rate=25:duration={seconds}"
+        tone = f"aevalsrc={0.1 + 0.1 * i:.1f}*sin(2*PI*{hertz}*t):duration={seconds}"
+        codecs = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac".split()
+        encode(folder / f"{i}.mp4", "-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", tone, *codecs)
+    datasets, fake, _ = zip(*rows, strict=True)
+    paths = [folder / f"{i}.mp4" for i in range(len(rows))]
+    labels = {"fake": fake, "video_fake": fake, "audio_fake": fake, "method": ["tone" * one for one in fake]}
+    write_manifest(manifest_of(paths, **labels, split="dev", dataset=datasets), folder / "manifest.csv")
     return folder / "manifest.csv"
 
 
