@@ -40,9 +40,10 @@ class Page(HTMLParser):
         self.raw: dict[str, list[str]] = {"style": [], "script": []}
         self.feed(text)
         self.close()
+        self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+        self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
@@ -55,10 +56,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.raw.get(self.open[-1] if self.open else "", self.words).append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
     def all(self, name: str) -> list[dict[str, str | None]]:
         return [attributes for tag, attributes in self.tags if tag == name]
