@@ -131,21 +131,19 @@ def _twice() -> bytes:
 
 # What it is -> the graph, and what the refusal must say.
 GRAPHS: dict[str, tuple[Callable[[], ModelProto | bytes], str]] = {
-    **{
-        name: (lambda place=place: model(matmul(), tensors=[external(place)]), "external data")
-        for name, place in {
-            **{"external": "weights.bin", "external, absolute": "/etc/passwd"},
-            **{"external, above": "../" * 9 + "etc/passwd", "external in memory": "*/_ORT_MEM_ADDR_/*"},
-        }.items()
-    },
-    **{
-        name: (lambda node=node: model(node, matmul()), "external data")
-        for name, node in {
-            "external constant": constant("w", external("weights.bin")),
-            "external in a branch": branch(nested(1, constant("w", external("weights.bin")))),
-            "external in a list": helper.make_node("X", [], [], tensors=[external("weights.bin")]),
-        }.items()
-    },
+    "external": (lambda: model(matmul(), tensors=[external("weights.bin")]), "external data"),
+    "external, absolute": (lambda: model(matmul(), tensors=[external("/etc/passwd")]), "external data"),
+    "external, above": (lambda: model(matmul(), tensors=[external("../" * 9 + "etc/passwd")]), "external data"),
+    "external in memory": (lambda: model(matmul(), tensors=[external("*/_ORT_MEM_ADDR_/*")]), "external data"),
+    "external constant": (lambda: model(constant("w", external("weights.bin")), matmul()), "external data"),
+    "external in a branch": (
+        lambda: model(branch(nested(1, constant("w", external("weights.bin")))), matmul()),
+        "external data",
+    ),
+    "external in a list": (
+        lambda: model(helper.make_node("X", [], [], tensors=[external("weights.bin")]), matmul()),
+        "external data",
+    ),
     "entry without location": (
         lambda: _with(lambda m: m.graph.initializer[0].external_data.add(key="location", value="x")),
         "external data",

@@ -29,22 +29,24 @@ def test_what_we_ship_is_accepted() -> None:
         check_graph(path.read_bytes(), path.name)
 
 
-def test_an_honest_graph_in_a_bundle_is_run(tmp_path: Path) -> None:
-    folder = bundle_with(tmp_path / "b", fusion_onnx=honest().SerializeToString())
-    networks = OnnxNetworks(Bundle.load(folder), "cpu", threads=1)
-    np.testing.assert_array_equal(networks.fusion(np.ones((2, 9), np.float32)), np.full((2, 4), 9, np.float32))
+def networks(folder: Path, graph: onnx.ModelProto | bytes) -> OnnxNetworks:
+    """Of the default bundle with this graph of its fusion."""
+    content = graph if isinstance(graph, bytes) else graph.SerializeToString()
+    return OnnxNetworks(Bundle.load(bundle_with(folder, fusion_onnx=content)), "cpu", threads=1)
+
+
+def test_an_honest_graph_in_a_bundle_is_run_and_others_are_refused(tmp_path: Path) -> None:
+    found = networks(tmp_path / "honest", honest()).fusion(np.ones((2, 9), np.float32))
+    np.testing.assert_array_equal(found, np.full((2, 4), 9, np.float32))
+    for name in ("external", "other input"):
+        with pytest.raises(ModelError, match=rf"fusion\.onnx is refused: .*{GRAPHS[name][1]}"):
+            networks(tmp_path / name, content(name))
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_it_is_refused_and_named(name: str) -> None:
     with pytest.raises(ModelError, match=rf"fusion\.onnx is refused: .*({GRAPHS[name][1]}).*Export it anew"):
         check_graph(content(name), "fusion.onnx", FUSION)
-
-
-@pytest.mark.parametrize("name", ["external", "other input"])
-def test_a_bundle_that_holds_it_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=rf"fusion\.onnx is refused: .*{GRAPHS[name][1]}"):
-        Bundle.load(bundle_with(tmp_path / "b", fusion_onnx=content(name)))
 
 
 def test_no_other_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +89,10 @@ TENSORS = {
 
 @pytest.mark.parametrize("way", TENSORS)
 def test_every_way_to_write_a_tensor_is_read(way: str) -> None:
-    check_graph(model(matmul(), tensors=[TENSORS[way]]).SerializeToString(), "x.onnx", FUSION)
     branch = nested(1, constant("w", TENSORS[way]))
     made = model(helper.make_node("If", ["c"], ["w"], then_branch=branch), matmul())
-    check_graph(made.SerializeToString(), "x.onnx", FUSION)
+    for graph in (made, model(matmul(), tensors=[TENSORS[way]])):
+        check_graph(graph.SerializeToString(), "x.onnx", FUSION)
 
 
 def test_packed_sides_are_read_too() -> None:
@@ -140,20 +142,15 @@ def test_a_graph_that_grows_is_a_model_error(tmp_path: Path) -> None:
     assert int(megabytes) < 1000
 
 
-NODES = {
-    "not a number": (helper.make_node("Log", ["w"], ["output"]), 4),
-    "too few": (helper.make_node("Identity", ["w"], ["output"]), 1),
-    "other input": (matmul(), 4),
-}
-
-
-@pytest.mark.parametrize("what", NODES)
-def test_a_graph_that_gives_no_numbers_is_a_model_error(tmp_path: Path, what: str) -> None:
-    node, rows = NODES[what]
-    weight = numpy_helper.from_array(np.full((rows, 4), -1, np.float32), "w")
-    bundle = Bundle.load(bundle_with(tmp_path / "b", fusion_onnx=model(node, tensors=[weight]).SerializeToString()))
-    with pytest.raises(ModelError, match=r"fusion\.onnx of .*(cannot be run|no number)|cannot load"):
-        OnnxNetworks(bundle, "cpu", threads=1).fusion(np.ones((4, 9), np.float32))
+def test_a_graph_that_gives_no_numbers_is_a_model_error(tmp_path: Path) -> None:
+    for what, node, rows in (
+        ("not a number", helper.make_node("Log", ["w"], ["output"]), 4),
+        ("too few", helper.make_node("Identity", ["w"], ["output"]), 1),
+        ("other input", matmul(), 4),
+    ):
+        weight = numpy_helper.from_array(np.full((rows, 4), -1, np.float32), "w")
+        with pytest.raises(ModelError, match=r"fusion\.onnx of .*(cannot be run|no number)|cannot load"):
+            networks(tmp_path / what, model(node, tensors=[weight])).fusion(np.ones((4, 9), np.float32))
 
 
 def test_a_graph_that_grows_with_its_input_is_stopped() -> None:

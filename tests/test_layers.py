@@ -39,12 +39,10 @@ TRAINING_ONLY = {
 # The modules of scoring that may name one of these, inside their functions.
 INSIDE_FUNCTIONS = {"faces.scrfd": {"insightface"}, "report.page": {"jinja2"}}
 
-UNPICKLERS = {
-    *("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "hickle", "jsonpickle")
-}
+UNPICKLERS = set("pickle _pickle cPickle cloudpickle dill joblib shelve marshal hickle jsonpickle".split())
 # Calls that build what a file asks for, by the last part of their name: `import pandas as p` hides nothing.
 UNPICKLING_CALLS = {
-    *("read_pickle", "unsafe_load", "unsafe_load_all", "full_load", "full_load_all", "load_all", "read_hdf"),
+    *"read_pickle unsafe_load unsafe_load_all full_load full_load_all load_all read_hdf".split(),
     "register_custom_ops_library",
 }
 CALLS = {"torch.hub.load", "yaml.load", "eval", "exec", "__import__"}
@@ -192,15 +190,11 @@ def forbidden(tree: ast.AST) -> list[str]:
 def forbidden_call(node: ast.Call) -> list[str]:
     given = {k.arg: ast.unparse(k.value) for k in node.keywords}
     name = ast.unparse(node.func)
+    pickles, weights = given.get("allow_pickle", "False") != "False", given.get("weights_only") != "True"
     trusting = {
         "shell=True": given.get("shell", "False") != "False",
-        "allow_pickle": given.get("allow_pickle", "False") != "False",
-        "np.load without allow_pickle=False": (
-            name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False"
-        ),
-        f"{name} without weights_only=True": (
-            name in ("torch.load", "fabric.load") and given.get("weights_only") != "True"
-        ),
+        "allow_pickle": pickles or (name in ("np.load", "numpy.load") and "allow_pickle" not in given),
+        "weights_only": name in ("torch.load", "fabric.load") and weights,
         name: name.rpartition(".")[2] in UNPICKLING_CALLS or name in CALLS,
     }
     return [what for what, found in trusting.items() if found]
