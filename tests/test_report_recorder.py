@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -183,6 +184,9 @@ def test_an_hour_of_faces_keeps_a_few_crops() -> None:
         assert all(len(extremes.kept) <= 4 for track in keeper._tracks.values() for extremes in track)
     moments = keeper.moments(outputs, list)
     assert len({moment.track_id for moment in moments}) == 4
+    for one, other in combinations(moments, 2):
+        alike = (one.track_id, one.kind) == (other.track_id, other.kind)
+        assert not alike or abs(one.seconds - other.seconds) >= 1, "neighbouring crops show the same"
     assert all(moment.track_id % 7 == 6 for moment in moments)  # the most suspicious of 180 tracks
 
 
