@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -31,14 +32,11 @@ def picture(seed: int, width: int, height: int) -> Picture:
     return jpeg(image, 19_000)
 
 
-def loudness(count: int) -> np.ndarray:
-    """(count,) syllables: a slow envelope in 0..1."""
-    t = np.arange(count) / count
-    return np.clip(np.abs(np.sin(2 * np.pi * 9 * t)) * (0.3 + 0.7 * np.abs(np.sin(2 * np.pi * 2 * t + 1))), 0.02, 1)
-
-
 def peaks(count: int) -> Peaks:
-    return tuple((-round(0.9 * float(v), 4), round(float(v), 4)) for v in loudness(count) * 0.8)
+    """Syllables: a slow envelope."""
+    t = np.arange(count) / count
+    loud = np.abs(np.sin(2 * np.pi * 9 * t)) * (0.3 + 0.7 * np.abs(np.sin(2 * np.pi * 2 * t + 1)))
+    return tuple((-round(0.9 * float(v), 4), round(float(v), 4)) for v in 0.8 * np.clip(loud, 0.02, 1))
 
 
 def curve(start: float, end: float, mean: float, seed: int, track: int | None = None, gap: int | None = None) -> Curve:
@@ -81,19 +79,17 @@ def detection(seconds: float = 6.2, start: float = 0.0, tracks: int = 1) -> Dete
 
 
 def moments(tracks: int, start: float = 0.0) -> tuple[Moment, ...]:
-    found = []
-    for t in range(tracks):
-        for i, (kind, p) in enumerate((("most", 0.9), ("most", 0.8), ("least", 0.3), ("least", 0.4))):
-            found.append(Moment(t, kind, start + 0.4 + i, p - 0.01 * t, picture(i + t, 160, 160)))  # type: ignore[arg-type]
-    return tuple(found)
+    kinds: list[tuple[Literal["most", "least"], float]] = [("most", 0.9), ("most", 0.8), ("least", 0.3), ("least", 0.4)]
+    return tuple(
+        Moment(track, kind, start + 0.4 + i, p - 0.01 * track, picture(i + track, 160, 160))
+        for track in range(tracks)
+        for i, (kind, p) in enumerate(kinds)
+    )
 
 
 def sync_curve(track: int, start: float, end: float) -> SyncCurve:
-    points = []
-    for s in range(math.floor(start), math.ceil(end)):
-        offset, confidence = 0.04 * (3 + s % 2), 0.05 + 0.3 * abs(math.sin(s + track))
-        if s % 5 != 3:
-            points.append(SyncPoint(s + 0.5, offset, confidence))
+    seconds = [s for s in range(math.floor(start), math.ceil(end)) if s % 5 != 3]
+    points = (SyncPoint(s + 0.5, 0.04 * (3 + s % 2), 0.05 + 0.3 * abs(math.sin(s + track))) for s in seconds)
     return SyncCurve(track, tuple(points))
 
 
@@ -124,19 +120,16 @@ def changed(original: Evidence, **values: object) -> Evidence:
 def without(original: Evidence, *streams: str) -> Evidence:
     """`original` without what these streams say and saw; without face or voice there is no match."""
     reasons = {"visual": "no face", "audio": "no audio stream", "sync": "less than 1 s of a face with voice"}
-    streams = tuple(dict.fromkeys((*streams, "sync")))
-    old = original.detection
-    no_face, no_voice = "visual" in streams, "audio" in streams
-    original = changed(
-        replace(original, sync=(), mouths=None),
-        streams=tuple(s for s in old.streams if s.name not in streams),
-        missing={s: reasons[s] for s in streams}, mismatch=None, sync=None,
-        video_fake=None if no_face else old.video_fake, audio_fake=None if no_voice else old.audio_fake,
-        tracks=() if no_face else old.tracks,
+    old, gone = original.detection, {*streams, "sync"}
+    face, voice = "visual" not in gone, "audio" not in gone
+    old_sound = original.sound if voice else None
+    return changed(
+        replace(original, sync=(), mouths=None, moments=original.moments * face, sound=old_sound),
+        streams=tuple(s for s in old.streams if s.name not in gone),
+        missing={s: reason for s, reason in reasons.items() if s in gone}, mismatch=None, sync=None,
+        video_fake=old.video_fake if face else None, audio_fake=old.audio_fake if voice else None,
+        tracks=old.tracks * face,
     )  # fmt: skip
-    if no_face:
-        original = replace(original, moments=())
-    return replace(original, sound=None) if no_voice else original
 
 
 def abstaining() -> Evidence:
@@ -146,30 +139,21 @@ def abstaining() -> Evidence:
 
 def undecided_with_segments() -> Evidence:
     whole = evidence(tracks=2)
+    stretches = ((1.0, 2.0, "visual", 1.93, 0), (1.5, 4.0, "audio", 2.4, None), (4.0, 5.0, "visual", 1.2, 1))
     return changed(
-        whole,
-        verdict="undecided",
+        whole, verdict="undecided", fake=0.51, audio_fake=0.5,
         reason="the voice shows moderate signs of manipulation, not enough to call the file fake",
-        fake=0.51,
-        audio_fake=0.5,
         rates=whole.detection.rates | {"fake": Rate(0.5, 0.1, 0.5), "audio_fake": Rate(0.5, 0.1, 0.6)},
-        segments=(
-            Segment(1.0, 2.0, "visual", 1.93, 0),
-            Segment(1.5, 4.0, "audio", 2.4),
-            Segment(4.0, 5.0, "visual", 1.2, 1),
-        ),
-        sync=SyncScore(-0.04, 0.03, 1.1, 1),
+        segments=tuple(Segment(*stretch) for stretch in stretches), sync=SyncScore(-0.04, 0.03, 1.1, 1),
         warnings=("faces were found by scrfd, but this bundle was trained on faces found by mtcnn",),
-    )
+    )  # fmt: skip
 
 
 def no_sign() -> Evidence:
     reason, limit = "nothing stands out from real files, which proves nothing", "This bundle states no limits."
+    stated = {"verdict": "no sign found", "reason": reason, "limit": limit, "fake": 0.41, "audio_fake": 0.3}
     rates = dict.fromkeys(detection().rates, Rate(0.0, 1.0, 1.0))
-    found = changed(
-        evidence(), verdict="no sign found", reason=reason, fake=0.41, audio_fake=0.3, rates=rates, limit=limit
-    )
-    return replace(found, limits=())
+    return replace(changed(evidence(), **stated, rates=rates), limits=())
 
 
 def named(path: str) -> Evidence:

@@ -1,4 +1,4 @@
-"""What a worker of the hostile campaign must be caught at: run in the worker, before it scores anything."""
+"""What a worker of the hostile campaign must be caught at: it does what the name of the file says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 from avdetect._media import probe
@@ -28,33 +29,28 @@ def let_ffmpeg_open_anything() -> None:
     probe.parsed = lambda text: Facts(streams=(film,), streams_found=1)  # type: ignore[assignment]
 
 
-def _before_each(act: object) -> None:
+def leave_things_behind() -> None:
+    open("left.txt", "w").close()
+    os.dup(0)
+    os.write(2, b"noise\n")
+    subprocess.Popen(["sleep", "60"])
+
+
+ACTS = {
+    "have_a_bug": lambda: 1 / 0,
+    "open_anything": let_ffmpeg_open_anything,  # until the worker ends
+    "call_somebody": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+    "leave_things": leave_things_behind,
+    "never_end": lambda: time.sleep(600),
+}
+
+
+def misbehave() -> None:
+    """Run in the worker, before it scores anything."""
     opened = Preprocessor.open
 
-    def acting(self: Preprocessor, *arguments: object, **options: object) -> ClipStream:
-        act()  # type: ignore[operator]
-        return opened(self, *arguments, **options)  # type: ignore[arg-type]
+    def acting(self: Preprocessor, path: str, *arguments: Any, **options: Any) -> ClipStream:
+        ACTS[Path(path).stem]()
+        return opened(self, path, *arguments, **options)
 
     Preprocessor.open = acting  # type: ignore[method-assign, assignment]
-
-
-def leave_things_behind() -> None:
-    def act() -> None:
-        open("left.txt", "w").close()
-        os.dup(0)
-        os.write(2, b"noise\n")
-        subprocess.Popen(["sleep", "60"])
-
-    _before_each(act)
-
-
-def have_a_bug() -> None:
-    _before_each(lambda: 1 / 0)
-
-
-def call_somebody() -> None:
-    _before_each(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-
-
-def never_end() -> None:
-    _before_each(lambda: time.sleep(600))

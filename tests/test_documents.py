@@ -64,18 +64,13 @@ def test_links_and_paths_lead_somewhere_and_lines_are_short(path: Path) -> None:
         assert long == []
 
 
-def test_readme_is_short() -> None:
-    words = len((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_readme_is_short_and_names_what_stands_in_the_folders() -> None:
+    readme, configs, tools = ((ROOT / n / "README.md").read_text(encoding="utf-8") for n in ("", "configs", "tools"))
+    words = len(readme.split())
     assert words <= MOST_WORDS, f"{words} words: what is longer stands in the README of the folder that it is about"
-
-
-def test_what_stands_in_a_folder_is_named_in_its_readme() -> None:
-    configs, tools = ((ROOT / name / "README.md").read_text(encoding="utf-8") for name in ("configs", "tools"))
     assert [p.name for p in (ROOT / "configs").glob("*.yaml") if f"({p.name})" not in configs] == []
-    assert {p.name for p in (ROOT / "tools").glob("*.py") if f"({p.name})" not in tools} == set()
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    unlinked = [name_of(p) for p in READMES[1:] if "weights" not in p.parts and f"({name_of(p)})" not in readme]
-    assert unlinked == []
+    assert [p.name for p in (ROOT / "tools").glob("*.py") if f"({p.name})" not in tools] == []
+    assert [n for n in map(name_of, READMES[1:]) if "weights" not in n and f"({n})" not in readme] == []
 
 
 def test_the_report_document_names_every_field_and_column() -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import pytest
 from manifests import manifest_of
 
 from avdetect.bundle import OUT_OF_FOLD
@@ -19,8 +20,9 @@ from avdetect.evaluation.setting import Setting
 from avdetect.pooling import FEATURES
 
 
-def manifest(folder: Path) -> pd.DataFrame:
-    paths = [folder / f"{i}.mp4" for i in range(6)]
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    paths = [tmp_path / f"{i}.mp4" for i in range(6)]
     for i, path in enumerate(paths):
         path.write_bytes(bytes([i]) * 10)
     return manifest_of(paths, fake=[0, 1] * 3, split=["train", "dev", "test"] * 2)
@@ -36,8 +38,7 @@ def said(table: pd.DataFrame, one: Any, **options: Any) -> list[str]:
     return warnings_of(Setting(table, one, Path("out"), **options), table.assign(error=""))
 
 
-def test_files_and_sources_that_were_trained_on_are_told(tmp_path: Path) -> None:
-    table = manifest(tmp_path)
+def test_files_and_sources_that_were_trained_on_are_told(table: pd.DataFrame) -> None:
     dev = table[table["split"] == "dev"]
     one = bundle([file_sha256(path) for path in table["path"][:4]])
     assert said(table, one)[0].startswith("4 of 6 files were used to train this bundle")
@@ -46,8 +47,7 @@ def test_files_and_sources_that_were_trained_on_are_told(tmp_path: Path) -> None
     assert said(dev, bundle([]), known={"other"}) == said(dev, bundle([]), known={"made"}, out_of_fold=True) == []
 
 
-def test_without_a_table_of_files_the_manifest_tells(tmp_path: Path) -> None:
-    table = manifest(tmp_path)
+def test_without_a_table_of_files_the_manifest_tells(table: pd.DataFrame) -> None:
     for splits in (["train"], ["train", "dev"]):
         one = bundle([], digest(table[table["split"].isin(splits)]))
         assert trained_on(table, one) == splits

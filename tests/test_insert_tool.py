@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import insert
 import numpy as np
-import pandas as pd
 import pytest
-from media_factory import RENDERER
+from manifests import manifest_of
+from media_factory import encode
 from playback import luma, sound
 
-from avdetect.datasets.manifest import read_manifest
+from avdetect.datasets.manifest import read_manifest, write_manifest
 from avdetect.media import probe
 from avdetect.types import FPS, SAMPLE_RATE
 
@@ -26,19 +25,18 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sources a (3 genuine, 2 fakes, and one of each that is too short) and b (too few genuine ones). Fakes are bright
     and high, some files larger or louder than others."""
     folder = tmp_path_factory.mktemp("sources")
-    rows = []
-    for i, (dataset, fake, seconds) in enumerate(
-        [("a", 0, 3), ("a", 0, 2.2), ("a", 0, 5), ("a", 0, 1), ("a", 1, 3), ("a", 1, 2), ("a", 1, 1), ("b", 1, 3)]
-    ):
-        hertz, luma = (FAKE_HZ, FAKE_LUMA) if fake else (REAL_HZ, REAL_LUMA)
-        tint, tone = f"0x{luma:02x}{luma:02x}{luma:02x}", f"{0.1 + 0.1 * i:.1f}*sin(2*PI*{hertz}*t)"
-        picture = f"color={tint}:size={96 + 32 * (i % 2)}x96:rate=25:duration={seconds}"
-        source = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", f"aevalsrc={tone}:duration={seconds}"]
-        codecs = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-        subprocess.run([RENDERER, "-v", "error", *source, *codecs, str(folder / f"{i}.mp4")], check=True)
-        labels = {"fake": fake, "video_fake": fake, "audio_fake": fake, "method": "tone" if fake else ""}
-        rows.append({"path": f"{i}.mp4", **labels, "group": f"{dataset}{i}", "split": "dev", "dataset": dataset})
-    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    lengths = {("a", 0): (3, 2.2, 5, 1), ("a", 1): (3, 2, 1), ("b", 1): (3,)}
+    rows = [(dataset, fake, seconds) for (dataset, fake), each in lengths.items() for seconds in each]
+    for i, (_, fake, seconds) in enumerate(rows):
+        hertz, light = (FAKE_HZ, FAKE_LUMA) if fake else (REAL_HZ, REAL_LUMA)
+        picture = f"color=0x{3 * f'{light:02x}'}:size={96 + 32 * (i % 2)}x96:rate=25:duration={seconds}"
+        tone = f"aevalsrc={0.1 + 0.1 * i:.1f}*sin(2*PI*{hertz}*t):duration={seconds}"
+        codecs = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac".split()
+        encode(folder / f"{i}.mp4", "-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", tone, *codecs)
+    datasets, fake, _ = zip(*rows, strict=True)
+    paths = [folder / f"{i}.mp4" for i in range(len(rows))]
+    labels = {"fake": fake, "video_fake": fake, "audio_fake": fake, "method": ["tone" * one for one in fake]}
+    write_manifest(manifest_of(paths, **labels, split="dev", dataset=datasets), folder / "manifest.csv")
     return folder / "manifest.csv"
 
 
@@ -56,16 +54,16 @@ def is_fake(path: Path, part: str) -> np.ndarray:
     return power[:, 1500 * 640 // SAMPLE_RATE :].sum(1) > power.sum(1) / 2
 
 
-@pytest.mark.parametrize(("part", "other_seed"), [("voice", 0), ("face", 1)])
-def test_the_fake_stands_where_the_manifest_says(
-    manifest: Path, part: str, other_seed: int, tmp_path: Path, capsys
+@pytest.mark.parametrize(("part", "count", "seed"), [("voice", 24, 0), ("face", 1, 1)])
+def test_the_fake_stands_where_the_manifest_says_and_a_seed_repeats_it(
+    manifest: Path, part: str, count: int, seed: int, tmp_path: Path, capsys
 ) -> None:
-    words = [str(manifest), "--part", part, "--split", "dev"]
-    assert insert.main([*words, "--out", str(tmp_path / "one")]) == 0
+    words = [str(manifest), "--part", part, "--split", "dev", "--per-source"]
+    assert insert.main([*words, str(count), "--out", str(tmp_path / "one")]) == 0
     table = read_manifest(tmp_path / "one" / "inserted.csv")
-    assert table["fake"].tolist() == [1, 0, 1, 0], "two fakes of source a, each with its control"
-    assert table["dataset"].tolist() == ["a"] * 4
-    assert "6.mp4" in capsys.readouterr().err, "what is too short is named"
+    assert table["fake"].tolist() == [1, 0] * min(count, 2), "fakes of source a, each with its control"
+    assert set(table["dataset"]) == {"a"}
+    assert count == 1 or "6.mp4" in capsys.readouterr().err, "what is too short is named"
     for row in table.itertuples():
         found = is_fake(Path(row.path), part)
         if not row.fake:
@@ -78,9 +76,10 @@ def test_the_fake_stands_where_the_manifest_says(
         near = np.abs(np.arange(len(found))[:, None] / FPS - [start, end]).min(1) <= JOINT
         assert 1.6 <= end - start <= 4
         assert np.array_equal(found[~near], expected[~near])
-    assert insert.main([*words, "--out", str(tmp_path / "two"), "--seed", str(other_seed)]) == 0
-    one, two = ([path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("one", "two"))
-    assert (one == two) == (other_seed == 0), "a seed repeats it"
+    assert insert.main([*words, "1", "--out", str(tmp_path / "two"), "--seed", str(seed)]) == 0
+    one, two = ({path.read_bytes() for path in (tmp_path / name).glob("*.m*")} for name in ("one", "two"))
+    assert len(two) == 2
+    assert (two <= one) == (seed == 0)
 
 
 def test_what_cannot_be_made_is_said(manifest: Path, tmp_path: Path, capsys) -> None:

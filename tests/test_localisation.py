@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ FOUND = st.dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(FOUND, TRUTH, st.floats(0.05, 1))
 def test_laws_of_average_precision(predicted: Found, truth: True_, iou: float) -> None:
     total = sum(map(len, truth.values()))
@@ -73,23 +73,17 @@ def test_laws_of_average_precision(predicted: Found, truth: True_, iou: float) -
 # -- a manifest
 
 
-@dataclass
-class Seen:
-    segments: tuple[Segment, ...] = ()
-    duration_seconds: float = 6.0
-
-
 class Fixed:
-    """Detects what it is told; a path that it does not know is damaged."""
+    """Detects these segments in six seconds; a path that it does not know is damaged."""
 
-    def __init__(self, **found: Seen) -> None:
+    def __init__(self, **found: tuple[Segment, ...]) -> None:
         self.found, self.asked = found, list[str]()
 
-    def score(self, path: str) -> Seen:
+    def score(self, path: str) -> Any:
         self.asked.append(path)
         if path not in self.found:
             raise MediaError("damaged; copy it again")
-        return self.found[path]
+        return SimpleNamespace(segments=self.found[path], duration_seconds=6.0)
 
 
 def measured(detector: Any, **columns: list[object]) -> pd.DataFrame:
@@ -103,30 +97,27 @@ def measured(detector: Any, **columns: list[object]) -> pd.DataFrame:
 def test_the_segments_of_a_result_are_measured() -> None:
     face = (Segment(2.0, 4.0, "visual", 3.0, 0), Segment(0.0, 2.0, "visual", 1.0, 1))
     voice = (Segment(0.0, 3.0, "audio", 4.0), Segment(4.0, 5.5, "audio", 2.0))
-    detector = Fixed(part=Seen(face), real=Seen(voice[:1]), whole=Seen(voice))
+    detector = Fixed(part=face, real=voice[:1], whole=voice)
     own = measured(detector, video_fake=[0, 1, 0, 0, 1], audio_fake=[1, 0, 0, 0, 0])
     assert detector.asked == ["whole", "part", "real", "gone"], "nothing of another dataset"
     assert list(own.index) == ["visual", "audio", "visual and audio"]
-    assert own["failed"].eq(1).all()
-    assert own["files"].eq(3).all(), "not what is fake from end to end"
-    assert own["segments"].eq(2).all()
+    counts = own[["failed", "files", "segments", "real"]]
+    assert counts.eq([1, 3, 2, 1]).all(axis=None), "not what is fake from end to end"
     assert own["ap_95"].tolist() == [0.5, 0, 0.25], "a lost file's segment is missed; a real file's is the better one"
-    assert own["real"].eq(1).all()
-    assert own["false_alarms"].tolist() == [0, 1, 1]
-    assert own["whole"].tolist() == [0, 1, 1]
+    assert own[["false_alarms", "whole"]].to_numpy().T.tolist() == [[0, 1, 1], [0, 1, 1]]
     assert own["covered"].isna().tolist() == [True, False, False]
     assert own.loc["audio", "covered"] == 0.75
 
 
 def test_what_segments_cover_is_counted_once() -> None:
     twice = (Segment(0.0, 3.0, "visual", 3.0, 0), Segment(1.0, 2.0, "visual", 3.0, 1), Segment(2.0, 4.0, "audio", 3.0))
-    own = measured(Fixed(part=Seen(), real=Seen(), whole=Seen(twice)), video_fake=[1, 1, 0, 0, 1])["covered"]
+    own = measured(Fixed(part=(), real=(), whole=twice), video_fake=[1, 1, 0, 0, 1])["covered"]
     assert (own["visual"], own["visual and audio"]) == pytest.approx((3 / 6, 4 / 6))
 
 
 def test_a_stream_is_held_against_its_own_modality() -> None:
     segments = {"video_fake_segments": [(), ((2.0, 4.0),), (), (), ()], "audio_fake_segments": [()] * 5}
-    seen = Seen((Segment(2.0, 4.0, "visual", 3.0, 0),))
-    own = measured(Fixed(part=seen, real=Seen()), **segments, video_fake=[None, 1, 0, 0, None])
+    seen = (Segment(2.0, 4.0, "visual", 3.0, 0),)
+    own = measured(Fixed(part=seen, real=()), **segments, video_fake=[None, 1, 0, 0, None])
     assert own.loc["visual", ["segments", "ap_95"]].tolist() == [1, 1]
     assert "audio" not in own.index, "no segment of a voice: nothing to measure"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 from clips import speech
 from manifests import manifest_of
-from media_factory import RENDERER
+from media_factory import encode
 from media_facts import video_facts
 from readme_media import SAMPLE
 
@@ -27,21 +26,16 @@ BY_NAME = {condition.treatment: condition for condition in conditions()}
 def test_each_condition_changes_one_half_and_has_a_name_of_its_own() -> None:
     assert all(bool(condition.picture) != (condition.sound is not None) for condition in conditions())
     assert len(BY_NAME) == len(conditions()) == 23
-
-
-@pytest.mark.parametrize(
-    ("treatment", "expected"),
-    [
-        ("h264 43 crf", [(43, 1.0, 30.0)]),
-        ("height 144 px", [(18, 0.3, 30.0)]),
-        ("height 720 px", [(18, 1.0, 30.0)]),  # never enlarged
-        ("frame rate 15 fps", [(18, 1.0, 15.0)]),
-        ("encoded twice 28 crf", [(28, 1.0, 30.0), (28, 0.75, 30.0)]),
-    ],
-)
-def test_encodings_of_a_picture(treatment: str, expected: list[tuple[float, ...]]) -> None:
-    codecs = [encoding(video_facts(width=640, height=480)) for encoding in BY_NAME[treatment].picture]
-    assert [(codec.crf, codec.scale, codec.fps) for codec in codecs] == expected
+    expected = {
+        "h264 43 crf": [(43, 1.0, 30.0)],
+        "height 144 px": [(18, 0.3, 30.0)],
+        "height 720 px": [(18, 1.0, 30.0)],  # never enlarged
+        "frame rate 15 fps": [(18, 1.0, 15.0)],
+        "encoded twice 28 crf": [(28, 1.0, 30.0), (28, 0.75, 30.0)],
+    }
+    for name, wanted in expected.items():
+        codecs = [encoding(video_facts(width=640, height=480)) for encoding in BY_NAME[name].picture]
+        assert [(codec.crf, codec.scale, codec.fps) for codec in codecs] == wanted
 
 
 def changed(treatment: str, wave: Waveform) -> Waveform:
@@ -50,13 +44,13 @@ def changed(treatment: str, wave: Waveform) -> Waveform:
     return sound(wave, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("snr", [40, 10, 0])
-def test_noise_has_the_stated_level(snr: int) -> None:
+def test_noise_has_the_stated_level() -> None:
     wave = Waveform(speech(2) * 0.2, 1.5)
-    noisy = changed(f"white noise {snr} dB", wave)
-    assert noisy.start_seconds == 1.5
-    found = 20 * np.log10(rms(wave.samples) / rms(noisy.samples - wave.samples))
-    assert found == pytest.approx(snr, abs=0.2)
+    for snr in (40, 0):
+        noisy = changed(f"white noise {snr} dB", wave)
+        assert noisy.start_seconds == 1.5
+        found = 20 * np.log10(rms(wave.samples) / rms(noisy.samples - wave.samples))
+        assert found == pytest.approx(snr, abs=0.2)
     assert np.abs(changed("white noise 0 dB", Waveform(speech(1))).samples).max() <= 1
     silence = Waveform(np.zeros(100, np.float32))
     assert not changed("white noise 0 dB", silence).samples.any(), "there is no level that noise could stand below"
@@ -71,19 +65,15 @@ def manifest(rows: list[tuple[str, int | None, str, str]]) -> pd.DataFrame:
 def test_a_sample_takes_classes_and_sources_alike() -> None:
     rows: list[tuple[str, int | None, str, str]] = []
     for label in (0, 1):
-        rows += [(f"/large{label}/{i}.mp4", label, "large", "any") for i in range(50)]
-        rows += [(f"/small{label}/{i}.mp4", label, "small", "any") for i in range(3)]
-        rows += [(f"/voices{label}/{i}.wav", label, "voices", "speech") for i in range(2)]
+        for dataset, count, kind in (("large", 50, "any"), ("small", 3, "any"), ("voices", 2, "speech")):
+            rows += [(f"/{dataset}{label}/{i}.mp4", label, dataset, kind) for i in range(count)]
         rows += [(f"/stills{label}/{i}.png", label, "faces", "still") for i in range(9)]
     rows += [("/photo.JPG", 1, "large", "any"), ("/unknown.mp4", None, "large", "any")]
     table = manifest(rows)
     found = sample(table, 8)
     counts = found.groupby(["subset", "fake", "dataset"]).size().to_dict()
-    assert counts == {
-        **{("clips", label, "large"): 5 for label in (0, 1)},
-        **{("clips", label, "small"): 3 for label in (0, 1)},
-        **{("speech", label, "voices"): 2 for label in (0, 1)},
-    }
+    wanted = {("clips", "large"): 5, ("clips", "small"): 3, ("speech", "voices"): 2}
+    assert counts == {(subset, label, name): n for (subset, name), n in wanted.items() for label in (0, 1)}
     shuffled = sample(table.sample(frac=1, random_state=1), 8)
     pd.testing.assert_frame_equal(found.reset_index(drop=True), shuffled.reset_index(drop=True))
 
@@ -91,8 +81,7 @@ def test_a_sample_takes_classes_and_sources_alike() -> None:
 # -- through the detector
 
 
-TRIED = tuple(BY_NAME[name] for name in ("h264 43 crf", "encoded twice 28 crf", "audio bit rate 8 kbit/s"))
-TRIED += (BY_NAME["white noise 0 dB"],)
+TRIED = tuple(BY_NAME[name] for name in ("encoded twice 28 crf", "audio bit rate 8 kbit/s", "white noise 0 dB"))
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +90,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("media")
     rows = []
     for label in (0, 1):
-        cut = [RENDERER, "-v", "error", "-ss", str(label), "-t", "1.5", "-i", str(SAMPLE)]
-        face, voice = folder / f"{label}.mp4", folder / f"{label}.wav"
-        subprocess.run([*cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", str(face)], check=True)
-        subprocess.run([*cut, "-vn", str(voice)], check=True)
+        cut = ("-ss", str(label), "-t", "1.2", "-i", str(SAMPLE))
+        face = encode(folder / f"{label}.mp4", *cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
+        voice = encode(folder / f"{label}.wav", *cut, "-vn")
         rows += [(str(face), label, "made", "any"), (str(voice), label, "made", "speech")]
     (folder / "broken.mp4").write_text("no film")
     table = manifest([*rows, (str(folder / "broken.mp4"), 0, "made", "any")])
@@ -123,24 +111,18 @@ def test_a_row_for_each_subset_condition_and_output(measured: pd.DataFrame) -> N
     rows = measured[measured["score"] == "p_fake"]
     names = ["clean", *(condition.name for condition in TRIED)]
     assert rows.loc[rows["subset"] == "clips", "condition"].tolist() == names
-    assert rows.loc[rows["subset"] == "speech", "condition"].tolist() == ["clean", *names[3:]]
-    assert rows["n"].eq(2).all()
-    assert rows["fakes"].eq(1).all()
+    assert rows.loc[rows["subset"] == "speech", "condition"].tolist() == ["clean", *names[2:]]
+    assert rows[["n", "fakes"]].eq([2, 1]).all(axis=None)
     assert rows["abstained"].eq((rows["subset"] == "clips").astype(int)).all(), "what cannot be read is counted"
     assert rows["auc"].isin([0, 0.5, 1]).all()
     assert rows[["mean_p_real", "mean_p_fake"]].notna().all(axis=None)
     video = measured[(measured["score"] == "p_video_fake") & (measured["subset"] == "speech")]
     assert video["n"].eq(0).all()
     assert video["auc"].isna().all()
-
-
-def test_each_condition_changes_what_it_should(measured: pd.DataFrame) -> None:
-    clips = measured[measured["subset"] == "clips"].set_index(["condition", "score"])["mean_p_real"]
-    video, audio = (clips.xs(score, level="score") for score in ("p_video_fake", "p_audio_fake"))
-    assert video["h264"] != video["clean"]
-    assert video["encoded twice"] != video["h264"]
-    assert audio["white noise"] != audio["clean"]
-    assert audio["audio bit rate"] != audio["clean"]
+    # Each condition changes what it should.
+    real = measured[measured["subset"] == "clips"].pivot(index="score", columns="condition", values="mean_p_real")
+    for score, condition in (("video", "encoded twice"), ("audio", "white noise"), ("audio", "audio bit rate")):
+        assert real.loc[f"p_{score}_fake", condition] != real.loc[f"p_{score}_fake", "clean"]
 
 
 def test_a_run_goes_on_with_what_is_not_scored(files: pd.DataFrame, detector: Detector, tmp_path: Path) -> None:
