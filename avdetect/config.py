@@ -158,6 +158,9 @@ class AudioConfig(Checked):
     # A longer window has no positions in Whisper's encoder, a shorter one leaves the CNN's last layers a frame or two.
     window_seconds: Annotated[float, Meta(ge=0.5, le=30)] = 2.0
     stride_seconds: Positive = 1.0
+    # The shortest part of a window that is judged by itself. The head on a frozen encoder learns from stretches of a
+    # window that are this long or longer, and a file's curve has a value for each so long. None: whole windows only.
+    stretch_seconds: Positive | None = None
     # Of cnn.
     channels: Annotated[tuple[Count, ...], NOT_EMPTY] = (20, 40, 80, 128)
     embedding: Count = 128
@@ -171,6 +174,11 @@ class AudioConfig(Checked):
         super().__post_init__()
         if self.encoder == "cnn" and (self.frozen or self.pretrained):
             raise ConfigError("AudioConfig: the encoder cnn starts from nothing: frozen and pretrained are not for it")
+        if self.stretch_seconds and not (self.frozen and self.stretch_seconds <= self.window_seconds):
+            raise ConfigError(
+                "AudioConfig.stretch_seconds: a stretch is a part of a window, and only the head of a frozen encoder "
+                "learns from stretches"
+            )
 
 
 @dataclass(frozen=True)

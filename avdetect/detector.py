@@ -155,7 +155,7 @@ class Detector:
         if stream.judged:
             reason += f", in the {_percent_judged(stream)} of the file that was judged"
         faces = stream.faces_seen(outputs.visual) if media.video else None
-        streams = tuple(self._stream_scores(outputs, stream.start_seconds, end_seconds))
+        streams = tuple(self._stream_scores(outputs))
         return Detection(
             path=path,
             verdict=verdict,
@@ -213,7 +213,7 @@ class Detector:
         found = self.bundle.info.calibration.probabilities(self.networks.fusion(features))
         return [float(p) for p in found[:, 1 + place]]
 
-    def _stream_scores(self, outputs: StreamOutputs, start: float, end: float) -> Iterator[StreamScore]:
+    def _stream_scores(self, outputs: StreamOutputs) -> Iterator[StreamScore]:
         visual, audio, speaker = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
         if visual is not None:
             curves = [
@@ -222,8 +222,7 @@ class Detector:
             ]
             yield StreamScore("visual", visual, tuple(curves))
         if audio is not None:
-            heard = heard_per_second(outputs.audio, self.bundle.info.model.audio.window_seconds, start, end)
-            yield StreamScore("audio", audio, (self._judged_curve("audio", heard, audio),))
+            yield StreamScore("audio", audio, (self._judged_curve("audio", heard_per_second(outputs.voice), audio),))
         if speaker is not None:
             readings = outputs.readings.items()
             curves = [_curve(per_second(reading.curve), reading.at_zero, track) for track, reading in readings]

@@ -60,16 +60,13 @@ def per_second(points: Iterable[tuple[float, float]]) -> dict[int, float]:
     return {second: float(np.mean(values)) for second, values in cells.items()}
 
 
-def heard_per_second(
-    points: Iterable[tuple[float, float]], window: float, start: float, end: float
-) -> dict[int, float]:
-    """(centre, value) of windows as long as `window`, all in seconds -> means over each second of the file's clock.
-    Windows overlap and outlast a second: each counts as much as it hears of it, from start to end."""
+def heard_per_second(stretches: Iterable[tuple[float, float, float]]) -> dict[int, float]:
+    """(start, end, value) of stretches of sound, in seconds -> means over each second of the file's clock. Stretches
+    overlap and outlast a second: each counts as much as it holds of it."""
     total, heard = defaultdict[int, float](float), defaultdict[int, float](float)
-    for centre, value in points:
-        first, last = max(start, centre - window / 2), min(end, centre + window / 2)
-        for second in range(math.floor(first), math.ceil(last)):
-            share = min(last, second + 1) - max(first, second)
+    for start, end, value in stretches:
+        for second in range(math.floor(start), math.ceil(end)):
+            share = min(end, second + 1) - max(start, second)
             total[second] += share * value
             heard[second] += share
     # Less than a sample is rounding.

@@ -69,7 +69,8 @@ class StreamOutputs:
 
     pooling: str = "confident"  # of a track's frame logits
     visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, logit)
-    audio: list[tuple[float, float]] = field(default_factory=list)  # (seconds, logit)
+    audio: list[float] = field(default_factory=list)  # logits of windows
+    voice: list[tuple[float, float, float]] = field(default_factory=list)  # (start, end, logit) of their stretches
     sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))  # by track id, like visual
     boxes: dict[int, list[tuple[float, Float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, XYXY)
     hidden: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # seconds of mouths not seen
@@ -104,7 +105,7 @@ class StreamOutputs:
         return pooling.pool_tracks(self.track_logits(), self.pooling)
 
     def audio_logit(self) -> float | None:
-        return pooling.confident_mean(np.array([v for _, v in self.audio], np.float32)) if self.audio else None
+        return pooling.confident_mean(np.array(self.audio, np.float32)) if self.audio else None
 
     def sync_reading(self) -> tuple[int, SyncReading] | None:
         """The track that fits the voice best: with several people in the picture, the one who speaks."""
@@ -122,7 +123,7 @@ class SpeechWindow:
 
     start_frame: int  # video frames from the beginning of the sound
     frames: int  # whole video frames of sound in it: what of `mel` is behind them is repetition
-    centre_seconds: float  # on the file's clock
+    start_seconds: float  # on the file's clock
     mel: Float  # (T, N_MELS)
 
 
@@ -142,10 +143,34 @@ def audio_windows(waveform: Waveform, speech: Bool, config: AudioConfig) -> list
         start = frame * SAMPLES_PER_FRAME
         window, mask = samples[start : start + size], speech[start // HOP : (start + size) // HOP]
         if enough_speech(mask):
-            centre = waveform.start_seconds + (start + len(window) / 2) / SAMPLE_RATE
             mel = audio_mel(window, mask, config)
-            windows.append(SpeechWindow(frame, len(window) // SAMPLES_PER_FRAME, centre, mel))
+            seconds = waveform.start_seconds + frame / FPS
+            windows.append(SpeechWindow(frame, len(window) // SAMPLES_PER_FRAME, seconds, mel))
     return windows
+
+
+def voice_stretches(
+    networks: Networks, window: SpeechWindow, frames: Float, logit: float, speech: Bool, config: AudioConfig
+) -> list[tuple[float, float, float]]:
+    """(start, end, logit), in seconds of the file's clock, of the stretches of a window that hold enough speech: what a
+    curve of the voice is made of. Each begins a quarter of its length after the one before. A window without one is a
+    stretch itself.
+
+    frames: (T', L, C) and `logit` are the window's. speech: `speech_mask` of the whole sound.
+    """
+    length = round((config.stretch_seconds or config.window_seconds) * FPS)
+    last = window.frames - length
+    begins = []
+    for begin in sorted({*range(0, last, max(1, length // 4)), last}) if last > 0 else ():
+        first = (window.start_frame + begin) * MELS_PER_FRAME
+        if enough_speech(speech[first : first + length * MELS_PER_FRAME]):
+            begins.append(begin)
+    if not begins:
+        return [(window.start_seconds, window.start_seconds + window.frames / FPS, logit)]
+    steps = len(frames) / (config.window_seconds * FPS)  # of the encoder, a video frame
+    parts = np.stack([frames[round(b * steps) :][: round(length * steps)] for b in begins])
+    starts = [window.start_seconds + begin / FPS for begin in begins]
+    return [(s, s + length / FPS, v) for s, v in zip(starts, networks.audio(parts).tolist(), strict=True)]
 
 
 def audio_mel(window: Float, speech: Bool, config: AudioConfig) -> Float:
@@ -251,8 +276,10 @@ class StreamScorer:
         embeddings: list[Float] = []
         for some, frames in speech_frames(self.networks, windows):
             if judged:
-                seconds = [window.centre_seconds for window in some]
-                outputs.audio += zip(seconds, self.networks.audio(frames).tolist(), strict=True)
+                logits = self.networks.audio(frames).tolist()
+                outputs.audio += logits
+                for window, own, logit in zip(some, frames, logits, strict=True):
+                    outputs.voice += voice_stretches(self.networks, window, own, logit, speech, self.config.audio)
             if tracks:
                 embeddings += list(self.networks.voice(frames))
         if not embeddings:

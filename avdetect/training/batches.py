@@ -4,6 +4,7 @@ Item i of step s comes from a random generator seeded by (seed, stream, s, i) an
 the batches it would have seen, and the parts that several devices make are those of the joint batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,7 +70,11 @@ class _PairBatches:
             drawn += [*self.pair(rng), *(self.single(rng) for _ in range(reals - 1))]
         items, clips = zip(*drawn, strict=True)
         labels = torch.tensor([1.0, *[0.0] * reals] * len(groups))
-        return {self.key: torch.from_numpy(np.stack(items)), "labels": labels, "clips": torch.tensor(clips)}
+        return {**self.inputs(items), "labels": labels, "clips": torch.tensor(clips)}
+
+    def inputs(self, items: Sequence[Any]) -> dict[str, Tensor]:
+        """The items as the network takes them."""
+        return {self.key: torch.from_numpy(np.stack(items))}
 
     def shows_fake(self, clip: int) -> bool:
         """Is there a moment of a fake file's clip that is known to be forged?"""
@@ -193,10 +198,12 @@ class Window:
     samples: Float
     speech: Bool  # of the samples, a log-mel frame each, as heard in the whole clip
     start_seconds: float
+    alike: bool = True  # all of it is real, or all of it fake
 
 
 class AudioBatches(_PairBatches):
-    """ "mels" (B, T, N_MELS), windows of real and forged speech; short recordings are repeated."""
+    """ "mels" (B, T, N_MELS), windows of real and forged speech; short recordings are repeated. With
+    `audio.stretch_seconds` also "stretches" (B, 2): first and last + 1 log-mel frame of what the head sees of each."""
 
     stream, key, modality, label = 2, "mels", "voice", "audio_fake"
 
@@ -222,11 +229,37 @@ class AudioBatches(_PairBatches):
             else:
                 real = self._window(original, rng, at_seconds=fake.start_seconds)
         treatment, other = _treatments(rng, twins)
-        return (self._augmented(fake, treatment), fake.clip), (self._augmented(real, other), real.clip)
+        stretch = self._stretch(fake, rng)
+        own = stretch if twins else self._stretch(real, rng)
+        return (
+            ((self._augmented(fake, treatment), stretch), fake.clip),
+            ((self._augmented(real, other), own), real.clip),
+        )
 
     def single(self, rng: np.random.Generator) -> Item:
         window = self._draw(self.real, rng)
-        return self._augmented(window, int(rng.integers(2**32))), window.clip
+        mel = self._augmented(window, int(rng.integers(2**32)))
+        return (mel, self._stretch(window, rng)), window.clip
+
+    def inputs(self, items: Sequence[Any]) -> dict[str, Tensor]:
+        mels, stretches = zip(*items, strict=True)
+        found = super().inputs(mels)
+        return found | {"stretches": torch.tensor(stretches)} if self.audio.stretch_seconds else found
+
+    def _stretch(self, window: Window, rng: np.random.Generator) -> tuple[int, int]:
+        """A part of a window with enough speech, of a length between the shortest and the whole, short ones as often as
+        long ones; all of a window that is fake in part."""
+        whole = self.size // HOP
+        if not self.audio.stretch_seconds or not window.alike:
+            return 0, whole
+        shortest = round(self.audio.stretch_seconds * SAMPLE_RATE) // HOP
+        speech = np.resize(window.speech, whole)
+        for _ in range(8):
+            length = round(shortest * (whole / shortest) ** rng.random())
+            first = int(rng.integers(whole - length + 1))
+            if enough_speech(speech[first : first + length]):
+                return first, first + length
+        return 0, whole
 
     def shows_fake(self, clip: int) -> bool:
         return not self.spans[clip] or bool(self._forged_starts(clip))
@@ -237,7 +270,7 @@ class AudioBatches(_PairBatches):
             forge = audio_forgeries.AUDIO[str(rng.choice(self.names, p=self.weights))]
             forged = forge(real.samples, rng, other.samples)
             if forged.segments:
-                return real, replace(real, samples=forged.samples)
+                return real, replace(real, samples=forged.samples, alike=False)
         raise ManifestError(f"{MAX_SILENT} real voices in turn were silent where they were drawn; leave such files out")
 
     def _augmented(self, window: Window, treatment: int) -> Float:
@@ -288,4 +321,5 @@ class AudioBatches(_PairBatches):
             mask = speech[start // HOP : (start + self.size) // HOP]
             if enough_speech(mask):
                 break
-        return Window(clip, wave.samples[start : start + self.size], mask, wave.start_seconds + start / SAMPLE_RATE)
+        seconds = wave.start_seconds + start / SAMPLE_RATE
+        return Window(clip, wave.samples[start : start + self.size], mask, seconds, alike=not self.spans[clip])

@@ -36,8 +36,8 @@ PASSES, FIT_BATCH, FIT_RATE = 20, 256, 2e-3  # of the perceptrons
 class Encoding(Protocol):
     """What is in front of a head, frozen."""
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """What its batches hold -> (N, F), not standardised."""
+    def features(self, *inputs: Tensor) -> Tensor:
+        """What its batches hold beside labels and clips -> (N, F), not standardised."""
 
 
 class Headed(Protocol):
@@ -83,7 +83,7 @@ def probe_set(
 ) -> ProbeSet:
     """The features of `steps` batches of `subset`, in `path` when they are there. Every rank computes its share.
 
-    module: see Encoding. batches: of its inputs, under the first key; with "labels" (B,) and "clips" (B,).
+    module: see Encoding. batches: of its inputs, in their order; with "labels" (B,) and "clips" (B,).
 
     The encoder is frozen, so what is drawn of one fold serves all runs that may see that fold; a forgery takes only
     from files of its own fold. A run that is killed before the end begins this again, which takes minutes. Raises
@@ -96,11 +96,13 @@ def probe_set(
         with torch.inference_mode():
             for _ in track(range(config.steps * config.accumulate), name, disable=not fabric.is_global_zero):
                 batch = next(parts)
-                inputs = next(iter(batch.values())).to(fabric.device)
-                rows = CPU_ROWS if fabric.device.type == "cpu" else len(inputs)
-                made["features"] += [cast(Encoding, module).features(few).half().cpu() for few in inputs.split(rows)]
                 for key in ("labels", "clips"):
-                    made[key].append(batch[key])
+                    made[key].append(batch.pop(key))
+                rows = CPU_ROWS if fabric.device.type == "cpu" else len(made["labels"][-1])
+                inputs = (values.to(fabric.device).split(rows) for values in batch.values())
+                made["features"] += [
+                    cast(Encoding, module).features(*few).half().cpu() for few in zip(*inputs, strict=True)
+                ]
         module.cpu()
         state = {key: _gathered(torch.cat(values), fabric) for key, values in made.items()}
         if not torch.isfinite(state["features"]).all():

@@ -250,9 +250,15 @@ class VoiceModel(nn.Module):
         """mels (N, T, N_MELS) -> logits (N,)."""
         return self.audio(self.speech(mels))
 
-    def features(self, mels: Tensor) -> Tensor:
-        """mels (N, T, N_MELS) -> (N, F): what the head sees, before it is standardised."""
-        return self.audio.encoder(self.speech(mels))
+    def features(self, mels: Tensor, stretches: Tensor | None = None) -> Tensor:
+        """mels (N, T, N_MELS) -> (N, F): what the head sees, before it is standardised; with `stretches` (N, 2) of the
+        frames from the one to before the other log-mel frame alone."""
+        frames = self.speech(mels)
+        if stretches is None:
+            return self.audio.encoder(frames)
+        steps = stretches * frames.shape[1] // mels.shape[1]
+        parts = zip(frames, steps.tolist(), strict=True)
+        return torch.cat([self.audio.encoder(own[None, first:end]) for own, (first, end) in parts])
 
 
 class TorchNetworks:
