@@ -211,6 +211,21 @@ def test_every_fake_window_holds_forged_sound(spans, tmp_path: Path) -> None:
     assert before > 4, "windows also begin before a span: its onset is heard"
 
 
+def test_the_head_sees_stretches_of_windows_that_are_fake_or_real_from_end_to_end(part: Subset) -> None:
+    audio = AudioConfig("whisper-tiny.en", frozen=True, window_seconds=2.0, stretch_seconds=0.5)
+    plain = dataclasses.replace(PAIRS, forged=0.0, batch_size=8)
+    stretches = torch.cat([AudioBatches(part, audio, plain, 0)(step)["stretches"] for step in range(6)])
+    first, end = stretches.T
+    assert 0 <= first.min() <= end.max() <= 200
+    lengths = end - first
+    assert (50 <= lengths.min() < 80, lengths.max() > 140) == (True, True), "from the shortest to the whole window"
+    fakes, originals = stretches[::2], stretches[1::2]
+    assert torch.equal(fakes, originals), "a fake and its original are cut alike"
+    assert_pure(lambda seed: AudioBatches(part, audio, plain, seed))
+    forged = AudioBatches(part, audio, dataclasses.replace(SPLICED, batch_size=8, forged=1.0), 0)(0)["stretches"]
+    assert forged[::2].tolist() == [[0, 200]] * 4, "of a forgery in part only the whole is sure to be fake"
+
+
 def test_short_and_partly_silent_recordings_fill_the_window(tmp_path: Path) -> None:
     partly = np.concatenate([speech(0.5), np.zeros(72_000, np.float32)])
     sounds = {7: speech(0.6), 6: partly, 3: speech(0.4), 0: np.zeros(40_000, np.float32), 2: None, 4: None}

@@ -89,19 +89,18 @@ def test_the_most_suspicious_track_speaks_for_the_file() -> None:
 # -- windows of sound, by second
 
 
-def test_a_window_counts_for_the_seconds_that_it_hears() -> None:
-    assert heard_per_second([(1.0, 0.0), (2.0, 2.0)], 2.0, 0.0, 3.0) == pytest.approx({0: 0.0, 1: 1.0, 2: 2.0})
-    ends = heard_per_second([(1.0, 0.0), (1.25, 4.0)], 2.0, 0.0, 2.25)  # the last one ends with the sound
-    assert ends == pytest.approx({0: 4 * 0.75 / 1.75, 1: 2.0, 2: 4.0})
-    assert heard_per_second([(1.0, 3.0)], 2.0, 0.0, 1.0 + 1e-9) == {0: 3.0}, "a rounding error is no second"
+def test_a_stretch_counts_for_the_seconds_that_it_holds() -> None:
+    assert heard_per_second([(0.0, 2.0, 0.0), (1.0, 3.0, 2.0)]) == pytest.approx({0: 0.0, 1: 1.0, 2: 2.0})
+    assert heard_per_second([(0.0, 2.0, 0.0), (0.25, 2.25, 4.0)]) == pytest.approx({0: 4 * 0.75 / 1.75, 1: 2.0, 2: 4.0})
+    assert heard_per_second([(0.0, 1.0 + 1e-9, 3.0)]) == {0: 3.0}, "a rounding error is no second"
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(2, 9), st.integers(1, 4), st.floats(0, 3))
 def test_a_forged_stretch_stands_in_the_middle_of_its_curve(seconds: int, length: int, start: float) -> None:
-    """Windows as `scoring.audio_windows` lays them: nothing is moved to one side."""
-    points = [(start + 1 + i, 4.0 if seconds <= i < seconds + length else -4.0) for i in range(2 * seconds + length)]
-    heard = heard_per_second(points, 2.0, 0, 99)
+    """Stretches of two seconds, one a second: nothing is moved to one side."""
+    values = [4.0 if seconds <= i < seconds + length else -4.0 for i in range(2 * seconds + length)]
+    heard = heard_per_second((start + i, start + i + 2, value) for i, value in enumerate(values))
     middle = sum(max(0.0, 4 + v) * (s + 0.5) for s, v in heard.items()) / sum(max(0.0, 4 + v) for v in heard.values())
     assert middle == pytest.approx(start + 1 + seconds + (length - 1) / 2, abs=0.3)
 

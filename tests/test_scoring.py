@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from clips import MOUTH_FRAMES, ToneNetworks, codes_of, make_track, speech, talking_clip, tones
+from clips import CODES, FIRST_BAND, MOUTH_FRAMES, ToneNetworks, codes_of, make_track, speech, talking_clip, tones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +20,10 @@ from avdetect.scoring import (
     audio_windows,
     spread,
     voice_by_frame,
+    voice_stretches,
 )
 from avdetect.speech import level
-from avdetect.types import HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Waveform
+from avdetect.types import HOP, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip, Float, Waveform
 
 AUDIO = AudioConfig()
 
@@ -159,6 +160,46 @@ def test_reasons_of_the_picture_and_of_too_little_speech() -> None:
     assert missing["audio"] == "less than 0.4 s of speech", "heard, whatever the level of the whole"
 
 
+class BandNetworks(ToneNetworks):
+    """The audio logit goes from -4 to 4 with the share of frames in which the highest tone sounds."""
+
+    def audio(self, frames: Float) -> Float:
+        assert super().audio(frames) is not None
+        heard = frames[:, :, 0, FIRST_BAND - 1 :].argmax(2) // 2 == CODES - 1
+        return (8 * heard.mean(1) - 4).astype(np.float32)
+
+
+def test_each_stretch_of_a_window_is_judged_by_itself() -> None:
+    """Two seconds of one voice, then two of another, from second 7 on; the last windows overlap."""
+    wave = Waveform(tones(np.repeat([0, CODES - 1], 50)), 7.0)
+    audio = AudioConfig("whisper-tiny.en", frozen=True, window_seconds=2.0, stride_seconds=0.8, stretch_seconds=0.8)
+    outputs = score(Clip(7.0, 4.0, (), wave), networks=BandNetworks(), audio=audio)
+    starts, ends, logits = np.array(outputs.voice).T
+    assert ends - starts == pytest.approx(0.8)
+    assert (starts.min(), ends.max()) == pytest.approx((7, 11))
+    later = np.clip(ends - 9, 0, 0.8) / 0.8  # share of a stretch that is the second voice
+    assert logits == pytest.approx(8 * later - 4, abs=1.2), "a fifth of a second beside it would be 2"
+    assert len(outputs.audio) == 4, "the score is of whole windows"
+    whole = dataclasses.replace(audio, stretch_seconds=None)
+    outputs = score(Clip(7.0, 4.0, (), wave), networks=BandNetworks(), audio=whole)
+    assert [logit for _, _, logit in outputs.voice] == outputs.audio
+    assert [(start, end) for start, end, _ in outputs.voice] == [(7, 9), (7.8, 9.8), (8.6, 10.6), (9, 11)]
+
+
+def test_a_stretch_without_speech_is_not_judged_and_a_short_sound_is_one() -> None:
+    audio = AudioConfig("whisper-tiny.en", frozen=True, window_seconds=2.0, stretch_seconds=0.8)
+    wave = Waveform(tones(np.full(50, 3)))
+    silent_end = np.arange(200) < 100  # of the log-mel frames
+    (window,) = audio_windows(wave, silent_end, audio)
+    frames = window.mel[:, None]
+    found = voice_stretches(ToneNetworks(), window, frames, 1.0, silent_end, audio)
+    assert [start for start, _, _ in found] == [0.0, 0.2, 0.4, 0.6], "the next one would hold less than 0.4 s"
+    short = Waveform(tones(np.full(15, 3)), 5.0)
+    (window,) = audio_windows(short, everywhere(short), audio)
+    found = voice_stretches(ToneNetworks(), window, window.mel[:, None], 1.0, everywhere(short), audio)
+    assert found == [(5.0, pytest.approx(5.6), 1.0)], "repeated to fill a window, but no longer than it is"
+
+
 @pytest.mark.parametrize("stream", ["visual", "audio", "sync"])
 def test_a_stream_of_which_nothing_was_learned_is_left_out_and_says_so(stream: str) -> None:
     networks = ToneNetworks()
@@ -232,13 +273,13 @@ def test_windows_cover_the_whole_waveform(count: int, stride: float) -> None:
     if count < MIN_AUDIO_SECONDS * SAMPLE_RATE:
         assert windows == []
         return
-    half = min(AUDIO.window_seconds, count / SAMPLE_RATE) / 2
-    centres = [window.centre_seconds - 12.4 for window in windows]
+    length = min(AUDIO.window_seconds, count / SAMPLE_RATE)
+    starts = [window.start_seconds - 12.4 for window in windows]
     assert windows[0].start_frame == 0
-    assert centres == pytest.approx([window.start_frame / 25 + half for window in windows])
-    assert count / SAMPLE_RATE - 1 / 25 < centres[-1] + half <= count / SAMPLE_RATE + 1e-6, "but for part of a frame"
-    assert (np.diff(centres) <= stride + 1 / 25 + 1e-6).all()
-    assert (np.diff(centres) > 0).all(), "no window twice"
+    assert starts == pytest.approx([window.start_frame / 25 for window in windows])
+    assert count / SAMPLE_RATE - 1 / 25 < starts[-1] + length <= count / SAMPLE_RATE + 1e-6, "but for part of a frame"
+    assert (np.diff(starts) <= stride + 1 / 25 + 1e-6).all()
+    assert (np.diff(starts) > 0).all(), "no window twice"
     assert {window.mel.shape for window in windows} == {(200, N_MELS)}
     assert {window.frames for window in windows} == {min(count, 2 * SAMPLE_RATE) // SAMPLES_PER_FRAME}
 
@@ -248,7 +289,7 @@ def test_the_tail_is_heard_and_a_window_is_a_log_mel_of_its_samples() -> None:
     samples[-8000:] = speech(0.5)
     mask = np.arange(350) >= 300
     (window,) = audio_windows(Waveform(samples), mask, AUDIO)
-    assert (window.start_frame, window.centre_seconds) == (37, 2.48), "1.5 s is no whole number of frames"
+    assert (window.start_frame, window.start_seconds) == (37, 1.48), "1.5 s is no whole number of frames"
     np.testing.assert_array_equal(window.mel, log_mel(level(samples[23_680:55_680], mask[148:348])))
 
 

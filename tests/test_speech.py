@@ -1,5 +1,6 @@
 """Log-mels as librosa's; what is speech, whatever the level; and sound that nobody would send."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from clips import speech
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from readme_media import SAMPLE
 
+from avdetect import Detector
 from avdetect import speech as module
 from avdetect.audio import FLOOR, N_FFT, N_MELS, SILENCE_RMS, WIN_LENGTH, log_mel, rms
 from avdetect.errors import ModelError
+from avdetect.scoring import StreamOutputs, StreamScorer
 from avdetect.speech import SPEECH_RMS, STEP, enough_speech, level, speech_mask, speech_probability
 from avdetect.types import HOP, SAMPLE_RATE, Float
 
@@ -141,6 +145,29 @@ def test_speech_is_brought_to_one_level() -> None:
     assert rms(without) == pytest.approx(SPEECH_RMS, rel=1e-4)
     assert not level(np.zeros(1600, np.float32), np.ones(10, bool)).any()
     assert [enough_speech(np.arange(200) < frames) for frames in (39, 40)] == [False, True]
+
+
+@pytest.mark.parametrize("gain_db", [-25, 6])
+def test_level_moves_neither_the_voice_nor_the_match(detector: Detector, gain_db: float) -> None:
+    """Of the sample clip (a face, and a voice), by the default networks: as float, and as the 16-bit PCM that people
+    have, where what is quiet is coarser and what is loud is cut off."""
+    scorer, clips = StreamScorer(detector.networks, detector.bundle.info.model), detector.preprocessor.clips(SAMPLE)
+
+    def heard(change: Callable[[Float], np.ndarray]) -> StreamOutputs:
+        outputs = scorer.start()
+        for clip in clips:
+            sound = dataclasses.replace(clip.waveform, samples=change(clip.waveform.samples).astype(np.float32))
+            scorer.score_audio(outputs, dataclasses.replace(clip, waveform=sound))
+        return scorer.finish(outputs, {})
+
+    gain, plain = 10 ** (gain_db / 20), heard(lambda samples: samples)
+    exact, coarse = heard(lambda x: x * gain), heard(lambda x: np.round(x * gain * 32767) / 32767)
+    for copy in (exact, coarse):
+        assert copy.audio_logit() == pytest.approx(plain.audio_logit(), rel=0.06)  # .02 of a probability is promised
+        (_, found), (_, expected) = copy.sync_reading(), plain.sync_reading()
+        assert found.offset_seconds == expected.offset_seconds
+        assert found.confidence == pytest.approx(expected.confidence, abs=0.01)
+    assert exact.audio_logit() == pytest.approx(plain.audio_logit(), abs=1e-3)
 
 
 SAMPLES = st.floats(width=32, allow_nan=True, allow_infinity=True)

