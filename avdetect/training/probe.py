@@ -97,9 +97,9 @@ def probe_set(
             for _ in track(range(config.steps * config.accumulate), name, disable=not fabric.is_global_zero):
                 batch = next(parts)
                 for key in ("labels", "clips"):
-                    made[key].append(batch.pop(key))
-                rows = CPU_ROWS if fabric.device.type == "cpu" else len(made["labels"][-1])
-                inputs = (values.to(fabric.device).split(rows) for values in batch.values())
+                    made[key].append(batch[key])
+                rows = CPU_ROWS if fabric.device.type == "cpu" else len(batch["labels"])
+                inputs = [v.to(fabric.device).split(rows) for key, v in batch.items() if key not in made]
                 made["features"] += [
                     cast(Encoding, module).features(*few).half().cpu() for few in zip(*inputs, strict=True)
                 ]
