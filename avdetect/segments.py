@@ -1,8 +1,9 @@
 """Where a file looks manipulated: stretches of the per-second curves of face and voice, by hysteresis. NumPy only.
 
 A second whose logit reaches a high level starts a segment, and lower ones beside it belong to it (the double threshold
-of Canny's edge detector, 1986). A curve rises and falls over the length of what its network sees, four seconds for the
-voice, so the low level is half of the peak, as one measures the width of a blurred line (FWHM).
+of Canny's edge detector, 1986). A curve rises and falls over the length of what its network sees (of the voice, the
+stretches of `config.AudioConfig`), so the low level is half of the peak, as one measures the width of a blurred line
+(FWHM).
 """
 
 import math
@@ -14,12 +15,12 @@ import numpy as np
 from avdetect.types import Curve, Segment, StreamName, StreamScore
 
 CELL_SECONDS = 1.0  # a curve's step
-# Logits from which on a second starts a segment. The voice's is the lowest, in steps of a half, that at most one in
-# twenty recordings of people reaches as a whole, by streams that had not seen its source; the face's the lowest that
-# one in seventeen joined real clips reaches (MODEL_CARD, "Where in a file"). Logits, since a bundle's calibration is of
+# Logits from which on a second starts a segment. The voice's is the lowest, in steps of a half, with which at most one
+# in twenty recordings of people has a segment, by streams that had not seen its source; the face's the lowest that one
+# in seventeen joined real clips reaches (MODEL_CARD, "Where in a file"). Logits, since a bundle's calibration is of
 # whole files.
 # Sync has none: its curve rises where a voice was exchanged, but it was not measured which level real clips stay below.
-HIGH: dict[StreamName, float] = {"visual": 2.0, "audio": 4.5}
+HIGH: dict[StreamName, float] = {"visual": 2.0, "audio": 5.0}
 
 
 def find_segments(
