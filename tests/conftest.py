@@ -26,8 +26,8 @@ from avdetect.jobs.pool import Done, Item, Pool
 
 # The files that take longest come first: a worker that begins one last keeps the others waiting.
 SLOW = """
-    sampled determinism run packs preprocess_tool hostile_cases evaluate_tool batches media_hostile
-    media_cases media serve_api jobs_pool forge_tool batch_cli cli
+    jobs_pool preprocess_tool evaluation_scores report_browser run hostile_cases serve_page evaluate_tool
+    evaluation_tables forge_tool detector faces_seen fit_fusion media_hostile batch_cli augment_codecs
 """.split()
 
 
