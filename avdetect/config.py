@@ -158,9 +158,10 @@ class AudioConfig(Checked):
     # A longer window has no positions in Whisper's encoder, a shorter one leaves the CNN's last layers a frame or two.
     window_seconds: Annotated[float, Meta(ge=0.5, le=30)] = 2.0
     stride_seconds: Positive = 1.0
-    # The shortest part of a window that is judged by itself. The head on a frozen encoder learns from stretches of a
-    # window that are this long or longer, and a file's curve has a value for each so long. None: whole windows only.
-    stretch_seconds: Positive | None = None
+    # The shortest part of a window that is judged by itself: the head on a frozen encoder learns from stretches of a
+    # window that are so long or longer, and a file's curve is the mean of stretches so long, by second. A word must fit
+    # in. None: whole windows only.
+    stretch_seconds: Annotated[float, Meta(ge=0.5)] | None = None
     # Of cnn.
     channels: Annotated[tuple[Count, ...], NOT_EMPTY] = (20, 40, 80, 128)
     embedding: Count = 128

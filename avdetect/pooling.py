@@ -1,7 +1,7 @@
 """From frame and window outputs to what the fusion sees. NumPy only: training, evaluation and the Detector share it.
 
-Nothing here is learned. Streams emit one logit a face crop, one a window of speech, and unit vectors a video frame;
-this file turns them into one number a stream, the lip-sync quantities, and the fusion's feature vector.
+Nothing here is learned. Streams emit one logit a face crop, one a window of speech or a stretch of it, and unit vectors
+a video frame; this file turns them into one number a stream, the lip-sync quantities, and the fusion's feature vector.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The Detector passes ONNX Runtime sessions and training passes torch modules; everything between a Clip and the fusion's
 features is this one piece of code. Of a clip that was scored only logits, boxes and per-second sums are kept: about
-three megabytes for each hour of a face.
+five megabytes for each hour of a face and a voice.
 """
 
 from collections import defaultdict
@@ -153,19 +153,19 @@ def voice_stretches(
     networks: Networks, window: SpeechWindow, frames: Float, logit: float, speech: Bool, config: AudioConfig
 ) -> list[tuple[float, float, float]]:
     """(start, end, logit), in seconds of the file's clock, of the stretches of a window that hold enough speech: what a
-    curve of the voice is made of. Each begins a quarter of its length after the one before. A window without one is a
-    stretch itself.
+    curve of the voice is made of. One begins every quarter of their length, the last ends with the window. A window
+    without any, or too short for two, counts as a whole.
 
     frames: (T', L, C) and `logit` are the window's. speech: `speech_mask` of the whole sound.
     """
     length = round((config.stretch_seconds or config.window_seconds) * FPS)
-    last = window.frames - length
+    last = max(0, window.frames - length)
     begins = []
-    for begin in sorted({*range(0, last, max(1, length // 4)), last}) if last > 0 else ():
+    for begin in sorted({*range(0, last, max(1, length // 4)), last}):
         first = (window.start_frame + begin) * MELS_PER_FRAME
         if enough_speech(speech[first : first + length * MELS_PER_FRAME]):
             begins.append(begin)
-    if not begins:
+    if not last or not begins:
         return [(window.start_seconds, window.start_seconds + window.frames / FPS, logit)]
     steps = len(frames) / (config.window_seconds * FPS)  # of the encoder, a video frame
     parts = np.stack([frames[round(b * steps) :][: round(length * steps)] for b in begins])

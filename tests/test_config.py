@@ -65,6 +65,7 @@ def test_differences_are_taken_over() -> None:
         ("visual: {forgeries: {self_blend: 0, mouth_swap: 0}}", r"train\.yaml\.visual: .*every weight is 0"),
         ("model: {visual: {views: [{highpass: 4}]}}", r"model\.visual\.views: View\.highpass must be odd, or 0, got 4"),
         ("model: {visual: {contrasts: [a]}}", r"VisualConfig\.contrasts: a must also be named in levels"),
+        ("model: {audio: {stretch_seconds: 0.3}}", r"stretch_seconds: expected float >= 0\.5"),
         ("model: {audio: {stretch_seconds: 1.0}}", r"model\.audio: AudioConfig\.stretch_seconds: .* frozen"),
         ("model: {visual: {unit_features: true, tune: none}}", r"model\.visual: VisualConfig\.unit_features"),
         ("model: {visual: {size: 96}}", r"size 96 is smaller than preprocess\.faces\.crop_size 160"),

@@ -1,4 +1,4 @@
-"""Audio stream: frames of the speech encoder (avdetect.streams.speech) -> one logit a window.
+"""Audio stream: frames of the speech encoder (avdetect.streams.speech) -> one logit a window, or a stretch of it.
 
 `cnn`, trained from scratch: a small residual CNN over (mel, time), then attentive statistics pooling over time (Okabe
 et al., Interspeech 2018): the weighted mean and standard deviation keep the few frames that give a vocoder away.

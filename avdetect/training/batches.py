@@ -198,7 +198,6 @@ class Window:
     samples: Float
     speech: Bool  # of the samples, a log-mel frame each, as heard in the whole clip
     start_seconds: float
-    alike: bool = True  # all of it is real, or all of it fake
 
 
 class AudioBatches(_PairBatches):
@@ -215,6 +214,11 @@ class AudioBatches(_PairBatches):
         voiced = (clips["sound_samples"] >= MIN_AUDIO_SECONDS * SAMPLE_RATE) & (clips["sound_rms"] >= SILENCE_RMS)
         super().__init__(subset, voiced.to_numpy(bool), config, seed, augment)
         self.names, self.weights = sampling.choices(config.forgeries, audio_forgeries.AUDIO, "audio")
+        if audio.stretch_seconds and (config.forged or any(self.spans)):
+            raise ManifestError(
+                "a stretch of a voice that is fake in part, as some forgeries are, may be genuine: set model.audio."
+                "stretch_seconds to null, or train on voices that are fake from end to end (audio.forged: 0)"
+            )
 
     def pair(self, rng: np.random.Generator) -> tuple[Item, Item]:
         twins = True
@@ -247,18 +251,17 @@ class AudioBatches(_PairBatches):
         return found | {"stretches": torch.tensor(stretches)} if self.audio.stretch_seconds else found
 
     def _stretch(self, window: Window, rng: np.random.Generator) -> tuple[int, int]:
-        """A part of a window with enough speech, of a length between the shortest and the whole, short ones as often as
-        long ones; all of a window that is fake in part."""
+        """A part of a window with enough speech, of random (log-uniform) length between the shortest and the whole; the
+        whole where a few tries find none."""
         whole = self.size // HOP
-        if not self.audio.stretch_seconds or not window.alike:
-            return 0, whole
-        shortest = round(self.audio.stretch_seconds * SAMPLE_RATE) // HOP
-        speech = np.resize(window.speech, whole)
-        for _ in range(8):
-            length = round(shortest * (whole / shortest) ** rng.random())
-            first = int(rng.integers(whole - length + 1))
-            if enough_speech(speech[first : first + length]):
-                return first, first + length
+        if self.audio.stretch_seconds:
+            shortest = round(self.audio.stretch_seconds * SAMPLE_RATE) // HOP
+            speech = np.resize(window.speech, whole)
+            for _ in range(8):
+                length = round(shortest * (whole / shortest) ** rng.random())
+                first = int(rng.integers(whole - length + 1))
+                if enough_speech(speech[first : first + length]):
+                    return first, first + length
         return 0, whole
 
     def shows_fake(self, clip: int) -> bool:
@@ -270,7 +273,7 @@ class AudioBatches(_PairBatches):
             forge = audio_forgeries.AUDIO[str(rng.choice(self.names, p=self.weights))]
             forged = forge(real.samples, rng, other.samples)
             if forged.segments:
-                return real, replace(real, samples=forged.samples, alike=False)
+                return real, replace(real, samples=forged.samples)
         raise ManifestError(f"{MAX_SILENT} real voices in turn were silent where they were drawn; leave such files out")
 
     def _augmented(self, window: Window, treatment: int) -> Float:
@@ -321,5 +324,4 @@ class AudioBatches(_PairBatches):
             mask = speech[start // HOP : (start + self.size) // HOP]
             if enough_speech(mask):
                 break
-        seconds = wave.start_seconds + start / SAMPLE_RATE
-        return Window(clip, wave.samples[start : start + self.size], mask, seconds, alike=not self.spans[clip])
+        return Window(clip, wave.samples[start : start + self.size], mask, wave.start_seconds + start / SAMPLE_RATE)

@@ -251,8 +251,8 @@ class VoiceModel(nn.Module):
         return self.audio(self.speech(mels))
 
     def features(self, mels: Tensor, stretches: Tensor | None = None) -> Tensor:
-        """mels (N, T, N_MELS) -> (N, F): what the head sees, before it is standardised; with `stretches` (N, 2) of the
-        frames from the one to before the other log-mel frame alone."""
+        """mels (N, T, N_MELS) -> (N, F): what the head sees, before it is standardised. stretches (N, 2): of each
+        window only the log-mel frames [first, end) count."""
         frames = self.speech(mels)
         if stretches is None:
             return self.audio.encoder(frames)
