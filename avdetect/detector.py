@@ -151,11 +151,12 @@ class Detector:
     ) -> Detection:
         info, media = self.bundle.info, stream.info
         found = probabilities(self.networks, info.calibration, outputs)
-        verdict, reason = judge(found, info.calibration, outputs.missing)
+        streams = tuple(self._stream_scores(outputs))
+        segments = find_segments(streams, stream.start_seconds, round(end_seconds, 3), stream.judged)
+        verdict, reason = judge(found, info.calibration, outputs.missing, segments)
         if stream.judged:
             reason += f", in the {_percent_judged(stream)} of the file that was judged"
         faces = stream.faces_seen(outputs.visual) if media.video else None
-        streams = tuple(self._stream_scores(outputs))
         return Detection(
             path=path,
             verdict=verdict,
@@ -171,7 +172,7 @@ class Detector:
             sync=_sync_score(outputs),
             streams=streams,
             tracks=tuple(_track_summaries(outputs)),
-            segments=find_segments(streams, stream.start_seconds, round(end_seconds, 3), stream.judged),
+            segments=segments,
             missing=outputs.missing,
             windows=stream.judged,
             warnings=(

@@ -4,10 +4,11 @@
 sources that training left out reach them, and how many fakes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from avdetect.bundle import Calibration
-from avdetect.types import Rate, Verdict
+from avdetect.pooling import PART_OF
+from avdetect.types import Rate, Segment, Verdict
 
 # Of a sign, by what its cause alone would make of the file: so no sign is stronger than the verdict.
 _STRENGTH: Mapping[Verdict, str] = {"fake": "strong ", "undecided": "moderate "}
@@ -40,11 +41,15 @@ def reached_rates(probabilities: Mapping[str, float | None], calibration: Calibr
 
 
 def judge(
-    probabilities: Mapping[str, float | None], calibration: Calibration, missing: Mapping[str, str]
+    probabilities: Mapping[str, float | None],
+    calibration: Calibration,
+    missing: Mapping[str, str],
+    segments: Sequence[Segment] = (),
 ) -> tuple[Verdict, str]:
     """The verdict, and one sentence that says what it rests on and what could not be judged.
 
-    probabilities: of `fake` and of each cause, None where not judged. missing: stream -> why it says nothing.
+    probabilities: of `fake` and of each cause, None where not judged. missing: stream -> why it says nothing. segments:
+    they decide nothing, but who is told that the whole shows no sign must know of them.
     """
     fake = probabilities["fake"]
     if fake is None:
@@ -61,6 +66,11 @@ def judge(
     if verdict == "undecided":
         signs = signs or "no part alone shows signs of manipulation, together they do"
         return verdict, f"{signs}, not enough to call the file fake{but}"
+    if segments:
+        part, more = _CAUSES[PART_OF[segments[0].stream]], len(segments) - 1
+        when = f"from {segments[0].start_seconds:.1f} to {segments[0].end_seconds:.1f} s"
+        when += f" and in {more} more stretch{'es' if more > 1 else ''}" if more else ""
+        return verdict, f"nothing stands out in the file as a whole, but {part} does {when}{but}"
     return verdict, f"nothing stands out from real files, which proves nothing{but}"
 
 

@@ -8,7 +8,7 @@ from evidence_samples import detection
 
 from avdetect.bundle import Bundle, Calibration
 from avdetect.report.words import TONE_OF, sign
-from avdetect.types import Rate
+from avdetect.types import Rate, Segment
 from avdetect.verdict import NO_LIMITS, first_limit, judge, reached_rates, verdict_of
 
 RATES = tuple(Rate(p, reals, 0.5) for p, reals in ((0.3, 0.5), (0.5, 0.3), (0.65, 0.1), (0.8, 0.05), (0.9, 0.02)))
@@ -51,6 +51,21 @@ def probabilities(*values: float | None) -> dict[str, float | None]:
 def test_the_sentence_fits_the_numbers(values: tuple[float | None, ...], verdict: str, sentence: str) -> None:
     missing = {"visual": "no face", "audio": "silent", "sync": "silent"}
     assert judge(probabilities(*values), CALIBRATION, missing) == (verdict, sentence)
+
+
+def test_who_is_told_that_the_whole_shows_no_sign_is_told_where_it_stands_out() -> None:
+    found = [
+        Segment(12.0, 16.04, "audio", 6.0),
+        Segment(20.0, 24.0, "visual", 3.0, 1),
+        Segment(30.0, 31.0, "audio", 6.0),
+    ]
+    whole = "nothing stands out in the file as a whole, but the voice does from 12.0 to 16.0 s"
+    for count, more in ((1, ""), (2, " and in 1 more stretch"), (3, " and in 2 more stretches")):
+        verdict, reason = judge(probabilities(0.3, None, 0.3, None), CALIBRATION, {}, found[:count])
+        assert (verdict, reason) == ("no sign found", f"{whole}{more}; the face could not be judged")
+    assert judge(probabilities(0.9, 0.1, 0.9, None), CALIBRATION, {}, found)[1].startswith(
+        "the voice shows strong signs"
+    )
 
 
 def test_what_was_not_measured_has_no_rate_and_the_first_limit_is_one_sentence() -> None:

@@ -29,12 +29,13 @@ def render(detection: Detection) -> Text:
     if faces and faces.judged < faces.seen:
         note = f"{words.people(detection)}, {note}"
     _line(out, detection, "visual", words.track_words(detection, "video"), note)
-    _line(out, detection, "audio", words.track_words(detection, "audio"))
+    heard = f"{detection.media.speech_seconds:.1f} s of speech" if detection.media else ""
+    _line(out, detection, "audio", words.track_words(detection, "audio"), heard)
     _line(out, detection, "sync", "", _offset(detection))
     for segment in detection.segments[:MAX_SEGMENTS]:
         who = f" of track {segment.track_id}" if segment.track_id is not None and len(detection.tracks) > 1 else ""
         when = f"from {segment.start_seconds:.1f} to {segment.end_seconds:.1f} s"
-        out.append(f"  {when}  the {words.PART_NAMES[segment.stream]}{who}\n")
+        out.append(f"  {when} the {words.PART_NAMES[segment.stream]}{who} stands out\n")
     more = len(detection.segments) - MAX_SEGMENTS
     if more > 0:
         out.append(f"  and {more} more stretch{'es' if more > 1 else ''}: see --json\n")
