@@ -117,5 +117,8 @@ def _failure(path: Path, limits: MediaLimits, facts: Facts) -> MediaError:
         _check_pyav()
         return no_memory(path, limits, _Describer.name, None)
     if facts.error == "ArgumentError":  # libavformat's for a format that is not on the list, before it reads any more
-        return MediaError(f"{quoted(path)} is in a format that is refused; convert it to mp4, mkv, wav ... first")
+        return MediaError(
+            f"{quoted(path)} is in a format that is refused: still pictures are not judged; convert anything else to "
+            "mp4, mkv, wav ... first"
+        )
     return unreadable(path, "audio or video", telling(facts.log) if facts.log else facts.error or "")
