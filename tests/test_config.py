@@ -73,6 +73,7 @@ def test_differences_are_taken_over() -> None:
         ("release: true\nsync: {evaluate_every: 5}", r"sync\.evaluate_every must be 0 with release"),
         ("visual: {batch_size: 32, reals_per_fake: 2}", "batch_size 32"),
         ("audio: {batch_size: 30, accumulate: 4}", "accumulate 4"),
+        ("joint: {steps: 5}", r"train\.yaml\.joint: .* no longer has it"),
         ("model: {fusion: {hidden: 5}}", r"fusion\.hidden: .* no longer has it"),
         ("model: {visual: {tune: none}}\nvisual: {evaluate_every: 5}", r"visual\.evaluate_every must be 0.*frozen"),
         ("audio: {alignment: 0.1}", r"audio\.alignment"),

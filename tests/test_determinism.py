@@ -101,6 +101,10 @@ def test_threads_batches_and_what_went_before_change_nothing(
     assert_same(found, [expected[i] for i in order], relative=2e-5)
 
 
+def test_threads_alone_change_not_even_the_last_decimals(bundle: Path, files: list[Path], expected) -> None:
+    assert_same(in_process(bundle, files[1:], threads=4), expected[1:])
+
+
 def test_workers_and_order_change_nothing(bundle: Path, files: list[Path], expected: list[dict[str, Any]]) -> None:
     command = [sys.executable, "-m", "avdetect.cli", "score", str(files[1]), str(files[0]), "--json"]
     command += ["--bundle", str(bundle), "--device", "cpu", "--workers", "2"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from avdetect.datasets.crops import FaceCrops
 from avdetect.datasets.forgeries.blend import LEAST_CHANGE
-from avdetect.datasets.forgeries.geometry import CORNER, PARTS, REGIONS, region_mask
+from avdetect.datasets.forgeries.geometry import AVERAGE, CORNER, PARTS, REGIONS, credible, region_mask
 from avdetect.datasets.forgeries.visual import NEEDS_MOMENT, VISUAL, ForgedFaces
 
 SIZE = 96
@@ -176,3 +176,13 @@ def test_a_self_blend_keeps_the_ratio_of_SBI() -> None:
     low, high = np.percentile(strength, [10, 90])
     assert low >= LEAST_CHANGE
     assert 2.5 * low < high < 45, "no caricatures"
+
+
+def test_landmarks_that_no_face_can_have_give_way_to_average_ones() -> None:
+    """Else next to nothing is forged, or beside the face, and yet called fake. Good ones stay as they are."""
+    good = portrait(160).landmarks.astype(np.float64)
+    mirrored = np.stack([160 - good[..., 0], good[..., 1]], -1)  # but with the left eye still named first
+    outside, spot = good + np.array([0, 90]), 80 + (good - 80) * 0.1
+    found = credible(np.concatenate([good, mirrored, outside, spot, good * np.nan]), 160)
+    np.testing.assert_array_equal(found[0], good[0])
+    np.testing.assert_array_equal(found[1:], np.stack([AVERAGE * 160] * 4))

@@ -8,6 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
@@ -117,6 +119,24 @@ def test_who_may_read_while_a_run_writes(path: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         store._db.execute("PRAGMA busy_timeout = 0")
         assert texts(store) == ["a"]  # reading waits for nobody who writes
+
+
+def test_who_reads_does_not_wait_with_a_thread_that_waits_to_write(path: Path) -> None:
+    """Another process holds the file, as a backup may."""
+    with (
+        Store(path, KIND, IDENTITY, shared=True) as store,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        writing = thread.submit(add, store, "b")
+        while not store._lock.locked():
+            time.sleep(0.001)
+        assert texts(store) == ["a"]
+        assert not writing.done()
+        other.execute("ROLLBACK")
+        assert writing.result()
+        assert texts(store) == ["a", "b"]
 
 
 def test_texts_of_rows_that_were_deleted_leave_the_disk(path: Path) -> None:

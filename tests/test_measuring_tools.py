@@ -82,3 +82,17 @@ def test_on_the_cpu_all_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     batches = gpu_check.SameBatches(gpu_check._config(config))
     for name, whole in batches(0).items():
         assert all(torch.equal(whole[part::2], batches(0, part, 2)[name]) for part in range(2))
+
+
+def test_two_processes_that_learn_something_else_than_one_do_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    args, told = SimpleNamespace(device="cpu", config="c.yaml"), {"1": [0.7, 0.6], "2": [0.7, 0.5]}
+
+    def run(command: list[str], **_: object) -> Any:
+        return subprocess.CompletedProcess(command, 0, f"progress\n{json.dumps(told[command[-1]])}\n", "")
+
+    monkeypatch.setattr(gpu_check, "subprocess", SimpleNamespace(run=run))
+    (row,) = gpu_check._two_processes(args)
+    assert (row.passed, row.value) == (False, pytest.approx(0.1))
+    told["2"] = [0.7, 0.59]
+    (row,) = gpu_check._two_processes(args)
+    assert row.passed

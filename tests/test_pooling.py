@@ -169,6 +169,20 @@ def test_silent_voices_do_not_count() -> None:
     assert max(distance for _, distance in found.curve) < 0.1  # nothing silent is in the curve
 
 
+def test_clips_of_a_file_add_up() -> None:
+    mouth, voice = lagging(2, 80)
+    whole = distances_of(mouth, voice)
+    parts = [sync_distances(mouth[i : i + 40], i, voice[i : i + 40], i, np.ones(40, bool), MAX) for i in (0, 40)]
+    assert read_sync(parts[0]) is None, "too short on its own"
+    joined = SyncDistances.join(parts)
+    assert read(joined).offset_seconds == read(whole).offset_seconds == 2 / 25
+    np.testing.assert_array_equal(joined.count.sum(0), 2 * parts[0].count.sum(0))
+    assert joined.speaking() == pytest.approx(whole.speaking(), abs=1e-6)
+    assert [second for second, _ in read(joined).curve] == [0.5, 1.5, 1.5, 2.5, 3.5]  # the cut stands inside second 1
+    cut = whole.within(whole.seconds == 1)
+    assert cut.speaking() == pytest.approx(1 - np.linalg.norm(mouth[25:50].mean(0)), abs=1e-6)
+
+
 @pytest.mark.parametrize(("windows", "stretch", "file"), [(0, 0, 0), (19, 0, 0), (20, 1, 0), (49, 1, 0), (50, 1, 1)])
 def test_too_few_frames_say_nothing(windows: int, stretch: bool, file: bool) -> None:
     distances = distances_of(*lagging(0, windows))

@@ -148,8 +148,8 @@ def test_the_detection_says_what_was_judged(detector: Detector, indexed: Path, m
     assert "2 stretches, 6 of 15 s (41 %); --sample 0 judges all of it" in found.warnings[0]
     assert (found.start_seconds, found.duration_seconds) == (0, pytest.approx(14.5, abs=0.2))
     assert seen == [(3, 6), (6, 6)]
-    pictures = [stream for stream in found.streams if stream.name != "audio"]  # whose windows are longer than a clip
-    times = [t for stream in pictures for curve in stream.curves for t in curve.times_seconds]
+    assert {stream.name for stream in found.streams} == {"visual", "audio", "sync"}
+    times = [t for stream in found.streams for curve in stream.curves for t in curve.times_seconds]
     assert times
     assert all(3 <= t <= 6 or 9 <= t <= 12 for t in times)
     # And the report shows what was not.

@@ -29,6 +29,17 @@ def curves(draw: st.DrawFn) -> Curve:
     return Curve(tuple(second + 0.5 for second in seconds), tuple(values), 0.0)
 
 
+def test_a_segment_is_as_long_as_its_curve_stays_above_half_of_its_peak() -> None:
+    for one, end, expected in (
+        (curve(-1, 0.9, 2.0, 4.0, 2.5, 1.9, -1), 9, [(2.0, 5.0)]),
+        (curve(3.0, 2.5, 3.5, 2.0), 3.7, [(0.0, 3.7)]),
+        (curve(1.9, 1.9, -3, 0), 9, []),
+        (curve(0, 8, 0, 2, 1.5, 0), 9, [(1.0, 2.0), (3.0, 5.0)]),  # each by its own height
+        (Curve((0.5, 3.5, 4.5), (3.0, 3.0, 3.0), 0.0), 9, [(0.0, 1.0), (3.0, 5.0)]),  # what was not seen is in none
+    ):
+        assert spans(curve_segments(one, "audio", HEIGHT, 0.0, end)) == expected
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(curves(), st.floats(0.5, 6), st.floats(0, 30), st.floats(0, 30))
 def test_the_law_of_hysteresis(one: Curve, high: float, start: float, length: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,14 @@ def test_what_was_cut_off_is_run_once_more(tmp_path: Path) -> None:
             job = store.claim()
             assert (job is None) if cut_off == 2 else (job.cut_off == cut_off)
             assert cut_off < 2 or store.get("a").error == "WorkerError"
+
+
+def test_nobody_writes_to_know_that_nothing_waits(store: JobStore) -> None:
+    """The server asks several times a second; another process may hold the file, as a backup does."""
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store._db.execute("PRAGMA busy_timeout = 0")
+        assert store.claim() is None
 
 
 EVENTS = st.lists(
