@@ -223,7 +223,8 @@ class Detector:
             ]
             yield StreamScore("visual", visual, tuple(curves))
         if audio is not None:
-            yield StreamScore("audio", audio, (self._judged_curve("audio", heard_per_second(outputs.voice), audio),))
+            heard = heard_per_second(outputs.stretches)
+            yield StreamScore("audio", audio, (self._judged_curve("audio", heard, audio),))
         if speaker is not None:
             readings = outputs.readings.items()
             curves = [_curve(per_second(reading.curve), reading.at_zero, track) for track, reading in readings]

@@ -70,7 +70,7 @@ class StreamOutputs:
     pooling: str = "confident"  # of a track's frame logits
     visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, logit)
     audio: list[float] = field(default_factory=list)  # logits of windows
-    voice: list[tuple[float, float, float]] = field(default_factory=list)  # (start, end, logit) of their stretches
+    stretches: list[tuple[float, float, float]] = field(default_factory=list)  # (start, end, logit) of the voice
     sync: dict[int, list[SyncDistances]] = field(default_factory=lambda: defaultdict(list))  # by track id, like visual
     boxes: dict[int, list[tuple[float, Float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, XYXY)
     hidden: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # seconds of mouths not seen
@@ -279,7 +279,8 @@ class StreamScorer:
                 logits = self.networks.audio(frames).tolist()
                 outputs.audio += logits
                 for window, own, logit in zip(some, frames, logits, strict=True):
-                    outputs.voice += voice_stretches(self.networks, window, own, logit, speech, self.config.audio)
+                    found = voice_stretches(self.networks, window, own, logit, speech, self.config.audio)
+                    outputs.stretches += found
             if tracks:
                 embeddings += list(self.networks.voice(frames))
         if not embeddings:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,15 @@ def test_a_window_that_is_none_is_refused(detector: Detector) -> None:
             detector.score(SAMPLE, start_seconds=start, duration_seconds=duration)
     with pytest.raises(MediaError, match="ends before 100 s"):
         detector.score(SAMPLE, start_seconds=100.0)
+
+
+def test_where_the_whole_shows_no_sign_the_sentence_names_the_stretch(detector: Detector) -> None:
+    info = detector.bundle.info
+    strict = replace(info.calibration, fake_threshold=0.9999, undecided_threshold=0.9999)
+    bundle = replace(detector.bundle, info=replace(info, calibration=strict))
+    found = Detector(bundle, detector.preprocessor, detector.networks).score(SAMPLE, duration_seconds=3)
+    assert found.verdict == "no sign found"
+    assert found.reason == "nothing stands out in the file as a whole, but the voice does from 0.0 to 3.0 s"
 
 
 def test_curves_are_in_the_units_of_their_cause(detector: Detector, sample: Detection) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from batch_commands import ROOT, all_gone, family
 from hostile.made import FORGED, matroska, pcm_track, sound_blocks
@@ -45,6 +47,13 @@ def test_files_that_are_no_media(media):
         with pytest.raises(MediaError, match=rf"{name}.*{why}") as caught:
             read_all(media(name))
         assert "/proc/self/fd" not in str(caught.value)
+
+
+def test_a_still_picture_is_told_that_it_is_not_judged(tmp_path):
+    path = tmp_path / "face.png"
+    cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(MediaError, match="still pictures are not judged"):
+        probe(path)
 
 
 def test_only_regular_files_are_opened(tmp_path):

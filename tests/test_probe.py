@@ -95,6 +95,18 @@ def test_features_are_those_of_every_batch(drawn: ProbeSet) -> None:
     assert set(drawn.sources[drawn.files % 2 == 1]) == {"second"}
 
 
+def test_an_encoder_gets_all_that_a_batch_holds_beside_labels_and_clips(tmp_path: Path) -> None:
+    class Sums(nn.Module):
+        def features(self, crops: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            return torch.stack([crops.flatten(1).float().mean(1), rows.float()], dim=1)
+
+    def with_rows(step: int, part: int, parts: int) -> dict[str, torch.Tensor]:
+        return make_batch(step, part, parts) | {"rows": torch.arange(16)}
+
+    found = make_set(tmp_path / "a.probe", Sums(), with_rows)
+    assert found.features[:, 1].tolist() == list(range(16)) * LOOP.steps
+
+
 def test_a_run_sees_only_what_is_of_its_files(drawn: ProbeSet) -> None:
     other = ProbeSet(drawn.features + 1, drawn.labels, drawn.files + 10, drawn.sources + " copied")
     mine = ProbeSet.of([drawn, other], part_of([1, 3, 12]))

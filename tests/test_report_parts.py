@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 from conftest import Here
+from evidence_samples import undecided_with_segments
 from media_factory import encode
 from media_facts import AUDIO, VIDEO, described
 from readme_media import SAMPLE
@@ -20,6 +21,19 @@ from avdetect.media import probe
 from avdetect.report.evidence import Evidence
 from avdetect.report.facts import media_facts
 from avdetect.report.files import check_report
+from avdetect.report.text import render
+
+
+def test_the_terminal_says_how_much_speech_there_is_and_what_stands_out(sample: Detection) -> None:
+    (voice,) = [line for line in render(sample).plain.splitlines() if line.startswith("  voice")]
+    assert voice.endswith(f", {sample.media.speech_seconds:.1f} s of speech")
+    lines = render(undecided_with_segments().detection).plain.splitlines()
+    marked = [line.strip() for line in lines if line.endswith("stands out")]
+    assert marked == [
+        "from 1.0 to 2.0 s the face of track 0 stands out",
+        "from 1.5 to 4.0 s the voice stands out",
+        "from 4.0 to 5.0 s the face of track 1 stands out",
+    ]
 
 
 def test_facts_are_those_of_the_header(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_each_stretch_of_a_window_is_judged_by_itself() -> None:
     wave = Waveform(tones(np.repeat([0, CODES - 1], 50)), 7.0)
     audio = AudioConfig("whisper-tiny.en", frozen=True, window_seconds=2.0, stride_seconds=0.8, stretch_seconds=0.8)
     outputs = score(Clip(7.0, 4.0, (), wave), networks=BandNetworks(), audio=audio)
-    starts, ends, logits = np.array(outputs.voice).T
+    starts, ends, logits = np.array(outputs.stretches).T
     assert ends - starts == pytest.approx(0.8)
     assert (starts.min(), ends.max()) == pytest.approx((7, 11))
     later = np.clip(ends - 9, 0, 0.8) / 0.8  # share of a stretch that is the second voice
@@ -182,8 +182,8 @@ def test_each_stretch_of_a_window_is_judged_by_itself() -> None:
     assert len(outputs.audio) == 4, "the score is of whole windows"
     whole = dataclasses.replace(audio, stretch_seconds=None)
     outputs = score(Clip(7.0, 4.0, (), wave), networks=BandNetworks(), audio=whole)
-    assert [logit for _, _, logit in outputs.voice] == outputs.audio
-    assert [(start, end) for start, end, _ in outputs.voice] == [(7, 9), (7.8, 9.8), (8.6, 10.6), (9, 11)]
+    assert [logit for _, _, logit in outputs.stretches] == outputs.audio
+    assert [(start, end) for start, end, _ in outputs.stretches] == [(7, 9), (7.8, 9.8), (8.6, 10.6), (9, 11)]
 
 
 def test_a_stretch_without_speech_is_not_judged_and_a_short_sound_is_one() -> None:

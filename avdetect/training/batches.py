@@ -235,15 +235,14 @@ class AudioBatches(_PairBatches):
         treatment, other = _treatments(rng, twins)
         stretch = self._stretch(fake, rng)
         own = stretch if twins else self._stretch(real, rng)
-        return (
-            ((self._augmented(fake, treatment), stretch), fake.clip),
-            ((self._augmented(real, other), own), real.clip),
-        )
+        return self._item(fake, treatment, stretch), self._item(real, other, own)
 
     def single(self, rng: np.random.Generator) -> Item:
         window = self._draw(self.real, rng)
-        mel = self._augmented(window, int(rng.integers(2**32)))
-        return (mel, self._stretch(window, rng)), window.clip
+        return self._item(window, int(rng.integers(2**32)), self._stretch(window, rng))
+
+    def _item(self, window: Window, treatment: int, stretch: tuple[int, int]) -> Item:
+        return (self._augmented(window, treatment), stretch), window.clip
 
     def inputs(self, items: Sequence[Any]) -> dict[str, Tensor]:
         mels, stretches = zip(*items, strict=True)
