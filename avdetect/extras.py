@@ -73,4 +73,4 @@ def script_imports(script: str, extra: str) -> Iterator[None]:
         with importing(extra, f"tools/{script}.py"):
             yield
     except ToolError as error:
-        sys.exit(f"{script}: {type(error).__name__}: {error}")
+        sys.exit(f"{script}: {error}")

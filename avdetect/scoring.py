@@ -316,9 +316,9 @@ class StreamScorer:
             needed = (pooling.MIN_SYNC_WINDOWS + self.config.sync.mouth_frames - 1) / FPS
             too_short = f"less than {needed:.1f} s of a face with voice"
             outputs.missing["sync"] = reason or (no_face if "visual" in outputs.missing or read else too_short)
-        for stream, article in (("visual", "a"), ("audio", "an"), ("sync", "a")):
+        for stream, cause in (("visual", "face"), ("audio", "voice"), ("sync", "match")):
             if stream not in self.config.streams:
-                outputs.missing[stream] = f"the model was trained without {article} {stream} stream"
+                outputs.missing[stream] = f"the model was trained without the {cause}"
             elif stream not in self._judged:
                 outputs.missing[stream] = LEARNED_NOTHING
         return outputs

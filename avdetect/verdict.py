@@ -16,8 +16,9 @@ _CAUSES = {"video_fake": "the face", "audio_fake": "the voice", "mismatch": "the
 _SIGNS = {
     "video_fake": "the face shows {}signs of manipulation",
     "audio_fake": "the voice shows {}signs of manipulation",
-    "mismatch": "there are {}signs that the lips do not speak this voice (perhaps dubbed, a voice-over, or exchanged)",
+    "mismatch": "the lips and the voice show {}signs of a mismatch (perhaps dubbed, a voice-over, or exchanged)",
 }
+NEAR = 0.1  # so little below the threshold of a sign, a cause is said to be near it
 NO_LIMITS = "This bundle states no limits. That does not mean that it has none."
 
 
@@ -61,17 +62,24 @@ def judge(
     alone = {name: verdict_of(p, *thresholds) for name in _SIGNS if (p := probabilities[name]) is not None}
     signs = " and ".join(_SIGNS[name].format(_STRENGTH[v]) for name, v in alone.items() if v in _STRENGTH)
     verdict = verdict_of(fake, *thresholds)
-    if verdict == "fake":
-        return verdict, f"{signs or 'the evidence as a whole points to a manipulation'}{but}"
-    if verdict == "undecided":
-        signs = signs or "no part alone shows signs of manipulation, together they do"
-        return verdict, f"{signs}, not enough to call the file fake{but}"
+    if verdict in _STRENGTH:
+        signs = signs or _together(probabilities, calibration.undecided_threshold)
+        short = ", not enough to call the file fake" if verdict == "undecided" else ""
+        return verdict, f"{signs}{short}{but}"
     if segments:
-        part, more = _CAUSES[PART_OF[segments[0].stream]], len(segments) - 1
+        cause, more = _CAUSES[PART_OF[segments[0].stream]], len(segments) - 1
         when = f"from {segments[0].start_seconds:.1f} to {segments[0].end_seconds:.1f} s"
         when += f" and in {more} more stretch{'es' if more > 1 else ''}" if more else ""
-        return verdict, f"nothing stands out in the file as a whole, but {part} does {when}{but}"
+        return verdict, f"nothing stands out in the file as a whole, but {cause} does {when}{but}"
     return verdict, f"nothing stands out from real files, which proves nothing{but}"
+
+
+def _together(probabilities: Mapping[str, float | None], threshold: float) -> str:
+    """Why the whole shows a sign where no cause alone does."""
+    near = [name for name in _CAUSES if (p := probabilities[name]) is not None and p >= threshold - NEAR]
+    if len(near) == 1:
+        return f"{_CAUSES[near[0]]} alone falls just short of a sign, and the rest adds to it"
+    return "no cause alone shows a sign, together they do"
 
 
 def first_limit(limits: tuple[str, ...]) -> str:

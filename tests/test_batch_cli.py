@@ -72,7 +72,8 @@ def test_a_run_that_is_interrupted_and_killed_goes_on_to_the_same_table(
     kept = len(kept_in(journal))
     assert 8 <= rows_in(out) <= kept < 16  # what stands in the table stands in the journal
     done = here("score", *command, cwd=folder.parent, code=1)
-    assert out.read_text() == done.stdout == straight.stdout
+    assert (out.read_text(), done.stdout) == (straight.stdout, "")
+    assert "9 abstain)" in done.stderr
     assert f"{kept} were scored before" in done.stderr
     assert len(set(kept_in(journal))) == len(kept_in(journal)) == 16
     assert [path.name for path in tmp_path.iterdir() if path != out] == [journal.name]  # nothing beside it is left
@@ -94,8 +95,8 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_scored(tmp_path: Path, here:
     assert 0 < kept < 8
     done = here(*command, cwd=tmp_path, code=1)
     assert f"{kept} were scored before" in done.stderr
-    assert (tmp_path / "r.csv").read_text() == done.stdout
-    assert len(done.stdout.splitlines()) == 9
+    assert len((tmp_path / "r.csv").read_text().splitlines()) == 9
+    assert done.stdout == ""
 
 
 def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path, here: Here) -> None:

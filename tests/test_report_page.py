@@ -109,7 +109,7 @@ def obeys_its_own_policy(page: Page) -> None:
 SAID = {
     "fake": (
         *("Fake", "Sound late by 0.12 s", "Undecided from 0.45, fake from 0.54.", "avdetect score clip.mp4"),
-        "5 in 100 reach this; of fakes, 31 in 100.",
+        "5 in 100 reach this; of fakes, at most 31 in 100.",
     ),
     "no_sign": ("No sign found", "This bundle states no limits"),
     "undecided_with_segments": ("Undecided", "Moderate signs", "Read this first", "1.5 s to 4 s"),
@@ -220,8 +220,8 @@ def test_the_match_is_told_with_its_probability() -> None:
     assert found.sync
     found = replace(found, sync=replace(found.sync, offset_seconds=0.04, confidence=0.3))
     for probability, said, headline, tone in (
-        (0.8, "strong signs", "Strong signs of another voice", "fake"),
-        (0.5, "moderate signs", "Moderate signs of another voice", "undecided"),
+        (0.8, "strong signs", "Strong signs of a mismatch", "fake"),
+        (0.5, "moderate signs", "Moderate signs of a mismatch", "undecided"),
         (0.2, "no sign found", "In step", "plain"),
     ):
         shown = replace(found, mismatch=probability)
@@ -279,12 +279,35 @@ def test_contrast() -> None:
 
 def test_rates_are_told_as_they_were_measured() -> None:
     for state, rate, said in (
-        ("fake", Rate(0.9, 0.002, 0.15), "fewer than 1 in 100 reach this; of fakes, 15 in 100."),
-        ("fake", Rate(0.99, 0.0, 0.15), "fewer than 1 in 100 reach this; of fakes, 15 in 100."),
-        ("no_sign", Rate(0.1, 0.7, 0.95), "more than half reach this; of fakes, 5 in 100 score lower."),
-        ("no_sign", Rate(0.0, 1.0, 1.0), "more than half reach this; of fakes, fewer than 1 in 100 score lower."),
+        ("fake", Rate(0.9, 0.002, 0.15), "fewer than 1 in 100 reach this; of fakes, at most 15 in 100."),
+        ("fake", Rate(0.99, 0.0, 0.15), "fewer than 1 in 100 reach this; of fakes, at most 15 in 100."),
+        ("fake", Rate(0.8, 0.0514, 0.4962), "at most 6 in 100 reach this; of fakes, at most 50 in 100."),
+        ("no_sign", Rate(0.4, 0.07, 0.857), "at most 7 in 100 reach this; of fakes, at least 14 in 100 score lower."),
+        ("no_sign", Rate(0.1, 0.7, 0.95), "more than half reach this; of fakes, at least 5 in 100 score lower."),
+        ("no_sign", Rate(0.0, 1.0, 1.0), "of real files of unseen sources, more than half reach this."),
     ):
-        assert words.rarity(changed(STATES[state](), rates={"fake": rate}).detection).endswith(said)
+        assert words.rarity(changed(STATES[state](), rates={"fake": rate}).detection).lower().endswith(said)
+
+
+def test_a_whole_that_is_above_its_causes_is_explained() -> None:
+    """The last has an output that is no noisy-or of its causes."""
+    said = "P(fake) adds the causes up (noisy-or), so it is above each of them"
+    for fake, causes, explained in (
+        (0.444, (0.14, 0.05, 0.32), True),
+        (0.95, (0.94, 0.1, None), False),
+        (0.7, (0.14, 0.05, 0.32), False),
+    ):
+        face, voice, match = causes
+        shown = changed(evidence(), fake=fake, video_fake=face, audio_fake=voice, mismatch=match)
+        assert (said in render(shown.detection).plain, said in render_page(shown)) == (explained, explained)
+
+
+def test_the_curve_of_a_face_ends_with_the_face() -> None:
+    found = evidence()
+    (track,) = found.detection.tracks
+    shown = changed(found, tracks=(replace(track, start_seconds=0.4, end_seconds=5.2),))
+    (line,) = rows(shown)[0].lines
+    assert (line.runs[0][0].left, line.runs[-1][-1].right) == pytest.approx((0.3, 5.3))
 
 
 def test_a_row_of_csv_says_what_was_scored_and_how_it_is_judged() -> None:

@@ -343,7 +343,7 @@ def test_faces_without_voices_end_in_a_bundle_that_says_so(tmp_path: Path) -> No
     assert bundle.info.model.streams == ("visual",)
     scored = load_detector(bundle.folder, device="cpu").score(SAMPLE, duration_seconds=1)
     assert scored.audio_fake is None
-    assert scored.missing["audio"] == "the model was trained without an audio stream"
+    assert scored.missing["audio"] == "the model was trained without the voice"
 
 
 def test_what_cannot_be_trained_is_one_clear_error_before_anything_is(archive: ClipArchive, tmp_path: Path) -> None:

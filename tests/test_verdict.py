@@ -16,10 +16,11 @@ CALIBRATION = Calibration(
     (1.0,) * 4, (0.0,) * 4, 0.01, 0.7, 0.45, dict.fromkeys(("fake", "video_fake", "audio_fake", "mismatch"), RATES)
 )
 NO_SIGN = "nothing stands out from real files, which proves nothing"
-NO_MATCH = "signs that the lips do not speak this voice (perhaps dubbed, a voice-over, or exchanged)"
+MISMATCH = "signs of a mismatch (perhaps dubbed, a voice-over, or exchanged)"
 MANIPULATION = "signs of manipulation"
 NOT_ENOUGH = "not enough to call the file fake"
-TOGETHER = "no part alone shows signs of manipulation, together they do"
+TOGETHER = "no cause alone shows a sign, together they do"
+JUST_SHORT = "alone falls just short of a sign, and the rest adds to it"
 
 
 def probabilities(*values: float | None) -> dict[str, float | None]:
@@ -37,14 +38,17 @@ def probabilities(*values: float | None) -> dict[str, float | None]:
         ((0.45, 0.45, 0.1, 0.1), "undecided", f"the face shows moderate signs of manipulation, {NOT_ENOUGH}"),
         ((0.69, 0.1, 0.66, 0.1), "undecided", f"the voice shows moderate signs of manipulation, {NOT_ENOUGH}"),
         ((0.6, 0.4, 0.4, None), "undecided", f"{TOGETHER}, {NOT_ENOUGH}; the match could not be judged"),
+        ((0.5, 0.44, 0.1, 0.05), "undecided", f"the face {JUST_SHORT}, {NOT_ENOUGH}"),
+        ((0.55, 0.1, 0.2, 0.4), "undecided", f"the match {JUST_SHORT}, {NOT_ENOUGH}"),
+        ((0.6, 0.3, 0.3, 0.2), "undecided", f"{TOGETHER}, {NOT_ENOUGH}"),
         ((0.7, 0.66, 0.1, 0.1), "fake", "the face shows moderate signs of manipulation"),
-        ((0.9, 0.1, 0.1, 0.9), "fake", f"there are strong {NO_MATCH}"),
+        ((0.9, 0.1, 0.1, 0.9), "fake", f"the lips and the voice show strong {MISMATCH}"),
         (
             (0.95, 0.8, 0.5, 0.1),
             "fake",
             f"the face shows strong {MANIPULATION} and the voice shows moderate {MANIPULATION}",
         ),
-        ((0.7, 0.4, 0.4, 0.4), "fake", "the evidence as a whole points to a manipulation"),
+        ((0.7, 0.4, 0.4, 0.4), "fake", TOGETHER),
         ((None, None, None, None), "abstain", "nothing to judge: no face; silent"),
     ],
 )

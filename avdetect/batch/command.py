@@ -172,7 +172,10 @@ def score_many(
 def _tables(output: Output) -> Iterator[list[Table]]:
     tables: list[Table] = [table_for(output.out, excel=output.excel)] if output.out else []
     tables += [KaggleTable(output.kaggle)] if output.kaggle else []
-    tables.append(JsonLines(None) if output.as_json else TerminalTable() if sys.stdout.isatty() else CsvTable(None))
+    if output.as_json:
+        tables.append(JsonLines(None))
+    elif not tables:  # whoever asked for a file has the rows there
+        tables.append(TerminalTable() if sys.stdout.isatty() else CsvTable(None))
     try:
         yield tables
     except BaseException:

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from avdetect.batch.journal import Journal, Signature
 from avdetect.batch.sources import Source
@@ -20,6 +20,7 @@ from avdetect.batch.tables import Table
 from avdetect.errors import LimitError
 from avdetect.jobs.pool import BasePool, Done, Failed, Item
 from avdetect.report.data import Failure, printable, to_dict
+from avdetect.types import Verdict
 
 
 @dataclass
@@ -32,10 +33,14 @@ class Summary:
     written: int = 0  # rows in the tables
     scored_now: int = 0  # files, failed ones too
     from_journal: int = 0  # files
-    abstained: int = 0  # of the rows written
+    verdicts: Counter[str] = field(default_factory=Counter)  # of the rows written
     failed: Counter[str] = field(default_factory=Counter)  # error -> of the rows written
     began: float = field(default_factory=time.monotonic)
     interrupted: bool = False
+
+    @property
+    def abstained(self) -> int:
+        return self.verdicts["abstain"]
 
     @property
     def files_per_second(self) -> float:
@@ -48,8 +53,9 @@ class Summary:
         kept = f"; {self.from_journal} were scored before" if self.from_journal else ""
         pace = f", {self.files_per_second:.2f} files/s" if self.scored_now else ""
         files = f"{self.written} file{'' if self.written == 1 else 's'}"
-        good = self.written - self.failed.total()
-        return f"{files}: {good} scored ({self.abstained} abstained){failed}{kept}{pace}"
+        found = ", ".join(f"{self.verdicts[name]} {name}" for name in get_args(Verdict) if self.verdicts[name])
+        verdicts = f" ({found})" if found else ""
+        return f"{files}: {self.verdicts.total()} scored{verdicts}{failed}{kept}{pace}"
 
 
 class Run:
@@ -131,8 +137,8 @@ class Run:
         result = self._journal.read(path)
         if result["status"] == "failed":
             self.summary.failed[result["error"]] += 1
-        elif result["verdict"] == "abstain":
-            self.summary.abstained += 1
+        else:
+            self.summary.verdicts[result["verdict"]] += 1
         self.summary.written += 1
         for table in self._tables:
             table.add(result)

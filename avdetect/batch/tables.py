@@ -137,18 +137,19 @@ class TerminalTable:
         if len(self._rows) == self.MOST_ROWS:
             self._more += 1
             return
-        added = {name: result.get(name) for name in ("undecided_threshold", "fake_threshold", "limit")}
-        self._rows.append(to_row(result) | added)
+        self._rows.append(to_row(result) | {"segments": result.get("segments")})
 
     def close(self) -> None:
         from rich.console import Console
 
-        from avdetect.report.text import table
+        from avdetect.report.text import notes, table
 
         console = Console(highlight=False)
         console.print(table(self._rows))
+        if below := notes(self._rows):
+            console.print("", *below, sep="\n")
         if limit := next((row["limit"] for row in self._rows if row["limit"]), ""):
-            console.print(f"\n{printable(limit)}", markup=False)
+            console.print(f"\n{limit}", markup=False)
         if self._more:
             console.print(f"... and {self._more} more: --out FILE writes them all")
 

@@ -75,10 +75,8 @@ def exit_code(command: Callable[[], object], *, name: str = "avdetect", usage: i
         say(f"{name}: interrupted; {end}", err=True)
         return EXIT_INTERRUPTED
     except AVDetectError as error:
-        of_usage = isinstance(error, ConfigError)
-        kind = "" if of_usage and usage == EXIT_USAGE else f"{type(error).__name__}: "
-        say(f"{name}: {kind}{error}", err=True)
-        return usage if of_usage else EXIT_FAILED
+        say(f"{name}: {error}", err=True)
+        return usage if isinstance(error, ConfigError) else EXIT_FAILED
     except ImportError as error:  # a library of the base, for extras have their own error
         what = f"{name}: {type(error).__name__}: {error}; this installation is damaged: see "
         say(f"{what}`avdetect doctor`, or make the environment anew as README says", err=True)

@@ -33,7 +33,7 @@ def evaluate(
     robustness: Annotated[int, ROBUSTNESS] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that score.")] = 1,
     no_audit: Annotated[bool, typer.Option("--no-audit", help="Leave the shortcut audit out.")] = False,
-    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not measure lip-sync as lip-sync.")] = False,
+    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not measure the match by itself.")] = False,
 ) -> None:
     """Measure the model on labelled files: CSV tables, plots and one HTML page.
 

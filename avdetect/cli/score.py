@@ -36,8 +36,8 @@ def score(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write the results to FILE, a name that ends in .csv or .jsonl. FILE.journal keeps what is "
-            "scored: resume a stopped run with the same command.",
+            help="Write the results to FILE, a name that ends in .csv or .jsonl; of several files only a summary is "
+            "printed. FILE.journal keeps what is scored: resume a stopped run with the same command.",
         ),
     ] = None,
     excel: Annotated[
@@ -64,7 +64,7 @@ def score(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write DFDC's submission: filename,label. The label is P(fake); only here it is 0.5 for files "
+            help="Write DFDC's submission: filename,label. The label is P(fake); only here it is 0.5 for files "
             "that failed or that the model abstains from, since the competition needs a number.",
         ),
     ] = None,
@@ -102,7 +102,7 @@ def score(
     ] = None,
     limits: LimitsOption = None,
 ) -> None:
-    """Score files. One file: a report. Several: a table (CSV in a pipe).
+    """Score files. One file: a report. Several: a table (CSV in a pipe; with --out only in that file).
 
     Exit codes: 0 every file was scored (abstaining counts),
     1 some file failed or the model cannot be loaded, 2 wrong usage, 130 interrupted.
@@ -199,7 +199,7 @@ def _show(result: Result, json: bool) -> None:
     if json:
         say(to_json([result]))
     elif isinstance(result, Failure):
-        say(f"avdetect: {result.error}: {printable(result.message)}", err=True)
+        say(f"avdetect: {printable(result.message)}", err=True)
     else:
         from rich.console import Console
 

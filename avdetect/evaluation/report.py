@@ -89,7 +89,7 @@ def _sections(results: Results) -> list[Section]:
     if "sync_shifts" in tables:
         on = rows_in_words(results.summary["sync_measured_on"])
         pictures = plots.sync_shifts(tables["sync_shifts"])
-        sections.append(Section("Lip-sync as lip-sync", [f"Measured on the real files of {on}."], pictures=pictures))
+        sections.append(Section("The match by itself", [f"Measured on the real files of {on}."], pictures=pictures))
     if "robustness" in tables:
         sections.append(Section("Robustness", pictures=plots.robustness(tables["robustness"])))
     files = [f"{name}.csv: {TABLES[name]}." for name in _measured(results)]

@@ -90,7 +90,7 @@ def measure_media(setting: Setting, results: Results, *, sync: bool, robustness_
     if sync:
         _sync(setting, results)
     else:
-        unmeasured.append("Lip-sync as lip-sync was switched off (--no-sync).")
+        unmeasured.append("The match by itself was switched off (--no-sync).")
     if table["fake_segments"].map(bool).any():
         place = progress / "localisation.csv"
         tables["localisation"] = _kept([place], lambda: [measure_localisation(table, setting.detector)])[0]
@@ -119,7 +119,7 @@ def _sync(setting: Setting, results: Results) -> None:
     mask = results.parts.get("dev", np.ones(len(setting.table), bool))
     table, config, rounds = setting.table[mask], setting.bundle.info.model, setting.rounds
     if "sync" not in config.streams:
-        results.unmeasured.append("Lip-sync as lip-sync: the model was trained without a sync stream.")
+        results.unmeasured.append("The match by itself: the model was trained without the match.")
         return
     found: Sequence[pd.DataFrame] = [pd.DataFrame()]
     if own_voice(table).any():
@@ -129,7 +129,7 @@ def _sync(setting: Setting, results: Results) -> None:
             lambda: measure_sync(table, source, networks, config, rounds=rounds),
         )
     if found[0].empty:
-        reason = f"Lip-sync as lip-sync: no file shows {MIN_SECONDS:g} s of one face with its own voice."
+        reason = f"The match by itself: no file shows {MIN_SECONDS:g} s of one face with its own voice."
         results.unmeasured.append(reason)
         return
     results.tables["sync_shifts"], results.tables["sync"] = found

@@ -24,9 +24,9 @@ SCORES = {
     "p_mismatch": "match (mismatch)",
     "visual_logit": "face stream",
     "audio_logit": "voice stream",
-    "-sync_match": "sync: minus match",
-    "-sync_confidence": "sync: minus confidence",
-    "sync_min_distance": "sync: smallest distance",
+    "-sync_match": "match stream",
+    "-sync_confidence": "match: minus confidence",
+    "sync_min_distance": "match: smallest distance",
 }
 
 

@@ -7,15 +7,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from avdetect.config import FaceConfig
 from avdetect.detector import CLEAR_SYNC
 from avdetect.report.evidence import Evidence, Sound
 from avdetect.report.match import WINDOW_SECONDS
 from avdetect.report.words import absence, clock, finite, number, stream
-from avdetect.types import Curve, Detection, StreamName
+from avdetect.types import FPS, Curve, Detection, StreamName
 
 MOST_TRACKS = 6  # that are drawn; the table of faces names more
 MOST_POINTS = 200  # of a curve that are drawn
 POINT_SECONDS = 1.0  # a curve's value is the mean over this much around its time (avdetect.types.Curve)
+CROP_SECONDS = FaceConfig().crop_every / FPS  # from one picture of a face to the next
+Span = tuple[float, float]
+ALWAYS: Span = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,10 @@ def _face(axis: Axis, evidence: Evidence) -> Row:
     curves = face_curves(evidence.detection)
     if not curves:
         return Row("Face", "visual", 150, absence(evidence.detection, "visual"))
-    lines = tuple(_line(axis, i, curve) for i, curve in enumerate(curves[:MOST_TRACKS]))
+    half = CROP_SECONDS / 2
+    tracks = evidence.detection.tracks
+    seen: dict[int | None, Span] = {t.track_id: (t.start_seconds - half, t.end_seconds + half) for t in tracks}
+    lines = tuple(_line(axis, i, curve, seen[curve.track_id]) for i, curve in enumerate(curves[:MOST_TRACKS]))
     legend: list[tuple[int | None, str]] = [
         (line.colour, f"track {curve.track_id}, as a whole {number(curve.probability)}")
         for line, curve in zip(lines, curves, strict=False)
@@ -217,23 +224,27 @@ def _probability_ticks(level: float) -> tuple[tuple[float, str], ...]:
     return (*((v, f"{v:.0f}") for v in (1.0, 0.0) if abs(v - level) > 0.1), (level, number(level)))
 
 
-def _line(axis: Axis, colour: int, curve: Curve) -> Line:
-    return Line(colour, _runs(axis, zip(curve.times_seconds, curve.probabilities, strict=True)))
+def _line(axis: Axis, colour: int, curve: Curve, seen: Span = ALWAYS) -> Line:
+    return Line(colour, _runs(axis, zip(curve.times_seconds, curve.probabilities, strict=True), seen))
 
 
-def _runs(axis: Axis, values: Iterable[tuple[float, float | None]]) -> tuple[tuple[Point, ...], ...]:
-    """(seconds, value) as far as they lie on the axis; of a long file, several of them in one point."""
+def _runs(
+    axis: Axis, values: Iterable[tuple[float, float | None]], seen: Span = ALWAYS
+) -> tuple[tuple[Point, ...], ...]:
+    """(seconds, value) as far as they lie on the axis; of a long file, several of them in one point. seen: from when to
+    when there is what they are of, for the first and the last second may be longer."""
+    start, end = max(axis.start, seen[0]), min(axis.end, seen[1])
     cells: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for seconds, value in sorted((s, v) for s, each in values if (v := finite(each)) is not None):
         cells[axis.cell(seconds)].append((seconds, value))
     runs: list[list[Point]] = []
     for cell in cells.values():
-        seen = [value for _, value in cell]
-        left = max(axis.start, cell[0][0] - POINT_SECONDS / 2)
-        right = min(axis.end, cell[-1][0] + POINT_SECONDS / 2)
+        found = [value for _, value in cell]
+        left = max(start, cell[0][0] - POINT_SECONDS / 2)
+        right = min(end, cell[-1][0] + POINT_SECONDS / 2)
         if left >= right:
             continue
         if not runs or left > runs[-1][-1].right + POINT_SECONDS / 2:
             runs.append([])
-        runs[-1].append(Point(left, right, sum(seen) / len(seen), min(seen), max(seen)))
+        runs[-1].append(Point(left, right, sum(found) / len(found), min(found), max(found)))
     return tuple(map(tuple, runs))

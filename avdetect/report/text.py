@@ -32,6 +32,8 @@ def render(detection: Detection) -> Text:
     heard = f"{detection.media.speech_seconds:.1f} s of speech" if detection.media else ""
     _line(out, detection, "audio", words.track_words(detection, "audio"), heard)
     _line(out, detection, "sync", "", _offset(detection))
+    if summed := words.summed(detection):
+        out.append(f"  {summed}\n")
     for segment in detection.segments[:MAX_SEGMENTS]:
         who = f" of track {segment.track_id}" if segment.track_id is not None and len(detection.tracks) > 1 else ""
         when = f"from {segment.start_seconds:.1f} to {segment.end_seconds:.1f} s"
@@ -80,21 +82,32 @@ def _line(out: Text, detection: Detection, stream: StreamName, track: str, note:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One line for each row of `report.data.to_row`, with its thresholds added."""
-    out = Table(box=None, pad_edge=False)
-    out.add_column("file", overflow="fold", ratio=2)
+    """One line for each row of `report.data.to_row`; for a terminal of 80 columns or more."""
+    out = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    out.add_column("file", overflow="fold")
     for name in ("verdict", "fake", "face", "voice", "match", "offset"):
         out.add_column(name, justify="left" if name == "verdict" else "right", no_wrap=True)
-    out.add_column("note", overflow="fold", ratio=3)
     for row in rows:
-        file, note = Text(row["path"]), Text(row["reason"])
+        file = Text(row["path"])
         if row["status"] == "failed":
-            out.add_row(file, Text("failed", "red"), "", "", "", "", "", note)
+            out.add_row(file, Text("failed", "red"))
             continue
         whole = words.digits_apart(row["fake"], row["undecided_threshold"], row["fake_threshold"])
         digits = {"fake": whole, "video_fake": 2, "audio_fake": 2, "mismatch": 2}
         numbers = ["-" if row[output] is None else f"{row[output]:.{places}f}" for output, places in digits.items()]
         offset = f"{row['sync_offset_seconds']:+.2f}" if words.is_clear(row["sync_confidence"]) else "-"
         verdict = Text(row["verdict"], words.TONES[words.TONE_OF[row["verdict"]]][0])
-        out.add_row(file, verdict, *numbers, offset, note)
+        out.add_row(file, verdict, *numbers, offset)
     return out
+
+
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
+    """What the numbers of `table` do not say, below it: why a file failed or was not judged, and what stands out where
+    the whole shows no sign. The rows have their `segments` too."""
+    found = []
+    for row in rows:
+        stands_out = row["verdict"] == "no sign found" and row["segments"]
+        if row["status"] == "failed" or row["verdict"] == "abstain" or stands_out:
+            path, reason = row["path"], row["reason"]
+            found.append(Text(reason if path in reason else f"{path}: {reason}"))
+    return found

@@ -22,6 +22,7 @@ TONES: dict[Tone, tuple[str, str, str]] = {
     "void": ("dim", "#56606b", "#a9b3bd"),
 }
 PART_NAMES: dict[StreamName, str] = {"visual": "face", "audio": "voice", "sync": "match"}
+SURPRISING = 0.1  # so far above its largest cause the whole needs a word
 DASH = "–"
 SPACE = "\u00a0"  # no line ends between a number and its unit
 
@@ -143,13 +144,18 @@ def measured(detection: Detection, output: str) -> str:
     rate = detection.rates.get(output)
     if rate is None:
         return ""
-    return f"of real {_REALS[output]} of unseen sources, {_in_100(rate.reals)} reach this"
+    return f"of real {_REALS[output]} of unseen sources, {_at_most(rate.reals)} reach this"
 
 
-def _in_100(share: float) -> str:
+def _at_most(share: float) -> str:
+    """A rate was measured at a probability that the file's is not below: no more files reach the file's own."""
     if share > 0.5:
         return "more than half"
-    return f"{100 * share:.0f} in 100" if share >= 0.005 else "fewer than 1 in 100"
+    return f"at most {math.ceil(_percent(share))} in 100" if share >= 0.005 else "fewer than 1 in 100"
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 2)  # rates have four decimals: 7.000000000000001 is 7
 
 
 def sign(detection: Detection, output: str) -> tuple[str, Tone]:
@@ -170,10 +176,21 @@ def rarity(detection: Detection) -> str:
     if "fake" not in detection.rates:
         return "How many real files reach this was not measured."
     reached = detection.rates["fake"].fakes
-    fakes = f"of fakes, {100 * reached:.0f} in 100"
+    fakes = f"; of fakes, at most {math.ceil(_percent(reached))} in 100"
     if detection.verdict == "no sign found":  # nearly all fakes reach a low score: how many do not says more
-        fakes = f"of fakes, {_in_100(1 - reached)} score lower"
-    return sentence(f"{measured(detection, 'fake')}; {fakes}")
+        lower = math.floor(_percent(1 - reached))
+        fakes = f"; of fakes, at least {lower} in 100 score lower" if lower else ""
+    return sentence(measured(detection, "fake") + fakes)
+
+
+def summed(detection: Detection) -> str:
+    """Why P(fake) is above each cause, where that would surprise; "" elsewhere, and of a fusion that is no noisy-or."""
+    fake = finite(detection.fake)
+    judged = [p for output in PART_OF.values() if (p := finite(getattr(detection, output))) is not None]
+    if fake is None or not judged or fake - max(judged) < SURPRISING:
+        return ""
+    adds = abs(1 - math.prod(1 - p for p in judged) - fake) < 0.01  # the bounds of probabilities shift it by less
+    return "P(fake) adds the causes up (noisy-or), so it is above each of them" if adds else ""
 
 
 @dataclass(frozen=True)
@@ -227,7 +244,7 @@ def _match(detection: Detection) -> Cause:
             tone, headline = "plain", match_words(sync.offset_seconds, sync.confidence)
             texts.append(_disclaimer(sync))
         else:
-            headline = f"{said} of another voice"
+            headline = f"{said} of a mismatch"
             texts.append("dubbing, a voice-over and an exchanged voice look like that; so do lips that are badly seen")
     cause = _cause(detection, "sync", "Do the lips and the voice belong together?", *texts)
     return replace(cause, headline=headline[:1].upper() + headline[1:], tone=tone)

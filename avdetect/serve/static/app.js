@@ -154,7 +154,7 @@ function show(job) {
     if ($("report").getAttribute("src") !== job.urls.report) $("report").src = job.urls.report;
     $("report").hidden = false;
   } else if (job.status === "failed") {
-    problem($("job-problem"), `${job.error.error}: ${job.error.message}`);
+    problem($("job-problem"), sentence(job.error.message));
   } else {
     $("job-now").textContent = "Cancelled. The video is deleted.";
     announce("Cancelled");
