@@ -264,7 +264,7 @@ class Detection:
     sync: SyncScore | None
     streams: tuple[StreamScore, ...]
     tracks: tuple[TrackSummary, ...]
-    segments: tuple[Segment, ...]  # in the order of their start; none of them decides the verdict
+    segments: tuple[Segment, ...]  # in the order of their start; with one, the verdict is undecided at least
     missing: Mapping[str, str]  # stream -> why it says nothing
     warnings: tuple[str, ...]
     model: Mapping[str, str]  # bundle and its digest, avdetect's version, preprocessing hash, face detector, provider

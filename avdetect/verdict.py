@@ -50,7 +50,7 @@ def judge(
     """The verdict, and one sentence that says what it rests on and what could not be judged.
 
     probabilities: of `fake` and of each cause, None where not judged. missing: stream -> why it says nothing. segments:
-    they decide nothing, but who is told that the whole shows no sign must know of them.
+    where some of the file stands out, the file is undecided at least. A few forged seconds hardly move the whole.
     """
     fake = probabilities["fake"]
     if fake is None:
@@ -67,11 +67,16 @@ def judge(
         short = ", not enough to call the file fake" if verdict == "undecided" else ""
         return verdict, f"{signs}{short}{but}"
     if segments:
-        cause, more = _CAUSES[PART_OF[segments[0].stream]], len(segments) - 1
-        when = f"from {segments[0].start_seconds:.1f} to {segments[0].end_seconds:.1f} s"
-        when += f" and in {more} more stretch{'es' if more > 1 else ''}" if more else ""
-        return verdict, f"nothing stands out in the file as a whole, but {cause} does {when}{but}"
+        return "undecided", f"{_stretches(segments)}, though the file as a whole does not{but}"
     return verdict, f"nothing stands out from real files, which proves nothing{but}"
+
+
+def _stretches(segments: Sequence[Segment]) -> str:
+    """Which cause stands out, and when."""
+    first, more = segments[0], len(segments) - 1
+    others = f" and in {more} more stretch{'es' if more > 1 else ''}" if more else ""
+    cause = _CAUSES[PART_OF[first.stream]]
+    return f"{cause} stands out from {first.start_seconds:.1f} to {first.end_seconds:.1f} s{others}"
 
 
 def _together(probabilities: Mapping[str, float | None], threshold: float) -> str:

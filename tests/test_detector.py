@@ -146,13 +146,13 @@ def test_a_window_that_is_none_is_refused(detector: Detector) -> None:
         detector.score(SAMPLE, start_seconds=100.0)
 
 
-def test_where_the_whole_shows_no_sign_the_sentence_names_the_stretch(detector: Detector) -> None:
+def test_a_stretch_alone_makes_a_file_undecided(detector: Detector) -> None:
     info = detector.bundle.info
     strict = replace(info.calibration, fake_threshold=0.9999, undecided_threshold=0.9999)
     bundle = replace(detector.bundle, info=replace(info, calibration=strict))
     found = Detector(bundle, detector.preprocessor, detector.networks).score(SAMPLE, duration_seconds=3)
-    assert found.verdict == "no sign found"
-    assert found.reason == "nothing stands out in the file as a whole, but the voice does from 0.0 to 3.0 s"
+    assert found.verdict == "undecided"
+    assert found.reason == "the voice stands out from 0.0 to 3.0 s, though the file as a whole does not"
 
 
 def test_curves_are_in_the_units_of_their_cause(detector: Detector, sample: Detection) -> None:

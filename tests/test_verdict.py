@@ -57,16 +57,17 @@ def test_the_sentence_fits_the_numbers(values: tuple[float | None, ...], verdict
     assert judge(probabilities(*values), CALIBRATION, missing) == (verdict, sentence)
 
 
-def test_who_is_told_that_the_whole_shows_no_sign_is_told_where_it_stands_out() -> None:
+def test_a_stretch_that_stands_out_makes_a_file_undecided_and_the_sentence_names_it() -> None:
     found = [
         Segment(12.0, 16.04, "audio", 6.0),
         Segment(20.0, 24.0, "visual", 3.0, 1),
         Segment(30.0, 31.0, "audio", 6.0),
     ]
-    whole = "nothing stands out in the file as a whole, but the voice does from 12.0 to 16.0 s"
+    stretch = "the voice stands out from 12.0 to 16.0 s"
     for count, more in ((1, ""), (2, " and in 1 more stretch"), (3, " and in 2 more stretches")):
         verdict, reason = judge(probabilities(0.3, None, 0.3, None), CALIBRATION, {}, found[:count])
-        assert (verdict, reason) == ("no sign found", f"{whole}{more}; the face could not be judged")
+        said = f"{stretch}{more}, though the file as a whole does not; the face could not be judged"
+        assert (verdict, reason) == ("undecided", said)
     assert judge(probabilities(0.9, 0.1, 0.9, None), CALIBRATION, {}, found)[1].startswith(
         "the voice shows strong signs"
     )

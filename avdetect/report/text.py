@@ -106,7 +106,7 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
     the whole shows no sign. The rows have their `segments` too."""
     found = []
     for row in rows:
-        stands_out = row["verdict"] == "no sign found" and row["segments"]
+        stands_out = row["segments"] and row["fake"] < row["undecided_threshold"]
         if row["status"] == "failed" or row["verdict"] == "abstain" or stands_out:
             path, reason = row["path"], row["reason"]
             found.append(Text(reason if path in reason else f"{path}: {reason}"))
