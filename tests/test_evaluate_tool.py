@@ -8,7 +8,6 @@ import json
 import re
 from pathlib import Path
 
-import evaluate as tool
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,7 +71,7 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluated") / "results"
-    assert tool.main([str(talking), "--out", str(out)]) == 0
+    assert cli.run_script("evaluate", [str(talking), "--out", str(out)]) == 0
     return out
 
 

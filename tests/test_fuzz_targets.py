@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fuzz_mutate import mutate
-from fuzz_targets import TARGETS
+from fuzz_targets import TARGETS, mutate
 
 from avdetect.datasets.cache.records import CLIP_COLUMNS
 

@@ -14,9 +14,9 @@ import hostile_sabotage
 import pytest
 from hostile import campaign as campaigns
 from hostile import commands, every_case
-from hostile.campaign import Campaign
+from hostile.campaign import Campaign, Secret
 from hostile.case import TABLE, Case, Place, render
-from hostile.guard import Secret, adopt_orphans, can_forbid, forbid_network
+from hostile.worker import adopt_orphans, can_forbid, forbid_network
 
 from avdetect.media import ffmpeg_path
 

@@ -91,8 +91,8 @@ def test_two_processes_that_learn_something_else_than_one_do_not_pass(monkeypatc
         return subprocess.CompletedProcess(command, 0, f"progress\n{json.dumps(told[command[-1]])}\n", "")
 
     monkeypatch.setattr(gpu_check, "subprocess", SimpleNamespace(run=run))
-    (row,) = gpu_check._two_processes(args)
+    row = gpu_check._two_processes(args)
     assert (row.passed, row.value) == (False, pytest.approx(0.1))
     told["2"] = [0.7, 0.59]
-    (row,) = gpu_check._two_processes(args)
+    row = gpu_check._two_processes(args)
     assert row.passed

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
-import export
 import numpy as np
 import pack_faces
 import pytest
 import torch
-import train
 import train_pack
 import yaml
 from archive_factory import make_archive
@@ -21,6 +20,7 @@ from manifests import manifest_of
 from safetensors.torch import load_file
 
 from avdetect.bundle import Bundle
+from avdetect.cli import run_script
 from avdetect.config import FaceConfig, PairLoopConfig, PreprocessConfig
 from avdetect.datasets.clips import ClipArchive
 from avdetect.errors import ManifestError
@@ -30,6 +30,7 @@ from avdetect.training.sampling import Subset
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
+TRAIN, EXPORT = (partial(run_script, name) for name in ("train", "export"))
 PREPROCESS = PreprocessConfig(faces=FaceConfig(crop_size=32))
 TUNED = {"tune": "norm", "unit_features": True}
 ENCODER = {"encoder": "test_vit", "encoder_kwargs": {"img_size": 64}, "size": 64}
@@ -43,8 +44,8 @@ CONFIG = {
 }
 
 
-def run(tool: ModuleType, *arguments: object) -> int:
-    return tool.main([str(argument) for argument in arguments])
+def run(command: Callable[[list[str]], int], *arguments: object) -> int:
+    return command([str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +148,11 @@ def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path
 def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, tmp_path: Path, capsys) -> None:
     faces, config, out = tmp_path / "faces.zip", tmp_path / "config.yaml", tmp_path / "trained"
     config.write_text(yaml.safe_dump(CONFIG))
-    assert run(pack_faces, "--cache", archive.root, "--out", faces, "--max-mib", 0.5) == 0
+    assert run(pack_faces.main, "--cache", archive.root, "--out", faces, "--max-mib", 0.5) == 0
     assert "crops of 20 files" in capsys.readouterr().out, "those of the split train"
     training = ("--pack", faces, "--config", config, "--out", out, "--steps", 4, "--max-mib", 0.3)
     training += ("--accelerator", "cpu", "--workers", 0)
-    assert run(train_pack, *training) == 0
+    assert run(train_pack.main, *training) == 0
     first, *looks = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert set(first["sources"]["seen"]) | set(first["sources"]["held out"]) == {f"source{k}" for k in range(4)}
     assert not set(first["sources"]["seen"]) & set(first["sources"]["held out"])
@@ -162,23 +163,23 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, 
     assert max(file.stat().st_size for file in files) <= 0.3 * 1024**2
     weights = {name: value for file in files for name, value in load_file(file).items()}
     capsys.readouterr()
-    assert run(train_pack, *training) == 0, "nothing is left to do"
+    assert run(train_pack.main, *training) == 0, "nothing is left to do"
     assert all(torch.equal(value, weights[name]) for file in files for name, value in load_file(file).items())
-    assert run(train_pack, *training, "--held-out", 0.5) == 1
+    assert run(train_pack.main, *training, "--held-out", 0.5) == 1
     assert "belongs to another run (held_out" in capsys.readouterr().err
 
     values = {**CONFIG, "visual": {"steps": 2, "batch_size": 4, "codec": 0, "checkpoint_every": 1}}
     values["model"] = {"visual": ENCODER | {"tune": "none"}}
     config.write_text(yaml.safe_dump(values))
     command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
-    assert run(train, *command, "--pretrained", out / "encoder", "--accelerator", "cpu", "--workers", 0) == 0
+    assert run(TRAIN, *command, "--pretrained", out / "encoder", "--accelerator", "cpu", "--workers", 0) == 0
     shown = capsys.readouterr().out
     assert f"avdetect score clip.mp4 --bundle {tmp_path / 'bundle'}" in shown, "the one command that scores a video"
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["config"]["model"]["visual"]["tune"] == "none"
     started = load_file(tmp_path / "run" / "model.safetensors")
     assert all(torch.equal(value, started[f"visual.encoder.{name}"]) for name, value in weights.items())
-    assert run(export, "--run", tmp_path / "run", "--out", tmp_path / "again", "--name", "mine") == 0
+    assert run(EXPORT, "--run", tmp_path / "run", "--out", tmp_path / "again", "--name", "mine") == 0
     bundle, again = (Bundle.load(tmp_path / name) for name in ("bundle", "again"))
     assert (again.info.name, again.info.files) == ("mine", bundle.info.files)
 
@@ -187,6 +188,6 @@ def test_a_bad_start_is_one_clear_line(archive: ClipArchive, tmp_path: Path, cap
     other = ROOT / "configs" / "dfdc.yaml"
     for config, message in (("nothing.yaml", "cannot read nothing.yaml"), (other, "the cache was preprocessed as")):
         command = ("--cache", archive.root, "--config", config, "--run", tmp_path / "run", "--out", tmp_path / "bundle")
-        assert run(train, *command, "--accelerator", "cpu") == 1
+        assert run(TRAIN, *command, "--accelerator", "cpu") == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line

@@ -8,17 +8,17 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import prepare as tool
 import pytest
 from dataset_trees import plant, put, put_text
 
+from avdetect.cli import run_script
 from avdetect.cli.prepare import DATASETS
 from avdetect.datasets.adapters import ADAPTERS
 from avdetect.datasets.manifest import digest, read_manifest
 
 
 def prepare(dataset: str, root: Path, out: Path, *more: str) -> int:
-    return tool.main([dataset, str(root), "--out", str(out), *more])
+    return run_script("prepare", [dataset, str(root), "--out", str(out), *more])
 
 
 def report_of(out: Path) -> dict:

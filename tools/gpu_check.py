@@ -1,20 +1,11 @@
 """Does a GPU give the scores of the CPU, and how fast does it train? Prints a table and writes it as JSON.
 
-    python tools/gpu_check.py --out gpu_check.json [--device cuda] [--config configs/base.yaml] [--workers N]
-
 Needs the extras `train` and `gpu`, and some five minutes. It reads no other media than the sample of the package, and
-starts the encoder from random weights. Exits with 1 where a check fails. Rows, in this order:
-
-- scores: the default bundle's golden inputs and its sample on the device, against the CPU; at most LARGEST apart
-- training: samples a second of the configuration's image encoder on ready batches, of its input pipeline alone, and
-  of both together; the GPU's memory and its median utilisation
-- two processes: the losses of the same batches on two devices (NCCL, on the CPU gloo), against one
+starts the encoder from random weights. Exits with 1 where a check fails: the default bundle's golden inputs and its
+sample are compared with the CPU, and the losses of the same batches on two devices (NCCL, on the CPU gloo) with one's.
 """
 
-from __future__ import annotations
-
 import argparse
-import csv
 import json
 import platform
 import shutil
@@ -25,9 +16,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from avdetect.cli.console import exit_code, kept
 from avdetect.extras import script_imports
@@ -60,14 +51,11 @@ STEPS = 4  # of each of the trainings whose losses are compared
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. passed None: measured, and held to nothing."""
-
+class Row(NamedTuple):
     check: str
     value: float | None
     unit: str = ""
-    passed: bool | None = None
+    passed: bool | None = None  # None: measured, and held to nothing
     note: str = ""
 
 
@@ -102,19 +90,18 @@ def run(args: argparse.Namespace) -> None:
         # Losses that compare items see what one process holds.
         plain = visual_loss(0.0, replace(config.visual, alignment=0.0, uniformity=0.0))
         fabric = make_fabric(devices=args.ranks, accelerator=device)
-        if losses := _fit(config, SameBatches(config), plain, STEPS, fabric):
+        if losses := _fit(config, SameBatches(config), plain, STEPS, fabric, workers=0):
             print(json.dumps(losses))
         return
-    rows = [*_scores(device), *_training(config, args), *_two_processes(args)]
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    facts: dict[str, Any] = {"device": name, "torch": torch.__version__, "python": platform.python_version()}
-    facts |= {"config": config.name, "batch": config.visual.batch_size, "precision": config.visual.precision}
+    rows = [*_scores(device), *_training(config, args), _two_processes(args)]
+    facts: dict[str, Any] = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
+    facts |= {"torch": torch.__version__, "python": platform.python_version(), "config": config.name}
+    facts |= {"batch": config.visual.batch_size, "precision": config.visual.precision}
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
     print(pd.DataFrame(rows).fillna("").to_string(index=False))
     with kept(args.out, "the table above is all there is"):
-        args.out.write_text(json.dumps(facts | {"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-    if any(row.passed is False for row in rows):
-        sys.exit(1)
+        args.out.write_text(json.dumps(facts | {"rows": [row._asdict() for row in rows]}, indent=1) + "\n")
+    sys.exit(int(any(row.passed is False for row in rows)))
 
 
 def _config(path: Path) -> TrainConfig:
@@ -126,7 +113,6 @@ def _config(path: Path) -> TrainConfig:
 
 
 def _scores(device: str) -> Iterator[Row]:
-    """Raises ModelError where the device cannot be used."""
     bundle = Bundle.load()
     worst = max(replay_golden(bundle, OnnxNetworks(bundle, device)).values())
     yield Row("golden inputs, largest difference from the stored scores", worst, passed=worst <= LARGEST)
@@ -142,7 +128,6 @@ def _scores(device: str) -> Iterator[Row]:
 
 
 def _training(config: TrainConfig, args: argparse.Namespace) -> Iterator[Row]:
-    note = f"{args.workers} workers"
     with tempfile.TemporaryDirectory() as folder:
         sampled = VisualBatches(_sample(config, Path(folder)), config.visual, config.seed)
         yield from _speed("training, ready batches", config, SameBatches(config), args)
@@ -152,13 +137,12 @@ def _training(config: TrainConfig, args: argparse.Namespace) -> Iterator[Row]:
         parts = prepared(sampled, make_fabric(accelerator=args.device), loop, 0, args.workers)
         next(parts)  # the workers have started
         began = time.perf_counter()
-        made = sum(len(batch["labels"]) for batch in parts)
-        yield Row("input pipeline alone", made / (time.perf_counter() - began), "samples/s", note=note)
-        yield from _speed("training from the pipeline", config, sampled, args, note)
+        speed = sum(len(batch["labels"]) for batch in parts) / (time.perf_counter() - began)
+        yield Row("input pipeline alone", speed, "samples/s", note=f"{args.workers} workers")
+        yield from _speed("training from the pipeline", config, sampled, args)
 
 
 def _sample(config: TrainConfig, folder: Path) -> Subset:
-    """The package's sample, preprocessed as a training needs it."""
     row = {"path": str(SAMPLE), "fake": 0, "video_fake": 0, "audio_fake": 0, "group": "sample", "split": "train"}
     table = validate(pd.DataFrame([row | {"dataset": "sample", "method": ""}]))
     preprocess(table, folder / "cache", config.preprocess, Options(workers=1))
@@ -166,10 +150,7 @@ def _sample(config: TrainConfig, folder: Path) -> Subset:
     return Subset(archive, np.arange(len(archive.files)))
 
 
-def _speed(
-    check: str, config: TrainConfig, batches: Batches, args: argparse.Namespace, note: str = ""
-) -> Iterator[Row]:
-    """From the end of the steps that warm up to the last one; what the GPU did meanwhile."""
+def _speed(check: str, config: TrainConfig, batches: Batches, args: argparse.Namespace) -> Iterator[Row]:
     loop, times = config.visual, []
     loss_of = visual_loss(0.0, loop)
 
@@ -181,14 +162,12 @@ def _speed(
         _fit(config, batches, timed, WARM_UP + args.steps, make_fabric(accelerator=args.device), args.workers)
     counted = times[WARM_UP * loop.accumulate :]
     samples = (len(counted) - 1) * (loop.batch_size // loop.accumulate)
-    yield Row(check, samples / (counted[-1] - counted[0]), "samples/s", note=note)
+    yield Row(check, samples / (counted[-1] - counted[0]), "samples/s", note=f"{args.workers} workers")
     if used:
         yield Row(f"GPU utilisation, median, {check}", statistics.median(used), "%")
 
 
-def _fit(
-    config: TrainConfig, batches: Batches, loss_of: LossOf, steps: int, fabric: Fabric, workers: int = 0
-) -> list[float]:
+def _fit(config: TrainConfig, data: Batches, loss_of: LossOf, steps: int, fabric: Fabric, workers: int) -> list[float]:
     """A training that begins anew: the loss of each step; [] on the ranks that do not keep them."""
     precision = config.visual.precision if fabric.device.type == "cuda" else "32-true"
     loop = replace(config.visual, steps=steps, checkpoint_every=steps, precision=precision)
@@ -196,28 +175,25 @@ def _fit(
     run: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "name": "visual", "workers": workers}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(fabric.broadcast(folder)) / "visual.ckpt"
-        fit(Model(config.model).visual, batches, loss_of, loop, checkpoint=checkpoint, **run)
+        fit(Model(config.model).visual, data, loss_of, loop, checkpoint=checkpoint, **run)
         if not fabric.is_global_zero:
             return []
-        with checkpoint.with_suffix(".csv").open(newline="") as file:
-            return [float(line["loss"]) for line in csv.DictReader(file)]
+        return pd.read_csv(checkpoint.with_suffix(".csv"))["loss"].tolist()
 
 
-def _two_processes(args: argparse.Namespace) -> Iterator[Row]:
+def _two_processes(args: argparse.Namespace) -> Row:
     check = "two processes, largest difference of a loss from one's"
     if args.device == "cuda" and torch.cuda.device_count() < 2:
-        yield Row(check, None, note="one GPU here: not run")
-        return
+        return Row(check, None, note="one GPU here: not run")
     found = []
     for ranks in ("1", "2"):
         command = [sys.executable, __file__, "--device", args.device, "--config", str(args.config), "--ranks", ranks]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            yield Row(check, None, passed=False, note=(done.stderr.strip().splitlines() or ["no message"])[-1])
-            return
+            return Row(check, None, passed=False, note=(done.stderr.strip().splitlines() or ["no message"])[-1])
         found.append(json.loads(done.stdout.splitlines()[-1]))
     apart = max(abs(a - b) for a, b in zip(*found, strict=True))
-    yield Row(check, apart, passed=apart <= APART, note="nccl" if args.device == "cuda" else "gloo")
+    return Row(check, apart, passed=apart <= APART, note="nccl" if args.device == "cuda" else "gloo")
 
 
 @contextmanager

@@ -1,19 +1,12 @@
 """Put fake recordings or clips between genuine ones of the same source: partial forgeries of real generators.
 
-    python tools/insert.py my.parquet --part voice --out inserted
-    avdetect evaluate inserted/inserted.csv --no-audit --no-sync --out results
-
 The manifest must know which voices or faces are fake from end to end. For each of up to --per-source fakes of a
 `dataset` and split, two files are written: genuine, fake, genuine; and its control, with a third genuine one in the
-middle. Genuine ones of the fake's own `group` are taken first. Each piece is the first 1.6 to 4 s of its file; the
-other half of the file (picture or sound) is left away. Voices are made equally loud, pictures equally large, and all
-pass one conversion and one encoder; what an earlier codec left in a piece stays in it.
-
-`inserted.csv` in --out is the manifest of both, with `fake_segments`. The same seed writes the same files. All files
-of one source and split share a group, since their pieces do.
+middle. Genuine ones of the fake's own `group` are taken first. Each piece is the first 1.6 to 4 s of its file, without
+the other half (picture or sound). Voices are made equally loud, pictures equally large, and all pass one conversion and
+one encoder; what an earlier codec left in a piece stays in it. `inserted.csv` in --out is the manifest of both, with
+`fake_segments`. All files of one source and split share a group, since their pieces do.
 """
-
-from __future__ import annotations
 
 import argparse
 import dataclasses
@@ -29,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avdetect.audio import rms
-from avdetect.cli.console import exit_code
+from avdetect.cli.console import exit_code, kept
 from avdetect.config import MediaConfig
 from avdetect.errors import ConfigError, MediaError
 from avdetect.extras import script_imports
@@ -66,35 +59,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the files of every source that has enough of both kinds, then the manifest."""
     if args.per_source < 1 or args.seed < 0:
         raise ConfigError("--per-source must be at least 1 and --seed at least 0")
     table = read_manifest(args.manifest)
     table = table[~table["path"].map(lambda path: Path(path).suffix.lower() in STILLS)]
     table = table if args.split is None else table[table["split"] == args.split]
-    try:
+    with kept(args.out, "name another folder as --out"):
         args.out.mkdir(parents=True, exist_ok=True)
         if any(args.out.iterdir()):
             raise ConfigError(f"{args.out} is not empty; name a new folder as --out")
-    except OSError as error:
-        raise ConfigError(f"cannot use the folder {args.out}: {error.strerror}; name another as --out") from error
     rows: list[dict[str, Any]] = []
     for (source, split), files in table.groupby(["dataset", "split"]):
         rng = np.random.default_rng((args.seed, zlib.crc32(f"{args.part} {split} {source}".encode())))
         about = {"dataset": source, "split": split, "group": f"inserted {split} {source}"}
-        pairs = islice(inserted(files, args.part, rng), args.per_source)
-        found = [
-            about | row
-            for number, (fake, pieces) in enumerate(pairs, len(rows) // 2)
-            for row in written(args.out.resolve() / f"{args.part}-{number:04d}", args.part, fake, pieces)
-        ]
-        if found:
-            print(f"{source} ({split}): {len(found) // 2} with a fake {args.part} inserted", flush=True)
-        rows += found
+        for fake, pieces in islice(inserted(files, args.part, rng), args.per_source):
+            stem = args.out.resolve() / f"{args.part}-{len(rows) // 2:04d}"
+            rows += [about | row for row in written(stem, args.part, fake, pieces)]
     if not rows:
         enough = f"{GENUINE} genuine ones, each of {SHORTEST / FPS:g} s or more"
         raise MediaError(f"no source of the manifest has a fake {args.part} and {enough}")
     write_manifest(pd.DataFrame(rows), args.out / "inserted.csv")
+    print(f"{len(rows) // 2} with a fake {args.part} inserted, each with its control: {args.out / 'inserted.csv'}")
 
 
 def inserted(files: pd.DataFrame, part: str, rng: np.random.Generator) -> Iterator[tuple[pd.Series, list[Piece]]]:
@@ -117,7 +102,6 @@ def inserted(files: pd.DataFrame, part: str, rng: np.random.Generator) -> Iterat
 
 
 def readable(paths: Iterable[str], read: Callable[[str], Piece]) -> Iterator[Piece]:
-    """Pieces of the files that can be read and are long enough."""
     for path in paths:
         try:
             yield read(path)

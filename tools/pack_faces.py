@@ -1,16 +1,10 @@
 """Pack balanced face crops of a preprocessing cache into one file, to train an image encoder elsewhere.
 
-    python tools/pack_faces.py --cache cache --out faces.zip
-    python tools/train_pack.py --pack faces.zip --config configs/base.yaml --out trained --minutes 10
-
 Sources of real material and generators of fakes are drawn alike, a fake with its original. Crops stay lossless
 (avdetect.training.packs says why). With --split train, what is measured on dev later was never seen.
 """
 
-from __future__ import annotations
-
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +24,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def pack(cache: Path, out: Path, split: str, max_mib: float, seed: int) -> None:
-    """Write the pack, and say what it holds."""
     with importing("train", "packing"):
         import numpy as np
 
@@ -49,4 +42,4 @@ def pack(cache: Path, out: Path, split: str, max_mib: float, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,15 +1,10 @@
 """Make a manifest of the corpus that the default bundle was trained on: talking-face clips, speech, still faces.
 
-python tools/prepare_corpus.py CORPUS --out corpus.parquet
-
 CORPUS holds `clips.csv`, `speech.csv` and `stills.csv`. They become one list, of which `avdetect prepare csv` makes the
-manifest; the options behind CORPUS are its own (`avdetect prepare --help`).
+manifest; the options behind CORPUS are its own (`avdetect prepare --help`): --out corpus.parquet.
 """
 
-from __future__ import annotations
-
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +27,9 @@ def corpus_list(root: Path) -> pd.DataFrame:
     Speech has no picture and stills have no sound: the label of the missing modality is unknown. A speaker and the
     synthetic versions of that voice on one page are one group; `pair` joins a recording with its synthetic versions,
     and the recording is their `original`. `dataset` is the source, which folds leave out whole; an identity that
-    stands in several sources is one group, and so ties them. Speakers of public speech corpora (LJ Speech, VCTK) are
-    not tied: they recur on so many pages that most sources would become one.
-
-    `own_voice`: 1 where the person in the picture speaks with this sound. Where `certain` is 0, nobody says that the
-    file is genuine: its labels are unknown, and its own voice is all that can be learned from it.
+    stands in several sources ties them. Speakers of public speech corpora (LJ Speech, VCTK) are not tied: they recur
+    on so many pages that most sources would become one. Where `certain` is 0, nobody says that the file is genuine:
+    all that can be learned from it is its own voice (`own_voice`: 1 where the person in the picture speaks).
     """
     rows = pd.concat([_clips(root), _speech(root), _stills(root)], ignore_index=True)
     rows.loc[rows["certain"] == "0", LABELS] = ""
@@ -66,30 +59,21 @@ def _speech(root: Path) -> pd.DataFrame:
     voices = recordings.drop_duplicates(["pair", "speaker"]).set_index(["pair", "speaker"])["file"]
     words = recordings.drop_duplicates("pair").set_index("pair")["file"]
     own = pd.Series(voices.reindex(pd.MultiIndex.from_frame(rows[["pair", "speaker"]])).to_numpy(), rows.index)
-    return rows.assign(
-        video_fake="",
-        audio_fake=rows["fake"],
-        group="speech:" + rows["source"] + np.where(rows["speaker"] == "", "", "/" + rows["speaker"]),
-        generator=rows["system"].where(fake, ""),
-        original=own.fillna(rows["pair"].map(words)).where(fake).fillna(""),
-        kind=rows["kind"].replace({"": "speech", "speech-human": "speech"}),
-    )
+    rows["group"] = "speech:" + rows["source"] + np.where(rows["speaker"] == "", "", "/" + rows["speaker"])
+    rows["original"] = own.fillna(rows["pair"].map(words)).where(fake).fillna("")
+    rows["kind"] = rows["kind"].replace({"": "speech", "speech-human": "speech"})
+    return rows.assign(video_fake="", audio_fake=rows["fake"], generator=rows["system"].where(fake, ""))
 
 
 def _stills(root: Path) -> pd.DataFrame:
     rows = _read(root / "stills.csv")
-    return rows.assign(
-        video_fake=rows["fake"],
-        audio_fake="",
-        group="still:" + rows["identity"].where(rows["identity"] != "", rows["file"]),
-        kind=rows["kind"].replace({"": "still", "still-real": "still"}),
-    )
+    group = "still:" + rows["identity"].where(rows["identity"] != "", rows["file"])
+    kind = rows["kind"].replace({"": "still", "still-real": "still"})
+    return rows.assign(video_fake=rows["fake"], audio_fake="", group=group, kind=kind)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        "prepare_corpus", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser("prepare_corpus", description=__doc__)
     parser.add_argument("corpus", type=Path)
     given, options = parser.parse_known_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,4 +85,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

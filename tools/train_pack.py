@@ -1,13 +1,9 @@
 """Train the image encoder of a configuration from a pack of face crops, for so many minutes on one device.
 
-    python tools/pack_faces.py --cache cache --out faces.zip
-    python tools/train_pack.py --pack faces.zip --config configs/base.yaml --out trained --minutes 10
-    avdetect train --pretrained trained/encoder …    with the same model.visual, or with its tune: none
-
 A share of the sources is held out. Into --out go `encoder/`, safetensors files that together hold the weights with the
-lowest log loss on the held-out files, and that train.py takes as one start; and `log.jsonl`: first what was trained on
-what, then at each look at the held-out files their balanced and pooled AUC and log loss. `visual.csv` has the loss of
-each step. Killed and started again with the same options, it goes on from its last checkpoint.
+lowest log loss on the held-out files, for `avdetect train --pretrained` with the same model.visual, or with its tune:
+none; and `log.jsonl`: first what was trained on what, then at each look at the held-out files their balanced and pooled
+AUC and log loss. Killed and started again with the same options, it goes on from its last checkpoint.
 
 In the run that starts from these weights, out-of-fold numbers of the sources in the pack are too good: the encoder has
 seen them. Judge it by the held-out lines of the log, and by files that were not packed (dev, with --split train).
@@ -15,12 +11,9 @@ The precision is the configuration's on a GPU, and float32 on a CPU. A pack's cr
 forgeries that need another moment of the same clip are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +30,7 @@ from avdetect.extras import script_imports
 with script_imports("train_pack", "train"):
     import numpy as np
     import torch
+    from huggingface_hub import split_torch_state_dict_into_shards
     from lightning.fabric import Fabric
     from safetensors.torch import save
     from torch import Tensor, nn
@@ -46,7 +40,7 @@ with script_imports("train_pack", "train"):
     from avdetect.datasets.forgeries.visual import NEEDS_MOMENT, VISUAL
     from avdetect.datasets.manifest import folds
     from avdetect.evaluation.metrics import measure
-    from avdetect.files import open_run_folder, replacing
+    from avdetect.files import open_run_folder, write_whole
     from avdetect.model import Model
     from avdetect.streams.visual import VisualStream
     from avdetect.training.loop import fit, make_fabric
@@ -76,34 +70,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    began = time.monotonic()
+    end = time.monotonic() + 60 * args.minutes
     fabric = make_fabric(accelerator=args.accelerator)
-    again = "the same command goes on from the last checkpoint"
-    with tempfile.TemporaryDirectory() as folder, kept(args.out, again):
+    with tempfile.TemporaryDirectory() as folder, kept(args.out, "the same command goes on from the last checkpoint"):
         archive = open_pack(args.pack, Path(folder))
         config = _config(args, fabric, archive)
         torch.manual_seed(config.seed)
         model = Model(config.model)
         whole = VisualStream(replace(config.model.visual, levels=(), contrasts=())).encoder
-        files = _files(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into one?
+        _room(whole.state_dict(), args.max_mib)  # before minutes of training: does every tensor fit into a file?
         seen, held = _parts(archive, args.held_out)
         stage = make_stage("visual", model, config, seen)
         options: dict[str, Any] = {"fabric": fabric, "seed": config.seed, "workers": args.workers, "name": "visual"}
         options |= {"batches": stage.batches, "loss_of": stage.loss(config.visual.label_smoothing)}
-        open_run_folder(args.out, _stated(args, config), "name a new folder as --out")
+        stated = {"pack": file_sha256(args.pack), "seed": config.seed, "steps": args.steps, "held_out": args.held_out}
+        stated["model"] = to_dict(config.model.visual) | {"pretrained": bool(config.model.visual.pretrained)}
+        stated["loop"] = to_dict(config.visual)
+        open_run_folder(args.out, stated, "name a new folder as --out")
         log = args.out / "log.jsonl"
         if not log.exists():
-            steps = args.steps or _measured_steps(stage.module, config.visual, args.minutes * 60, began, options)
+            steps = args.steps or _steps_until(end, stage.module, config.visual, options)
             sources = {name: sorted(set(some.table["dataset"])) for name, some in (("seen", seen), ("held out", held))}
-            _write_line(log, {"steps": steps, "sources": sources, "device": str(fabric.device)})
-        try:
-            first = json.loads(log.read_text(encoding="utf-8").partition("\n")[0])
-        except ValueError as error:
-            raise ConfigError(f"{log} is damaged ({error}); name a new folder as --out") from error
-        loop = _of_length(config.visual, first["steps"])
-        look, checkpoint = _held_out(held, loop, log), args.out / "visual.ckpt"
-        trained = fit(stage.module, config=loop, checkpoint=checkpoint, evaluate=look, **options)
-        _write(whole, cast(VisualStream, trained).encoder, files, args.out / "encoder")
+            first = {"steps": steps, "sources": sources, "device": str(fabric.device)}
+            write_whole(log, f"{json.dumps(first)}\n".encode(), sync=True)
+        loop = _of_length(config.visual, json.loads(log.read_text(encoding="utf-8").partition("\n")[0])["steps"])
+        options |= {"config": loop, "checkpoint": args.out / "visual.ckpt", "evaluate": _held_out(held, loop, log)}
+        trained = fit(stage.module, **options)
+        _write(whole, cast(VisualStream, trained).encoder, args.max_mib, args.out / "encoder")
     print(f"{args.out / 'encoder'}: name it with avdetect train --pretrained {args.out / 'encoder'}")
 
 
@@ -131,25 +124,16 @@ def _parts(archive: ClipArchive, share: float) -> tuple[Subset, Subset]:
     return Subset(archive, np.flatnonzero(fold != 0)), Subset(archive, np.flatnonzero(fold == 0))
 
 
-def _stated(args: argparse.Namespace, config: TrainConfig) -> dict[str, Any]:
-    """What must be the same when a training is resumed."""
-    visual = replace(config.model.visual, pretrained=bool(config.model.visual.pretrained))
-    values = {"pack": file_sha256(args.pack), "seed": config.seed, "steps": args.steps, "held_out": args.held_out}
-    return values | {"model": to_dict(visual), "loop": to_dict(config.visual)}
-
-
 def _of_length(loop: PairLoopConfig, steps: int) -> PairLoopConfig:
     """`loop` in so few steps: no longer a warm-up, and no longer an average, than they bear."""
     every = max(1, steps // LOOKS)
     warmup, decay = min(loop.warmup_steps, every), min(loop.ema_decay, 1 - 1 / every)
-    loop = replace(loop, steps=steps, warmup_steps=warmup, ema_decay=decay)
-    return replace(loop, checkpoint_every=every, evaluate_every=every)
+    loop = replace(loop, steps=steps, checkpoint_every=every, evaluate_every=every)
+    return replace(loop, warmup_steps=warmup, ema_decay=decay)
 
 
-def _measured_steps(
-    module: nn.Module, loop: PairLoopConfig, seconds: float, began: float, options: dict[str, Any]
-) -> int:
-    """How many steps end `seconds` after `began`, by the time that some take on a copy of the network."""
+def _steps_until(end: float, module: nn.Module, loop: PairLoopConfig, options: dict[str, Any]) -> int:
+    """How many steps end then, by the time that some take on a copy of the network."""
     took = []
     for count in (TRIAL, 4 * TRIAL):
         start, short = time.monotonic(), replace(_of_length(loop, count), evaluate_every=0)
@@ -157,12 +141,7 @@ def _measured_steps(
             fit(deepcopy(module), config=short, checkpoint=Path(folder) / "t.ckpt", **options)
         took.append(time.monotonic() - start)
     a_step = max(1e-4, (took[1] - took[0]) / (3 * TRIAL))
-    return max(LOOKS, int((1 - FOR_LOOKS) * (seconds - (time.monotonic() - began)) / a_step))
-
-
-def _write_line(log: Path, values: dict[str, Any]) -> None:
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
+    return max(LOOKS, int((1 - FOR_LOOKS) * (end - time.monotonic()) / a_step))
 
 
 def _held_out(subset: Subset, loop: PairLoopConfig, log: Path) -> Callable[[nn.Module], float]:
@@ -171,8 +150,7 @@ def _held_out(subset: Subset, loop: PairLoopConfig, log: Path) -> Callable[[nn.M
     labels = subset.label("video_fake")
     rows = [row for row in subset.rows.tolist() if labels[row] >= 0]
 
-    def logit(module: nn.Module, row: int) -> float:
-        """Of all crops of a file."""
+    def logit(module: nn.Module, row: int) -> float:  # of all crops of a file
         mine = clips[(clips["file"] == row) & (clips["main_faces"] > 0)]
         places = zip(mine.index.tolist(), mine["main_track"].tolist(), mine["main_faces"].tolist(), strict=True)
         crops = np.concatenate([archive.faces(clip, track, range(count)).crops for clip, track, count in places])
@@ -185,38 +163,32 @@ def _held_out(subset: Subset, loop: PairLoopConfig, log: Path) -> Callable[[nn.M
         dev = log.with_name("visual.dev.csv").read_text(encoding="utf-8").splitlines()
         step = min(len(dev) * loop.evaluate_every, loop.steps)  # its first line is the header
         values = {name: round(found[name], 5) for name in ("auc", "auc_pooled", "log_loss")}
-        _write_line(log, {"step": step, "seconds": round(time.monotonic() - began, 1)} | values)
+        with log.open("a", encoding="utf-8") as file:
+            print(json.dumps({"step": step, "seconds": round(time.monotonic() - began, 1)} | values), file=file)
         return float(found["log_loss"])
 
     return look
 
 
-def _files(state: Mapping[str, Tensor], max_mib: float) -> list[list[str]]:
-    """The tensors of each file, in their order. Raises ConfigError for one that no file can hold."""
-    limit, used = int(max_mib * 1024**2), 0
-    files: list[list[str]] = [[]]
-    for name, tensor in state.items():
-        size = tensor.nbytes + 256  # and its place in the header
-        if size > limit:
-            raise ConfigError(f"{name} takes {size / 1024**2:.1f} MiB: raise --max-mib")
-        if used + size > limit:
-            files, used = [*files, []], 0
-        files[-1].append(name)
-        used += size
-    return files
-
-
-def _write(whole: nn.Module, trained: nn.Module, files: list[list[str]], folder: Path) -> None:
+def _write(whole: nn.Module, trained: nn.Module, max_mib: float, folder: Path) -> None:
     """`trained` and, behind its last level, `whole`, under timm's names; what lay in `folder` goes."""
     learnt = {name.removeprefix("maps."): value for name, value in trained.state_dict().items()}
     state = {name: value.cpu().contiguous() for name, value in (whole.state_dict() | learnt).items()}
+    files = split_torch_state_dict_into_shards(state, max_shard_size=_room(state, max_mib)).filename_to_tensors
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for number, names in enumerate(files):
-        content = save({name: state[name] for name in names})
-        with replacing(folder / f"{number:03d}.safetensors", sync=True) as file:
-            file.write(content)
+    for file, names in files.items():
+        write_whole(folder / file, save({name: state[name] for name in names}), sync=True)
+
+
+def _room(state: Mapping[str, Tensor], max_mib: float) -> int:
+    """Bytes of tensors in one file, beside its header. Raises ConfigError for a tensor that no file can hold."""
+    room = int(max_mib * 1024**2) - 256 * len(state)
+    for name, tensor in state.items():
+        if tensor.nbytes > room:
+            raise ConfigError(f"{name} takes {tensor.nbytes / 1024**2:.1f} MiB: raise --max-mib")
+    return room
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

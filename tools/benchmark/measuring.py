@@ -1,7 +1,5 @@
 """What the benchmarks share: whole processes measured, clips rendered, facts of the machine, tables."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import os
@@ -25,8 +23,6 @@ LOOK_SECONDS = 0.05  # between two looks at the memory of a process tree
 
 @dataclass
 class Usage:
-    """What one whole process tree took."""
-
     cpu_seconds: float = 0.0  # user + system, of the process and of all that it waited for, as the kernel counts them
     wall_seconds: float = 0.0
     peaks: dict[str, float] = field(default_factory=dict)  # MiB by name of the program: the largest such process
@@ -39,11 +35,7 @@ class Usage:
 
 
 def measure(command: list[str], accepted: tuple[int, ...] = (0,)) -> Usage:
-    """Run `command` to its end. Ends this program when its exit status is none of the `accepted` ones.
-
-    Memory is the kernel's own high-water mark of each process (VmHWM), read until it ends: rusage would count what the
-    parent held when it forked as the child's.
-    """
+    """Run `command` to its end. Ends this program when its exit status is none of the `accepted` ones."""
     used = Usage()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         began = time.perf_counter()
@@ -64,50 +56,38 @@ def measure(command: list[str], accepted: tuple[int, ...] = (0,)) -> Usage:
 
 
 def _look(root: int, used: Usage) -> None:
-    """Take the memory of the tree below `root` into `used`."""
+    """Take the memory of the tree below `root` into `used`. rusage would count what a parent held as its child's."""
     total = 0.0
     for process in tree(root):
-        with contextlib.suppress(OSError, KeyError):  # it has ended since
-            status = proc_status(process)
-            name, peak = status["Name"], kib(status["VmHWM"]) / 1024
-            used.peaks[name] = max(used.peaks.get(name, 0.0), peak)
-            total += kib(status["VmRSS"]) / 1024
+        with contextlib.suppress(OSError):  # it has ended since
+            name = Path(f"/proc/{process}/comm").read_text().strip()
+            used.peaks[name] = max(used.peaks.get(name, 0.0), memory_mib(process, "VmHWM"))
+            total += memory_mib(process)
     used.tree_mib = max(used.tree_mib, total)
 
 
 def tree(process: int) -> Iterator[int]:
-    """`process` and all that descend from it."""
     yield process
     for child in children(process):
         yield from tree(child)
 
 
-def proc_status(process: int | str = "self") -> dict[str, str]:
-    """/proc/PID/status."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+def memory_mib(process: int, which: str = "VmRSS") -> float:
+    """Of a process; none once it has ended. Raises OSError where there is no such process."""
+    kib = re.search(rf"^{which}:\s*(\d+)", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    return int(kib[1]) / 1024 if kib else 0.0
 
 
-def kib(value: str) -> int:
-    """`12 kB` of /proc as 12."""
-    return int(value.split()[0])
-
-
-def score_command(*arguments: str) -> list[str]:
-    """`avdetect score …` of this checkout, on the CPU."""
-    return [sys.executable, "-m", "avdetect.cli", "score", *arguments, "--device", "cpu"]
-
-
-def render(target: Path, seconds: float, height: int) -> None:
-    """A talking face in H.264 and AAC, 16:9 and 25 fps: the sample clip enlarged, with grain, looped.
-
-    What is longer than ten seconds repeats the first ten without encoding them again, so that an hour is made at once.
-    """
+def render(target: Path, seconds: float, height: int, number: int = 0) -> None:
+    """A talking face in H.264 and AAC, 16:9 and 25 fps: the sample clip enlarged and looped; each `number` has a start
+    and a grain of its own. What is longer than ten seconds repeats the first ten, without encoding them again."""
     width = height * 16 // 9 // 2 * 2
-    picture = f"scale={height}:{height}:flags=lanczos,pad={width}:{height}:(ow-iw)/2:0,noise=alls=4:allf=t"
+    grain = f"noise=alls=4:allf=t:all_seed={123457 + number}"
+    picture = f"scale={height}:{height}:flags=lanczos,pad={width}:{height}:(ow-iw)/2:0,{grain}"
     codecs = "-r 25 -c:v libx264 -preset medium -crf 20 -pix_fmt yuv420p -c:a aac".split()
     once = target if seconds <= 10 else target.with_name(f"once_{target.name}")
-    ffmpeg("-stream_loop", "1", "-i", str(SAMPLE), "-vf", picture, *codecs, "-t", f"{min(seconds, 10):g}", str(once))
+    source = ["-stream_loop", "1", "-ss", f"{number % 10 * 0.2:.1f}", "-i", str(SAMPLE)]
+    ffmpeg(*source, "-vf", picture, *codecs, "-t", f"{min(seconds, 10):g}", str(once))
     if once != target:
         ffmpeg("-stream_loop", "-1", "-i", str(once), "-c", "copy", "-t", f"{seconds:g}", str(target))
         once.unlink()
@@ -118,7 +98,6 @@ def ffmpeg(*arguments: str) -> None:
 
 
 def machine() -> dict[str, str]:
-    """Facts that a figure means nothing without."""
     model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     version = subprocess.run([ffmpeg_path(), "-version"], capture_output=True, text=True, check=True).stdout
     packages = {name: importlib.metadata.version(name) for name in ("onnxruntime", "numpy", "opencv-python-headless")}
@@ -138,18 +117,12 @@ class Table:
     """CSV on standard output; the machine's facts stand above it as `# key: value`."""
 
     def __init__(self) -> None:
-        self._columns: list[str] = []
+        self._empty = True
         for name, value in machine().items():
-            self.note(f"{name}: {value}")
+            print(f"# {name}: {value}")
 
     def row(self, **values: float | str) -> None:
-        """One row; floats are rounded to milliseconds and the like. The first one names the columns."""
-        if not self._columns:
-            self._columns = list(values)
+        if self._empty:
             print(",".join(values))
-        assert list(values) == self._columns, values
+        self._empty = False
         print(",".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in values.values()), flush=True)
-
-    def note(self, text: str) -> None:
-        """A line that readers of CSV skip."""
-        print(f"# {text}", flush=True)

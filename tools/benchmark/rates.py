@@ -8,8 +8,6 @@
 A clip is HEIGHT:SECONDS of a rendered talking face. Rule and data: README.md in this folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics
@@ -18,9 +16,10 @@ import tempfile
 from pathlib import Path
 
 from avdetect.media import ffmpeg_path
-from benchmark.measuring import SAMPLE, Table, Usage, ffmpeg, measure, render, score_command
+from benchmark.measuring import Table, Usage, measure, render
 
 PREPROCESS = Path(__file__).parents[1] / "preprocess.py"
+SCORE = [sys.executable, "-m", "avdetect.cli", "score", "--device", "cpu"]
 COUNT, SECONDS = 24, 4  # files of a batch, and the length of each
 
 
@@ -40,7 +39,10 @@ def main() -> None:
 def compare(table: Table, args: argparse.Namespace, folder: Path) -> None:
     """Every command on every clip in turn, after a warm-up of each; then medians, and ratios to the first command."""
     used: dict[tuple[str, str], list[Usage]] = {}
-    files = args.files or (batch(folder / "batch") if any(name[:5] == "batch" for name in args.commands) else folder)
+    files = args.files or Path(tempfile.mkdtemp(dir=folder))
+    if not args.files and any(name.startswith("batch") for name in args.commands):
+        for number in range(COUNT):
+            render(files / f"{number:03d}.mp4", SECONDS, 360, number)
     for clip in args.clips:
         height, _, seconds = clip.partition(":")
         media = folder / f"{height}p{seconds}.mp4"
@@ -62,11 +64,10 @@ def compare(table: Table, args: argparse.Namespace, folder: Path) -> None:
                 table.row(**row, files_per_second=many / cost.wall_seconds)
         media.unlink(missing_ok=True)
     for (name, clip), costs in used.items():
-        cpu = statistics.median(cost.cpu_seconds for cost in costs)
-        wall = statistics.median(cost.wall_seconds for cost in costs)
+        cpu, wall = (statistics.median(getattr(cost, f"{what}_seconds") for cost in costs) for what in ("cpu", "wall"))
         pairs = zip(costs, used[args.commands[0], clip], strict=True)
         ratio = statistics.median(one.cpu_seconds / first.cpu_seconds for one, first in pairs)
-        table.note(f"{name} {clip}: {cpu:.2f} CPU s, {wall:.2f} s, {ratio:.2f}x the CPU of {args.commands[0]}")
+        print(f"# {name} {clip}: {cpu:.2f} CPU s, {wall:.2f} s, {ratio:.2f}x the CPU of {args.commands[0]}")
 
 
 def command(name: str, clip: Path, files: Path, args: argparse.Namespace, out: Path) -> list[str]:
@@ -74,26 +75,15 @@ def command(name: str, clip: Path, files: Path, args: argparse.Namespace, out: P
     if kind == "decode":
         return [ffmpeg_path(), "-v", "error", "-nostdin", "-i", str(clip), "-f", "null", "-"]
     if kind == "score":
-        return score_command(str(clip), "--json")
+        return [*SCORE, str(clip), "--json"]
     workers, _, cores = count.partition("@")
     allowed = sorted(os.sched_getaffinity(0))[: int(cores or 0) or None]
     only = ["taskset", "-c", ",".join(map(str, allowed))]
     if kind == "batch":
-        return [*only, *score_command(str(files), "--workers", workers, "--out", f"{out}.csv")]
+        return [*only, *SCORE, str(files), "--workers", workers, "--out", f"{out}.csv"]
     config = ["--config", str(args.config)] if args.config else []
     given = ["--manifest", str(args.manifest), *config, "--workers", workers, "--cache", str(out)]
     return [*only, sys.executable, str(PREPROCESS), *given]
-
-
-def batch(folder: Path) -> Path:
-    """Clips of four seconds, 640x360, cut from the sample at different places, with grain of their own."""
-    folder.mkdir()
-    for number in range(COUNT):
-        options = f"-r 25 -t {SECONDS} -c:v libx264 -preset veryfast -pix_fmt yuv420p -c:a aac".split()
-        picture = f"scale=360:360,pad=640:360:140:0,noise=alls=4:allf=t:all_seed={number}"
-        start = ["-ss", f"{number % 10 * 0.2:.1f}", "-i", str(SAMPLE), "-vf", picture]
-        ffmpeg(*start, *options, str(folder / f"{number:03d}.mp4"))
-    return folder
 
 
 if __name__ == "__main__":

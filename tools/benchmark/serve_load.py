@@ -7,8 +7,6 @@ otherwise than it should, or the server's memory grew by more than GROWTH_MIB fr
 README.md in this folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import multiprocessing
@@ -20,12 +18,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
 from avdetect.extras import script_imports
-from benchmark.measuring import SAMPLE, Table, kib, proc_status
+from benchmark.measuring import SAMPLE, Table, memory_mib
 
 with script_imports("serve_load", "dev"):
     import httpx
@@ -61,30 +59,23 @@ def _attacks(first: bytes, then: bytes, reads: bool, address: tuple[str, int]) -
         time.sleep(BACK_SECONDS)
 
 
-def _attackers(count: int, address: tuple[str, int]) -> None:
-    with ThreadPoolExecutor(count) as pool:
-        for attack in itertools.islice(itertools.cycle(ATTACKS), count):
-            pool.submit(_attacks, *attack, address)
-
-
 @contextmanager
 def served(workers: int, attackers: int) -> Iterator[tuple[str, int]]:
-    """A server: its address and its process; with attackers at work, in a process of their own."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
-        command = [sys.executable, "-m", "avdetect.cli", "serve", "--port", "0", "--data", f"{folder}/data"]
+    """A server: its address and its process; with attackers at work, each a process, until this program ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--port", "0", "--data", f"{folder}/data", "--workers", str(workers)]
+        command = [sys.executable, "-m", "avdetect.cli", "serve", *options]
         environment = {name: value for name, value in os.environ.items() if name != "AVDETECT_TOKEN"}
-        command += ["--workers", str(workers)]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        ends.enter_context(server)
-        ends.callback(server.terminate)
-        assert server.stdout is not None
-        url = httpx.URL(server.stdout.readline().split()[3])
-        if attackers:
-            address = (url.host, url.port)
-            process = multiprocessing.Process(target=_attackers, args=(attackers, address), daemon=True)
-            process.start()
-            ends.callback(process.kill)
-        yield str(url), server.pid
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+            assert server.stdout is not None
+            try:
+                url = httpx.URL(server.stdout.readline().split()[3])
+                for attack in itertools.islice(itertools.cycle(ATTACKS), attackers):
+                    arguments = (*attack, (url.host, url.port))
+                    multiprocessing.Process(target=_attacks, args=arguments, daemon=True).start()
+                yield str(url), server.pid
+            finally:
+                server.terminate()
 
 
 def job(http: httpx.Client, number: int, seconds: list[float]) -> bool:
@@ -108,19 +99,13 @@ def job(http: httpx.Client, number: int, seconds: list[float]) -> bool:
 
 
 def loaded(url: str, pid: int, jobs: int, clients: int) -> dict[str, float]:
-    """What the clients did and saw."""
-
-    def rss_mib() -> float:
-        return kib(proc_status(pid)["VmRSS"]) / 1024
-
     seconds: list[float] = []
-    rss, began, wrong = [rss_mib()], time.perf_counter(), 0
-    limits = httpx.Limits(max_connections=64)
-    with httpx.Client(base_url=url, timeout=60, limits=limits) as http, ThreadPoolExecutor(clients) as pool:
+    rss, began, wrong = [memory_mib(pid)], time.perf_counter(), 0
+    with httpx.Client(base_url=url, timeout=60) as http, ThreadPoolExecutor(clients) as pool:
         for number, good in enumerate(pool.map(lambda n: job(http, n, seconds), range(1, jobs + 1)), 1):
             wrong += not good
             if number in (jobs // 2, jobs):
-                rss.append(rss_mib())
+                rss.append(memory_mib(pid))
     row = {"wrong": wrong, "wall_seconds": time.perf_counter() - began, "status_requests": len(seconds)}
     row |= zip(("status_p50_ms", "status_p95_ms"), np.percentile(seconds, [50, 95]) * 1000, strict=True)
     return row | dict(zip(("rss_start_mib", "rss_middle_mib", "rss_end_mib"), rss, strict=True))

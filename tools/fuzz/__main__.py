@@ -6,12 +6,9 @@
     python tools/fuzz journal corpus/journal                           # keeps what it learns in a folder
     python tools/fuzz journal crash-1234                               # runs one input again
 
-Only typed errors (avdetect.errors) may leave a target; anything else, a run longer than -timeout or more memory than
--rss_limit_mb ends the run and leaves the input in a file. The seeds are always part of the corpus. What was found is
-kept in tests/test_fuzz_targets.py, which runs without atheris.
+Anything but a typed error, a run longer than -timeout or more memory than -rss_limit_mb ends the run and leaves the
+input in a file. What was found is kept in tests/test_fuzz_targets.py, which runs without atheris.
 """
-
-from __future__ import annotations
 
 import random
 import sys
@@ -26,8 +23,7 @@ with script_imports("fuzz", "fuzz"):
 
 def main(arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["avdetect", "fuzz_checks"]):
-        from fuzz_targets import TARGETS
-    from fuzz_mutate import mutate
+        from fuzz_targets import TARGETS, mutate
 
     if not arguments or arguments[0] not in TARGETS:
         print(f"usage: python tools/fuzz TARGET [libFuzzer options]; targets: {', '.join(TARGETS)}", file=sys.stderr)

@@ -1,7 +1,5 @@
 """What fuzzing runs: of any bytes, a result or one of our typed errors. A function a parser."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import gzip
@@ -11,15 +9,15 @@ import math
 import os
 import tarfile
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avdetect import config
+from avdetect._csv import fused
 from avdetect._media.facts import info_of, parsed
 from avdetect._media.info import MAX_TAGS, AudioStream, VideoStream
 from avdetect._media.messages import FfmpegLog
@@ -27,7 +25,7 @@ from avdetect._media.timeline import Timeline, nearest
 from avdetect._onnx import check_graph
 from avdetect.batch.journal import Journal
 from avdetect.batch.sources import _listed, source_of
-from avdetect.batch.tables import CsvTable, JsonLines, KaggleTable, Table, TerminalTable
+from avdetect.batch.tables import CsvTable, JsonLines, KaggleTable, TerminalTable
 from avdetect.bundle import OUT_OF_FOLD, Bundle, BundleInfo, _read_info
 from avdetect.config import to_dict
 from avdetect.datasets.adapters import ADAPTERS
@@ -41,6 +39,7 @@ from avdetect.report import data as report
 from avdetect.report.facts import media_facts
 from avdetect.types import Detection, SyncScore
 
+BUNDLE = Bundle.load()
 LIMITS = config.MediaLimits()
 CLASSES = (config.MediaLimits, config.TrainConfig, config.PreprocessConfig, config.ModelConfig, config.PairLoopConfig)
 _GIVEN = tomllib.loads(Path(__file__).with_name("seeds.toml").read_text(encoding="utf-8"))
@@ -50,41 +49,37 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
 TREES: list[dict[str, Any]] = _GIVEN["trees"]  # metadata of public datasets
 
 
-# -- media: what children say of a hostile file, which may have taken them over
-
-
 def facts(data: bytes, folder: Path) -> None:
     found = parsed(data)
     if found is None:
         return
     info = info_of(folder / "x.mp4", LIMITS, found)
     streams: tuple[VideoStream | AudioStream, ...] = (*info.videos, *info.audios)
-    seconds = (info.duration_seconds, info.start_seconds, *(stream.start_seconds for stream in streams))
-    assert all(value is None or math.isfinite(value) for value in seconds)
+    numbers = [info.duration_seconds, info.start_seconds, *(stream.start_seconds for stream in streams)]
     if (video := info.video) is not None:
         assert min(video.width, video.height, video.coded_width, video.coded_height) > 0
         assert video.rotation_degrees in (0, 90, 180, 270)
         assert video.coded_width * video.coded_height <= LIMITS.max_pixels
-        assert video.fps is None or math.isfinite(video.fps)
         assert video.color_matrix in ("bt601", "bt709", "bt2020")
+        numbers.append(video.fps)
+    assert all(number is None or math.isfinite(number) for number in numbers)
     assert info.audio is None or min(info.audio.sample_rate, info.audio.channels) > 0
     assert len(info.tags) <= MAX_TAGS
-    texts = list(media_facts(info).values())
-    assert all(text.isprintable() for text in (*texts, *(stream.codec for stream in streams)))
-    assert all(len(text) < 5000 for text in texts)
+    texts = [*media_facts(info).values(), *(stream.codec for stream in streams)]
+    assert all(text.isprintable() and len(text) < 5000 for text in texts)
 
 
-def _in_pieces(data: bytes, take: Callable[[bytes], object]) -> None:
-    """Hand on all but the first byte, in pieces of its size."""
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """All but the first byte, in pieces of its size, and the end."""
     step = 1 + (data[0] if data else 0)
-    for start in range(1, len(data), step):
-        take(data[start : start + step])
-    take(b"")
+    yield from (data[start : start + step] for start in range(1, len(data), step))
+    yield b""
 
 
 def ffmpeg_log(data: bytes, folder: Path) -> None:
     log = FfmpegLog("file:/proc/self/fd/9")
-    _in_pieces(data, log.feed)
+    for piece in _pieces(data):
+        log.feed(piece)
     for status in (0, 1, -9, 127, None):
         assert "\0" not in str(log.failure(folder / "x.mp4", LIMITS, status, "video")) or b"\0" in data
         log.damage(status)
@@ -93,19 +88,16 @@ def ffmpeg_log(data: bytes, folder: Path) -> None:
 def clock(data: bytes, folder: Path) -> None:
     """When pictures are shown, and how their frames are numbered."""
     timeline = Timeline()
-    _in_pieces(data, timeline.receive)
-    if timeline.start is None:
-        return
+    for piece in _pieces(data):
+        timeline.receive(piece)
     after: int | None = None
-    for number in range(nearest(timeline.start), nearest(timeline.start) + 200, 40):
+    first = None if timeline.start is None else nearest(timeline.start)
+    for number in () if first is None else range(first, first + 200, 40):
         assert timeline.covers(number)
         for index, length, place in timeline.stretches(number, 40):
             assert 0 <= index <= 40 - length < 40
             assert after is None or place >= after or data.count(b"-")
             after = place + length
-
-
-# -- bundles, from whoever made them, and configuration files
 
 
 def bundle_json(data: bytes, folder: Path) -> None:
@@ -125,8 +117,7 @@ def onnx_graph(data: bytes, folder: Path) -> None:
         model = onnx.ModelProto.FromString(data)
     except DecodeError:
         return
-    assert not model.functions
-    assert not model.training_info
+    assert not [*model.functions, *model.training_info]
     assert {opset.domain for opset in model.opset_import} <= {"", "ai.onnx"}
     pending = [model.graph]
     while pending:
@@ -143,31 +134,24 @@ def onnx_graph(data: bytes, folder: Path) -> None:
             assert message.op_type not in ("Loop", "Scan", "SequenceMap")
 
 
-@cache
-def _bundle() -> Bundle:
-    return Bundle.load()
-
-
 def golden(data: bytes, folder: Path) -> None:
-    arrays = replace(_bundle(), files={"golden.npz": data}).golden()
+    arrays = replace(BUNDLE, files={"golden.npz": data}).golden()
     assert all(array.dtype != object for array in arrays.values())
 
 
 def out_of_fold(data: bytes, folder: Path) -> None:
     """The table out_of_fold.csv.gz; half of the time as it lies on disk, else before it is compressed."""
     content = data[1:] if data[:1] >= b"\x80" else gzip.compress(data[1:], 1, mtime=0)
-    held_out_table(replace(_bundle(), files={OUT_OF_FOLD: content}))
+    held_out_table(replace(BUNDLE, files={OUT_OF_FOLD: content}))
 
 
 def yaml_config(data: bytes, folder: Path) -> None:
     """A configuration of the class that the first byte names; what is accepted survives being written and read."""
     (folder / "config.yaml").write_bytes(data[1:])
-    cls = CLASSES[data[0] % len(CLASSES)] if data else CLASSES[0]
+    cls = CLASSES[data[0] % len(CLASSES) if data else 0]
     read = config.load_yaml(cls, folder / "config.yaml")
     assert config.from_dict(cls, to_dict(read)) == read
 
-
-# -- lists of files, manifests, and what a run of many files writes and goes on from
 
 _IDENTITY = {"bundle": "abc", "limits": {"x": 1}}
 FAILED = report.to_dict(report.Failure("a.mp4", "MediaError", "m"))
@@ -179,7 +163,6 @@ SCORED: dict[str, Any] = json.loads(json.dumps(report.to_dict(_DETECTION)))  # a
 
 
 def manifest(data: bytes, folder: Path) -> None:
-    """A training manifest; what is accepted is the same after it is written and read."""
     (folder / "m.csv").write_bytes(data)
     table = read_manifest(folder / "m.csv")
     write_manifest(table, folder / "again.csv")
@@ -192,14 +175,13 @@ def batch_manifest(data: bytes, folder: Path) -> None:
     (folder / "m.csv").write_bytes(data)
     source = source_of([], folder / "m.csv")
     names = [name for name in source.open() if name is not None]
-    assert len(names) == source.total
     assert all(names)
+    assert len(names) == source.total
 
 
 def parquet_manifest(data: bytes, folder: Path) -> None:
-    path = folder / "m.parquet"
-    path.write_bytes(data)
-    assert read_manifest(path)["path"].is_unique
+    (folder / "m.parquet").write_bytes(data)
+    assert read_manifest(folder / "m.parquet")["path"].is_unique
 
 
 def name_list(data: bytes, folder: Path) -> None:
@@ -221,16 +203,15 @@ def journal(data: bytes, folder: Path) -> None:
         opened.add("new", (1, 2), FAILED | {"path": "new"})
         opened.change("UPDATE results SET result = ?", data.decode(errors="replace"))
         result = opened.read("new")
-    tables: list[Table] = [CsvTable(folder / "r.csv"), KaggleTable(folder / "r.txt"), TerminalTable()]
-    for table in tables:
-        table.add(result)
     assert result["status"] in ("scored", "failed")
-    for written in tables[:2]:
-        written.close()
+    TerminalTable().add(result)
+    for kind in (CsvTable, KaggleTable):
+        table = kind(folder / "table.txt")
+        table.add(result)
+        table.close()
 
 
 def results(data: bytes, folder: Path) -> None:
-    """Every table of results, of files with hostile names and messages."""
     path, _, message = os.fsdecode(data).partition("\0")
     failed = FAILED | {"path": path, "message": message}
     scored = SCORED | {"path": path, "sync": None, "warnings": [message, path]}
@@ -242,16 +223,13 @@ def results(data: bytes, folder: Path) -> None:
         table.close()
         found[kind] = (folder / "table.txt").read_bytes().decode()  # not read_text: it would change \\r
     rows = list(csv.DictReader(io.StringIO(found[CsvTable], newline=""), strict=True))
-    assert [row["path"] for row in rows] == [_no_formula(report.printable(path))] * 2
-    assert rows[0]["reason"] == _no_formula(report.printable(message))  # for a spreadsheet would calculate with it
+    cells = [rows[0]["reason"], *(row["path"] for row in rows)]
+    assert [fused(cell) for cell in cells] == list(map(report.printable, (message, path, path)))
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)  # a spreadsheet would calculate with it
     assert [row["fake"] for row in rows] == ["", "0.5000"]
     submitted = list(csv.reader(io.StringIO(found[KaggleTable], newline=""), strict=True))
     assert submitted[1:] == [[report.printable(os.path.basename(path)), "0.500000"]] * 2
     assert [json.loads(line) for line in found[JsonLines].split("\n")[:-1]] == [failed, scored]
-
-
-def _no_formula(cell: str) -> str:
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell
 
 
 def ledger(data: bytes, folder: Path) -> None:
@@ -261,15 +239,11 @@ def ledger(data: bytes, folder: Path) -> None:
 
 
 def segments(data: bytes, folder: Path) -> None:
-    """Segments of one file, from the JSON of a dataset's metadata."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return
     assert all(0 <= start < end for start, end in clean_segments(value))
-
-
-# -- data sets: the metadata of public ones, and the folder of a preprocessing cache
 
 
 def adapter(data: bytes, folder: Path) -> None:
@@ -288,7 +262,6 @@ def adapter(data: bytes, folder: Path) -> None:
 
 
 def cache_json(data: bytes, folder: Path) -> None:
-    """cache.json and sources.jsonl of a preprocessing cache."""
     (folder / "sources.jsonl").write_bytes(data)
     assert all(isinstance(value, str) for value in _read_sources(folder).values())
     (folder / CACHE).write_bytes(data)
@@ -296,7 +269,6 @@ def cache_json(data: bytes, folder: Path) -> None:
 
 
 def shard(data: bytes, folder: Path) -> None:
-    """A shard of a preprocessing cache, as it is salvaged after a kill."""
     records, rows, end = scan(io.BytesIO(data))
     assert end <= len(data) + tarfile.BLOCKSIZE
     assert len(rows) == sum(len(record.clips) for record in records)

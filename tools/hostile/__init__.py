@@ -1,7 +1,5 @@
 """Bad input, made from a seed, and the watch that is kept while avdetect scores it. See README.md beside this file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,8 +7,7 @@ from pathlib import Path
 from hostile.case import Case
 from hostile.damage import damages
 from hostile.made import made, rendered
-from hostile.places import places
-from hostile.references import references
+from hostile.places import places, references
 
 
 def every_case(seeds: Path, count: int | None = None, families: Sequence[str] | None = None) -> list[Case]:

@@ -1,29 +1,26 @@
 """One case after the other through the worker, with everything that it must not do looked for after each."""
 
-from __future__ import annotations
-
 import contextlib
-import hashlib
+import ctypes
 import json
 import os
 import re
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from unittest import mock
 
-from benchmark.measuring import kib, proc_status, tree
+from benchmark.measuring import memory_mib, tree
 
 from avdetect.config import MediaLimits
+from avdetect.errors import ConfigError
 from avdetect.jobs.process import ANSWER, READY, Process
 from hostile.case import Case, Place, render
-from hostile.guard import Secret
 from hostile.worker import scoring
 
 # Tight, so that what runs into a limit does so soon. The rest are avdetect's own.
@@ -33,22 +30,43 @@ LIMITS = MediaLimits(
 MOST_SECONDS = 30.0  # what comes after the last look at the clock, on a busy machine, is allowed for
 MOST_MEGABYTES = 2048  # the worker and its two ffmpegs together
 TYPED = frozenset(("MediaError", "LimitError"))  # how a file may fail; anything else is a bug of ours
-_MOST_HASHED = 1 << 28  # bytes
 
 
 @dataclass
 class Row:
-    """What came of a case."""
-
     family: str
     case: str
     outcome: str = "none"  # fake, real, abstain, or the class of the error
     seconds: float = 0.0
     megabytes: float = 0.0  # the most that the worker and its children held in memory at one time
     resident: float = 0.0  # megabytes that the worker still held afterwards
-    sha256: str = ""  # of the file as it was before; empty if it is no file
     says: str = ""  # the reason or message
     violations: list[str] = field(default_factory=list)
+
+
+class Secret:
+    """A file that nobody may open. `opened` says how often somebody did, `content` what he would have read."""
+
+    content = "SECRET-7f3c19"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_text(f"{self.content}\n" * 20, encoding="utf-8")
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        in_access, in_open = 0x1, 0x20  # sys/inotify.h
+        if self._watch < 0 or libc.inotify_add_watch(self._watch, os.fsencode(path), in_access | in_open) < 0:
+            raise ConfigError(f"inotify: {os.strerror(ctypes.get_errno())}; raise fs.inotify.max_user_instances")
+        self._opened = 0
+
+    def opened(self) -> int:
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._watch, 1 << 16):
+                self._opened += len(data) // 16  # events about a watched file carry no name: they are alike long
+        return self._opened
+
+    def close(self) -> None:
+        os.close(self._watch)
 
 
 class Campaign:
@@ -63,7 +81,7 @@ class Campaign:
         self._log = folder / "worker.log"
         self._process: Process | None = None
 
-    def __enter__(self) -> Campaign:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,23 +89,20 @@ class Campaign:
         self.secret.close()
 
     def run(self, case: Case) -> Row:
-        """Make the case, score it, judge, and delete it."""
         row = Row(case.family, case.name)
         try:
             path = os.fspath(case.make(Place(self._work, self.seeds, case.rng(self.seed), self.secret.path)))
         except (RuntimeError, OSError) as error:
             row.outcome, row.says, row.violations = "not made", str(error), ["the case could not be made"]
             return row
-        row.sha256, opened = _digest(path), self.secret.opened()
         self._begin()
-        files, logged = listing(self._work), self._log.stat().st_size
+        opened, files, logged = self.secret.opened(), listing(self._work), self._log.stat().st_size
         over = threading.Event()
         disturbing = threading.Thread(target=case.disturb or (lambda path, over: None), args=(Path(path), over))
         disturbing.start()
-        answer, row.seconds, row.megabytes = self._ask(path)
+        answer = self._ask(path, row)
         over.set()
         disturbing.join()
-        row.resident = answer["resident_kib"] / 1024 if answer else 0.0
         left = listing(self._cwd) | (set() if case.disturb else listing(self._work) - files)
         noise = self._log.read_bytes()[logged:][:300]
         row.violations = [said for wrong, said in self._judge(row, case, answer) if wrong]
@@ -106,7 +121,7 @@ class Campaign:
             row.outcome = self._end()
             yield True, "the network was asked for" if row.outcome == "SIGSYS" else "the worker gave no answer"
             return
-        result = answer["result"]
+        result, row.resident = answer["result"], answer["resident"]
         failed = result["status"] == "failed"
         row.outcome = result["error"] if failed else result["verdict"]
         row.says = says = result["message"] if failed else "; ".join([result["reason"], *result["warnings"]])
@@ -121,7 +136,6 @@ class Campaign:
         yield answer["reported"], answer["reported"]
 
     def _begin(self) -> Process:
-        """Have a worker."""
         if self._process is None:
             with mock.patch.dict(os.environ, TMPDIR=str(self._cwd), HOME=str(self._cwd)):
                 self._process = Process(partial(scoring, LIMITS, self._cwd, self._sabotage))
@@ -129,35 +143,33 @@ class Campaign:
                 raise RuntimeError(f"the worker did not begin: {self._log.read_text(errors='replace')[-2000:]}")
         return self._process
 
-    def _ask(self, path: str) -> tuple[dict[str, Any] | None, float, float]:
-        """(answer, wall seconds, most megabytes held); no answer where the worker died or went on for ever."""
+    def _ask(self, path: str, row: Row) -> dict[str, Any] | None:
+        """No answer where the worker died or went on for ever."""
         process = self._begin()
         assert process.pid is not None
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # its peak begins anew
-        began, most, answer = time.monotonic(), 0, None
+        began, came = time.monotonic(), False
         process.send(path)
-        while time.monotonic() - began < 1.5 * MOST_SECONDS:
+        while not came and row.seconds < 1.5 * MOST_SECONDS:
             came = process.connection.poll(0.01)
-            most = max(most, _held(process.pid))  # also of what has just ended
-            if came:
-                answer = (process.receive() or {}).get(ANSWER)
-                break
-        return answer, time.monotonic() - began, most / 1024
+            row.megabytes = max(row.megabytes, _held(process.pid))  # also of what has just ended
+            row.seconds = time.monotonic() - began
+        return (process.receive() or {}).get(ANSWER) if came else None
 
     def _end(self) -> str:
-        """End the worker, if there is one: the signal or exit code of its end."""
+        """The signal or exit code of the worker's end, if there was one."""
         process, self._process = self._process, None
         return process.kill() if process else ""
 
 
-def _held(pid: int) -> int:
-    """KiB: the peaks of the process and of the programs that it runs now."""
-    total, ours = 0, os.readlink(f"/proc/{pid}/exe") if os.path.exists(f"/proc/{pid}/exe") else ""
+def _held(pid: int) -> float:
+    """Megabytes: the peaks of the process and of the programs that it runs now."""
+    total = 0.0
     for process in tree(pid):
-        with contextlib.suppress(OSError, KeyError):  # it has ended since
+        with contextlib.suppress(OSError):  # it has ended since
             # Between fork and exec a child shows its parent's memory as its own.
-            if process == pid or os.readlink(f"/proc/{process}/exe") != ours:
-                total += kib(proc_status(process)["VmHWM"])
+            if process == pid or not os.path.samefile(f"/proc/{process}/exe", f"/proc/{pid}/exe"):
+                total += memory_mib(process, "VmHWM")
     return total
 
 
@@ -165,22 +177,9 @@ def listing(folder: Path) -> set[str]:
     return {os.path.join(parent, name) for parent, folders, names in os.walk(folder) for name in folders + names}
 
 
-def _digest(path: str) -> str:
-    with contextlib.suppress(OSError, ValueError):
-        status = os.stat(path)
-        if stat.S_ISREG(status.st_mode) and 0 < status.st_size < _MOST_HASHED:  # of size 0: /proc, which may block
-            with open(path, "rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return ""
-
-
-def remove(folder: Path) -> None:
+def emptied(folder: Path) -> Path:
     for parent, _, _ in os.walk(folder):
         os.chmod(parent, 0o700)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def emptied(folder: Path) -> Path:
-    remove(folder)
     folder.mkdir()
     return folder

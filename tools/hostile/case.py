@@ -1,7 +1,5 @@
 """What a case is, the table that cases are made of, and the good files that bad ones come from."""
 
-from __future__ import annotations
-
 import random
 import shlex
 import subprocess
@@ -22,8 +20,6 @@ _SECONDS = 1.2  # of each seed, long enough for a face track
 
 @dataclass(frozen=True)
 class Place:
-    """Where a case is made, and what it may use."""
-
     folder: Path  # empty, deleted after the case
     seeds: Path  # the folder of `render`
     rng: random.Random
@@ -54,8 +50,6 @@ class Case:
 
 
 def content(family: str, name: str, suffix: str, data: Content | bytes) -> Case:
-    """A case that is the bytes of one file."""
-
     def make(place: Place) -> Path:
         path = place.folder / f"case.{suffix}"
         path.write_bytes(data if isinstance(data, bytes) else data(place))

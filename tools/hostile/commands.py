@@ -3,11 +3,8 @@
 How much memory they hold is not measured: their workers are those of the other cases.
 """
 
-from __future__ import annotations
-
 import csv
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,9 +14,9 @@ from typing import Any
 
 from benchmark.measuring import tree
 
-from hostile.campaign import MOST_SECONDS, Campaign, Row, emptied, listing, remove
+from hostile.campaign import MOST_SECONDS, TYPED, Campaign, Row, emptied, listing
 from hostile.case import TABLE, Case, Place
-from hostile.guard import adopt_orphans, forbid_network
+from hostile.worker import adopt_orphans, forbid_network
 
 ROOT = Path(__file__).parents[2]
 COMMANDS: dict[str, dict[str, Any]] = TABLE["commands"]
@@ -41,7 +38,7 @@ def run(campaign: Campaign, cases: list[Case]) -> Iterator[Row]:
             yield _run(campaign, name, command, home)
     finally:
         adopt_orphans(False)
-    remove(home)
+    emptied(home)
 
 
 def _fill(folder: Path, campaign: Campaign, cases: list[Case]) -> None:
@@ -52,13 +49,8 @@ def _fill(folder: Path, campaign: Campaign, cases: list[Case]) -> None:
         making = emptied(folder.parent / "making")
         made = Path(case.make(Place(making, campaign.seeds, case.rng(campaign.seed), campaign.secret.path)))
         made.rename(folder / f"{number:02d} {made.name[:60]}.mp4")
-        remove(making)
-    os.mkfifo(folder / "fifo.mp4")
-    (folder / "folder.mp4").mkdir()
-    for name, target in {"loop.mp4": "loop.mp4", "zero.mp4": "/dev/zero", "nothing.mp4": "nothing"}.items():
-        (folder / name).symlink_to(target)
-    for odd in (b"new\nline.wav", b"-x.wav", b"quote'\".wav", b"\xff.wav"):
-        (folder / os.fsdecode(odd)).write_bytes((campaign.seeds / "seed.wav").read_bytes())
+    seed = {"seed": str(campaign.seeds / "seed.wav")}
+    subprocess.run(["bash", "-ec", TABLE["beside"]["script"]], cwd=folder, env=os.environ | seed, check=True)
 
 
 def _run(campaign: Campaign, name: str, command: dict[str, Any], home: Path) -> Row:
@@ -66,24 +58,16 @@ def _run(campaign: Campaign, name: str, command: dict[str, Any], home: Path) -> 
     temporary, count = emptied(campaign.folder / "temporary"), len(files_of(home))
     first, last = command.get("shell", (":", ""))
     words = ["--limits", "limits.yaml", "--device", "cpu", *command["line"].replace("{}", "files").split()]
-    inner = ["bash", "-c", f'{first}; exec "$@" {last}', "-", sys.executable, "-m", "avdetect.cli", "score", *words]
+    score = ["-", sys.executable, "-m", "avdetect.cli", "score", *words]
     given = b"\0".join(os.fsencode(path) for path in files_of(home)) if "-" in words else b""
-    # A write to a folder of Python's is none of ours.
-    changed = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | dict.fromkeys(
-        ("TMPDIR", "HOME"), str(temporary)
-    )
+    changed = {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "HOME": str(temporary)}
+    changed["PYTHONDONTWRITEBYTECODE"] = "1"  # a write to a folder of Python's is none of ours
     most, began = _START_SECONDS + MOST_SECONDS * (count + 2), time.monotonic()
-    process = subprocess.Popen(
-        inner, cwd=home, env=os.environ | changed, start_new_session=True, preexec_fn=forbid_network,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        _, errors = process.communicate(given, timeout=most)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        _, errors = process.communicate()
-    said = errors.decode(errors="replace").strip()
-    row = Row("whole commands", name, f"exit {process.returncode}", time.monotonic() - began, says=said[:300])
+    inner = ["timeout", "-s", "KILL", str(most), "bash", "-c", f'{first}; exec "$@" {last}', *score]
+    where: dict[str, Any] = {"cwd": home, "env": os.environ | changed, "preexec_fn": forbid_network}
+    done = subprocess.run(inner, input=given, capture_output=True, **where)
+    said = done.stderr.decode(errors="replace").strip()
+    row = Row("whole commands", name, f"exit {done.returncode}", time.monotonic() - began, says=said[:300])
     allowed = {str(home / f"{word}{end}") for word in [*words, command.get("full", "")] for end in ("", ".journal")}
     watched = (
         (_orphans(others), "processes left"),
@@ -91,13 +75,12 @@ def _run(campaign: Campaign, name: str, command: dict[str, Any], home: Path) -> 
         (row.seconds > most, "it went on for too long"),
         (campaign.secret.opened() > opened, "the secret file was opened"),
     )
-    judged = (*_judge(command, process.returncode, said, home), *watched)
+    judged = (*_judge(command, done.returncode, said, home), *watched)
     row.violations = [f"{what}: {wrong}" for wrong, what in judged if wrong]
     return row
 
 
 def _judge(command: dict[str, Any], code: int, said: str, home: Path) -> Iterator[tuple[Any, str]]:
-    """Pairs: what is wrong, if anything, and of what kind that is."""
     expected = code == command.get("code", 1) and command.get("says", "") in said and "Traceback" not in said
     yield not expected and f"{said[-500:]!r}", f"exit {code}"
     yield len(said.splitlines()) > 1 and said[:500], "more than a line"
@@ -107,7 +90,7 @@ def _judge(command: dict[str, Any], code: int, said: str, home: Path) -> Iterato
         good = [row for row in rows if row["path"].endswith(".wav") or row["path"][6:8] in ("00", "01", "02")]
         yield len(rows) != len(files_of(home)) and f"{len(rows)}", f"rows for {len(files_of(home))} files"
         yield [row["path"] for row in good if row["status"] != "scored"], "good files that failed"
-        yield {row["error"] for row in rows} - {"", "MediaError", "LimitError"}, "errors that are no file's"
+        yield {row["error"] for row in rows} - TYPED - {""}, "errors that are no file's"
         # The status of SIGSYS.
         yield any("status -31" in row["reason"] + row["warnings"] for row in rows), "ffmpeg asked for the network"
 
@@ -124,10 +107,8 @@ def _children() -> set[int]:
 def _orphans(before: set[int]) -> list[int]:
     """Processes of a command that has ended. Those that end within two seconds are none: multiprocessing's tracker."""
     deadline = time.monotonic() + 2
-    while left := _children() - before:
+    while (left := _children() - before) and time.monotonic() < deadline:
         for pid in left:
             os.waitpid(pid, os.WNOHANG)
-        if time.monotonic() > deadline:
-            break
         time.sleep(0.02)
     return sorted(_children() - before)

@@ -1,11 +1,10 @@
 """Good files, damaged: cut, bits flipped, rearranged, disguised, and with headers that say what is not so."""
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from hostile.case import TABLE, Case, Place, content
@@ -22,7 +21,6 @@ _SIZED = ("seed.mp4", "fragments.mp4", "seed.mov", "seed.mkv", "seed.webm", "see
 
 
 def damages(seeds: Path) -> Iterator[Case]:
-    """All of this file."""
     for name in sorted(SEEDS.keys() - _LIKE_OTHERS):
         data = (seeds / name).read_bytes()
         places = {at + by for at in _borders(parts(data, _suffix(name))) for by in (-1, 0, 1)}
@@ -53,13 +51,11 @@ def _borders(found: list[Part]) -> set[int]:
 
 
 def _changed(name: str, start: int, new: bytes, end: int, place: Place) -> bytes:
-    """With `new` from `start` to `end`."""
     data = place.seed(name)
     return data[:start] + new + data[end:]
 
 
 def _flip(name: str, place: Place) -> bytes:
-    """1 to 200 bits, mostly in headers."""
     data, rng = bytearray(place.seed(name)), place.rng
     headers = [at for part in parts(bytes(data), _suffix(name)) for at in range(part.start, part.payload)]
     for _ in range(rng.choice([1, 1, 2, 5, 20, 200])):
@@ -111,13 +107,11 @@ def _header_lies(seeds: Path) -> Iterator[Case]:
         found = parts(data, suffix)
         for kind, fields in kinds.items():
             same = [part for part in found if part.kind == kind.encode()] if kind else [Part(b"", 0, 0, len(data))]
-            for which, part in enumerate(same[:2]):
-                for field in fields.split(", "):
-                    label, at, values = _field(field, part, suffix)
-                    for value in values:
-                        said = f"{name} {kind} {which} {label} = {value.hex()}"
-                        make = partial(_changed, name, at, value, at + len(value))
-                        yield content("header lies", said, suffix, make)
+            for (which, part), field in product(enumerate(same[:2]), fields.split(", ")):
+                label, at, values = _field(field, part, suffix)
+                for value in values:
+                    make = partial(_changed, name, at, value, at + len(value))
+                    yield content("header lies", f"{name} {kind} {which} {label} = {value.hex()}", suffix, make)
 
 
 def _field(field: str, part: Part, suffix: str) -> tuple[str, int, list[bytes]]:
@@ -147,7 +141,5 @@ def _size_lies(seeds: Path) -> Iterator[Case]:
             top = (marker or 1 << 32) - 1
             now = int.from_bytes(data[at:end], order(suffix)) & top
             for lie in sorted({0, now // 2, min(now * 2 + 1, top), top // 2, top}):
-                new = (marker | lie).to_bytes(end - at, order(suffix))
-                yield content(
-                    "size lies", f"{name} length of {kind!r}: {lie}", suffix, partial(_changed, name, at, new, end)
-                )
+                make = partial(_changed, name, at, (marker | lie).to_bytes(end - at, order(suffix)), end)
+                yield content("size lies", f"{name} length of {kind!r}: {lie}", suffix, make)

@@ -1,7 +1,4 @@
-"""Files that no encoder would write, made byte by byte: small ones that want to be large, odd sound, forged words; and
-extremes that ffmpeg itself can make: sizes, rates, formats, lengths; times of packets that make no sense."""
-
-from __future__ import annotations
+"""Files that no encoder would write, made byte by byte, and the extremes that ffmpeg itself can make."""
 
 import math
 import shlex
@@ -21,8 +18,9 @@ _TIMED = ("seed.mp4", "seed.mkv", "seed.ts", "seed.avi", "seed.nut", "seed.flv",
 
 
 def made() -> Iterator[Case]:
-    """All of this file."""
-    yield from _bombs()
+    for suffix, build in (("h264", _flat_h264), ("mkv", _png_track), ("png", _png), ("gif", _gif)):
+        for name, *size in TABLE["bombs"][suffix]:
+            yield content("bombs", name, suffix, fixed(build, *size))
     for count in (65, 1000, 5000):
         tracks = b"".join(pcm_track(n + 1) for n in range(count))
         many: dict[str, Content | bytes] = {"mp4": partial(_many_tracks, count), "mkv": matroska(tracks)}
@@ -38,18 +36,6 @@ def made() -> Iterator[Case]:
     yield from _sounds()
 
 
-def _bombs() -> Iterator[Case]:
-    for name, width, height, frames in TABLE["bombs"]["h264"]:
-        yield content("bombs", f"H.264 of {name}", "h264", fixed(_flat_h264, width, height, frames))
-    for width, height in TABLE["bombs"]["png"]:
-        name = f"PNG of {width} x {height}"
-        yield content("bombs", name, "png", fixed(_png, width, height))
-        yield content("bombs", f"{name} in Matroska", "mkv", fixed(_png_track, width, height))
-    for width, height, frames in TABLE["bombs"]["gif"]:
-        name = f"GIF of {width} x {height}, {frames} times"
-        yield content("bombs", name, "gif", fixed(_gif, width, height, frames))
-
-
 def _flat_h264(width: int, height: int, frames: int) -> bytes:
     """A grey picture of so many blocks of 16 x 16: a byte a block; then frames that repeat it: a dozen bytes each."""
     sps = _unit(0x67, f"{66:08b}{0:08b}{62:08b}", 0, 12, 2, 1, "0", width - 1, height - 1, "1100")
@@ -62,10 +48,9 @@ def _flat_h264(width: int, height: int, frames: int) -> bytes:
 
 def _unit(header: int, *fields: int | str) -> bytes:
     """A unit of H.264 (ITU-T H.264, 9.1): numbers in Exp-Golomb's code, bits as they are."""
-    codes = (
-        field if isinstance(field, str) else f"{field + 1:0{2 * (field + 1).bit_length() - 1}b}" for field in fields
-    )
-    text = "".join(codes) + "1"
+    text = ""
+    for field in (*fields, "1"):
+        text += field if isinstance(field, str) else f"{field + 1:0{2 * (field + 1).bit_length() - 1}b}"
     text += "0" * (-len(text) % 8)
     payload = int(text, 2).to_bytes(len(text) // 8)
     safe = payload.replace(b"\0\0\0", b"\0\0\3\0").replace(b"\0\0\1", b"\0\0\3\1").replace(b"\0\0\2", b"\0\0\3\2")
@@ -110,13 +95,11 @@ def _many_tracks(count: int, place: Place) -> bytes:
     return data[: moov.start] + box(b"moov", data[moov.payload : moov.end] + b"".join(copies)) + data[moov.end :]
 
 
-def box(kind: bytes, inside: bytes) -> bytes:
-    """One of MP4."""
+def box(kind: bytes, inside: bytes) -> bytes:  # of MP4
     return struct.pack(">I", 8 + len(inside)) + kind + inside
 
 
-def element(kind: int, data: bytes) -> bytes:
-    """One of Matroska."""
+def element(kind: int, data: bytes) -> bytes:  # of Matroska
     size = (1 << 56) | len(data)
     return kind.to_bytes((kind.bit_length() + 7) // 8, "big") + size.to_bytes(8, "big") + data
 
@@ -157,7 +140,6 @@ def _wav(data: bytes, code: int = 1, channels: int = 1, rate: int = 16000, bits:
 
 
 def _sounds() -> Iterator[Case]:
-    """Float samples that are no numbers; channels, rates, bits, codecs and lengths that nobody has."""
     for value, bits, every in product((math.nan, math.inf, -math.inf, 3e38, 1e-45, 0.0, 2.0), (32, 64), (1, 50)):
         name = f"{bits}-bit {value}, one in {every}"
         yield content("odd sounds", name, "wav", partial(_floats, value, bits, every))
@@ -169,14 +151,12 @@ def _sounds() -> Iterator[Case]:
         yield content("odd sounds", f"{channels} channels in Matroska", "mkv", data)
 
 
-def _floats(value: float, bits: int, every: int, place: Place) -> bytes:
-    """A second and a half: every n-th sample is `value`, the others are noise."""
+def _floats(value: float, bits: int, every: int, place: Place) -> bytes:  # the others are noise
     samples = [value if n % every == 0 else place.rng.uniform(-0.5, 0.5) for n in range(24000)]
     return _wav(struct.pack(f"<24000{'f' if bits == 32 else 'd'}", *samples), code=3, bits=bits)
 
 
 def rendered() -> Iterator[Case]:
-    """Odd sizes, formats, rates and lengths; times of the video, of the sound or of both."""
     for family, table in TABLE["rendered"].items():
         for name, command in _filled(table):
             yield Case(family, name, partial(_render, command), only_bytes=True)

@@ -1,7 +1,5 @@
 """Where the parts of a container begin and end: boxes, elements, chunks; equal pieces of everything else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -15,9 +13,7 @@ _PIECES = 10
 
 
 class Part(NamedTuple):
-    """A box or its like."""
-
-    kind: bytes
+    kind: bytes  # of a box or its like
     start: int
     payload: int  # where what it holds begins
     end: int
