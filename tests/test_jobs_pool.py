@@ -22,10 +22,14 @@ from unittest.mock import Mock, patch
 import jobs_tasks
 import pytest
 from batch_commands import ROOT, all_gone, eventually, family, gone, kept_in, named_like, rows_in, start, wait_for
-from conftest import Here
+from cache_factory import kill_workers, samples
+from conftest import Here, PoolHere
+from manifests import manifest_of
 from media_factory import MediaFactory
 
 from avdetect.batch.options import ScoringOptions
+from avdetect.config import PreprocessConfig
+from avdetect.datasets.cache import build
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
 from avdetect.jobs import pool as pool_module
@@ -303,6 +307,20 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
     assert f"{before} were scored before" in err
     assert len(err.splitlines()) == 1
     assert len(set(kept_in(journal))) == len(kept_in(journal)) == len(names)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an open shard, in this process
+def test_a_cache_made_on_ray_through_a_kill_is_that_of_one_process(
+    local_ray: str, media: MediaFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = manifest_of([media(name) for name in ("clap.mp4", "tone.wav", "silent_film.mp4")])
+    monkeypatch.setattr(build, "Pool", PoolHere)
+    build.preprocess(table, tmp_path / "straight", PreprocessConfig(), build.Options())
+    victims = kill_workers(monkeypatch, "", 1)
+    on_ray = build.Options(workers=2, engine="ray")
+    report = build.preprocess(table, tmp_path / "cache", PreprocessConfig(), on_ray)
+    assert (len(victims), report.preprocessed) == (1, 3), "tried again"
+    assert samples(tmp_path / "cache") == samples(tmp_path / "straight")
 
 
 # Does not import it: that fixes settings which our own Ray needs.
