@@ -89,21 +89,17 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], rel
             assert same, (name, value, other[name])
 
 
-@pytest.mark.parametrize(("threads", "rows", "frames", "order"), [(4, 1, 7, [1, 0]), (2, 64, 1, [1])])
-def test_threads_batches_and_what_went_before_change_nothing(
-    bundle, files, expected, threads, rows, frames, order, monkeypatch
-):
-    """Neither the rows given to a network at once nor the frames read at once; but products of other sizes round
-    otherwise, and the blocks of a transformer add that up."""
-    video: Callable[..., Any] = MediaReader.video
-    monkeypatch.setattr(MediaReader, "video", lambda self, **window: video(self, **window | {"batch": frames}))
-    monkeypatch.setattr("avdetect.bundle._CPU_ROWS", rows)
-    found = in_process(bundle, [files[i] for i in order], threads)
-    assert_same(found, [expected[i] for i in order], relative=2e-5)
-
-
-def test_threads_alone_change_not_even_the_last_decimals(bundle: Path, files: list[Path], expected) -> None:
+def test_threads_batches_and_what_went_before_change_nothing(bundle, files, expected, monkeypatch) -> None:
+    """Threads alone change not even the last decimals. Neither the rows given to a network at once nor the frames read
+    at once change more; but products of other sizes round otherwise, and the blocks of a transformer add that up."""
     assert_same(in_process(bundle, files[1:], threads=4), expected[1:])
+    video: Callable[..., Any] = MediaReader.video
+    for threads, rows, frames, order in ((4, 1, 7, [1, 0]), (2, 64, 1, [1])):
+        batches = {"batch": frames}
+        monkeypatch.setattr(MediaReader, "video", lambda self, by=batches, **window: video(self, **window | by))
+        monkeypatch.setattr("avdetect.bundle._CPU_ROWS", rows)
+        found = in_process(bundle, [files[i] for i in order], threads)
+        assert_same(found, [expected[i] for i in order], relative=2e-5)
 
 
 def test_workers_and_order_change_nothing_and_the_home_folder_stays_empty(

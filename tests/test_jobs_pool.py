@@ -327,23 +327,13 @@ def test_a_cache_made_on_ray_through_a_kill_is_that_of_one_process(
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=how_to_install("ray"))
 
 
-def answers_of(pool: RayPool, paths: list[str]) -> list[float]:
-    return [event.answer for event in pool.run(Item(path, path) for path in paths) if isinstance(event, Done)]
-
-
-def numbers(folder: Path, count: int) -> list[str]:
-    for i in range(count):
-        (folder / f"{i}").write_text("0.5")
-    return [str(folder / f"{i}") for i in range(count)]
-
-
 def test_more_workers_than_there_is_room_for_wait_while_others_work(
     local_ray: str, tmp_path: Path, monkeypatch
 ) -> None:
-    numbers(tmp_path, 6)
+    items_of(tmp_path, **dict.fromkeys("abcdef", "0.5"))
     monkeypatch.chdir(tmp_path)  # names are those of the folder where the command was given
     pool = RayPool(jobs_tasks.begin, 3, 60)
-    assert answers_of(pool, [f"{number}" for number in range(6)]) == [0.5] * 6
+    assert run(pool, [Item(name, name) for name in "abcdef"]) == dict.fromkeys("abcdef", 0.5)
     late, ready = (SimpleNamespace(host=None, ready=ready, deadline=0.0) for ready in (0, 1))
     pool._workers = [late, ready]
     pool._late_start(late)
@@ -385,7 +375,7 @@ def test_a_cluster_that_does_not_fit_is_said(
     monkeypatch.setattr(f"avdetect.jobs.ray.{attribute}", value)
     cpus = 9 if "SECONDS" in attribute else 1
     with pytest.raises(AVDetectError, match=message):
-        answers_of(RayPool(jobs_tasks.begin, 1, 60, cpus=cpus), numbers(tmp_path, 1))
+        run(RayPool(jobs_tasks.begin, 1, 60, cpus=cpus), items_of(tmp_path, a="0.5"))
 
 
 def test_a_machine_with_another_bundle_or_device_scores_nothing() -> None:
