@@ -1,7 +1,11 @@
-"""A small cache of three files, for the tests of its format."""
+"""A small cache of three files, for the tests of its format; what a cache holds, and runs whose workers are killed."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +17,11 @@ from manifests import manifest_of
 
 from avdetect.config import PreprocessConfig
 from avdetect.datasets.cache.records import Record
+from avdetect.datasets.cache.shards import read_clips
 from avdetect.datasets.cache.store import Identity, Store
 from avdetect.datasets.clips import ClipArchive
+from avdetect.jobs.pool import BasePool
+from avdetect.jobs.process import Process
 from avdetect.types import Clip
 
 IDENTITY = Identity(PreprocessConfig(), "none", "0" * 16)
@@ -70,3 +77,35 @@ def contents(clip: Clip) -> list:
         arrays = [getattr(track, name) for name in ARRAYS]
         found += [track.track_id, track.first_frame, *((a.dtype, a.shape, a.tobytes()) for a in arrays)]
     return found
+
+
+def samples(cache: Path) -> dict[tuple[str, int], str]:
+    """Every stored clip: (key, clip) -> digest of its bytes. No two may have one key."""
+    found: dict[tuple[str, int], str] = {}
+    for tar in sorted((cache / "shards").glob("*.tar")):
+        content = tar.read_bytes()
+        for row in read_clips(tar).to_dict("records"):
+            assert (row["key"], row["clip"]) not in found, "stored twice"
+            part = content[row["offset"] : row["offset"] + row["size"]]
+            found[row["key"], row["clip"]] = hashlib.sha256(part).hexdigest()
+    return found
+
+
+def kill_workers(monkeypatch: pytest.MonkeyPatch, name: str, times: float = math.inf) -> list[object]:
+    """Kill the worker of every file whose name ends so, once it has it; the list of them grows."""
+    submit, victims = BasePool._submit, []
+
+    def submit_and_kill(self) -> None:
+        submit(self)
+        for worker in self._workers:
+            if worker.item is None or worker in victims or len(victims) >= times:
+                continue
+            if worker.item.value["records"][0]["source"].endswith(name):
+                victims.append(worker)
+                if isinstance(worker, Process):
+                    os.kill(worker.pid, signal.SIGKILL)
+                else:
+                    worker.kill()
+
+    monkeypatch.setattr(BasePool, "_submit", submit_and_kill)
+    return victims

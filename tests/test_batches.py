@@ -237,7 +237,7 @@ def test_short_and_partly_silent_recordings_fill_the_window(tmp_path: Path) -> N
         wave = None if samples is None else Waveform(samples)
         clips[row] = [dataclasses.replace(clips[row][0], waveform=wave)]
     part = part_of(tmp_path / "a", clips)
-    batches = AudioBatches(part, AudioConfig(), PAIRS, 0)
+    batches = AudioBatches(part, AudioConfig(), SPLICED, 0)
     assert len(batches.real.clips) == len(batches.fake.clips) == 1
     assert torch.isfinite(batches(0)["mels"]).all()
     plain = AudioBatches(part, AudioConfig(), dataclasses.replace(PAIRS, forged=0.0), 0, augment=False)

@@ -1,9 +1,6 @@
 """From a file to a Detection with the default bundle: the verdict's parts, missing streams, windows, and parity with
 training."""
 
-import os
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -183,12 +180,3 @@ def test_another_face_detector_warns(detector: Detector) -> None:
     (warning,) = other.score(SAMPLE, duration_seconds=1).warnings
     assert "another" in warning
     assert "mtcnn" in warning
-
-
-def test_scoring_leaves_the_home_folder_empty(tmp_path: Path) -> None:
-    """ONNX Runtime's wheels keep a number of the device and a queue of reports there unless they are told not to."""
-    code = f"import avdetect; avdetect.load_detector().score({str(SAMPLE)!r}, duration_seconds=1.0)"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_"))}
-    environment |= {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

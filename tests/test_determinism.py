@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -88,28 +89,30 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]], rel
             assert same, (name, value, other[name])
 
 
-@pytest.mark.parametrize(("threads", "rows", "frames", "order"), [(4, 1, 7, [1, 0]), (2, 64, 1, [1])])
-def test_threads_batches_and_what_went_before_change_nothing(
-    bundle, files, expected, threads, rows, frames, order, monkeypatch
-):
-    """Neither the rows given to a network at once nor the frames read at once; but products of other sizes round
-    otherwise, and the blocks of a transformer add that up."""
-    video: Callable[..., Any] = MediaReader.video
-    monkeypatch.setattr(MediaReader, "video", lambda self, **window: video(self, **window | {"batch": frames}))
-    monkeypatch.setattr("avdetect.bundle._CPU_ROWS", rows)
-    found = in_process(bundle, [files[i] for i in order], threads)
-    assert_same(found, [expected[i] for i in order], relative=2e-5)
-
-
-def test_threads_alone_change_not_even_the_last_decimals(bundle: Path, files: list[Path], expected) -> None:
+def test_threads_batches_and_what_went_before_change_nothing(bundle, files, expected, monkeypatch) -> None:
+    """Threads alone change not even the last decimals. Neither the rows given to a network at once nor the frames read
+    at once change more; but products of other sizes round otherwise, and the blocks of a transformer add that up."""
     assert_same(in_process(bundle, files[1:], threads=4), expected[1:])
+    video: Callable[..., Any] = MediaReader.video
+    for threads, rows, frames, order in ((4, 1, 7, [1, 0]), (2, 64, 1, [1])):
+        batches = {"batch": frames}
+        monkeypatch.setattr(MediaReader, "video", lambda self, by=batches, **window: video(self, **window | by))
+        monkeypatch.setattr("avdetect.bundle._CPU_ROWS", rows)
+        found = in_process(bundle, [files[i] for i in order], threads)
+        assert_same(found, [expected[i] for i in order], relative=2e-5)
 
 
-def test_workers_and_order_change_nothing(bundle: Path, files: list[Path], expected: list[dict[str, Any]]) -> None:
+def test_workers_and_order_change_nothing_and_the_home_folder_stays_empty(
+    bundle: Path, files: list[Path], expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """ONNX Runtime's wheels keep a number of the device and a queue of reports there unless they are told not to."""
     command = [sys.executable, "-m", "avdetect.cli", "score", str(files[1]), str(files[0]), "--json"]
     command += ["--bundle", str(bundle), "--device", "cpu", "--workers", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "ORT_"))}
+    environment |= {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=environment)
     assert_same([numbers(json.loads(line)) for line in done.stdout.splitlines()], expected[::-1])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(("codec", "flips", "seed"), [("libx264 -bf 2 -g 25", 6, 1), ("mpeg4", 200, 0)])

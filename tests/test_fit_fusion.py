@@ -315,8 +315,16 @@ def test_a_part_that_carries_no_information_is_silent() -> None:
     assert "sync" in fusion_training.silent_parts(rows_of(table, features))
 
 
+@pytest.fixture(scope="module")
+def two_folds() -> Iterator[None]:
+    """Of the fusions' own, from here on: many are fitted, and none is asked how well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fusion_training, "INNER_FOLDS", (2,))
+        yield
+
+
 @pytest.mark.parametrize("kind", ["logistic", "parts"])
-def test_where_no_mismatch_is_known_the_match_is_silent(kind: str) -> None:
+def test_where_no_mismatch_is_known_the_match_is_silent(kind: str, two_folds: None) -> None:
     table, features = three_causes(120)
     kept = (table["method"] != "other_voice").to_numpy()
     table, features = table[kept].reset_index(drop=True), features[kept]
@@ -326,14 +334,6 @@ def test_where_no_mismatch_is_known_the_match_is_silent(kind: str) -> None:
 
 
 ABLATED = FusionFitConfig(steps=5, lr=0.05)
-
-
-@pytest.fixture(scope="module")
-def two_folds() -> Iterator[None]:
-    """Of the fusions' own: seven combinations of streams are fitted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fusion_training, "INNER_FOLDS", (2,))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,14 @@ from unittest.mock import Mock, patch
 import jobs_tasks
 import pytest
 from batch_commands import ROOT, all_gone, eventually, family, gone, kept_in, named_like, rows_in, start, wait_for
-from conftest import Here
+from cache_factory import kill_workers, samples
+from conftest import Here, PoolHere
+from manifests import manifest_of
 from media_factory import MediaFactory
 
 from avdetect.batch.options import ScoringOptions
+from avdetect.config import PreprocessConfig
+from avdetect.datasets.cache import build
 from avdetect.errors import AVDetectError, ConfigError, ModelError
 from avdetect.extras import how_to_install
 from avdetect.jobs import pool as pool_module
@@ -305,27 +309,31 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
     assert len(set(kept_in(journal))) == len(kept_in(journal)) == len(names)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an open shard, in this process
+def test_a_cache_made_on_ray_through_a_kill_is_that_of_one_process(
+    local_ray: str, media: MediaFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = manifest_of([media(name) for name in ("clap.mp4", "tone.wav", "silent_film.mp4")])
+    monkeypatch.setattr(build, "Pool", PoolHere)
+    build.preprocess(table, tmp_path / "straight", PreprocessConfig(), build.Options())
+    victims = kill_workers(monkeypatch, "", 1)
+    on_ray = build.Options(workers=2, engine="ray")
+    report = build.preprocess(table, tmp_path / "cache", PreprocessConfig(), on_ray)
+    assert (len(victims), report.preprocessed) == (1, 3), "tried again"
+    assert samples(tmp_path / "cache") == samples(tmp_path / "straight")
+
+
 # Does not import it: that fixes settings which our own Ray needs.
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason=how_to_install("ray"))
-
-
-def answers_of(pool: RayPool, paths: list[str]) -> list[float]:
-    return [event.answer for event in pool.run(Item(path, path) for path in paths) if isinstance(event, Done)]
-
-
-def numbers(folder: Path, count: int) -> list[str]:
-    for i in range(count):
-        (folder / f"{i}").write_text("0.5")
-    return [str(folder / f"{i}") for i in range(count)]
 
 
 def test_more_workers_than_there_is_room_for_wait_while_others_work(
     local_ray: str, tmp_path: Path, monkeypatch
 ) -> None:
-    numbers(tmp_path, 6)
+    items_of(tmp_path, **dict.fromkeys("abcdef", "0.5"))
     monkeypatch.chdir(tmp_path)  # names are those of the folder where the command was given
     pool = RayPool(jobs_tasks.begin, 3, 60)
-    assert answers_of(pool, [f"{number}" for number in range(6)]) == [0.5] * 6
+    assert run(pool, [Item(name, name) for name in "abcdef"]) == dict.fromkeys("abcdef", 0.5)
     late, ready = (SimpleNamespace(host=None, ready=ready, deadline=0.0) for ready in (0, 1))
     pool._workers = [late, ready]
     pool._late_start(late)
@@ -367,7 +375,7 @@ def test_a_cluster_that_does_not_fit_is_said(
     monkeypatch.setattr(f"avdetect.jobs.ray.{attribute}", value)
     cpus = 9 if "SECONDS" in attribute else 1
     with pytest.raises(AVDetectError, match=message):
-        answers_of(RayPool(jobs_tasks.begin, 1, 60, cpus=cpus), numbers(tmp_path, 1))
+        run(RayPool(jobs_tasks.begin, 1, 60, cpus=cpus), items_of(tmp_path, a="0.5"))
 
 
 def test_a_machine_with_another_bundle_or_device_scores_nothing() -> None:

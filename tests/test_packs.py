@@ -145,7 +145,10 @@ def test_what_is_no_pack_is_one_clear_error(archive: ClipArchive, tmp_path: Path
     assert not (tmp_path / "small.zip").exists()
 
 
-def test_from_a_pack_to_an_encoder_that_a_run_starts_from(archive: ClipArchive, tmp_path: Path, capsys) -> None:
+def test_from_a_pack_to_an_encoder_that_a_run_starts_from(
+    archive: ClipArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr("avdetect.training.packs.IN_VAIN", 10)  # the pack has room for all that there is
     faces, config, out = tmp_path / "faces.zip", tmp_path / "config.yaml", tmp_path / "trained"
     config.write_text(yaml.safe_dump(CONFIG))
     assert run(pack_faces.main, "--cache", archive.root, "--out", faces, "--max-mib", 0.5) == 0

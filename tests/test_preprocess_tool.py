@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import math
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from cache_factory import kill_workers, samples
 from conftest import PoolHere
 from manifests import manifest_of
 from media_factory import encode
@@ -28,14 +28,13 @@ from avdetect.config import MediaLimits, PreprocessConfig
 from avdetect.datasets.cache import build, store
 from avdetect.datasets.cache.build import Report
 from avdetect.datasets.cache.payload import encode_clip
-from avdetect.datasets.cache.shards import read_clips, read_files
+from avdetect.datasets.cache.shards import read_files
 from avdetect.datasets.cache.worker import Setup, making
 from avdetect.datasets.clips import ClipArchive
 from avdetect.datasets.manifest import write_manifest
 from avdetect.errors import AVDetectError, ConfigError
 from avdetect.faces import build_detector
-from avdetect.jobs.pool import BasePool, Failed, Item, Pool
-from avdetect.jobs.process import Process
+from avdetect.jobs.pool import Failed, Item, Pool
 from avdetect.preprocess import Preprocessor
 from avdetect.stills import still_clips
 
@@ -74,18 +73,6 @@ def preprocess_here(table: pd.DataFrame, cache: Path, pool: type[Pool] = PoolHer
 
 def run(cache: Path, folder: Path, names: list[str] | None = None, **options) -> Report:
     return preprocess_here(table_of(folder, names or NAMES), cache, **options)
-
-
-def samples(cache: Path) -> dict[tuple[str, int], str]:
-    """Every stored clip: (key, clip) -> digest of its bytes. No two may have one key."""
-    found: dict[tuple[str, int], str] = {}
-    for tar in sorted((cache / "shards").glob("*.tar")):
-        content = tar.read_bytes()
-        for row in read_clips(tar).to_dict("records"):
-            assert (row["key"], row["clip"]) not in found, "stored twice"
-            part = content[row["offset"] : row["offset"] + row["size"]]
-            found[row["key"], row["clip"]] = hashlib.sha256(part).hexdigest()
-    return found
 
 
 def words(data: Path, folder: Path, names: list[str]) -> list[str]:
@@ -226,26 +213,6 @@ def test_a_full_disk_stops_the_run(data: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("cache/shards/*.tar"))
 
 
-def kill_workers(monkeypatch: pytest.MonkeyPatch, name: str, times: float = math.inf) -> list[object]:
-    """Kill the worker of every file whose name ends so, once it has it; the list of them grows."""
-    submit, victims = BasePool._submit, []
-
-    def submit_and_kill(self) -> None:
-        submit(self)
-        for worker in self._workers:
-            if worker.item is None or worker in victims or len(victims) >= times:
-                continue
-            if worker.item.value["records"][0]["source"].endswith(name):
-                victims.append(worker)
-                if isinstance(worker, Process):
-                    os.kill(worker.pid, signal.SIGKILL)
-                else:
-                    worker.kill()
-
-    monkeypatch.setattr(BasePool, "_submit", submit_and_kill)
-    return victims
-
-
 def test_a_file_that_kills_its_worker_costs_itself_only(data, tmp_path, straight, monkeypatch):
     victims = kill_workers(monkeypatch, "v1.mp4")
     names, cache = ["v1.mp4", "v0.mp4"], tmp_path / "cache"
@@ -270,14 +237,6 @@ def test_where_every_file_kills_its_worker_the_machine_is_to_blame(data: Path, t
 
     with pytest.raises(AVDetectError, match="the third file in a row: run again with fewer --workers"):
         run(tmp_path / "cache", data, pool=Doomed)
-
-
-def test_a_worker_of_ray_that_is_killed_costs_a_second_try(data, tmp_path, straight, monkeypatch, local_ray):
-    """And the cache is as if nothing had happened."""
-    victims, names = kill_workers(monkeypatch, "", 1), ["v0.mp4", "v1.mp4", "still.png"]
-    report = run(tmp_path / "cache", data, names, workers=2, engine="ray")
-    assert (len(victims), report.preprocessed) == (1, 3)
-    assert samples(tmp_path / "cache").items() <= samples(straight).items()
 
 
 def test_copies_hang_on_the_originals_bytes_and_move_with_the_data(straight: Path, data: Path, tmp_path: Path) -> None:

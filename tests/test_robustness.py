@@ -90,8 +90,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("media")
     rows = []
     for label in (0, 1):
-        cut = ("-ss", str(label), "-t", "1.2", "-i", str(SAMPLE))
-        face = encode(folder / f"{label}.mp4", *cut, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac")
+        cut = ("-ss", str(label), "-t", "1", "-i", str(SAMPLE))
+        small = ("-vf", "scale=240:240", "-c:v", "libx264", "-preset", "ultrafast")
+        face = encode(folder / f"{label}.mp4", *cut, *small, "-c:a", "aac")
         voice = encode(folder / f"{label}.wav", *cut, "-vn")
         rows += [(str(face), label, "made", "any"), (str(voice), label, "made", "speech")]
     (folder / "broken.mp4").write_text("no film")
