@@ -130,7 +130,7 @@ class VisualConfig(Checked):
     tune: Literal["all", "norm", "none"] = "all"
     unit_features: bool = False  # the head sees the encoder's pooled output scaled to length 1
     dropout: BelowOne = 0.3
-    pooling: Literal["confident", "mean"] = "confident"  # of a track's frame logits (avdetect.pooling)
+    pooling: Literal["confident", "mean"] = "confident"  # of frame logits (avdetect.pooling)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -218,8 +218,8 @@ class Detector:
         visual, audio, speaker = outputs.visual_logit(), outputs.audio_logit(), outputs.sync_reading()
         if visual is not None:
             curves = [
-                self._judged_curve("visual", per_second(outputs.face_points(track)), outputs.track_logit(logits), track)
-                for track, logits in outputs.track_logits().items()
+                self._judged_curve("visual", per_second(outputs.face_points(track)), logit, track)
+                for track, logit in outputs.track_logits().items()
             ]
             yield StreamScore("visual", visual, tuple(curves))
         if audio is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from avdetect.types import FPS, SAMPLE_RATE, Float, StreamName
 
-PRIOR_CROPS = 2.0  # a track's logit counts half when it rests on so many face crops
+PRIOR_CROPS = 4.0  # a track of so many face crops is half its own and half the file's
 MIN_SYNC_WINDOWS = 50  # 2 s of mouth embeddings with their voice: with less no match of a file is judged
 MIN_STRETCH_WINDOWS = 20  # 0.8 s: the same for a stretch of a file, which is only shown
 # Frames around offset 0 in which the match is sought: a third of a second. Players, platforms and muxers shift sound by
@@ -37,19 +37,25 @@ def confident_mean(logits: Float) -> float:
     return float(np.sum(weights * logits) / np.sum(weights))
 
 
-def track_logit(logits: Float, pooling: str = "confident") -> float:
-    """Frame logits of one track -> its logit, drawn towards 0 when there are few crops to back it.
+def track_logits(logits: Mapping[int, Float], pooling: str = "confident") -> dict[int, float]:
+    """Frame logits by track -> a logit a track, drawn towards that of all crops of the file when few back it.
 
-    A cut video has many short tracks; without this the most suspicious of many noisy ones would always look forged.
-    `pooling` is "confident" or "mean" (`config.VisualConfig.pooling`).
+    Tracks of one file share camera and codec, so what one of few crops says beyond the others is mostly noise: without
+    this the most suspicious of many short tracks of a cut video would always look forged. `pooling` is "confident" or
+    "mean" (`config.VisualConfig.pooling`).
     """
-    mean = confident_mean(logits) if pooling == "confident" else float(np.mean(logits))
-    return mean * len(logits) / (len(logits) + PRIOR_CROPS)
+    mean = confident_mean if pooling == "confident" else lambda values: float(np.mean(values))
+    seen = {track: values for track, values in logits.items() if len(values)}
+    together = mean(np.concatenate(list(seen.values()))) if seen else 0.0
+    return {
+        track: (len(values) * mean(values) + PRIOR_CROPS * together) / (len(values) + PRIOR_CROPS)
+        for track, values in seen.items()
+    }
 
 
 def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident") -> float | None:
     """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video."""
-    return max((track_logit(values, pooling) for values in logits.values() if len(values)), default=None)
+    return max(track_logits(logits, pooling).values(), default=None)
 
 
 def per_second(points: Iterable[tuple[float, float]]) -> dict[int, float]:

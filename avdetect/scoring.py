@@ -67,7 +67,7 @@ class Networks(Protocol):
 class StreamOutputs:
     """What the networks said of one file; `StreamScorer.start` begins and `StreamScorer.finish` completes it."""
 
-    pooling: str = "confident"  # of a track's frame logits
+    pooling: str = "confident"  # of frame logits
     visual: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))  # (seconds, logit)
     audio: list[float] = field(default_factory=list)  # logits of windows
     stretches: list[tuple[float, float, float]] = field(default_factory=list)  # (start, end, logit) of the voice
@@ -83,12 +83,11 @@ class StreamOutputs:
         """Whether the mouth of a track seems hidden most of the time."""
         return 2 * len(self.hidden.get(track, ())) > len(self.boxes.get(track, ()))
 
-    def track_logit(self, logits: Float) -> float:
-        """Frame logits (F,) of one track -> its logit."""
-        return pooling.track_logit(logits, self.pooling)
+    def track_logits(self) -> dict[int, float]:
+        """A logit a track."""
+        return pooling.track_logits(self._frame_logits(), self.pooling)
 
-    def track_logits(self) -> dict[int, Float]:
-        """Frame logits (F,) by track."""
+    def _frame_logits(self) -> dict[int, Float]:
         return {track: np.array([logit for _, logit in points], np.float32) for track, points in self.visual.items()}
 
     def face_points(self, track: int) -> list[tuple[float, float]]:
@@ -102,7 +101,7 @@ class StreamOutputs:
         return list(zip(seconds[near].tolist(), logits[nearest][near].tolist(), strict=True))
 
     def visual_logit(self) -> float | None:
-        return pooling.pool_tracks(self.track_logits(), self.pooling)
+        return pooling.pool_tracks(self._frame_logits(), self.pooling)
 
     def audio_logit(self) -> float | None:
         return pooling.confident_mean(np.array(self.audio, np.float32)) if self.audio else None

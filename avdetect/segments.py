@@ -15,11 +15,11 @@ import numpy as np
 from avdetect.types import Curve, Segment, StreamName, StreamScore
 
 CELL_SECONDS = 1.0  # a curve's step
-# Logits from which on a second starts a segment. The voice's is the lowest, in steps of a half, with which at most one
-# in twenty recordings of people has a segment, by streams that had not seen its source; the face's the lowest that one
-# in seventeen joined real clips reaches. Logits, since a bundle's calibration is of whole files.
+# Logits from which on a second starts a segment: the lowest, in steps of a half, with which at most one in twenty real
+# files (recordings for the voice, clips for the face) has a segment, by streams that had not seen its source. Logits,
+# since a bundle's calibration is of whole files.
 # Sync has none: its curve rises where a voice was exchanged, but it was not measured which level real clips stay below.
-HIGH: dict[StreamName, float] = {"visual": 2.0, "audio": 5.0}
+HIGH: dict[StreamName, float] = {"visual": 2.5, "audio": 5.0}
 
 
 def find_segments(

@@ -24,7 +24,7 @@ from avdetect.pooling import (
     read_sync,
     sync_distances,
     sync_over_time,
-    track_logit,
+    track_logits,
 )
 
 MAX = 15
@@ -73,17 +73,19 @@ def test_confident_mean_is_a_mean_that_treats_both_classes_and_every_order_alike
 
 def test_the_most_suspicious_track_speaks_for_the_file() -> None:
     real, fake, none = np.full(10, -4.0, np.float32), np.full(5, 2.0, np.float32), np.zeros(0, np.float32)
-    assert pool_tracks({1: real, 2: fake}) == pool_tracks({2: fake, 1: real}) == track_logit(fake) > 0
-    assert pool_tracks({1: real, 2: none}) == track_logit(real) < 0
+    assert pool_tracks({1: real, 2: fake}) == pytest.approx(pool_tracks({2: fake, 1: real}), abs=1e-5)
+    assert 0 < pool_tracks({1: real, 2: fake}) < 2
+    assert pool_tracks({1: real, 2: none}) == pytest.approx(-4.0), "one track is not drawn to anything"
     assert pool_tracks({1: none}) is pool_tracks({}) is None
-    assert track_logit(np.array([4, 0.1, 0.1], np.float32), "mean") == pytest.approx(1.4 * 3 / 5)
-    assert track_logit(np.full(2, 3.0, np.float32)) == pytest.approx(1.5)  # a glimpse, PRIOR_CROPS of them: half
+    assert pool_tracks({1: np.array([4, 0.1, 0.1], np.float32)}, "mean") == pytest.approx(1.4)
+    # PRIOR_CROPS of them: half its own, half the file's (-1).
+    assert track_logits({1: np.full(12, -2.0), 2: np.full(4, 2.0)}, "mean") == pytest.approx({1: -1.75, 2: 0.5})
     # Many short noisy tracks of a cut video do not look forged.
     rng = np.random.default_rng(0)
     tracks = {i: rng.normal(-2, 1.5, 1 + i % 3).astype(np.float32) for i in range(300)}
-    forged = track_logit(np.full(30, 1.0, np.float32))  # one face that is followed for long
-    assert max(map(confident_mean, tracks.values())) > forged, "some of many look more forged by chance"
-    assert pool_tracks(tracks) < forged
+    forged = np.full(30, 1.0, np.float32)  # one face that is followed for long
+    assert max(map(confident_mean, tracks.values())) > 1.0, "some of many look more forged by chance"
+    assert pool_tracks(tracks) < 0 < pool_tracks(tracks | {300: forged})
 
 
 # -- windows of sound, by second

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from avdetect.audio import MIN_AUDIO_SECONDS, N_MELS, log_mel
 from avdetect.config import AudioConfig, FusionConfig, ModelConfig
-from avdetect.pooling import FEATURES, PRIOR_CROPS, SyncReading, per_second
+from avdetect.pooling import FEATURES, SyncReading, per_second
 from avdetect.scoring import (
     MIN_FACE_SIDE,
     STAND_STILL,
@@ -104,10 +104,10 @@ def test_everything_present_with_so_many_crops_of_a_clip_at_most() -> None:
     networks = ToneNetworks(visual_logit=1.5, audio_logit=-0.5)
     outputs = score(talking_clip(75), networks=networks)
     assert outputs.missing == {}
-    assert outputs.visual_logit() == pytest.approx(1.5 * 15 / (15 + PRIOR_CROPS))
+    assert outputs.visual_logit() == pytest.approx(1.5)
     assert outputs.audio_logit() == pytest.approx(-0.5)
     vector = dict(zip(FEATURES, outputs.features().tolist(), strict=True))
-    assert vector["visual_logit"] == pytest.approx(1.5 * 15 / (15 + PRIOR_CROPS))
+    assert vector["visual_logit"] == pytest.approx(1.5)
     assert [vector[n] for n in ("has_visual", "has_audio", "has_sync")] == [1, 1, 1]
     assert networks.calls == {"visual": 15, "speech": 2, "audio": 2, "mouth": 75, "voice": 2}
     networks = ToneNetworks()
@@ -212,7 +212,7 @@ def test_a_stream_of_which_nothing_was_learned_is_left_out_and_says_so(stream: s
 def test_short_clips_and_tracks_do_no_harm() -> None:
     brief = score(talking_clip(8))
     assert set(brief.missing) == {"audio", "sync"}
-    assert brief.visual_logit() == pytest.approx(1.5 * 2 / (2 + PRIOR_CROPS))
+    assert brief.visual_logit() == pytest.approx(1.5)
     clip = talking_clip(75)
     brief_track = make_track(np.arange(MOUTH_FRAMES - 1), track_id=4)
     outputs = score(dataclasses.replace(clip, tracks=(*clip.tracks, brief_track)))

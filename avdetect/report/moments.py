@@ -87,12 +87,8 @@ class MomentKeeper:
         return tuple(found)
 
     def _ranked(self, outputs: StreamOutputs) -> list[int]:
-        suspicion = {
-            track: outputs.track_logit(np.array([logit for _, logit in outputs.visual[track]], np.float32))
-            for track in self._tracks
-            if track in outputs.visual
-        }
-        return sorted(suspicion, key=lambda track: (-suspicion[track], track))
+        suspicion = outputs.track_logits()
+        return sorted(self._tracks.keys() & suspicion, key=lambda track: (-suspicion[track], track))
 
 
 def _moment(track_id: int, kind: Literal["most", "least"], seen: _Seen, probability: float) -> Moment:
