@@ -153,9 +153,11 @@ class Detector:
         found = probabilities(self.networks, info.calibration, outputs)
         streams = tuple(self._stream_scores(outputs))
         segments = find_segments(streams, stream.start_seconds, round(end_seconds, 3), stream.judged)
-        verdict, reason = judge(found, info.calibration, outputs.missing, segments)
+        judged = stream.judged or ((stream.start_seconds, end_seconds),)
+        judged_seconds = sum(end - start for start, end in judged)
+        verdict, reason = judge(found, info.calibration, outputs.missing, segments, judged_seconds)
         if stream.judged:
-            reason += f", in the {_percent_judged(stream)} of the file that was judged"
+            reason += f" ({_percent_judged(stream)} of the file was judged)"
         faces = stream.faces_seen(outputs.visual) if media.video else None
         return Detection(
             path=path,

@@ -264,7 +264,7 @@ class Detection:
     sync: SyncScore | None
     streams: tuple[StreamScore, ...]
     tracks: tuple[TrackSummary, ...]
-    segments: tuple[Segment, ...]  # in the order of their start; with one, the verdict is undecided at least
+    segments: tuple[Segment, ...]  # in the order of their start; see verdict.judge
     missing: Mapping[str, str]  # stream -> why it says nothing
     warnings: tuple[str, ...]
     model: Mapping[str, str]  # bundle and its digest, avdetect's version, preprocessing hash, face detector, provider

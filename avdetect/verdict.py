@@ -18,6 +18,7 @@ _SIGNS = {
     "audio_fake": "the voice shows {}signs of manipulation",
     "mismatch": "the lips and the voice show {}signs of a mismatch (perhaps dubbed, a voice-over, or exchanged)",
 }
+STAND_OUT = 0.05  # of a file in stretches that stand out, for it to be undecided
 NEAR = 0.1  # so little below the threshold of a sign, a cause is said to be near it
 NO_LIMITS = "This bundle states no limits. That does not mean that it has none."
 
@@ -46,11 +47,13 @@ def judge(
     calibration: Calibration,
     missing: Mapping[str, str],
     segments: Sequence[Segment] = (),
+    judged_seconds: float = 0.0,
 ) -> tuple[Verdict, str]:
     """The verdict, and one sentence that says what it rests on and what could not be judged.
 
     probabilities: of `fake` and of each cause, None where not judged. missing: stream -> why it says nothing. segments:
-    where some of the file stands out, the file is undecided at least. A few forged seconds hardly move the whole.
+    where those of a stream are STAND_OUT of the judged seconds, the file is undecided at least, for a few forged
+    seconds hardly move the whole. A long real file has some short ones by chance.
     """
     fake = probabilities["fake"]
     if fake is None:
@@ -63,26 +66,33 @@ def judge(
     signs = " and ".join(_SIGNS[name].format(_STRENGTH[v]) for name, v in alone.items() if v in _STRENGTH)
     verdict = verdict_of(fake, *thresholds)
     if verdict in _STRENGTH:
-        signs = signs or _together(probabilities, calibration.undecided_threshold)
-        short = ", not enough to call the file fake" if verdict == "undecided" else ""
-        return verdict, f"{signs}{short}{but}"
+        weight = ", not enough to call the file fake" if verdict == "undecided" else ""
+        if verdict == "fake" and signs and "fake" not in alone.values():
+            weight = ", with the other causes enough to call the file fake"
+        return verdict, f"{signs or _together(probabilities, calibration.undecided_threshold)}{weight}{but}"
     if segments:
-        return "undecided", f"{_stretches(segments)}, though the file as a whole does not{but}"
+        seconds = dict.fromkeys((segment.stream for segment in segments), 0.0)
+        for segment in segments:
+            seconds[segment.stream] += segment.end_seconds - segment.start_seconds
+        if max(seconds.values()) >= STAND_OUT * judged_seconds:
+            verdict = "undecided"
+        return verdict, f"{_stretches(segments)}, though the file as a whole does not{but}"
     return verdict, f"nothing stands out from real files, which proves nothing{but}"
 
 
 def _stretches(segments: Sequence[Segment]) -> str:
     """Which cause stands out, and when."""
     first, more = segments[0], len(segments) - 1
-    others = f" and in {more} more stretch{'es' if more > 1 else ''}" if more else ""
+    others = f" ({more} more stretch{'es' if more > 1 else ''} marked)" if more else ""
     cause = _CAUSES[PART_OF[first.stream]]
     return f"{cause} stands out from {first.start_seconds:.1f} to {first.end_seconds:.1f} s{others}"
 
 
 def _together(probabilities: Mapping[str, float | None], threshold: float) -> str:
     """Why the whole shows a sign where no cause alone does."""
-    near = [name for name in _CAUSES if (p := probabilities[name]) is not None and p >= threshold - NEAR]
-    if len(near) == 1:
+    judged = {name: p for name in _CAUSES if (p := probabilities[name]) is not None}
+    near = [name for name, p in judged.items() if p >= threshold - NEAR]
+    if len(near) == 1 < len(judged):
         return f"{_CAUSES[near[0]]} alone falls just short of a sign, and the rest adds to it"
     return "no cause alone shows a sign, together they do"
 

@@ -37,7 +37,7 @@ SLOW = """
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Of `-n auto`: one more than cores. A fifth of the time is spent waiting, for time limits and for processes."""
-    return len(os.sched_getaffinity(0)) + 1
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", len(os.sched_getaffinity(0)) + 1))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,10 +50,11 @@ def pytest_collection() -> Generator[None, object, object]:
     """The libraries make most of a million objects, all of them to stay: looking for garbage among them was a quarter
     of the time that collection took."""
     gc.disable()
-    found = yield
-    gc.freeze()
-    gc.enable()
-    return found
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -109,6 +109,7 @@ def evidence(seconds: float = 6.2, start: float = 0.0, tracks: int = 1, frames: 
         mouths=MouthStrip(0, *mouths, picture(1, 64 * 25, 64), 25, peaks(200), 0.12, 0.21),
         limits=("It has never seen most generators that exist.", "Do not decide about a person with it."),
         levels={"visual": 0.91, "audio": 0.78},
+        crop_seconds=0.4,
     )
 
 

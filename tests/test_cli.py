@@ -127,6 +127,16 @@ def test_a_script_gives_the_exit_codes_that_it_gave(tmp_path: Path, capsys) -> N
         assert whole == script.replace(f"{command}: ", "avdetect: ", 1)
 
 
+def test_doctor_is_coloured_on_a_terminal_and_what_it_names_cannot_steer_it(monkeypatch, capsys) -> None:
+    checks = [doctor.Check("bundle", True, "na\x1bme"), doctor.Check("ffmpeg", True, "fine")]
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: checks)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    cli.check.doctor()
+    first, second = capsys.readouterr().out.splitlines()
+    assert second == "\x1b[32mok  \x1b[0m ffmpeg: fine"
+    assert first.endswith("bundle: na\\x1bme")
+
+
 def test_doctor_replays_the_bundle_and_finds_a_damaged_one(tmp_path: Path, here: Here, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "LIBRARIES", {})  # to import every extra takes long
     assert here("doctor", cwd=tmp_path, code=0).stdout.count("ok  ") >= 7

@@ -307,7 +307,7 @@ def test_the_curve_of_a_face_ends_with_the_face() -> None:
     (track,) = found.detection.tracks
     shown = changed(found, tracks=(replace(track, start_seconds=0.4, end_seconds=5.2),))
     (line,) = rows(shown)[0].lines
-    assert (line.runs[0][0].left, line.runs[-1][-1].right) == pytest.approx((0.3, 5.3))
+    assert (line.runs[0][0].left, line.runs[-1][-1].right) == pytest.approx((0.2, 5.4))
 
 
 def test_a_row_of_csv_says_what_was_scored_and_how_it_is_judged() -> None:

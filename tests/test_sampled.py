@@ -142,7 +142,7 @@ def test_the_detection_says_what_was_judged(detector: Detector, indexed: Path, m
     seen: list[tuple[float, float | None]] = []
     recorder = Recorder(sample=2)
     found = detector.score(indexed, on_progress=lambda done, of: seen.append((done, of)), observer=recorder)
-    assert found.reason.endswith(", in the 41 % of the file that was judged")
+    assert found.reason.endswith(" (41 % of the file was judged)")
     assert "6.0 of 14." in str(render(found))
     assert found.windows == ((3, 6), (9, 12))
     assert "2 stretches, 6 of 15 s (41 %); --sample 0 judges all of it" in found.warnings[0]

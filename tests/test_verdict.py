@@ -18,6 +18,7 @@ CALIBRATION = Calibration(
 NO_SIGN = "nothing stands out from real files, which proves nothing"
 MISMATCH = "signs of a mismatch (perhaps dubbed, a voice-over, or exchanged)"
 MANIPULATION = "signs of manipulation"
+ENOUGH = "enough to call the file fake"
 NOT_ENOUGH = "not enough to call the file fake"
 TOGETHER = "no cause alone shows a sign, together they do"
 JUST_SHORT = "alone falls just short of a sign, and the rest adds to it"
@@ -41,7 +42,7 @@ def probabilities(*values: float | None) -> dict[str, float | None]:
         ((0.5, 0.44, 0.1, 0.05), "undecided", f"the face {JUST_SHORT}, {NOT_ENOUGH}"),
         ((0.55, 0.1, 0.2, 0.4), "undecided", f"the match {JUST_SHORT}, {NOT_ENOUGH}"),
         ((0.6, 0.3, 0.3, 0.2), "undecided", f"{TOGETHER}, {NOT_ENOUGH}"),
-        ((0.7, 0.66, 0.1, 0.1), "fake", "the face shows moderate signs of manipulation"),
+        ((0.7, 0.66, 0.1, 0.1), "fake", f"the face shows moderate {MANIPULATION}, with the other causes {ENOUGH}"),
         ((0.9, 0.1, 0.1, 0.9), "fake", f"the lips and the voice show strong {MISMATCH}"),
         (
             (0.95, 0.8, 0.5, 0.1),
@@ -64,10 +65,12 @@ def test_a_stretch_that_stands_out_makes_a_file_undecided_and_the_sentence_names
         Segment(30.0, 31.0, "audio", 6.0),
     ]
     stretch = "the voice stands out from 12.0 to 16.0 s"
-    for count, more in ((1, ""), (2, " and in 1 more stretch"), (3, " and in 2 more stretches")):
-        verdict, reason = judge(probabilities(0.3, None, 0.3, None), CALIBRATION, {}, found[:count])
+    for count, more in ((1, ""), (2, " (1 more stretch marked)"), (3, " (2 more stretches marked)")):
+        verdict, reason = judge(probabilities(0.3, None, 0.3, None), CALIBRATION, {}, found[:count], 80.0)
         said = f"{stretch}{more}, though the file as a whole does not; the face could not be judged"
         assert (verdict, reason) == ("undecided", said)
+    long = judge(probabilities(0.3, 0.1, 0.1, 0.1), CALIBRATION, {}, found, 120.0)  # 5 s are less than a twentieth
+    assert long == ("no sign found", f"{stretch} (2 more stretches marked), though the file as a whole does not")
     assert judge(probabilities(0.9, 0.1, 0.9, None), CALIBRATION, {}, found)[1].startswith(
         "the voice shows strong signs"
     )

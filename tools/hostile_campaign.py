@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             done.append(row)
             violations = "; ".join(row.violations)
             table.writerow(vars(row) | {"violations": violations})
+            if len(done) % 100 == 0:
+                print(f"{len(done)} cases", file=sys.stderr, flush=True)
             if violations:
                 print(f"{row.family}: {row.case!r}: {violations}", file=sys.stderr, flush=True)
     text = "\n".join(summary(done)) + "\n"

@@ -174,7 +174,7 @@ def _tables(output: Output) -> Iterator[list[Table]]:
     tables += [KaggleTable(output.kaggle)] if output.kaggle else []
     if output.as_json:
         tables.append(JsonLines(None))
-    elif not tables:  # whoever asked for a file has the rows there
+    elif output.out is None:  # else the rows are in that file
         tables.append(TerminalTable() if sys.stdout.isatty() else CsvTable(None))
     try:
         yield tables

@@ -68,7 +68,7 @@ def doctor(device: DeviceOption = "auto", bundle: BundleOption = None, ffmpeg: F
         mark = "ok  " if check.ok else "FAIL"
         if sys.stdout.isatty():
             mark = typer.style(mark, fg="green" if check.ok else "red")
-        say(f"{mark} {check.name}: {check.detail}")
+        print(f"{mark} {lines(f'{check.name}: {check.detail}')}", flush=True)
     if not all(check.ok for check in checks):
         raise typer.Exit(EXIT_FAILED)
 

@@ -94,5 +94,6 @@ class Evidence:
     mouths: MouthStrip | None
     limits: tuple[str, ...]  # of the model, a sentence each, from its card
     levels: Mapping[StreamName, float]  # of the curve's probability from which on a stretch is marked
+    crop_seconds: float  # from one picture of a face to the next
     asked_seconds: float | None = None  # how much of the file was asked for; None: to its end
     asked_sample: int | None = None  # how many clips of it; None: as its length says

@@ -17,7 +17,7 @@ from avdetect.report.pictures import FrameStrip
 from avdetect.report.sound import SoundStrip
 from avdetect.scoring import StreamOutputs
 from avdetect.segments import HIGH
-from avdetect.types import Clip, Detection, VideoFrames
+from avdetect.types import FPS, Clip, Detection, VideoFrames
 
 _LIMITS, _LIMIT_LENGTH = 12, 500  # shown of what a bundle says of itself: it may come from anybody
 
@@ -64,6 +64,7 @@ class Recorder:
             mouths=self._mouths.strip(outputs),
             limits=tuple(limit[:_LIMIT_LENGTH] for limit in detector.bundle.info.limits[:_LIMITS]),
             levels={name: detector.cause_probabilities(name, [level])[0] for name, level in HIGH.items()},
+            crop_seconds=detector.bundle.info.preprocess.faces.crop_every / FPS,
             asked_seconds=self._asked_seconds,
             asked_sample=self._asked_sample,
         )

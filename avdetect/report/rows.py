@@ -7,17 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from avdetect.config import FaceConfig
 from avdetect.detector import CLEAR_SYNC
 from avdetect.report.evidence import Evidence, Sound
 from avdetect.report.match import WINDOW_SECONDS
 from avdetect.report.words import absence, clock, finite, number, stream
-from avdetect.types import FPS, Curve, Detection, StreamName
+from avdetect.types import Curve, Detection, StreamName
 
 MOST_TRACKS = 6  # that are drawn; the table of faces names more
 MOST_POINTS = 200  # of a curve that are drawn
 POINT_SECONDS = 1.0  # a curve's value is the mean over this much around its time (avdetect.types.Curve)
-CROP_SECONDS = FaceConfig().crop_every / FPS  # from one picture of a face to the next
 Span = tuple[float, float]
 ALWAYS: Span = (-math.inf, math.inf)
 
@@ -135,7 +133,7 @@ def _face(axis: Axis, evidence: Evidence) -> Row:
     curves = face_curves(evidence.detection)
     if not curves:
         return Row("Face", "visual", 150, absence(evidence.detection, "visual"))
-    half = CROP_SECONDS / 2
+    half = evidence.crop_seconds / 2
     tracks = evidence.detection.tracks
     seen: dict[int | None, Span] = {t.track_id: (t.start_seconds - half, t.end_seconds + half) for t in tracks}
     lines = tuple(_line(axis, i, curve, seen[curve.track_id]) for i, curve in enumerate(curves[:MOST_TRACKS]))

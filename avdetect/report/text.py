@@ -109,5 +109,5 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
         stands_out = row["segments"] and row["fake"] < row["undecided_threshold"]
         if row["status"] == "failed" or row["verdict"] == "abstain" or stands_out:
             path, reason = row["path"], row["reason"]
-            found.append(Text(reason if path in reason else f"{path}: {reason}"))
+            found.append(Text(reason if reason.startswith((path, f"'{path}'")) else f"{path}: {reason}"))
     return found

@@ -171,13 +171,14 @@ def rarity(detection: Detection) -> str:
     """How many files reach such a P(fake), a sentence."""
     if detection.verdict == "abstain":
         return "There was nothing to judge. That is no sign of manipulation, and none of its absence."
-    if finite(detection.fake) is None:
+    fake = finite(detection.fake)
+    if fake is None:
         return "The model gave no usable probability."
     if "fake" not in detection.rates:
         return "How many real files reach this was not measured."
     reached = detection.rates["fake"].fakes
     fakes = f"; of fakes, at most {math.ceil(_percent(reached))} in 100"
-    if detection.verdict == "no sign found":  # nearly all fakes reach a low score: how many do not says more
+    if fake < detection.undecided_threshold:  # nearly all fakes reach a low score: how many do not says more
         lower = math.floor(_percent(1 - reached))
         fakes = f"; of fakes, at least {lower} in 100 score lower" if lower else ""
     return sentence(measured(detection, "fake") + fakes)
@@ -240,12 +241,12 @@ def _match(detection: Detection) -> Cause:
     if sync is not None and tone != "void":
         offset = f"{number(sync.offset_seconds, signed=True)} s" if is_clear(sync.confidence) else "unclear"
         texts = [f"Offset {offset}, confidence {number(sync.confidence)}; measured on track {sync.track_id}"]
-        if tone == "none":
-            tone, headline = "plain", match_words(sync.offset_seconds, sync.confidence)
-            texts.append(_disclaimer(sync))
-        else:
+        if tone != "none":
             headline = f"{said} of a mismatch"
             texts.append("dubbing, a voice-over and an exchanged voice look like that; so do lips that are badly seen")
+        elif (finite(detection.mismatch) or 0.0) < 0.5:  # at more, it may be what makes the file suspicious
+            tone, headline = "plain", match_words(sync.offset_seconds, sync.confidence)
+            texts.append(_disclaimer(sync))
     cause = _cause(detection, "sync", "Do the lips and the voice belong together?", *texts)
     return replace(cause, headline=headline[:1].upper() + headline[1:], tone=tone)
 
