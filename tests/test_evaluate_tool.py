@@ -115,7 +115,7 @@ def test_a_cache_gives_the_same_numbers(evaluated: Path, talking: Path, tmp_path
     scores = pd.read_csv(evaluated / "scores.csv")
     numbers = list(NUMBERS)
     pd.testing.assert_frame_equal(found.scores[numbers], scores[numbers].iloc[some].reset_index(drop=True), atol=1e-6)
-    assert found.scores["error"].iloc[2].startswith("MediaError: ")
+    assert found.scores["error"].iloc[2] == scores["error"].iloc[3]
     seen: list[Clip] = []
     copy.copy(CacheClips(ClipArchive(cache), table)).feed(0, seen.append)  # what a worker process gets
     assert len(seen) == 1

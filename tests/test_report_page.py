@@ -246,8 +246,12 @@ def test_a_probability_and_the_threshold_that_it_misses_look_unlike_everywhere(m
     monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=out, width=100))
     table = TerminalTable()
     table.add(to_dict(close.detection))
+    stands_out = changed(close, fake=0.1, reason="the voice stands out", path="quiet.mp4", warnings=())
+    table.add(to_dict(stands_out.detection))
     table.close()
     assert " 0.5386 " in out.getvalue()
+    assert "quiet.mp4: the voice stands out\n" in out.getvalue()
+    assert f"tell: {close.detection.path}\n" in out.getvalue(), "of the two only this one has a warning"
 
 
 def luminance(colour: str) -> float:

@@ -72,7 +72,7 @@ class CacheClips:
     def __init__(self, archive: ClipArchive, table: pd.DataFrame) -> None:
         self.archive, self.paths = archive, table["path"].tolist()
         failed, clips = archive.failures[archive.failures["copy"] == 0], archive.clips
-        self._failures = dict(zip(failed["path"], failed["error"] + ": " + failed["message"], strict=True))
+        self._failures = dict(zip(failed["path"], failed["message"], strict=True))
         self._files = pd.Index(archive.files["path"]).get_indexer(pd.Index(self.paths))  # rows of archive.files, or -1
         unknown = [self.paths[row] for row in np.flatnonzero(self._files < 0) if self.paths[row] not in self._failures]
         if unknown:

@@ -12,6 +12,7 @@ from avdetect.report.data import printable
 from avdetect.types import Detection, StreamName
 
 MAX_SEGMENTS = 4  # lines, of a file with many
+MAX_NAMES = 10  # of files with warnings, below a table
 
 
 def render(detection: Detection) -> Text:
@@ -103,11 +104,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
     """What the numbers of `table` do not say, below it: why a file failed or was not judged, and what stands out where
-    the whole shows no sign. The rows have their `segments` too."""
+    the whole shows no sign; and which have warnings. The rows have their `segments` too."""
     found = []
     for row in rows:
         stands_out = row["segments"] and row["fake"] < row["undecided_threshold"]
         if row["status"] == "failed" or row["verdict"] == "abstain" or stands_out:
             path, reason = row["path"], row["reason"]
             found.append(Text(reason if reason.startswith((path, f"'{path}'")) else f"{path}: {reason}"))
+    if warned := [row["path"] for row in rows if row["warnings"]]:
+        names = ", ".join(warned[:MAX_NAMES]) + (" …" if len(warned) > MAX_NAMES else "")
+        found.append(Text(f"with warnings, which each alone, --out and --json tell: {names}"))
     return found
