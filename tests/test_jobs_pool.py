@@ -303,7 +303,7 @@ def test_a_job_begun_on_processes_is_finished_on_ray_through_kills(
         stdout, err = process.communicate("".join(names[10:]), timeout=60)
     assert process.returncode == 1, err
     assert out.read_text() == straight
-    assert stdout == straight  # nothing that Ray has to say is in it
+    assert stdout == ""  # nothing that Ray has to say is in it
     assert f"{before} were scored before" in err
     assert len(err.splitlines()) == 1
     assert len(set(kept_in(journal))) == len(kept_in(journal)) == len(names)
