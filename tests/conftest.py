@@ -34,12 +34,6 @@ SLOW = """
 """.split()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Of `-n auto`: one more than cores. A fifth of the time is spent waiting, for time limits and for processes."""
-    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", len(os.sched_getaffinity(0)) + 1))
-
-
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist: by the number of tests in a file
         config.option.loadscopereorder = False
