@@ -49,7 +49,8 @@ _MAX_FILE_BYTES = 512 * 1024**2
 # Of a graph whose work is worth sharing: ten million weights. The default one, of three, costs a tenth more CPU seconds
 # with two threads, and the same wall seconds.
 _LARGE_BYTES = 40 * 1024**2
-_CPU_ROWS, _CUDA_ROWS = 4, 64  # given to a graph at once; on a CPU few stay in the cache, and more need more memory
+# Given to a graph at once. On a CPU few stay in the cache, and more need more memory; of pictures only one does.
+_CPU_ROWS, _CUDA_ROWS = dict.fromkeys(GRAPHS, 4) | {"visual": 1}, dict.fromkeys(GRAPHS, 64)
 _FRAMES = Port(FLOAT, (None, None, None, None))
 _PORTS = {  # input and output of each graph, as above
     "visual": (Port(UINT8, (None, None, None, 3)), Port(FLOAT, (None,))),
@@ -244,9 +245,7 @@ class OnnxNetworks:
 
     def run(self, graph: str, array: np.ndarray) -> Float:
         """Run one graph, some rows at a time."""
-        session, rows = self._sessions[graph], self._rows
-        if graph == "visual" and rows == _CPU_ROWS:
-            rows = 1  # of a crop alone all levels stay in the cache: a quarter less time, a third of the memory
+        session, rows = self._sessions[graph], self._rows[graph]
         name = session.get_inputs()[0].name
         try:
             parts = [session.run(None, {name: array[i : i + rows]})[0] for i in range(0, len(array), rows)]

@@ -53,11 +53,6 @@ def track_logits(logits: Mapping[int, Float], pooling: str = "confident") -> dic
     }
 
 
-def pool_tracks(logits: Mapping[int, Float], pooling: str = "confident") -> float | None:
-    """Frame logits by track -> one logit: the most suspicious track, for one forged face makes a forged video."""
-    return max(track_logits(logits, pooling).values(), default=None)
-
-
 def per_second(points: Iterable[tuple[float, float]]) -> dict[int, float]:
     """(seconds, value) points -> their means over each second of the file's clock."""
     cells: dict[int, list[float]] = defaultdict(list)

@@ -85,10 +85,8 @@ class StreamOutputs:
 
     def track_logits(self) -> dict[int, float]:
         """A logit a track."""
-        return pooling.track_logits(self._frame_logits(), self.pooling)
-
-    def _frame_logits(self) -> dict[int, Float]:
-        return {track: np.array([logit for _, logit in points], np.float32) for track, points in self.visual.items()}
+        frames = {t: np.array([logit for _, logit in points], np.float32) for t, points in self.visual.items()}
+        return pooling.track_logits(frames, self.pooling)
 
     def face_points(self, track: int) -> list[tuple[float, float]]:
         """(seconds, logit) of every picture of a judged track whose mouth is seen, by the judged one next to it: few of
@@ -101,7 +99,8 @@ class StreamOutputs:
         return list(zip(seconds[near].tolist(), logits[nearest][near].tolist(), strict=True))
 
     def visual_logit(self) -> float | None:
-        return pooling.pool_tracks(self._frame_logits(), self.pooling)
+        """That of the most suspicious track, for one forged face makes a forged video."""
+        return max(self.track_logits().values(), default=None)
 
     def audio_logit(self) -> float | None:
         return pooling.confident_mean(np.array(self.audio, np.float32)) if self.audio else None

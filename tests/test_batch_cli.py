@@ -126,6 +126,8 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path, here: Her
     for name in ("fake", "video_fake", "audio_fake", "mismatch", "duration_seconds"):
         found = [r.get(name) for r in results]
         np.testing.assert_allclose(np.array(found, float), table[name].astype(float), atol=1e-4)
+    done = here("score", "0_text.mp4", "0_clap.mp4", "--kaggle", "k2.csv", *seconds, cwd=tmp_path, code=1)
+    assert len(done.stdout.splitlines()) == 3, "a submission holds no reason: the rows are printed"
     assert not list(tmp_path.glob(".*"))  # nothing is left over
 
 

@@ -250,10 +250,15 @@ def test_another_major_format_is_refused_and_another_minor_one_read(copy: Path) 
     assert Bundle.load(copy).info.format == (FORMAT[0], FORMAT[1] + 1)
 
 
-def test_what_ships_states_the_limits_of_its_recipe() -> None:
-    limits = load_yaml(TrainConfig, Path(__file__).parents[1] / "configs" / "release.yaml").limits
-    assert Bundle.load().info.limits == limits
-    assert 4 <= len(limits) <= 8
+def test_what_ships_is_what_its_recipe_makes() -> None:
+    """Its calibration is of these networks, pooled so; an encoder's start is no property of it."""
+    info, recipe = Bundle.load().info, load_yaml(TrainConfig, Path(__file__).parents[1] / "configs" / "release.yaml")
+    assert info.model == dataclasses.replace(
+        recipe.model, visual=dataclasses.replace(recipe.model.visual, pretrained=False)
+    )
+    assert info.preprocess == recipe.preprocess
+    assert info.limits == recipe.limits
+    assert 4 <= len(info.limits) <= 8
 
 
 OFTEN, RARE = {"probability": 0.3, "reals": 0.5, "fakes": 0.9}, {"probability": 0.8, "reals": 0.05, "fakes": 0.4}

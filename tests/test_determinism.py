@@ -17,7 +17,7 @@ from media_factory import encode
 from readme_media import SAMPLE
 
 import avdetect
-from avdetect.bundle import DEFAULT_BUNDLE, Bundle
+from avdetect.bundle import DEFAULT_BUNDLE, GRAPHS, Bundle
 from avdetect.media import MediaReader
 from avdetect.report.data import to_dict
 
@@ -97,7 +97,7 @@ def test_threads_batches_and_what_went_before_change_nothing(bundle, files, expe
     for threads, rows, frames, order in ((4, 1, 7, [1, 0]), (2, 64, 1, [1])):
         batches = {"batch": frames}
         monkeypatch.setattr(MediaReader, "video", lambda self, by=batches, **window: video(self, **window | by))
-        monkeypatch.setattr("avdetect.bundle._CPU_ROWS", rows)
+        monkeypatch.setattr("avdetect.bundle._CPU_ROWS", dict.fromkeys(GRAPHS, rows))
         found = in_process(bundle, [files[i] for i in order], threads)
         assert_same(found, [expected[i] for i in order], relative=2e-5)
 

@@ -20,7 +20,6 @@ from avdetect.pooling import (
     confident_mean,
     fusion_features,
     heard_per_second,
-    pool_tracks,
     read_sync,
     sync_distances,
     sync_over_time,
@@ -71,21 +70,21 @@ def test_confident_mean_is_a_mean_that_treats_both_classes_and_every_order_alike
     assert confident_mean(padded) >= same_sign.mean() / 2 - 1e-4, "frames that say nothing pull less than those that do"
 
 
-def test_the_most_suspicious_track_speaks_for_the_file() -> None:
-    real, fake, none = np.full(10, -4.0, np.float32), np.full(5, 2.0, np.float32), np.zeros(0, np.float32)
-    assert pool_tracks({1: real, 2: fake}) == pytest.approx(pool_tracks({2: fake, 1: real}), abs=1e-5)
-    assert 0 < pool_tracks({1: real, 2: fake}) < 2
-    assert pool_tracks({1: real, 2: none}) == pytest.approx(-4.0), "one track is not drawn to anything"
-    assert pool_tracks({1: none}) is pool_tracks({}) is None
-    assert pool_tracks({1: np.array([4, 0.1, 0.1], np.float32)}, "mean") == pytest.approx(1.4)
+def test_a_track_of_few_crops_is_drawn_to_its_file() -> None:
+    none = np.zeros(0, np.float32)
     # PRIOR_CROPS of them: half its own, half the file's (-1).
     assert track_logits({1: np.full(12, -2.0), 2: np.full(4, 2.0)}, "mean") == pytest.approx({1: -1.75, 2: 0.5})
+    assert track_logits({1: np.full(3, -4.0), 2: none}) == pytest.approx({1: -4.0}), "alone it is drawn to nothing"
+    assert track_logits({1: none}) == track_logits({}) == {}
+    assert track_logits({1: np.array([4, 0.1, 0.1])}, "mean") == pytest.approx({1: 1.4})
+    assert track_logits({1: np.array([4, 0.1, 0.1])})[1] > 2, "confident frames count more"
     # Many short noisy tracks of a cut video do not look forged.
     rng = np.random.default_rng(0)
     tracks = {i: rng.normal(-2, 1.5, 1 + i % 3).astype(np.float32) for i in range(300)}
     forged = np.full(30, 1.0, np.float32)  # one face that is followed for long
     assert max(map(confident_mean, tracks.values())) > 1.0, "some of many look more forged by chance"
-    assert pool_tracks(tracks) < 0 < pool_tracks(tracks | {300: forged})
+    found = track_logits(tracks | {300: forged})
+    assert max(track_logits(tracks).values()) < 0 < found[300] == max(found.values())
 
 
 # -- windows of sound, by second

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from avdetect.report.rows import unseen
 from avdetect.report.sound import SoundStrip
 from avdetect.report.text import render
 from avdetect.types import FPS, SAMPLE_RATE, Clip, VideoFrames, Waveform
+from avdetect.verdict import judge
 
 CLIP = 3.0  # seconds: a film of fourteen is as long as five clips
 
@@ -140,11 +142,15 @@ def test_the_detection_says_what_was_judged(detector: Detector, indexed: Path, m
     monkeypatch.setattr(preprocess, "LONG_SECONDS", 5)
     monkeypatch.setattr(preprocess, "SAMPLED_CLIPS", 2)
     seen: list[tuple[float, float | None]] = []
-    recorder = Recorder(sample=2)
+    recorder, judged = Recorder(sample=2), Mock(wraps=judge)
+    monkeypatch.setattr("avdetect.detector.judge", judged)
     found = detector.score(indexed, on_progress=lambda done, of: seen.append((done, of)), observer=recorder)
     assert found.reason.endswith(" (41 % of the file was judged)")
     assert "6.0 of 14." in str(render(found))
     assert found.windows == ((3, 6), (9, 12))
+    assert judged.call_args.args[-1] == pytest.approx(6), "seconds, of which segments are a share"
+    every = detector.bundle.info.preprocess.faces.crop_every
+    assert recorder.evidence(detector, found).crop_seconds == pytest.approx(every / 25)
     assert "2 stretches, 6 of 15 s (41 %); --sample 0 judges all of it" in found.warnings[0]
     assert (found.start_seconds, found.duration_seconds) == (0, pytest.approx(14.5, abs=0.2))
     assert seen == [(3, 6), (6, 6)]

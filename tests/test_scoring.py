@@ -209,6 +209,13 @@ def test_a_stream_of_which_nothing_was_learned_is_left_out_and_says_so(stream: s
     assert {name for name, count in networks.calls.items() if not count} == unused
 
 
+def test_the_most_suspicious_track_speaks_for_the_file() -> None:
+    real, fake = ([(second, logit) for second in range(4)] for logit in (-4.0, 2.0))
+    assert StreamOutputs("mean", {1: real, 2: fake}).visual_logit() == pytest.approx(0.5)
+    assert StreamOutputs("mean", {1: real}).visual_logit() == pytest.approx(-4.0)
+    assert StreamOutputs().visual_logit() is None
+
+
 def test_short_clips_and_tracks_do_no_harm() -> None:
     brief = score(talking_clip(8))
     assert set(brief.missing) == {"audio", "sync"}
