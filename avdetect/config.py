@@ -89,6 +89,7 @@ class View(Checked):
     """What the encoder is shown of a face crop. A crop at its full size shows what a decoder leaves, one with what is
     around the face shows whether both went through the same camera; heads on views that differ err differently."""
 
+    encoder: str = ""  # a timm model of its own; "": VisualConfig.encoder
     share: Share = 1.0  # of the crop's side: the square around its middle
     reduce: Count = 1  # pixels a side whose mean becomes one
     # Side in pixels of the box whose mean is taken from each pixel instead of `mean`: the encoder then sees the grain
@@ -112,12 +113,13 @@ class VisualConfig(Checked):
     encoder: str = "mobilenetv2_100"
     # timm arguments, as pad_type: same, which TensorFlow-trained ImageNet weights of MobileNetV2 expect.
     encoder_kwargs: dict[str, Any] = field(default_factory=dict)
-    # True: timm's own download; a path: a safetensors file of the encoder's weights, or a folder of such files.
+    # True: timm's own download; a path: a safetensors file of the encoder's weights, or a folder of such files. Where
+    # views have encoders of their own: a folder with a file (NAME.safetensors) or a folder (NAME) for each encoder.
     pretrained: bool | str = False
     # Side in pixels to which smaller crops are enlarged, for an encoder of one size, as vision transformers are; 0: the
     # encoder takes the crops as they are cut.
     size: CountOrZero = 0
-    # Each goes through the encoder; the head sees all of them side by side.
+    # Each goes through its encoder; the head sees all of them side by side.
     views: Annotated[tuple[View, ...], NOT_EMPTY] = (View(),)
     # Of a track that are judged in each clip (PreprocessConfig.clip_seconds), evenly spread; 0: all.
     crops: CountOrZero = 0
@@ -142,8 +144,13 @@ class VisualConfig(Checked):
             )
 
     @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of all encoders, the views' own behind `encoder`."""
+        return tuple(dict.fromkeys([self.encoder, *(view.encoder for view in self.views if view.encoder)]))
+
+    @property
     def frozen(self) -> bool:
-        """The encoder keeps the weights that it starts with."""
+        """The encoders keep the weights that they start with."""
         return self.tune == "none"
 
 

@@ -186,6 +186,21 @@ def test_what_differs_from_torch_or_has_diverged_is_not_shipped(
         check_parity({"audio": other.audio}, networks, inputs)
 
 
+def test_weights_ship_in_half_precision_where_that_is_harmless(
+    model: Model, exported: Bundle, sample_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avdetect.export.MIN_HALVED", 100)
+    sizes = {}
+    for tolerance in (0.0, 1e-2):
+        monkeypatch.setattr("avdetect.export.HALVES_TOLERANCE", tolerance)
+        bundle = export(model, tmp_path / str(tolerance), sample_clip)
+        sizes[tolerance] = len(bundle.files["visual.onnx"])
+        assert max(replay_golden(bundle, OnnxNetworks(bundle, "cpu", threads=1)).values()) <= PARITY_TOLERANCE
+        moved = np.abs(bundle.golden()["visual.output"] - exported.golden()["visual.output"]).max()
+        assert moved <= tolerance + PARITY_TOLERANCE
+    assert sizes[1e-2] < 0.7 * sizes[0.0]
+
+
 def test_a_sample_without_face_or_voice_is_refused(model: Model, sample_clip: Clip) -> None:
     silent = dataclasses.replace(sample_clip.waveform, samples=np.zeros_like(sample_clip.waveform.samples))
     for change in ({"tracks": ()}, {"waveform": None}, {"waveform": silent}):

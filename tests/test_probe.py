@@ -188,11 +188,9 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 class OnPlane(nn.Module):
     """What `fit_head` knows of a stream, with two features."""
 
-    blocks = 1
-
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self.standard, self.head = Standard(2), head
+        self.standard, self.head, self.blocks = Standard(2), head, [2]
 
 
 def rings(seed: int) -> ProbeSet:

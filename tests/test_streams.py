@@ -144,6 +144,33 @@ def test_encoder_weights_may_lie_in_several_files_and_must_fit(tmp_path: Path) -
     assert not all(torch.equal(value, fresh[name]) for name, value in start.items())
 
 
+def test_a_view_may_have_an_encoder_of_its_own(crops: torch.Tensor, tmp_path: Path) -> None:
+    first, second = VISUAL.encoder, "test_resnet"
+    folder = tmp_path / "encoders"
+    folder.mkdir()
+    config = dataclasses.replace(
+        VISUAL, views=(View(), View(encoder=second), View(share=0.5, encoder=second)), pretrained=str(folder)
+    )
+    alone = [dataclasses.replace(VISUAL, encoder=name, views=(View(),)) for name in (first, second)]
+    alone.append(dataclasses.replace(alone[1], views=(View(share=0.5),)))
+    for one in alone[:2]:
+        with pytest.raises(ConfigError, match=rf"must be a folder that holds {one.encoder}\.safetensors"):
+            VisualStream(config)
+        save_file({k: v.contiguous() for k, v in VisualStream(one).encoder.state_dict().items()}, folder / one.encoder)
+        (folder / one.encoder).rename(folder / f"{one.encoder}.safetensors")
+    stream = VisualStream(config).eval()
+    parts = [
+        VisualStream(dataclasses.replace(one, pretrained=str(folder / f"{one.encoder}.safetensors"))).eval()
+        for one in alone
+    ]
+    with torch.inference_mode():
+        seen = stream.features(crops).split(stream.blocks, 1)
+        for found, part in zip(seen, parts, strict=True):
+            torch.testing.assert_close(found, part.features(crops))
+    assert stream(crops).shape == (4,)
+    assert len({p.data_ptr() for p in stream.others.parameters()}) == len(list(parts[1].encoder.parameters()))
+
+
 def test_level_says_nothing_to_the_audio_stream() -> None:
     mels = frames_of(AUDIO)
     stream = warmed(AudioStream(AUDIO), mels)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from convert_lite0 import command
+from convert_lite import command
 
 from avdetect.errors import ModelError
 

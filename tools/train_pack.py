@@ -104,8 +104,8 @@ def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> T
     """The configuration, for this pack and device. Raises ConfigError where they do not fit each other."""
     config = load_yaml(TrainConfig, args.config)
     visual, loop = config.model.visual, config.visual
-    if visual.frozen:
-        raise ConfigError(f"{args.config}: with model.visual.tune: none no encoder learns; set norm or all")
+    if visual.frozen or len(visual.encoders) > 1:
+        raise ConfigError(f"{args.config}: one encoder learns here: set tune: norm or all, and none for single views")
     kinds = loop.forgeries or dict.fromkeys(VISUAL, 1.0)
     kinds = {name: weight for name, weight in kinds.items() if name not in NEEDS_MOMENT}
     if loop.forged and not any(kinds.values()):

@@ -93,12 +93,11 @@ def _deviation(x: Tensor) -> Tensor:
 class AudioStream(nn.Module):
     """Frames of windows -> window logits. Pooling over windows is `avdetect.pooling`, shared with the Detector."""
 
-    blocks = 1  # of the features, see avdetect.training.probe
-
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.encoder: MelEncoder | OverTime
         self.encoder = MelEncoder(config) if config.encoder == "cnn" else OverTime(*frame_shape(config))
+        self.blocks = [self.encoder.width]
         self.standard = Standard(self.encoder.width) if config.encoder != "cnn" else nn.Identity()
         self.dropout = nn.Dropout(0.0 if config.hidden else config.dropout)
         self.head: nn.Module = nn.Linear(self.encoder.width, 1)

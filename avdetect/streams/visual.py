@@ -39,32 +39,13 @@ class VisualStream(nn.Module):
         """`load_pretrained=False` builds the architecture only (a checkpoint's weights follow). Raises ConfigError for
         an unknown encoder or unreadable encoder weights."""
         super().__init__()
-        download = config.pretrained is True and load_pretrained
-        try:
-            self.encoder = timm.create_model(
-                config.encoder, pretrained=download, num_classes=0, exportable=True, **config.encoder_kwargs
-            )
-        except (RuntimeError, TypeError, ValueError, OSError) as error:  # of timm and of the hub that it asks
-            if isinstance(error, OSError) or "offline" in str(error).lower():  # every failure of the hub is an OSError
-                raise ConfigError(
-                    f"visual.pretrained: timm could not download {config.encoder!r}. Without a network give a "
-                    f"safetensors file of the encoder (--pretrained FILE, or pretrained: FILE), or pretrained: false. "
-                    f"The hub said: {' '.join(str(error).split())[:200]}"
-                ) from error
-            raise ConfigError(f"visual.encoder {config.encoder!r} cannot be built by timm: {error}") from error
-        if isinstance(config.pretrained, str) and load_pretrained:
-            _load_encoder(self.encoder, config.pretrained)
-        self.encoder.requires_grad_(config.tune == "all")
-        if config.tune == "norm":
-            _tune_norms(self.encoder, config.encoder)
-        if config.levels:
-            self.encoder = LevelStatistics(self.encoder, config.levels, config.contrasts)
-            width = self.encoder.width
-        else:
-            width = cast(int, self.encoder.head_hidden_size)
+        encoders = [_encoder(config, name, load_pretrained) for name in config.encoders]
+        self.encoder, self.others = encoders[0], nn.ModuleList(encoders[1:])
         self.views = nn.ModuleList(ViewTransform(view, config.size) for view in config.views)
-        self.blocks = len(self.views)  # of the features
-        width *= self.blocks
+        self.chosen = [config.encoders.index(view.encoder or config.encoder) for view in config.views]
+        widths = [cast(int, one.width if config.levels else one.head_hidden_size) for one in encoders]
+        self.blocks = [widths[index] for index in self.chosen]
+        width = sum(self.blocks)
         self.unit_features = config.unit_features
         self.standard = Standard(width) if config.levels or config.frozen else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
@@ -80,9 +61,11 @@ class VisualStream(nn.Module):
         return (logits, seen) if with_features else logits
 
     def features(self, crops: Tensor) -> Tensor:
-        """crops (N, S, S, 3), as above -> (N, F): what the encoder says of them, before it is standardised."""
+        """crops (N, S, S, 3), as above -> (N, F): what the encoders say of them, before it is standardised."""
         x = crops.permute(0, 3, 1, 2).float()  # (N, 3, S, S)
-        features = torch.cat([self.encoder(view(x)) for view in self.views], dim=1)
+        encoders = [self.encoder, *self.others]
+        seen = [encoders[index](view(x)) for index, view in zip(self.chosen, self.views, strict=True)]
+        features = torch.cat(seen, dim=1)
         return normalize(features, dim=1) if self.unit_features else features
 
 
@@ -179,6 +162,40 @@ def regions(height: int, width: int) -> Tensor:
     return shares / shares.sum((1, 2), keepdim=True)
 
 
+def _encoder(config: VisualConfig, name: str, load_pretrained: bool) -> nn.Module:
+    """timm's model `name` with the weights that `config` names, learning what `config.tune` lets it learn."""
+    download = config.pretrained is True and load_pretrained
+    try:
+        encoder = timm.create_model(name, pretrained=download, num_classes=0, exportable=True, **config.encoder_kwargs)
+    except (RuntimeError, TypeError, ValueError, OSError) as error:  # of timm and of the hub that it asks
+        if isinstance(error, OSError) or "offline" in str(error).lower():  # every failure of the hub is an OSError
+            raise ConfigError(
+                f"visual.pretrained: timm could not download {name!r}. Without a network give a "
+                f"safetensors file of the encoder (--pretrained FILE, or pretrained: FILE), or pretrained: false. "
+                f"The hub said: {' '.join(str(error).split())[:200]}"
+            ) from error
+        raise ConfigError(f"visual.encoder {name!r} cannot be built by timm: {error}") from error
+    if isinstance(config.pretrained, str) and load_pretrained:
+        _load_encoder(encoder, _weights(config, Path(config.pretrained), name))
+    encoder.requires_grad_(config.tune == "all")
+    if config.tune == "norm":
+        _tune_norms(encoder, name)
+    return LevelStatistics(encoder, config.levels, config.contrasts) if config.levels else encoder
+
+
+def _weights(config: VisualConfig, path: Path, name: str) -> Path:
+    """Where in `path` the weights of encoder `name` are. Raises ConfigError where there are several and no such one."""
+    if len(config.encoders) == 1:
+        return path
+    for own in (path / f"{name}.safetensors", path / name):
+        if own.exists():
+            return own
+    raise ConfigError(
+        f"visual.pretrained: {path} must be a folder that holds {name}.safetensors: the views have "
+        f"{len(config.encoders)} encoders ({', '.join(config.encoders)})"
+    )
+
+
 def _tune_norms(encoder: nn.Module, name: str) -> None:
     """Let scales and shifts of norms of every kind learn. Raises ConfigError where the encoder has none."""
     kinds = {module: type(module).__name__.lower() for module in encoder.modules()}
@@ -190,9 +207,9 @@ def _tune_norms(encoder: nn.Module, name: str) -> None:
         parameter.requires_grad_(True)
 
 
-def _load_encoder(encoder: nn.Module, path: str) -> None:
+def _load_encoder(encoder: nn.Module, path: Path) -> None:
     """path: a safetensors file, or a folder whose safetensors files together hold the weights."""
-    files = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else [Path(path)]
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     try:
         found = {key: value.float() for file in files for key, value in load_file(file).items()}
         state = {key: value for key, value in found.items() if not key.startswith("classifier.")}

