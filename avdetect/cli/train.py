@@ -19,7 +19,7 @@ def train(
     pretrained: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="Safetensors of the image encoder, a file or a folder; overrides the YAML's."
+            metavar="PATH", help="Safetensors of the image encoder (of several: a folder); overrides the YAML's."
         ),
     ] = None,
     pretrained_audio: Annotated[
