@@ -46,9 +46,9 @@ DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
 _MAX_INFO_BYTES = 4 * 1024**2
 _MAX_FILE_BYTES = 512 * 1024**2
-# Of a graph whose work is worth sharing: ten million weights. The default one, of three, costs a tenth more CPU seconds
-# with two threads, and the same wall seconds.
-_LARGE_BYTES = 40 * 1024**2
+# Of a graph whose work is worth sharing: ten million weights in half precision. The default one, of seven, costs a
+# tenth more CPU seconds with two threads, and the same wall seconds.
+_LARGE_BYTES = 20 * 1024**2
 # Given to a graph at once. On a CPU few stay in the cache, and more need more memory; of pictures only one does.
 _CPU_ROWS, _CUDA_ROWS = dict.fromkeys(GRAPHS, 4) | {"visual": 1}, dict.fromkeys(GRAPHS, 64)
 _FRAMES = Port(FLOAT, (None, None, None, None))

@@ -89,7 +89,7 @@ class View(Checked):
     """What the encoder is shown of a face crop. A crop at its full size shows what a decoder leaves, one with what is
     around the face shows whether both went through the same camera; heads on views that differ err differently."""
 
-    encoder: str = ""  # a timm model of its own; "": VisualConfig.encoder
+    encoder: str | None = None  # a timm model that this view has instead of VisualConfig.encoder
     share: Share = 1.0  # of the crop's side: the square around its middle
     reduce: Count = 1  # pixels a side whose mean becomes one
     # Side in pixels of the box whose mean is taken from each pixel instead of `mean`: the encoder then sees the grain
@@ -111,7 +111,7 @@ class VisualConfig(Checked):
     """The frame encoder: any timm model."""
 
     encoder: str = "mobilenetv2_100"
-    # timm arguments, as pad_type: same, which TensorFlow-trained ImageNet weights of MobileNetV2 expect.
+    # timm arguments of every encoder: pad_type: same, which ImageNet weights of MobileNetV2 from TensorFlow expect …
     encoder_kwargs: dict[str, Any] = field(default_factory=dict)
     # True: timm's own download; a path: a safetensors file of the encoder's weights, or a folder of such files. Where
     # views have encoders of their own: a folder with a file (NAME.safetensors) or a folder (NAME) for each encoder.
@@ -123,7 +123,7 @@ class VisualConfig(Checked):
     views: Annotated[tuple[View, ...], NOT_EMPTY] = (View(),)
     # Of a track that are judged in each clip (PreprocessConfig.clip_seconds), evenly spread; 0: all.
     crops: CountOrZero = 0
-    # Modules of the encoder (timm's names: blocks.1, layer2 …) whose maps the head sees, each as the mean and the
+    # Modules of every encoder (timm's names: blocks.1, layer2 …) whose maps the head sees, each as the mean and the
     # standard deviation of its channels; (): the encoder's own pooled output.
     levels: tuple[str, ...] = ()
     contrasts: tuple[str, ...] = ()  # those of them whose maps are also compared: upper and lower face against the rim
@@ -145,8 +145,8 @@ class VisualConfig(Checked):
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """Names of all encoders, the views' own behind `encoder`."""
-        return tuple(dict.fromkeys([self.encoder, *(view.encoder for view in self.views if view.encoder)]))
+        """Their names, in the order of the views that they see."""
+        return tuple(dict.fromkeys(view.encoder or self.encoder for view in self.views))
 
     @property
     def frozen(self) -> bool:

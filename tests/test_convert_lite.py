@@ -54,7 +54,7 @@ def wheel_of(path: Path, *contents: bytes) -> Path:
 
 
 def test_a_wheel_becomes_the_encoder(network: torch.nn.Module, theirs: State, tmp_path: Path) -> None:
-    out = tmp_path / "lite2.safetensors"
+    out = tmp_path / "new" / "lite2.safetensors"
     assert convert_lite.main([str(wheel_of(tmp_path / "a.whl", pth(theirs))), str(out)]) == 0
     torch.manual_seed(1)
     stream = VisualStream(VisualConfig(encoder=ENCODER, pretrained=str(out))).eval()

@@ -16,7 +16,7 @@ from loop_runs import FABRIC, Killed, dies_at, never
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from avdetect.config import PairLoopConfig, VisualConfig
+from avdetect.config import PairLoopConfig, View, VisualConfig
 from avdetect.errors import ModelError
 from avdetect.streams.head import PerceptronHead, Standard
 from avdetect.streams.visual import VisualStream
@@ -185,12 +185,29 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_each_block_gets_the_head_that_it_would_get_alone(tmp_path: Path) -> None:
+    two = (View(), View(encoder="test_resnet", share=0.5))
+    whole = made(views=two, levels=())
+    probe = make_set(tmp_path / "a.probe", whole)
+    fit_head(whole, probe, LOOP)
+    biases = []
+    seen, weights = probe.features.split(whole.blocks, 1), whole.head.weight.split(whole.blocks, 1)
+    for features, weight in zip(seen, weights, strict=True):
+        alone = OnPlane(nn.Linear(features.shape[1], 1))
+        fit_head(alone, dataclasses.replace(probe, features=features), LOOP)
+        torch.testing.assert_close(len(two) * weight, alone.head.weight)
+        biases.append(alone.head.bias)
+    assert len({*whole.blocks}) == 2, "of different width"
+    torch.testing.assert_close(whole.head.bias, torch.stack(biases).mean(0))
+
+
 class OnPlane(nn.Module):
-    """What `fit_head` knows of a stream, with two features."""
+    """What `fit_head` knows of a stream."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self.standard, self.head, self.blocks = Standard(2), head, [2]
+        width = head.in_features if isinstance(head, nn.Linear) else 2
+        self.standard, self.head, self.blocks = Standard(width), head, [width]
 
 
 def rings(seed: int) -> ProbeSet:

@@ -31,6 +31,7 @@ from avdetect.config import (
     StreamLoopConfig,
     SyncConfig,
     TrainConfig,
+    View,
     VisualConfig,
 )
 from avdetect.datasets.clips import ClipArchive
@@ -160,7 +161,10 @@ def finished(archive: ClipArchive, tmp_path_factory: pytest.TempPathFactory) -> 
     return watched(CONFIG, archive, tmp_path_factory.mktemp("finished"))
 
 
-FROZEN = VisualConfig(encoder="test_efficientnet", levels=("blocks.0", "blocks.2"), tune="none")
+ENCODERS = ("test_efficientnet", "test_efficientnet_gn")  # each of a view of its own
+FROZEN = VisualConfig(
+    views=tuple(View(encoder=name) for name in ENCODERS), levels=("blocks.0", "blocks.2"), tune="none"
+)
 WHISPER = AudioConfig(encoder="whisper-tiny.en", frozen=True, levels=("stem",), window_seconds=4.0)
 RELEASE = dataclasses.replace(
     CONFIG,
@@ -176,9 +180,14 @@ def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str
     """Encoders to start from."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("starts")
-    visual = timm.create_model("test_efficientnet", num_classes=0, exportable=True)
+    (folder / ENCODERS[1]).mkdir()
+    pictures: dict[str, torch.Tensor] = {}
+    for number, (name, path) in enumerate(zip(ENCODERS, (ENCODERS[0], f"{ENCODERS[1]}/part"), strict=True)):
+        encoder = timm.create_model(name, num_classes=0, exportable=True)
+        state, _ = started(encoder, folder / f"{path}.safetensors")
+        pictures |= {f"{'others.0' if number else 'encoder'}.maps.{key}": value for key, value in state.items()}
     return {
-        "visual": started(visual, folder / "visual.safetensors"),
+        "visual": (pictures, folder),
         "audio": started(WhisperEncoder(("stem",)), folder / "audio.safetensors"),
     }
 
@@ -266,8 +275,9 @@ def test_no_stream_scores_what_it_was_trained_on(kind: str, apart: str, request:
 def test_frozen_encoders_end_in_a_bundle(release: Watched, starts: dict) -> None:
     bundle, result = release.bundle, release.result
     model = Model.load(bundle.info.model, release.folder / "model.safetensors")
-    encoder = {k.removeprefix("encoder.maps."): v for k, v in model.visual.state_dict().items() if "encoder.maps" in k}
-    for trained, (start, _) in zip((encoder, model.speech.state_dict()), starts.values(), strict=True):
+    pictures = {key: value for key, value in model.visual.state_dict().items() if ".maps." in key}
+    assert {key.partition(".maps.")[0] for key in pictures} == {"encoder", "others.0"}
+    for trained, (start, _) in zip((pictures, model.speech.state_dict()), starts.values(), strict=True):
         assert trained
         assert all(torch.equal(value, start[name]) for name, value in trained.items()), "it was frozen"
     assert model.visual.head.weight.abs().max() > 0

