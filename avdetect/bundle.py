@@ -51,6 +51,7 @@ _MAX_FILE_BYTES = 512 * 1024**2
 _LARGE_BYTES = 20 * 1024**2
 # Given to a graph at once. On a CPU few stay in the cache, and more need more memory; of pictures only one does.
 _CPU_ROWS, _CUDA_ROWS = dict.fromkeys(GRAPHS, 4) | {"visual": 1}, dict.fromkeys(GRAPHS, 64)
+_MOUTH_STEPS = 100  # mouth vectors that are made at once: each needs `mouth_frames` pictures
 _FRAMES = Port(FLOAT, (None, None, None, None))
 _PORTS = {  # input and output of each graph, as above
     "visual": (Port(UINT8, (None, None, None, 3)), Port(FLOAT, (None,))),
@@ -235,6 +236,8 @@ class OnnxNetworks:
             }
         except Exception as error:  # onnxruntime raises its own untyped family
             raise ModelError(f"ONNX Runtime cannot load the graphs of {bundle.folder}: {error}") from error
+        for session in self._sessions.values():
+            session._model_bytes = None  # it keeps the file to start again with other providers, which is not done here
         self.providers = self._sessions["visual"].get_providers()
         self.fell_back = providers[0] != self.providers[0]  # from CUDA to the CPU
         if device == "cuda" and self.fell_back:
@@ -266,7 +269,11 @@ class OnnxNetworks:
         return self.run("audio", frames)
 
     def mouth(self, mouths: UInt8) -> Float:
-        found = self._vectors("mouth", mouths)
+        reach = self._sync.mouth_frames - 1
+        starts = range(0, max(mouths.shape[1] - reach, 1), _MOUTH_STEPS)
+        found = np.concatenate(
+            [self._vectors("mouth", mouths[:, start : start + _MOUTH_STEPS + reach]) for start in starts], axis=1
+        )
         if found.shape[1] != mouths.shape[1] - self._sync.mouth_frames + 1:
             raise ModelError(f"mouth.onnx of {self._folder} gives no vector for each frame: use another bundle")
         return found

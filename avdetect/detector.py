@@ -16,7 +16,7 @@ import numpy as np
 
 from avdetect._version import __version__
 from avdetect.bundle import Bundle, Calibration, OnnxNetworks, execution_providers
-from avdetect.config import MediaLimits
+from avdetect.config import AudioConfig, MediaLimits
 from avdetect.errors import ConfigError
 from avdetect.faces import build_detector
 from avdetect.media import MediaInfo
@@ -80,7 +80,8 @@ def load_detector(
     providers = tuple(execution_providers(device))
     faces = build_detector(face_detector or loaded.info.preprocess.detector, path=face_model, providers=providers)
     preprocessor = Preprocessor(loaded.info.preprocess, faces, limits or MediaLimits(), threads)
-    return Detector(loaded, preprocessor, OnnxNetworks(loaded, device, threads))
+    networks = OnnxNetworks(loaded, device, threads)
+    return Detector(replace(loaded, files={}), preprocessor, networks)  # the graphs' bytes are not needed any more
 
 
 class Detector:
@@ -181,6 +182,7 @@ class Detector:
                 *_sample_warning(stream),
                 *stream.warnings,
                 *_face_warnings(faces, outputs),
+                *_voice_warning(outputs, info.model.audio),
                 *self._own_warnings(),
             ),
             model={
@@ -289,6 +291,15 @@ def _face_warnings(faces: FacesSeen | None, outputs: StreamOutputs) -> Iterator[
                 f"{HIDDEN} (a mask, a microphone, a hand?) in {share} of the pictures of face track {track}, from "
                 f"{min(hidden):.1f} to {max(hidden):.1f} s; {left_out}"
             )
+
+
+def _voice_warning(outputs: StreamOutputs, config: AudioConfig) -> Iterator[str]:
+    least = config.stretch_seconds or config.window_seconds
+    if outputs.stretches and outputs.speech_seconds < least:
+        yield (
+            f"the voice was judged by {outputs.speech_seconds:.1f} s of speech, less than the model learned from "
+            f"({least:g} s): it errs more often"
+        )
 
 
 def _timed(half: Callable[[StreamOutputs, Clip], None], outputs: StreamOutputs, clip: Clip) -> float:

@@ -16,7 +16,7 @@ _CAUSES = {"video_fake": "the face", "audio_fake": "the voice", "mismatch": "the
 _SIGNS = {
     "video_fake": "the face shows {}signs of manipulation",
     "audio_fake": "the voice shows {}signs of manipulation",
-    "mismatch": "the lips and the voice show {}signs of a mismatch (perhaps dubbed, a voice-over, or exchanged)",
+    "mismatch": "the lips and the voice show {}signs of a mismatch (a dub, voice-over, another voice, lips badly seen)",
 }
 STAND_OUT = 0.05  # of a file in stretches that stand out, for it to be undecided
 NEAR = 0.1  # so little below the threshold of a sign, a cause is said to be near it

@@ -1,6 +1,7 @@
 """From a file to a Detection with the default bundle: the verdict's parts, missing streams, windows, and parity with
 training."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -177,6 +178,12 @@ def test_another_face_detector_warns(detector: Detector) -> None:
         avdetect.load_detector(face_model=Path("scrfd.onnx"))  # which needs its detector
     info = detector.bundle.info
     other = Detector(detector.bundle, Preprocessor(info.preprocess, Renamed(), MediaLimits()), detector.networks)
-    (warning,) = other.score(SAMPLE, duration_seconds=1).warnings
+    (warning,) = other.score(SAMPLE, duration_seconds=3).warnings
     assert "another" in warning
     assert "mtcnn" in warning
+
+
+def test_a_voice_that_says_little_is_judged_with_a_warning(detector: Detector) -> None:
+    (warning,) = detector.score(SAMPLE, duration_seconds=1).warnings
+    assert re.fullmatch(r"the voice was judged by [01]\.\d s of speech, less than the model .* \(1\.6 s\): .*", warning)
+    assert not detector.score(SAMPLE, duration_seconds=4).warnings

@@ -251,7 +251,7 @@ def test_a_probability_and_the_threshold_that_it_misses_look_unlike_everywhere(m
     table.close()
     assert " 0.5386 " in out.getvalue()
     assert "quiet.mp4: the voice stands out\n" in out.getvalue()
-    assert f"tell: {close.detection.path}\n" in out.getvalue(), "of the two only this one has a warning"
+    assert f"shows them: {close.detection.path}\n" in out.getvalue(), "of the two only this one has a warning"
 
 
 def luminance(colour: str) -> float:

@@ -16,7 +16,7 @@ CALIBRATION = Calibration(
     (1.0,) * 4, (0.0,) * 4, 0.01, 0.7, 0.45, dict.fromkeys(("fake", "video_fake", "audio_fake", "mismatch"), RATES)
 )
 NO_SIGN = "nothing stands out from real files, which proves nothing"
-MISMATCH = "signs of a mismatch (perhaps dubbed, a voice-over, or exchanged)"
+MISMATCH = "signs of a mismatch (a dub, voice-over, another voice, lips badly seen)"
 MANIPULATION = "signs of manipulation"
 ENOUGH = "enough to call the file fake"
 NOT_ENOUGH = "not enough to call the file fake"

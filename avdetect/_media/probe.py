@@ -118,7 +118,7 @@ def _failure(path: Path, limits: MediaLimits, facts: Facts) -> MediaError:
         return no_memory(path, limits, _Describer.name, None)
     if facts.error == "ArgumentError":  # libavformat's for a format that is not on the list, before it reads any more
         return MediaError(
-            f"{quoted(path)} is in a format that is refused: still pictures are not judged; convert anything else to "
-            "mp4, mkv, wav ... first"
+            f"{quoted(path)} is a picture, or in a format that is not read: pictures are not judged; convert video and "
+            "sound to mp4, mkv, wav ... first"
         )
     return unreadable(path, "audio or video", telling(facts.log) if facts.log else facts.error or "")

@@ -189,7 +189,7 @@ def _score_many(source: Source, options: ScoringOptions, output: Output, engines
         say(f"avdetect: {note}", err=True)
     if summary.interrupted:
         raise Interrupted(f"{summary}{'; the same command goes on' if output.journal else ''}")
-    say(f"avdetect: {summary}", err=True)
+    say(f"avdetect: {summary}{f'; the results are in {output.out}' if output.out else ''}", err=True)
     return EXIT_FAILED if summary.failed else 0
 
 

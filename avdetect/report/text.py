@@ -113,5 +113,5 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
             found.append(Text(reason if reason.startswith((path, f"'{path}'")) else f"{path}: {reason}"))
     if warned := [row["path"] for row in rows if row["warnings"]]:
         names = ", ".join(warned[:MAX_NAMES]) + (" …" if len(warned) > MAX_NAMES else "")
-        found.append(Text(f"with warnings, which each alone, --out and --json tell: {names}"))
+        found.append(Text(f"these have warnings; --json, or scoring one alone, shows them: {names}"))
     return found
