@@ -122,7 +122,7 @@ class Bundle:
 
     folder: Path
     info: BundleInfo
-    files: dict[str, bytes]
+    files: dict[str, bytes]  # of a Detector's bundle none: its networks hold them
     digest: str  # 16 hex digits of bundle.json's SHA-256; it names every other file's hash, so it names the bundle
 
     @classmethod

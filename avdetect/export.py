@@ -31,7 +31,7 @@ PARITY_TOLERANCE = 1e-4  # torch against ONNX Runtime, absolute
 OPSET = 17
 OVER_TIME = ("speech", "audio", "mouth", "voice")  # graphs whose inputs may be of any length
 GOLDEN_ROWS, GOLDEN_STEPS = 2, 16  # of windows of speech that golden.npz holds: their frames are large
-HALVES_TOLERANCE = 5e-3  # by which half precision may move the outputs of a graph, in parts of their own length
+HALVES_TOLERANCE = 5e-3  # by which half precision may move the outputs of a graph, relative to their norm
 MIN_HALVED = 10_000  # elements of a tensor; smaller ones are not worth a node
 # A bundle notes the versions of those that are installed; onnxruntime may be installed as onnxruntime-gpu.
 _RECORDED = (
@@ -92,7 +92,7 @@ def export_bundle(
 def in_halves(
     folder: Path, info: BundleInfo, graphs: dict[str, bytes], exact: OnnxNetworks, inputs: dict[str, np.ndarray]
 ) -> dict[str, bytes]:
-    """`graphs`, each with its weights in half precision where that moves its outputs by less than HALVES_TOLERANCE; and
+    """`graphs`, each with its weights in half precision where that moves its outputs by at most HALVES_TOLERANCE; and
     golden.npz of what they then give."""
     halves = {name: stored_in_halves(content) for name, content in graphs.items()}
     small = OnnxNetworks(Bundle(folder, info, halves, ""), device="cpu")

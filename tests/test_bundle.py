@@ -168,6 +168,14 @@ def test_onnx_equals_torch(model: Model, networks: OnnxNetworks, graph: str) -> 
     assert expected.std(0).max() > 5 * PARITY_TOLERANCE, "constant outputs would agree too"
 
 
+def test_mouths_in_pieces_give_the_same_vectors(networks: OnnxNetworks, monkeypatch: pytest.MonkeyPatch) -> None:
+    mouths = random_input("mouth", 2)  # 20 frames
+    whole = networks.mouth(mouths)
+    for steps in (1, 5, whole.shape[1]):
+        monkeypatch.setattr("avdetect.bundle._MOUTH_STEPS", steps)
+        np.testing.assert_allclose(networks.mouth(mouths), whole, atol=1e-6, rtol=0)
+
+
 def test_what_differs_from_torch_or_has_diverged_is_not_shipped(
     model: Model, exported: Bundle, networks: OnnxNetworks, sample_clip: Clip, tmp_path: Path, monkeypatch
 ) -> None:

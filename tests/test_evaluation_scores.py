@@ -54,7 +54,7 @@ def files(media: MediaFactory, tmp_path_factory: pytest.TempPathFactory) -> pd.D
 @pytest.fixture(scope="module")
 def scores(files: pd.DataFrame, detector: Detector) -> pd.DataFrame:
     source = copy.copy(FileClips(files, detector.bundle.info.preprocess))  # what a worker process gets
-    return score_table(files, source, detector.bundle)
+    return score_table(files, source, Bundle.load())
 
 
 # -- from files
@@ -122,8 +122,8 @@ TABLE = manifest([f"/media/{i}.mp4" for i in range(len(CLIPS))])
 
 
 @pytest.fixture(scope="module")
-def bundle(detector: Detector) -> Bundle:
-    return detector.bundle
+def bundle() -> Bundle:
+    return Bundle.load()
 
 
 @pytest.fixture(scope="module")
