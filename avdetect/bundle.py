@@ -46,8 +46,8 @@ DEFAULT_BUNDLE = Path(__file__).parent / "weights" / "default"
 GOLDEN_TOLERANCE = 1e-3  # of a logit; ONNX Runtime's kernels differ between CPUs by less
 _MAX_INFO_BYTES = 4 * 1024**2
 _MAX_FILE_BYTES = 512 * 1024**2
-# Of a graph whose work is worth sharing: ten million weights in half precision. The default one, of seven, costs a
-# tenth more CPU seconds with two threads, and the same wall seconds.
+# Of a graph whose work is worth sharing: ten million weights in half precision. One of three million took a tenth more
+# CPU seconds with two threads, and the same wall seconds.
 _LARGE_BYTES = 20 * 1024**2
 # Given to a graph at once. On a CPU few stay in the cache, and more need more memory; of pictures only one does.
 _CPU_ROWS, _CUDA_ROWS = dict.fromkeys(GRAPHS, 4) | {"visual": 1}, dict.fromkeys(GRAPHS, 64)
@@ -237,7 +237,8 @@ class OnnxNetworks:
         except Exception as error:  # onnxruntime raises its own untyped family
             raise ModelError(f"ONNX Runtime cannot load the graphs of {bundle.folder}: {error}") from error
         for session in self._sessions.values():
-            session._model_bytes = None  # it keeps the file to start again with other providers, which is not done here
+            session.disable_fallback()  # a provider that fails is an error, not another provider …
+            session._model_bytes = None  # … and the file, kept for that, is let go
         self.providers = self._sessions["visual"].get_providers()
         self.fell_back = providers[0] != self.providers[0]  # from CUDA to the CPU
         if device == "cuda" and self.fell_back:

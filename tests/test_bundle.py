@@ -21,6 +21,7 @@ import torch
 from clips import talking_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 import avdetect
 from avdetect.audio import N_MELS
@@ -166,6 +167,28 @@ def test_onnx_equals_torch(model: Model, networks: OnnxNetworks, graph: str) -> 
         assert (found.shape, found.dtype) == (expected.shape, np.float32)
         np.testing.assert_allclose(found, expected, atol=PARITY_TOLERANCE, rtol=0)
     assert expected.std(0).max() > 5 * PARITY_TOLERANCE, "constant outputs would agree too"
+
+
+class Failing:
+    """ONNX Runtime's own session, but that its provider fails."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, *_: Any) -> None:
+        raise EPFail("no device")
+
+
+def test_a_provider_that_fails_is_an_error_and_prints_nothing(networks: OnnxNetworks, monkeypatch, capsys) -> None:
+    """ONNX Runtime would go on with another one, and say so on standard output, where JSON is."""
+    session = networks._sessions["fusion"]
+    monkeypatch.setattr(session, "_sess", Failing(session._sess))
+    with pytest.raises(ModelError, match=r"fusion\.onnx .* cannot be run: no device"):
+        networks.fusion(random_input("fusion", 1))
+    assert capsys.readouterr() == ("", "")
 
 
 def test_mouths_in_pieces_give_the_same_vectors(networks: OnnxNetworks, monkeypatch: pytest.MonkeyPatch) -> None:
