@@ -110,6 +110,7 @@ def test_every_kind_of_table_and_of_list(folder: Path, tmp_path: Path, here: Her
     seconds = ("--duration", "1")
     many = ("-", "--null", "--kaggle", "k.csv")
     done = here("score", *many, "--out", "r.csv", *seconds, cwd=tmp_path, code=1, given="\0".join(names))
+    assert done.stderr.endswith("; the results are in r.csv\n")
     table = pd.read_csv(tmp_path / "r.csv")
     assert table["path"].tolist() == [name.replace("\n", "\\n") for name in names]
     assert "--kaggle: the label is 0.5 for 2 that abstained and 1 that failed" in done.stderr

@@ -157,8 +157,8 @@ def test_a_view_may_have_an_encoder_of_its_own(crops: torch.Tensor, tmp_path: Pa
     for one in alone[:2]:
         with pytest.raises(ConfigError, match=rf"must be a folder that holds {one.encoder}\.safetensors"):
             VisualStream(config)
-        save_file({k: v.contiguous() for k, v in VisualStream(one).encoder.state_dict().items()}, folder / one.encoder)
-        (folder / one.encoder).rename(folder / f"{one.encoder}.safetensors")
+        state = {key: value.contiguous() for key, value in VisualStream(one).encoder.state_dict().items()}
+        save_file(state, folder / f"{one.encoder}.safetensors")
     stream = VisualStream(config).eval()
     parts = [
         VisualStream(dataclasses.replace(one, pretrained=str(folder / f"{one.encoder}.safetensors"))).eval()
