@@ -170,6 +170,10 @@ def test_from_a_pack_to_an_encoder_that_a_run_starts_from(
     assert all(torch.equal(value, weights[name]) for file in files for name, value in load_file(file).items())
     assert run(train_pack.main, *training, "--held-out", 0.5) == 1
     assert "belongs to another run (held_out" in capsys.readouterr().err
+    views = {"views": [{}, {"encoder": "test_resnet"}]}
+    config.write_text(yaml.safe_dump({**CONFIG, "model": {"visual": ENCODER | TUNED | views}}))
+    assert run(train_pack.main, *training) == 1
+    assert "one encoder is trained, and the views have" in capsys.readouterr().err
 
     values = {**CONFIG, "visual": {"steps": 2, "batch_size": 4, "codec": 0, "checkpoint_every": 1}}
     values["model"] = {"visual": ENCODER | {"tune": "none"}}
